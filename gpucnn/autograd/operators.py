@@ -1,0 +1,275 @@
+"""What one may write with a tensor: ``+ - * / @ **``, comparison, indexing, shapes and reductions.
+
+``Tensor`` inherits these methods. What each computes, and its gradient, stands in ``operations.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Self
+
+from gpucnn.autograd import operations
+from gpucnn.autograd.tape import Operation, Version, apply
+from gpucnn.backend import Array, Backend
+from gpucnn.errors import DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from gpucnn.autograd.tensor import Tensor
+
+Axis = int | tuple[int, ...] | None
+
+
+class Operators:
+    """Arithmetic as in NumPy, with broadcasting. The other operand is a Tensor or a Python number.
+
+    Raises DTypeError where two floating dtypes meet, ShapeError where shapes do not broadcast, MixedDeviceError where
+    devices meet.
+    """
+
+    __slots__ = ()
+    array: Array
+    backend: Backend
+    version: Version
+
+    if TYPE_CHECKING:
+        # What the operators need of the class that inherits them.
+        def like(self, array: Array, shares_memory: bool = False) -> Tensor: ...
+        def refuse_in_place(self, what: str) -> None: ...
+        def detach(self) -> Tensor: ...
+        @property
+        def shape(self) -> tuple[int, ...]: ...
+        @property
+        def ndim(self) -> int: ...
+        @property
+        def size(self) -> int: ...
+        @property
+        def dtype(self) -> Any: ...
+
+    # --- operands ------------------------------------------------------------------------------------------------
+
+    def operand(self, value: Any, where: str) -> Tensor:
+        """Return ``value`` as a tensor beside self. A number takes self's dtype; a float beside integers is float32."""
+        if isinstance(value, Operators):
+            if value.dtype != self.dtype and value.dtype.kind == "f" and self.dtype.kind == "f":
+                raise DTypeError.expected(
+                    where,
+                    "operands",
+                    "one floating dtype",
+                    f"{self.dtype} and {value.dtype}",
+                    "convert one with .to(dtype)",
+                )
+            return value  # type: ignore[return-value]
+        if isinstance(value, (bool, int, float)):
+            wide = isinstance(value, float) and self.dtype.kind != "f"
+            return self.like(self.backend.asarray(value, self.backend.xp.float32 if wide else self.dtype))
+        raise DTypeError.expected(
+            where, "operand", "a Tensor or a number", type(value).__name__, "wrap arrays in gpucnn.tensor(...)"
+        )
+
+    def index_array(self, key: Any) -> Any:
+        """Return an index expression with its tensors and lists replaced by arrays of this device."""
+        if isinstance(key, tuple):
+            return tuple(self.index_array(part) for part in key)
+        if isinstance(key, Operators):
+            if key.dtype.kind not in "iub":
+                raise DTypeError.expected("x[...]", "index", "integers or booleans", f"dtype {key.dtype}")
+            return key.array
+        return self.backend.asarray(key) if isinstance(key, list) else key
+
+    def _with(self, operation: Operation, other: Any, symbol: str, swapped: bool = False) -> Tensor:
+        where = f"a {symbol} b"
+        left, right = self, self.operand(other, where)
+        if swapped:
+            left, right = right, self  # type: ignore[assignment]
+        try:
+            return apply(operation, left, right)  # type: ignore[arg-type]
+        except ValueError as error:
+            if isinstance(error, ShapeError):
+                raise
+            raise ShapeError.expected(where, "shapes", "ones that fit", f"{left.shape} and {right.shape}") from None
+
+    def _compare(self, other: Any, method: str, symbol: str) -> Tensor:
+        def comparison(backend: Backend, a: Array, b: Array, needs: operations.Needs) -> operations.Result:
+            return getattr(a, method)(b), None
+
+        return self._with(comparison, other, symbol)
+
+    def _in_place(self, result: Tensor, symbol: str) -> Self:
+        self.refuse_in_place(f"x {symbol}= value")
+        if result.shape != self.shape:
+            raise ShapeError.expected(f"x {symbol}= value", "result", f"shape {self.shape}", result.shape)
+        self.array[...] = result.array.astype(self.dtype, copy=False)
+        return self
+
+    def _axes(self, axis: Axis, where: str) -> tuple[int, ...]:
+        chosen = range(self.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        for i in chosen:
+            if not -self.ndim <= i < self.ndim:
+                raise ShapeError.expected(where, "axis", f"from {-self.ndim} to {self.ndim - 1}", i)
+        return tuple(i % self.ndim for i in chosen)
+
+    def _apply(self, operation: Operation, **params: Any) -> Tensor:
+        return apply(operation, self, **params)  # type: ignore[arg-type]
+
+    # --- arithmetic ----------------------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Tensor:
+        return self._with(operations.add, other, "+")
+
+    def __sub__(self, other: Any) -> Tensor:
+        return self._with(operations.sub, other, "-")
+
+    def __mul__(self, other: Any) -> Tensor:
+        return self._with(operations.mul, other, "*")
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return self._with(operations.div, other, "/")
+
+    def __pow__(self, other: Any) -> Tensor:
+        return self._with(operations.pow, other, "**")
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return self._with(operations.matmul, other, "@")
+
+    def __radd__(self, other: Any) -> Tensor:
+        return self._with(operations.add, other, "+", swapped=True)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return self._with(operations.sub, other, "-", swapped=True)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return self._with(operations.mul, other, "*", swapped=True)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return self._with(operations.div, other, "/", swapped=True)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return self._with(operations.pow, other, "**", swapped=True)
+
+    def __iadd__(self, other: Any) -> Self:
+        return self._in_place(self.detach() + other, "+")
+
+    def __isub__(self, other: Any) -> Self:
+        return self._in_place(self.detach() - other, "-")
+
+    def __imul__(self, other: Any) -> Self:
+        return self._in_place(self.detach() * other, "*")
+
+    def __itruediv__(self, other: Any) -> Self:
+        return self._in_place(self.detach() / other, "/")
+
+    def __neg__(self) -> Tensor:
+        return self._apply(operations.neg)
+
+    def __abs__(self) -> Tensor:
+        return self._apply(operations.abs)
+
+    def abs(self) -> Tensor:
+        """Return |x|."""
+        return self._apply(operations.abs)
+
+    def exp(self) -> Tensor:
+        """Return e to the x."""
+        return self._apply(operations.exp)
+
+    def log(self) -> Tensor:
+        """Return the natural logarithm."""
+        return self._apply(operations.log)
+
+    def sqrt(self) -> Tensor:
+        """Return the square root."""
+        return self._apply(operations.sqrt)
+
+    # --- comparison, element by element --------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._compare(other, "__eq__", "==")
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._compare(other, "__ne__", "!=")
+
+    def __lt__(self, other: Any) -> Tensor:
+        return self._compare(other, "__lt__", "<")
+
+    def __le__(self, other: Any) -> Tensor:
+        return self._compare(other, "__le__", "<=")
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self._compare(other, "__gt__", ">")
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self._compare(other, "__ge__", ">=")
+
+    __hash__ = object.__hash__
+
+    # --- shape ---------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Tensor:
+        array_key = self.index_array(key)
+        parts = array_key if isinstance(array_key, tuple) else (array_key,)
+        fancy = any(isinstance(part, self.backend.xp.ndarray) for part in parts)
+        try:
+            return self._apply(operations.index, key=array_key, repeats=fancy, view=not fancy)
+        except IndexError as error:
+            raise ShapeError(f"x[...]: {error}; the tensor has shape {self.shape}.") from None
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return the elements in C order under another shape; one length may be -1."""
+        wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        known = math.prod(n for n in wanted if n != -1)
+        if wanted.count(-1) == 1 and known > 0:
+            wanted = tuple(self.size // known if n == -1 else n for n in wanted)
+        if math.prod(wanted) != self.size or any(n < 0 for n in wanted):
+            raise ShapeError.expected("reshape", "shape", f"{self.size} elements (from {self.shape})", tuple(shape))
+        return self._apply(operations.reshape, shape=wanted, view=True)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Return the tensor with the axes from start_dim to end_dim made one."""
+        if self.ndim == 0:
+            return self.reshape(1)
+        first, last = self._axes((start_dim, end_dim), "flatten")
+        middle = math.prod(self.shape[first : last + 1])
+        return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
+
+    def transpose(self, *axes: int) -> Tensor:
+        """Return the tensor with its axes in the order given; all reversed without arguments."""
+        order = self._axes(axes or tuple(reversed(range(self.ndim))), "transpose")
+        if sorted(order) != list(range(self.ndim)):
+            raise ShapeError.expected("transpose", "axes", f"each of the {self.ndim} axes once", axes)
+        return self._apply(operations.transpose, axes=order, view=True)
+
+    @property
+    def T(self) -> Tensor:
+        """The tensor with its axes reversed."""
+        return self.transpose()
+
+    # --- reductions over ``axis`` (one, several, or all) ---------------------------------------------------------
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the sum."""
+        return self._apply(operations.sum, axes=self._axes(axis, "sum"), keepdims=keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the mean; NaN where there is no element. DTypeError for integers."""
+        if self.dtype.kind != "f":
+            raise DTypeError.expected("mean", "tensor", "a floating dtype", self.dtype, "use .to('float32')")
+        return self._apply(operations.mean, axes=self._axes(axis, "mean"), keepdims=keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the largest element; equal ones share the gradient."""
+        return self._apply(operations.maximum, axes=self._nonempty(axis, "max"), keepdims=keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the smallest element; equal ones share the gradient."""
+        return self._apply(operations.minimum, axes=self._nonempty(axis, "min"), keepdims=keepdims)
+
+    def argmax(self, axis: int | None = None) -> Tensor:
+        """Return the place of the first maximum along ``axis``, or in the flattened tensor."""
+        self._nonempty(axis, "argmax")
+        return self.like(self.backend.xp.asarray(self.array.argmax(axis)))
+
+    def _nonempty(self, axis: Axis, where: str) -> tuple[int, ...]:
+        axes = self._axes(axis, where)
+        if any(self.shape[i] == 0 for i in axes):
+            raise ShapeError.expected(where, "tensor", "at least one element along the axis", f"shape {self.shape}")
+        return axes

@@ -1,0 +1,88 @@
+"""A tensor that training changes."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from gpucnn.autograd.tensor import Tensor
+from gpucnn.backend import Array, Backend
+from gpucnn.errors import GraphError
+
+
+class Parameter(Tensor):
+    """A leaf that wants a gradient. An optimiser binds it: its values and gradient become views of flat buffers.
+
+    Bound or not, change it in place (``p.copy_(...)`` under ``no_grad``); ``p.grad = ...`` copies into the buffer.
+    """
+
+    __slots__ = ("_has_grad", "owner")
+
+    def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+        self.owner: object | None = None
+        self._has_grad = False
+        super().__init__(data.array, data.backend)
+        self.requires_grad_(requires_grad)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "array" and getattr(self, "owner", None) is not None:
+            raise GraphError(
+                "Parameter: its memory belongs to an optimiser and cannot be replaced. "
+                "Assign with p.copy_(values) under no_grad(), or p[...] = values."
+            )
+        super().__setattr__(name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copy = type(self)(Tensor(self.array.copy(), self.backend), self.requires_grad)
+        memo[id(self)] = copy
+        return copy
+
+    def bind(self, owner: object, array: Array, gradient: Array) -> None:
+        """Move values and gradient into the memory of ``owner``, an optimiser."""
+        array[...] = self.array
+        before = self.grad
+        self.owner = None
+        self.array = array
+        self.owner = owner
+        self._grad = Tensor(gradient, self.backend)
+        self._has_grad = False
+        self.note_change()
+        if before is not None:
+            self.grad = before
+
+    def unbind(self) -> None:
+        """Take values and gradient out of the optimiser's memory again."""
+        gradient = self.grad
+        self.owner = None
+        self.array = self.array.copy()
+        self._grad = None if gradient is None else gradient.clone()
+
+    @property
+    def grad(self) -> Tensor | None:
+        return self._grad if self.owner is None or self._has_grad else None
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if self.owner is None:
+            Tensor.grad.fset(self, value)  # type: ignore[attr-defined]
+            return
+        self._has_grad = False
+        if value is not None:
+            self.accumulate_grad(value.to(self.backend).array)
+
+    def accumulate_grad(self, gradient: Array) -> None:
+        if self.owner is None:
+            super().accumulate_grad(gradient)
+            return
+        assert self._grad is not None
+        if self._has_grad:
+            self._grad.array += gradient
+        else:
+            self._grad.array[...] = gradient
+            self._has_grad = True
+
+    def to_backend_(self, backend: Backend, dtype: Any = None) -> None:
+        """Move to another device or dtype in place of the old memory; an optimiser that held it holds it no more."""
+        self.unbind()
+        moved = self.detach().to(backend)
+        self.array = (moved if dtype is None else moved.to(dtype)).array
+        self.backend, self._grad = backend, None

@@ -1,0 +1,283 @@
+"""Tensor: an array of some device, its gradient, and its place on the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from gpucnn.autograd import operations
+from gpucnn.autograd.operators import Operators
+from gpucnn.autograd.tape import Node, Version, apply, is_grad_enabled, walk
+from gpucnn.backend import Array, Backend, get_backend
+from gpucnn.errors import DTypeError, GraphError, ParameterError, ShapeError
+
+
+class Tensor(Operators):
+    """An array with a gradient. Make one with ``gpucnn.tensor``; the constructor takes an array as it is, uncopied.
+
+    ``array`` is the NumPy or CuPy array, ``backend`` its device, ``grad`` the gradient that ``backward`` summed, a Tensor
+    of the same shape and dtype, or None.
+    """
+
+    __slots__ = ("__weakref__", "_grad", "array", "backend", "node", "requires_grad", "version")
+    __hash__ = object.__hash__
+    __array_ufunc__ = None  # NumPy must not take `array * tensor` apart
+
+    def __init__(self, array: Array, backend: Backend, requires_grad: bool = False) -> None:
+        self.array = array
+        self.backend = backend
+        self.requires_grad = requires_grad
+        self.node: Node | None = None
+        self._grad: Tensor | None = None
+        self.version = Version()
+
+    # --- what it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """The NumPy dtype of the elements."""
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        return int(self.array.ndim)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(self.array.size)
+
+    @property
+    def device(self) -> str:
+        return self.backend.name
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the user made it, rather than a recorded operation."""
+        return self.node is None
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise ShapeError.expected("len", "tensor", "at least one dimension", "a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        text = self.backend.xp.array2string(self.array, separator=", ", prefix="tensor(", precision=4)
+        notes = [] if str(self.dtype) in ("float32", "int64", "bool") else [f"dtype={self.dtype}"]
+        if self.device != "cpu":
+            notes.append(f"device='{self.device}'")
+        if self.node is not None:
+            notes.append(f"from {self.node.name}")
+        elif self.requires_grad:
+            notes.append("requires_grad=True")
+        return f"tensor({', '.join([text, *notes])})"
+
+    # --- out of it -----------------------------------------------------------------------------------------------
+
+    def numpy(self) -> Any:
+        """Return a C-ordered NumPy copy: changing it changes nothing here."""
+        return self.backend.to_host(self.array)
+
+    def item(self) -> Any:
+        """Return the only element as a Python number; ShapeError where there is not exactly one."""
+        if self.size != 1:
+            raise ShapeError.expected("item", "tensor", "one element", f"shape {self.shape}", "use .numpy()")
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        """Return nested Python lists of numbers."""
+        return self.array.tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise DTypeError.expected("index", "tensor", "an integer", f"dtype {self.dtype}")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        raise DTypeError("a Tensor is not converted to a NumPy array silently. Use tensor.numpy().")
+
+    def to(self, target: Any) -> Tensor:
+        """Return it on another device (``"cpu"``, ``"cuda"``) or with another dtype; itself where nothing changes.
+
+        Gradients flow back through it.
+        """
+        if isinstance(target, Backend) or (isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda", "auto")):
+            return self._to_device(get_backend(target))
+        return self._to_dtype(target)
+
+    def cpu(self) -> Tensor:
+        """Return it in the computer's own memory."""
+        return self.to("cpu")
+
+    def cuda(self) -> Tensor:
+        """Return it on the first GPU."""
+        return self.to("cuda")
+
+    def _to_dtype(self, dtype: Any) -> Tensor:
+        try:
+            wanted = self.backend.xp.dtype(dtype)
+        except TypeError:
+            raise ParameterError.expected("to", "target", "a device or a dtype", repr(dtype)) from None
+        return self if wanted == self.dtype else apply(operations.to_dtype, self, dtype=wanted)
+
+    def _to_device(self, target: Backend) -> Tensor:
+        if target is self.backend:
+            return self
+        moved = apply(operations.to_device, self, target=target)
+        moved.backend = target
+        return moved
+
+    # --- gradients -----------------------------------------------------------------------------------------------
+
+    @property
+    def grad(self) -> Tensor | None:
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
+            raise ShapeError.expected("grad", "value", f"{self.shape} {self.dtype}", f"{value.shape} {value.dtype}")
+        self._grad = value
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Say whether it wants a gradient; returns itself. DTypeError for integers, GraphError for a result."""
+        if requires_grad and self.dtype.kind != "f":
+            raise DTypeError.expected("requires_grad_", "tensor", "a floating dtype", self.dtype)
+        if not self.is_leaf:
+            raise GraphError("requires_grad_: this tensor is the result of an operation. Use .detach() first.")
+        self.requires_grad = requires_grad
+        return self
+
+    def detach(self) -> Tensor:
+        """Return a tensor of the same memory that the tape does not know."""
+        return self.like(self.array, shares_memory=True)
+
+    def clone(self) -> Tensor:
+        """Return a copy through which gradients flow."""
+        return apply(operations.clone, self)
+
+    def like(self, array: Array, shares_memory: bool = False) -> Tensor:
+        """Return a tensor of ``array`` on the same device, unknown to the tape."""
+        other = Tensor(array, self.backend)
+        if shares_memory:
+            other.version = self.version
+        return other
+
+    def accumulate_grad(self, gradient: Array) -> None:
+        """Add ``gradient`` to ``grad``: what the tape calls at a leaf."""
+        if self._grad is None:
+            self._grad = Tensor(self.backend.xp.array(gradient, copy=True), self.backend)
+        else:
+            self._grad.array += gradient
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> None:
+        """Call ``hook(gradient)`` when this result's gradient is known; what it returns, if not None, replaces it."""
+        if self.node is None:
+            raise GraphError("register_hook: only a recorded result has hooks. A leaf's gradient is in .grad.")
+
+        def on_array(gradient: Array) -> Array | None:
+            replacement = hook(Tensor(gradient, self.backend))
+            return None if replacement is None else replacement.array
+
+        self.node.hooks.append(on_array)
+
+    def backward(self, gradient: Tensor | None = None) -> None:
+        """Sum d self / d leaf into the ``grad`` of every leaf that wants one, and free the graph.
+
+        ``gradient`` (same shape and dtype) is needed where self has more than one element. GraphError where nothing
+        was recorded or the graph was used before.
+        """
+        if not self.requires_grad:
+            raise GraphError(
+                "backward: this tensor needs no gradient. Was it computed under no_grad(), or from tensors without "
+                "requires_grad=True?"
+            )
+        if gradient is None:
+            if self.size != 1:
+                raise GraphError(
+                    f"backward: expected a scalar, got shape {self.shape}. Use .sum() or .mean(), or pass gradient=."
+                )
+            seed = self.backend.xp.ones_like(self.array)
+        elif gradient.shape != self.shape or gradient.dtype != self.dtype:
+            raise ShapeError.expected(
+                "backward", "gradient", f"{self.shape} {self.dtype}", f"{gradient.shape} {gradient.dtype}"
+            )
+        else:
+            seed = gradient.array
+        if self.node is None:
+            self.accumulate_grad(seed)
+        else:
+            walk(self.node, seed, self.backend)
+
+    # --- changes in place ----------------------------------------------------------------------------------------
+
+    def refuse_in_place(self, what: str) -> None:
+        """Raise GraphError where a change in place would make a gradient wrong; else note the change."""
+        if self.requires_grad and is_grad_enabled():
+            raise GraphError(
+                f"{what}: a tensor that takes part in gradients cannot be changed in place. "
+                "Do it under no_grad(), or work on x.detach().clone()."
+            )
+        self.note_change()
+
+    def note_change(self) -> None:
+        """Note that the memory was changed, so that a gradient that needed the old values is refused."""
+        self.version.count += 1
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.refuse_in_place("x[...] = value")
+        with self.backend.active():
+            self.array[self.index_array(key)] = self.operand(value, "x[...] = value").array
+
+    def copy_(self, value: Tensor) -> Self:
+        """Take over the values of ``value`` (same shape; any device or dtype) in place."""
+        self.refuse_in_place("copy_")
+        if value.shape != self.shape:
+            raise ShapeError.expected("copy_", "value", f"shape {self.shape}", value.shape)
+        with self.backend.active():
+            self.array[...] = value.detach().to(self.backend).array.astype(self.dtype, copy=False)
+        return self
+
+
+def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False) -> Tensor:
+    """Return a new tensor with a copy of ``data``: numbers, nested lists, a NumPy array, a device array or a Tensor.
+
+    Python floats become float32, Python ints int64; arrays keep their dtype. ``device`` is "cpu", "cuda", "cuda:N" or
+    "auto"; by default the one that ``gpucnn.use`` chose. Raises DTypeError for what is no number, and for
+    ``requires_grad`` on integers.
+
+    >>> tensor([[1.0, 2.0], [3.0, 4.0]]).shape
+    (2, 2)
+    """
+    backend = get_backend(device)
+    if isinstance(data, Tensor):
+        data = data.detach().to(backend).array
+    with backend.active():
+        try:
+            array = backend.xp.array(data, dtype=dtype, copy=True)
+        except (TypeError, ValueError) as error:
+            raise DTypeError.expected(
+                "tensor", "data", "numbers in a regular shape", f"{data!r:.60} ({error})"
+            ) from None
+        if dtype is None and array.dtype == "float64" and not hasattr(data, "dtype"):
+            array = array.astype(backend.xp.float32)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError.expected("tensor", "data", "numbers", f"dtype {array.dtype}")
+    result = Tensor(array, backend)
+    return result.requires_grad_() if requires_grad else result

@@ -1,0 +1,107 @@
+"""Reading data sets from files: IDX (plain or gzip) and npz. Nothing is unpickled; sizes are checked before use."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.data.dataset import ArrayDataset, Splits
+from gpucnn.errors import DataError
+
+IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+IDX_NAMES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+LARGEST = 2**34  # bytes: more than any data set that fits this package, less than a hostile header can claim
+
+
+def read_idx(path: Path) -> NDArray[Any]:
+    """Return the array of an IDX file, plain or gzip. DataError where it is missing, truncated or no IDX file.
+
+    Format (Y. LeCun): two zero bytes, a type code, the number of dimensions, each length as big-endian uint32, the data.
+    """
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_DTYPES or not 1 <= head[3] <= 4:
+                raise DataError.expected(str(path), "header", "an IDX file", f"bytes {head.hex(' ') or 'none'}")
+            lengths = file.read(4 * head[3])
+            shape = tuple(int(n) for n in np.frombuffer(lengths, ">u4")) if len(lengths) == 4 * head[3] else (-1,)
+            dtype = np.dtype(IDX_DTYPES[head[2]])
+            size = math.prod(shape) * dtype.itemsize
+            if not 0 <= size <= LARGEST:
+                raise DataError.expected(str(path), "header", "whole and sensible lengths", f"shape {shape}")
+            content = file.read(size + 1)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Fetch the file again.") from None
+    if len(content) != size:
+        got = "more bytes" if len(content) > size else f"{len(content)} bytes"
+        raise DataError.expected(str(path), "content", f"{size} bytes for shape {shape}", got, "fetch the file again")
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def find_idx(folder: Path, name: str) -> Path | None:
+    """Return the file of this IDX name in a folder, whichever way it is spelt and packed."""
+    for stem in (name, name.replace("-idx", ".idx")):
+        for suffix in ("", ".gz"):
+            if (folder / (stem + suffix)).is_file():
+                return folder / (stem + suffix)
+    return None
+
+
+def load_idx_folder(folder: Path) -> Splits:
+    """Return the data set of a folder with the four IDX files under MNIST's names."""
+    parts = {}
+    for split, names in IDX_NAMES.items():
+        files = [find_idx(folder, name) for name in names]
+        for name, file in zip(names, files, strict=True):
+            if file is None:
+                raise DataError.expected(str(folder), "files", f"{name} or {name}.gz", "a folder without it")
+        images, labels = (read_idx(file) for file in files if file is not None)
+        parts[split] = (images, labels, str(files[0]))
+    return _splits(folder.name or str(folder), parts)
+
+
+def load_npz(path: Path) -> Splits:
+    """Return the data set of an .npz with x_train, y_train, x_test, y_test, and optionally class_names."""
+    parts: dict[str, Any] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in archive]
+            if missing:
+                raise DataError.expected(str(path), "arrays", "x_train, y_train, x_test, y_test", sorted(archive))
+            for split in ("train", "test"):
+                parts[split] = (_images_first(archive[f"x_{split}"]), archive[f"y_{split}"], str(path))
+            names = [str(name) for name in archive["class_names"]] if "class_names" in archive else None
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file.") from None
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: is no readable .npz of plain arrays ({error}). Save it with numpy.savez.") from None
+    return _splits(path.stem, parts, names)
+
+
+def _images_first(images: NDArray[Any]) -> NDArray[Any]:
+    """Return (N, H, W, C) images, as Keras keeps them, as (N, C, H, W)."""
+    if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+        return images.transpose(0, 3, 1, 2)
+    return images
+
+
+def _splits(name: str, parts: dict[str, Any], class_names: list[str] | None = None) -> Splits:
+    train = ArrayDataset(*parts["train"][:2], class_names, parts["train"][2])
+    test = ArrayDataset(*parts["test"][:2], train.class_names, parts["test"][2])
+    return Splits(name, train, test)

@@ -1,0 +1,77 @@
+"""Every exception that gpucnn raises on purpose, with the exit code the command line gives for it.
+
+A message says where, what was expected, what came and what to do, in one or two lines:
+
+>>> str(ShapeError.expected("conv2d", "input", "3 channels", "1 channel", "build the layer with in_channels=1"))
+'conv2d: input: expected 3 channels, got 1 channel. Build the layer with in_channels=1.'
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+
+class GpucnnError(Exception):
+    """Base of all errors that are the user's to mend. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+    @classmethod
+    def expected(cls, where: str, argument: str, expected: str, got: Any, remedy: str = "") -> Self:
+        """Return an error whose message names the function, the argument, both sides and the cure."""
+        cure = f" {remedy[0].upper()}{remedy[1:]}." if remedy else ""
+        return cls(f"{where}: {argument}: expected {expected}, got {got}.{cure}")
+
+
+class ShapeError(GpucnnError, ValueError):
+    """An array has the wrong shape or number of dimensions."""
+
+
+class DTypeError(GpucnnError, TypeError):
+    """An array has the wrong element type, or two that must agree do not."""
+
+
+class ParameterError(GpucnnError, ValueError):
+    """A parameter of a function, layer or optimiser is out of its range, or of the wrong kind."""
+
+
+class GraphError(GpucnnError, RuntimeError):
+    """The recorded graph cannot give the gradient asked for."""
+
+
+class DeviceError(GpucnnError, RuntimeError):
+    """The asked device cannot be used."""
+
+    exit_code = 4
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device has not enough free memory."""
+
+
+class MixedDeviceError(GpucnnError, TypeError):
+    """Arrays of different devices met in one operation."""
+
+
+class DataError(GpucnnError, ValueError):
+    """A data set is missing, damaged or does not fit the task."""
+
+
+class CheckpointError(GpucnnError, ValueError):
+    """A checkpoint is missing, damaged or belongs to another model."""
+
+
+class RunFolderError(GpucnnError, OSError):
+    """A run folder cannot be written, or already holds a run."""
+
+
+class UsageError(GpucnnError, ValueError):
+    """The command line or a configuration file asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class DivergedError(GpucnnError, ArithmeticError):
+    """The loss of a training step was not finite."""
+
+    exit_code = 3

@@ -1,0 +1,122 @@
+"""Reading what users pass: sizes as an int or a pair, padding in all its forms, and the checks all operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpucnn.autograd import Tensor
+from gpucnn.backend.window import Pair, Sides, Window
+from gpucnn.errors import DTypeError, ParameterError, ShapeError
+
+PairLike = int | Sequence[int]
+Padding = int | Sequence[int] | str
+
+
+def is_count(value: Any, least: int) -> bool:
+    """Whether ``value`` is an integer (not a bool) of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:
+    """Return an int or two as (height, width); ParameterError for anything else or below ``least``."""
+    values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
+    if isinstance(value, str) or len(values) != 2 or not all(is_count(v, least) for v in values):
+        raise ParameterError.expected(where, argument, f"an int or a pair of ints of at least {least}", repr(value))
+    return values[0], values[1]
+
+
+def sides(padding: Padding, window: Window, H: int, W: int, where: str) -> Sides:
+    """Return padding as (top, bottom, left, right) for an H x W image.
+
+    ``valid`` pads nothing; ``full`` so that every pixel meets every kernel element; ``same`` so that ceil(n / stride)
+    pixels come out, the odd row and column at the bottom and right.
+    """
+    if isinstance(padding, str):
+        (EH, EW), (SH, SW) = window.extent, window.stride
+        if padding == "valid":
+            return 0, 0, 0, 0
+        if padding == "full":
+            return EH - 1, EH - 1, EW - 1, EW - 1
+        if padding == "same":
+            rows = max((-(-H // SH) - 1) * SH + EH - H, 0)
+            columns = max((-(-W // SW) - 1) * SW + EW - W, 0)
+            return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+    elif not isinstance(padding, int) and isinstance(padding, Sequence) and len(padding) == 4:
+        if all(is_count(p, 0) for p in padding):
+            return padding[0], padding[1], padding[2], padding[3]
+    elif isinstance(padding, int) or (isinstance(padding, Sequence) and len(padding) == 2):
+        rows, columns = pair(padding, where, "padding", least=0)
+        return rows, rows, columns, columns
+    raise ParameterError.expected(
+        where,
+        "padding",
+        "an int, a pair, four sides (top, bottom, left, right) of at least 0, or 'valid', 'same', 'full'",
+        repr(padding),
+    )
+
+
+def read_window(
+    where: str,
+    image_size: Pair,
+    kernel: PairLike,
+    stride: PairLike = 1,
+    padding: Padding = 0,
+    dilation: PairLike = 1,
+    exact: bool = False,
+) -> Window:
+    """Return the window that the arguments describe on an image of this (H, W), all checked.
+
+    ShapeError where it does not fit, or with ``exact`` where the stride leaves rows or columns over.
+    """
+    window = Window(
+        pair(kernel, where, "kernel_size"),
+        pair(stride, where, "stride"),
+        (0, 0, 0, 0),
+        pair(dilation, where, "dilation"),
+    )
+    window = window.with_padding(sides(padding, window, *image_size, where))
+    try:
+        window.output_size(*image_size)
+    except ShapeError as error:
+        raise ShapeError(str(error).replace("window: ", f"{where}: ", 1)) from None
+    if exact and any(window.unused(*image_size)):
+        rows, columns = window.unused(*image_size)
+        raise ShapeError.expected(
+            where,
+            "image",
+            "a size that the stride divides (exact=True)",
+            f"{rows} rows and {columns} columns left over",
+            "change padding, or drop exact=True to floor",
+        )
+    return window
+
+
+def image_batch(x: Tensor, where: str) -> tuple[Tensor, bool]:
+    """Return (N, C, H, W) from a batch or a single (C, H, W) image, and whether it was single."""
+    if x.ndim == 3:
+        return x.reshape(1, *x.shape), True
+    if x.ndim != 4:
+        raise ShapeError.expected(
+            where, "input", "(N, C, H, W) or (C, H, W)", f"{x.ndim} dimensions, shape {x.shape}", "reshape it"
+        )
+    return x, False
+
+
+def unbatch(y: Tensor, single: bool) -> Tensor:
+    """Undo ``image_batch`` on a result."""
+    return y.reshape(*y.shape[1:]) if single else y
+
+
+def check_float(x: Tensor, where: str, argument: str = "input") -> None:
+    """DTypeError unless ``x`` is floating."""
+    if x.dtype.kind != "f":
+        raise DTypeError.expected(where, argument, "a floating dtype", x.dtype, "use .to('float32')")
+
+
+def check_same_dtype(x: Tensor, other: Tensor | None, where: str, argument: str) -> None:
+    """DTypeError unless both have one dtype; a float64 image meeting float32 weights is the usual case."""
+    if other is not None and other.dtype != x.dtype:
+        raise DTypeError.expected(
+            where, argument, f"the input's dtype {x.dtype}", other.dtype, f"convert the input with .to('{other.dtype}')"
+        )

@@ -1,0 +1,59 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd.operations import Needs, Result
+from gpucnn.backend import Array, Backend
+from gpucnn.errors import ShapeError
+from gpucnn.functional.arguments import check_float, check_same_dtype
+
+
+def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
+    """Array level: y = x w^T + b on (M, I) rows."""
+    y = backend.matmul(x, w.T)
+    if b is not None:
+        y += b
+    if not any(needs):
+        return y, None
+    kept_x = x if needs[1] else None
+    kept_w = w if needs[0] else None
+
+    def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
+        return (
+            backend.matmul(dy, kept_w) if needs[0] else None,
+            backend.matmul(dy.T, kept_x) if needs[1] else None,
+            dy.sum(0) if needs[2] else None,
+        )
+
+    return y, backward
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return input @ weight.T + bias: (..., I) -> (..., O).
+
+    weight: (O, I); bias: (O,); all of one floating dtype. Raises ShapeError, DTypeError or MixedDeviceError.
+
+    >>> import gpucnn
+    >>> linear(gpucnn.tensor([[1.0, 2.0]]), gpucnn.tensor([[3.0, 4.0]]), gpucnn.tensor([0.5])).tolist()
+    [[11.5]]
+    """
+    if weight.ndim != 2:
+        raise ShapeError.expected("linear", "weight", "(out_features, in_features)", f"shape {weight.shape}")
+    if input.ndim < 1 or input.shape[-1] != weight.shape[1]:
+        raise ShapeError.expected(
+            "linear",
+            "input",
+            f"{weight.shape[1]} features in the last axis (weight {weight.shape})",
+            f"shape {input.shape}",
+            "flatten images first" if input.ndim == 4 else "",
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError.expected("linear", "bias", f"shape {weight.shape[:1]}", bias.shape)
+    check_float(input, "linear")
+    check_same_dtype(input, weight, "linear", "weight")
+    check_same_dtype(input, bias, "linear", "bias")
+    if input.ndim == 2:
+        return apply(affine, input, weight, bias)
+    rows = input.reshape(input.size // max(weight.shape[1], 1), weight.shape[1])
+    return apply(affine, rows, weight, bias).reshape(*input.shape[:-1], weight.shape[0])

@@ -1,0 +1,114 @@
+"""Losses: how wrong a batch of answers is. Gradients are those of the reduced value, with no hidden division."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd.operations import Needs, Result
+from gpucnn.backend import Array, Backend
+from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.functional.arguments import check_float, check_same_dtype
+
+
+def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Array]]:
+    """Return the reduced losses, and a function from the gradient of that to the gradient of each loss."""
+    xp, shape = backend.xp, losses.shape
+    if reduction == "none":
+        return losses, lambda dy: dy
+    total = xp.asarray(losses.sum())
+    if reduction == "sum":
+        return total, lambda dy: xp.broadcast_to(dy, shape)
+    return total / losses.size, lambda dy: xp.broadcast_to(dy / losses.size, shape)
+
+
+def check_reduction(reduction: str, where: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ParameterError.expected(where, "reduction", "'mean', 'sum' or 'none'", repr(reduction))
+
+
+def class_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
+    """Array level, integer targets. Keeps softmax - one_hot, which is the gradient of each loss."""
+    losses, gradient = backend.cross_entropy(logits, target, needs[0])
+    y, spread = reduce_losses(backend, losses, reduction)
+    return y, (lambda dy: (gradient * spread(dy)[:, None], None)) if needs[0] else None
+
+
+def distribution_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
+    """Array level, a distribution over the classes as target."""
+    xp = backend.xp
+    shifted = logits - logits.max(1, keepdims=True)
+    log_softmax = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))
+    y, spread = reduce_losses(backend, -(target * log_softmax).sum(1), reduction)
+    if not any(needs):
+        return y, None
+
+    def backward(dy: Array) -> tuple[Array | None, Array | None]:
+        each = spread(dy)[:, None]
+        mass = target.sum(1, keepdims=True)
+        return (
+            (xp.exp(log_softmax) * mass - target) * each if needs[0] else None,
+            -log_softmax * each if needs[1] else None,
+        )
+
+    return y, backward
+
+
+def squared_error(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
+    difference = x - target
+    y, spread = reduce_losses(backend, difference * difference, reduction)
+    if not any(needs):
+        return y, None
+
+    def backward(dy: Array) -> tuple[Array | None, Array | None]:
+        dx = 2 * difference * spread(dy)
+        return (dx if needs[0] else None, -dx if needs[1] else None)
+
+    return y, backward
+
+
+def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Return -log softmax(input)[target], over a batch of logits.
+
+    input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) weights of the classes (one-hot, say)
+    of the input's dtype. Output: a scalar, or (N,) with reduction="none". The mean of an empty batch is NaN.
+    Raises ShapeError, DTypeError, ParameterError. The range of integer labels is checked when data is loaded, not here.
+    Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.
+
+    >>> import gpucnn
+    >>> cross_entropy(gpucnn.tensor([[0.0, 0.0]]), gpucnn.tensor([1])).item()
+    0.6931471824645996
+    """
+    check_reduction(reduction, "cross_entropy")
+    check_float(input, "cross_entropy")
+    if input.ndim != 2 or input.shape[1] == 0:
+        raise ShapeError.expected(
+            "cross_entropy", "input", "(N, C) logits of at least one class", f"shape {input.shape}"
+        )
+    if target.dtype.kind in "iu":
+        if target.shape != input.shape[:1]:
+            raise ShapeError.expected(
+                "cross_entropy", "target", f"shape {input.shape[:1]} for input {input.shape}", target.shape
+            )
+        return apply(class_entropy, input, target, reduction=reduction)
+    if target.shape != input.shape:
+        raise ShapeError.expected(
+            "cross_entropy", "target", f"({input.shape[0]},) integers or {input.shape} weights", target.shape
+        )
+    check_same_dtype(input, target, "cross_entropy", "target")
+    return apply(distribution_entropy, input, target, reduction=reduction)
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Return (input - target)^2, element by element, reduced. Both of one shape and floating dtype.
+
+    >>> import gpucnn
+    >>> mse_loss(gpucnn.tensor([1.0, 3.0]), gpucnn.tensor([1.0, 1.0])).item()
+    2.0
+    """
+    check_reduction(reduction, "mse_loss")
+    check_float(input, "mse_loss")
+    check_same_dtype(input, target, "mse_loss", "target")
+    if input.shape != target.shape:
+        raise ShapeError.expected("mse_loss", "target", f"the input's shape {input.shape}", target.shape)
+    return apply(squared_error, input, target, reduction=reduction)

@@ -1,0 +1,329 @@
+"""The layers. Each says what it maps to what; the arithmetic is in ``gpucnn.functional``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpucnn import functional as F
+from gpucnn.autograd import Parameter, Tensor
+from gpucnn.backend import Backend, Generator, get_backend
+from gpucnn.errors import ParameterError
+from gpucnn.functional.arguments import Padding, PairLike, is_count, pair
+from gpucnn.nn import init
+from gpucnn.nn.module import Module
+
+
+def new_parameter(shape: tuple[int, ...], device: str | Backend | None, dtype: Any) -> Parameter:
+    backend = get_backend(device)
+    with backend.active():
+        return Parameter(Tensor(backend.xp.zeros(shape, dtype or backend.xp.float32), backend))
+
+
+def check_count(value: Any, where: str, argument: str) -> None:
+    if not is_count(value, 1):
+        raise ParameterError.expected(where, argument, "a positive int", repr(value))
+
+
+class Weighted(Module):
+    """A layer with a weight (out, in, *kernel) and an optional bias (out,), both drawn from U(-b, b), b = 1 / sqrt(fan_in).
+
+    That is PyTorch's default (LeCun et al. 1998, "Efficient backprop"; He et al. 2015 with a = sqrt(5)).
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, bias: bool, device: str | Backend | None, dtype: Any, name: str | None) -> None:
+        super().__init__(name)
+        self._wants_bias, self._device, self._dtype = bias, device, dtype
+        self.weight = self.bias = None
+
+    def weight_shape(self, in_size: int) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def materialise(self, in_size: int) -> None:
+        self.weight = new_parameter(self.weight_shape(in_size), self._device, self._dtype)
+        fan_in, _ = init.fans(self.weight)
+        bound = 1 / math.sqrt(fan_in)
+        init.uniform_(self.weight, -bound, bound)
+        if self._wants_bias:
+            self.bias = new_parameter(self.weight.shape[:1], self._device, self._dtype)
+            init.uniform_(self.bias, -bound, bound)
+
+    def waits_for_input(self) -> bool:
+        return self.weight is None
+
+    def ready_for(self, x: Tensor, in_size: int) -> Parameter:
+        """Return the weight, made now for input like ``x`` if it was waiting."""
+        if self.weight is None:
+            self._device, self._dtype = x.backend, self._dtype or x.dtype
+            self.materialise(in_size)
+        assert self.weight is not None
+        return self.weight
+
+
+class Conv2d(Weighted):
+    """Cross-correlation: (N, C, H, W) -> (N, F, OH, OW); see ``functional.conv2d`` for sizes, padding and errors.
+
+    in_channels=None takes the channels of the first input. Parameters: weight (F, C/groups, KH, KW), bias (F,).
+
+    >>> import gpucnn
+    >>> Conv2d(1, 6, 5, padding=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape
+    (1, 6, 28, 28)
+    """
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        out_channels: int,
+        kernel_size: PairLike,
+        stride: PairLike = 1,
+        padding: Padding = 0,
+        dilation: PairLike = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        exact: bool = False,
+        device: str | Backend | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        check_count(out_channels, "Conv2d", "out_channels")
+        if in_channels is not None:
+            check_count(in_channels, "Conv2d", "in_channels")
+        if not is_count(groups, 1) or out_channels % groups or (in_channels or groups) % groups:
+            raise ParameterError.expected(
+                "Conv2d", "groups", f"a positive divisor of {in_channels} and {out_channels} channels", repr(groups)
+            )
+        super().__init__(bias, device, dtype, name)
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
+        self.stride, self.dilation = pair(stride, "Conv2d", "stride"), pair(dilation, "Conv2d", "dilation")
+        self.padding, self.exact = padding, exact
+        if in_channels is not None:
+            self.materialise(in_channels // groups)
+
+    def weight_shape(self, in_size: int) -> tuple[int, ...]:
+        self.in_channels = in_size * self.groups
+        return self.out_channels, in_size, *self.kernel_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.ready_for(x, x.shape[-3] // self.groups if x.ndim > 2 else 1)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.exact)
+
+    def extra_repr(self) -> str:
+        words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        for key, usual in (("stride", (1, 1)), ("padding", 0), ("dilation", (1, 1)), ("groups", 1), ("exact", False)):
+            if getattr(self, key) != usual:
+                words.append(f"{key}={getattr(self, key)!r}")
+        return ", ".join(words if self._wants_bias else [*words, "bias=False"])
+
+
+class Linear(Weighted):
+    """Fully connected: (..., I) -> (..., O). in_features=None takes the size of the first input.
+
+    >>> import gpucnn
+    >>> Linear(3, 2)(gpucnn.tensor([[1.0, 2.0, 3.0]])).shape
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        in_features: int | None,
+        out_features: int,
+        bias: bool = True,
+        *,
+        device: str | Backend | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        check_count(out_features, "Linear", "out_features")
+        if in_features is not None:
+            check_count(in_features, "Linear", "in_features")
+        super().__init__(bias, device, dtype, name)
+        self.in_features, self.out_features = in_features, out_features
+        if in_features is not None:
+            self.materialise(in_features)
+
+    def weight_shape(self, in_size: int) -> tuple[int, ...]:
+        self.in_features = in_size
+        return self.out_features, in_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.ready_for(x, x.shape[-1] if x.ndim else 1), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}" + ("" if self._wants_bias else ", bias=False")
+
+
+class MaxPool2d(Module):
+    """Maximum of each window: (N, C, H, W) -> (N, C, OH, OW); see ``functional.max_pool2d``.
+
+    >>> import gpucnn
+    >>> MaxPool2d(2)(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
+    [[[[3.0]]]]
+    """
+
+    def __init__(
+        self,
+        kernel_size: PairLike,
+        stride: PairLike | None = None,
+        padding: Padding = 0,
+        dilation: PairLike = 1,
+        ceil_mode: bool = False,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.kernel_size = pair(kernel_size, "MaxPool2d", "kernel_size")
+        self.stride = self.kernel_size if stride is None else pair(stride, "MaxPool2d", "stride")
+        self.padding, self.dilation = padding, pair(dilation, "MaxPool2d", "dilation")
+        self.ceil_mode = ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
+
+
+class AvgPool2d(Module):
+    """Mean of each window: (N, C, H, W) -> (N, C, OH, OW); see ``functional.avg_pool2d``.
+
+    >>> import gpucnn
+    >>> AvgPool2d(2)(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
+    [[[[1.5]]]]
+    """
+
+    def __init__(
+        self,
+        kernel_size: PairLike,
+        stride: PairLike | None = None,
+        padding: Padding = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.kernel_size = pair(kernel_size, "AvgPool2d", "kernel_size")
+        self.stride = self.kernel_size if stride is None else pair(stride, "AvgPool2d", "stride")
+        self.padding, self.ceil_mode = padding, ceil_mode
+        self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(
+            x,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+        )
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
+
+
+class Flatten(Module):
+    """Axes start_dim to end_dim become one: (N, C, H, W) -> (N, C*H*W).
+
+    >>> import gpucnn
+    >>> Flatten()(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).shape
+    (1, 4)
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1, *, name: str | None = None) -> None:
+        super().__init__(name)
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(self.start_dim, self.end_dim)
+
+
+class ReLU(Module):
+    """max(x, 0), element by element.
+
+    >>> import gpucnn
+    >>> ReLU()(gpucnn.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x), element by element.
+
+    >>> import gpucnn
+    >>> Sigmoid()(gpucnn.tensor([0.0])).tolist()
+    [0.5]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.sigmoid(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent, element by element.
+
+    >>> import gpucnn
+    >>> Tanh()(gpucnn.tensor([0.0])).tolist()
+    [0.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.tanh(x)
+
+
+class Softmax(Module):
+    """e^x / sum(e^x) along ``dim``.
+
+    >>> import gpucnn
+    >>> Softmax()(gpucnn.tensor([[1.0, 1.0]])).tolist()
+    [[0.5, 0.5]]
+    """
+
+    def __init__(self, dim: int = -1, *, name: str | None = None) -> None:
+        super().__init__(name)
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, self.dim)
+
+
+class LogSoftmax(Softmax):
+    """log(softmax(x)) along ``dim``.
+
+    >>> import gpucnn
+    >>> LogSoftmax()(gpucnn.tensor([[0.0, 1000.0]])).tolist()
+    [[-1000.0, 0.0]]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x, self.dim)
+
+
+class Dropout(Module):
+    """In training, each element is 0 with probability p and otherwise divided by 1 - p; see ``functional.dropout``.
+
+    >>> import gpucnn
+    >>> Dropout(0.5).eval()(gpucnn.tensor([1.0])).tolist()
+    [1.0]
+    """
+
+    def __init__(self, p: float = 0.5, *, generator: Generator | None = None, name: str | None = None) -> None:
+        super().__init__(name)
+        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+            raise ParameterError.expected("Dropout", "p", "a probability from 0 to 1", repr(p))
+        self.p, self.generator = p, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training, self.generator)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

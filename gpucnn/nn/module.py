@@ -1,0 +1,258 @@
+"""Module: something with parameters that maps tensors to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+from gpucnn.autograd import Parameter, Tensor, no_grad
+from gpucnn.backend import Backend, get_backend
+from gpucnn.errors import CheckpointError, GpucnnError, ParameterError
+
+ForwardHook = Callable[["Module", tuple[Any, ...], Any], Any]
+ForwardPreHook = Callable[["Module", tuple[Any, ...]], Any]
+
+
+class HookHandle:
+    """Takes a hook away again: ``handle.remove()``, or leave its ``with`` block."""
+
+    def __init__(self, hooks: list[Any], hook: Any) -> None:
+        self._hooks, self._hook = hooks, hook
+        hooks.append(hook)
+
+    def remove(self) -> None:
+        if self._hook in self._hooks:
+            self._hooks.remove(self._hook)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
+class Module:
+    """Base of all layers and networks: write ``forward``, assign parameters and modules as attributes.
+
+    Names and behaviour are those of ``torch.nn.Module``; state dictionaries move between the two unchanged.
+
+    >>> import gpucnn
+    >>> class Double(Module):
+    ...     def forward(self, x):
+    ...         return x * 2
+    >>> Double()(gpucnn.tensor([1.0])).tolist()
+    [2.0]
+    """
+
+    training: bool
+    name: str | None
+
+    def __init__(self, name: str | None = None) -> None:
+        registries: dict[str, Any] = {
+            "_parameters": {}, "_modules": {}, "_buffers": {}, "_forward_hooks": [], "_forward_pre_hooks": [],
+        }  # fmt: skip
+        self.__dict__.update(registries, training=True, name=name)
+
+    # --- attributes ----------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_parameters" not in self.__dict__:
+            raise GpucnnError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}.")
+        for registry in (self._parameters, self._modules, self._buffers):
+            registry.pop(name, None)
+        if isinstance(value, Parameter):
+            self._parameters[name] = value
+        elif isinstance(value, Module):
+            self._modules[name] = value
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        for registry in (self._parameters, self._modules, self._buffers):
+            registry.pop(name, None)
+        object.__delattr__(self, name)
+
+    def register_buffer(self, name: str, value: Tensor) -> None:
+        """Keep ``value`` in the state dictionary and move it along, without training it."""
+        object.__setattr__(self, name, value)
+        self._buffers[name] = value
+
+    def add_module(self, name: str, module: Module) -> None:
+        """Register ``module`` under ``name``, which may be a number as in ``Sequential``."""
+        self._modules[name] = module
+
+    # --- calling -------------------------------------------------------------------------------------------------
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return the output; what a subclass writes."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward method")
+
+    def __call__(self, *inputs: Any) -> Any:
+        try:
+            for pre_hook in tuple(self._forward_pre_hooks):
+                changed = pre_hook(self, inputs)
+                if changed is not None:
+                    inputs = changed if isinstance(changed, tuple) else (changed,)
+            output = self.forward(*inputs)
+            for hook in tuple(self._forward_hooks):
+                changed = hook(self, inputs, output)
+                output = output if changed is None else changed
+        except GpucnnError as error:
+            self._name_the_layer(error)
+            raise
+        return output
+
+    def _name_the_layer(self, error: GpucnnError) -> None:
+        """Say once, in the innermost layer, where the error happened."""
+        if self._modules or getattr(error, "layer", None):
+            return
+        error.layer = self  # type: ignore[attr-defined]
+        error.args = (f"{error} (in layer {self.name + ': ' if self.name else ''}{self!r})",)
+
+    def register_forward_hook(self, hook: ForwardHook) -> HookHandle:
+        """Call ``hook(module, inputs, output)`` after forward; what it returns, if not None, replaces the output."""
+        return HookHandle(self._forward_hooks, hook)
+
+    def register_forward_pre_hook(self, hook: ForwardPreHook) -> HookHandle:
+        """Call ``hook(module, inputs)`` before forward; what it returns, if not None, replaces the inputs."""
+        return HookHandle(self._forward_pre_hooks, hook)
+
+    def has_hooks(self) -> bool:
+        return bool(self._forward_hooks or self._forward_pre_hooks)
+
+    # --- walking -------------------------------------------------------------------------------------------------
+
+    def children(self) -> Iterator[Module]:
+        yield from self._modules.values()
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (dotted name, module) for self and everything inside, each once, in registration order."""
+        seen: set[int] = set()
+        yield from self._walk(prefix, seen)
+
+    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        yield prefix, self
+        for name, module in self._modules.items():
+            yield from module._walk(f"{prefix}.{name}" if prefix else name, seen)
+
+    def modules(self) -> Iterator[Module]:
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """Yield (dotted name, parameter), each parameter once, in registration order.
+
+        ParameterError where a layer that infers its input channels has not been called yet.
+        """
+        seen: set[int] = set()
+        for path, module in self.named_modules(prefix):
+            if module.waits_for_input():
+                raise ParameterError(
+                    f"parameters: {module!r} learns its input size at the first call. "
+                    "Call the model once on an example (under no_grad), or give the size."
+                )
+            for name, parameter in module._parameters.items():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{path}.{name}" if path else name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        return (parameter for _, parameter in self.named_parameters())
+
+    def waits_for_input(self) -> bool:
+        """Whether the layer's parameters are made at the first call."""
+        return False
+
+    def materialise(self, in_size: int) -> None:
+        """Make the parameters of a layer that waits for its input size."""
+
+    # --- modes and places ----------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode (dropout drops) for self and everything inside; returns self."""
+        for module in self.modules():
+            object.__setattr__(module, "training", mode)
+        return self
+
+    def eval(self) -> Self:
+        """Set evaluation mode; returns self."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze (False) or unfreeze every parameter; returns self."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self, target: str | Backend | Any) -> Self:
+        """Move to a device ("cpu", "cuda") or floating dtype, in place; returns self. Make the optimiser afterwards."""
+        is_device = isinstance(target, Backend) or str(target).split(":")[0] in ("cpu", "cuda", "auto")
+        for parameter in self.parameters():
+            if is_device:
+                parameter.to_backend_(get_backend(target))
+            else:
+                parameter.to_backend_(parameter.backend, target)
+        for module in self.modules():
+            for name, buffer in list(module._buffers.items()):
+                if is_device or buffer.dtype.kind == "f":
+                    module.register_buffer(name, buffer.detach().to(target))
+        return self
+
+    # --- state ---------------------------------------------------------------------------------------------------
+
+    def _named_state(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.named_parameters()
+        for path, module in self.named_modules():
+            for name, buffer in module._buffers.items():
+                yield f"{path}.{name}" if path else name, buffer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {dotted name: C-ordered NumPy copy} of all parameters and buffers, under torch.nn's names."""
+        return {name: tensor.numpy() for name, tensor in self._named_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy values in; NumPy arrays, Tensors or PyTorch CPU tensors. Nothing is changed where something does not fit.
+
+        CheckpointError for a wrong shape and, when strict, for missing or unknown names.
+        """
+        for path, module in self.named_modules():
+            weight = state.get(f"{path}.weight" if path else "weight")
+            if module.waits_for_input() and weight is not None:
+                module.materialise(weight.shape[1])
+        own = dict(self._named_state())
+        missing, unknown = [k for k in own if k not in state], [k for k in state if k not in own]
+        if strict and (missing or unknown):
+            raise CheckpointError.expected(
+                "load_state_dict",
+                "names",
+                f"those of the model (missing: {missing or 'none'})",
+                f"unknown: {unknown or 'none'}",
+            )
+        values = {}
+        for name in own.keys() & state.keys():
+            value = state[name]
+            value = value.numpy() if hasattr(value, "numpy") else value
+            if tuple(value.shape) != own[name].shape:
+                raise CheckpointError.expected("load_state_dict", name, f"shape {own[name].shape}", tuple(value.shape))
+            values[name] = value
+        with no_grad():
+            for name, value in values.items():
+                target = own[name]
+                target.copy_(Tensor(target.backend.asarray(value), target.backend))
+
+    # --- printing ------------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """Return what stands between the brackets when the layer prints itself."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"  ({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
+        inside = "\n".join(["", *lines, ""]) if lines else self.extra_repr()
+        return f"{type(self).__name__}({inside})"

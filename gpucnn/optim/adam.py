@@ -1,0 +1,52 @@
+"""Adam."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.backend import Array
+from gpucnn.errors import ParameterError
+from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params, check_number
+
+
+class Adam(Optimizer):
+    """p -= lr m^ / (sqrt(v^) + eps), with running means m of the gradient and v of its square, bias-corrected.
+
+    weight_decay adds weight_decay p to the gradient. Raises ParameterError for a number out of range.
+    Source: Kingma & Ba 2015, algorithm 1.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> p = nn.Parameter(gpucnn.tensor([1.0]))
+    >>> (p * 2).sum().backward()
+    >>> Adam([p], lr=0.25).step()
+    >>> p.tolist()
+    [0.75]
+    """
+
+    slots = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+
+    def check(self, settings: dict[str, Any]) -> None:
+        super().check(settings)
+        if len(settings["betas"]) != 2:
+            raise ParameterError.expected("Adam", "betas", "two numbers", repr(settings["betas"]))
+        for beta in settings["betas"]:
+            check_number(beta, "Adam", "betas", 0, 1)
+
+    def update(self, buffer: FlatBuffer, span: slice, group: dict[str, Any], where: Array | bool) -> None:
+        beta1, beta2 = group["betas"]
+        buffer.backend.adam_update(
+            buffer.values[span], buffer.gradients[span], buffer.state["exp_avg"][span], buffer.state["exp_avg_sq"][span],
+            lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
+            step=self.steps, where=where,
+        )  # fmt: skip

@@ -1,0 +1,47 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.backend import Array
+from gpucnn.errors import ParameterError
+from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params
+
+
+class SGD(Optimizer):
+    """p -= lr v, where v = momentum v + g and g is the gradient plus weight_decay p; nesterov looks ahead by one step.
+
+    Raises ParameterError for a negative number, or nesterov without momentum.
+    Source: Polyak 1964; Sutskever et al. 2013 (as PyTorch writes it, with lr outside the velocity).
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> p = nn.Parameter(gpucnn.tensor([1.0]))
+    >>> (p * 2).sum().backward()
+    >>> SGD([p], lr=0.25).step()
+    >>> p.tolist()
+    [0.5]
+    """
+
+    slots = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 0.001,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(params, defaults)
+
+    def check(self, settings: dict[str, Any]) -> None:
+        super().check(settings)
+        if settings["nesterov"] and not settings["momentum"]:
+            raise ParameterError.expected("SGD", "nesterov", "a momentum above 0 beside nesterov=True", "momentum=0")
+
+    def update(self, buffer: FlatBuffer, span: slice, group: dict[str, Any], where: Array | bool) -> None:
+        velocity = buffer.state["momentum_buffer"][span] if group["momentum"] else None
+        buffer.backend.sgd_update(buffer.values[span], buffer.gradients[span], velocity, where=where, **group)
