@@ -165,15 +165,12 @@ class Backend:
 
     def conv2d_weight_gradient(
         self, x: Array, dy: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
-    ) -> Array:
-        """Return dL/dw of ``shape``: the windows summed, each weighted by the gradient of its output pixel."""
+    ) -> tuple[Array, Array]:
+        """Return dL/dw of ``shape``, the windows each weighted by its output's gradient, summed; and dL/db, (F,)."""
         self.ran["conv2d_weight_gradient.reference"] += 1
         columns = self._grouped_columns(x, window, groups)
-        return self.xp.matmul(self._grouped_outputs(dy, groups).transpose(0, 2, 1), columns).reshape(shape)
-
-    def channel_sum(self, dy: Array) -> Array:
-        """Return the (C,) sums of an (N, C, H, W) array: the gradient of a bias per channel."""
-        return dy.sum((0, 2, 3))
+        dw = self.xp.matmul(self._grouped_outputs(dy, groups).transpose(0, 2, 1), columns)
+        return dw.reshape(shape), dy.sum((0, 2, 3))
 
     def _grouped_columns(self, x: Array, window: Window, groups: int) -> Array:
         """Return (G, N*OH*OW, C/G*KH*KW)."""
@@ -193,8 +190,8 @@ class Backend:
 
     # --- pooling -----------------------------------------------------------------------------------------------
 
-    def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
-        """Return each window's maximum and its place in the window (row-major, the first of equals; NaN wins)."""
+    def max_pool2d(self, x: Array, window: Window, needs_place: bool = True) -> tuple[Array, Array | None]:
+        """Return each window's maximum and, where needed, its place in the window (row-major, the first of equals)."""
         self.ran["max_pool2d.reference"] += 1
         patches = self.patches(x, window, fill=-float("inf"))
         N, C, OH, OW, KH, KW = patches.shape

@@ -1,22 +1,167 @@
-"""NumPy on the CPU."""
+"""NumPy on the CPU: the hot kernels with the batch innermost in memory, cache-blocked, shared among threads.
+
+Activations keep their logical shape (N, C, H, W), but kernels return views of (C, H, W, N) memory: each slice that
+convolution and pooling take is then one long contiguous run, and the product of filters and columns comes out in place.
+"""
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from gpucnn.backend.base import Array, Backend
+from gpucnn.backend import cpu_conv, cpu_pool
+from gpucnn.backend.base import Array, Backend, Divisor
+from gpucnn.backend.threads import Team, available_threads, share
+from gpucnn.backend.window import Window
+from gpucnn.backend.workspace import Workspace
+
+_NOTHING = nullcontext()
+SHARED_PRODUCT = 1 << 20
+"""Multiply-adds from which a matrix product is worth sharing among threads."""
+SHARED_ELEMENTS = 1 << 16
+"""Elements from which an element-wise kernel is worth sharing."""
 
 
 class CpuBackend(Backend):
-    """Arrays in the computer's own memory."""
+    """Arrays in the computer's own memory. ``threads`` share each kernel (``GPUCNN_THREADS``, or the cores at hand)."""
 
     name = "cpu"
     xp = np
 
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__()
+        self.team = Team(available_threads() if threads is None else threads)
+        self.workspace = Workspace()
+
     def to_host(self, array: Array) -> Any:
         return np.array(array, order="C")
 
+    def active(self) -> Any:
+        return _NOTHING
+
     def _bit_generator(self, key: list[int]) -> Any:
         return np.random.Philox(key=key)
+
+    # --- batch-innermost memory --------------------------------------------------------------------------------
+
+    def innermost(self, x: Array) -> Array:
+        """Return (N, C, H, W) ``x`` as a C-ordered (C, H, W, N) array: itself where its memory is so already."""
+        y = x.transpose(1, 2, 3, 0)
+        if y.flags.c_contiguous:
+            return y
+        copy = self.workspace.empty(y.shape, y.dtype)
+        if x.flags.c_contiguous:  # a 2-D transposition is the fastest way from batch-outermost memory
+            np.copyto(copy.reshape(-1, x.shape[0]), x.reshape(x.shape[0], -1).T)
+        else:
+            np.copyto(copy, y)
+        return copy
+
+    def empty_innermost(self, shape: tuple[int, int, int, int], dtype: Any) -> Array:
+        """Return uninitialised (N, C, H, W) with the batch innermost in memory."""
+        N, C, H, W = shape
+        return self.workspace.empty((C, H, W, N), dtype).transpose(3, 0, 1, 2)
+
+    # --- convolution -------------------------------------------------------------------------------------------
+
+    def conv2d(self, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
+        if not x.size:
+            return super().conv2d(x, w, b, window, groups)
+        self.ran["conv2d.fast"] += 1
+        return cpu_conv.forward(self, x, w, b, window, groups)
+
+    def conv2d_input_gradient(
+        self, dy: Array, w: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
+    ) -> Array:
+        if not dy.size:
+            return super().conv2d_input_gradient(dy, w, shape, window, groups)
+        self.ran["conv2d_input_gradient.fast"] += 1
+        return cpu_conv.input_gradient(self, dy, w, shape, window, groups)
+
+    def conv2d_weight_gradient(
+        self, x: Array, dy: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
+    ) -> tuple[Array, Array]:
+        if not dy.size:
+            return super().conv2d_weight_gradient(x, dy, shape, window, groups)
+        self.ran["conv2d_weight_gradient.fast"] += 1
+        return cpu_conv.weight_gradient(self, x, dy, shape, window, groups)
+
+    # --- pooling -----------------------------------------------------------------------------------------------
+
+    def max_pool2d(self, x: Array, window: Window, needs_place: bool = True) -> tuple[Array, Array | None]:
+        if not x.size:
+            return super().max_pool2d(x, window, needs_place)
+        self.ran["max_pool2d.fast"] += 1
+        return cpu_pool.maximum(self, x, window, needs_place)
+
+    def max_pool2d_gradient(self, dy: Array, place: Array, shape: tuple[int, int, int, int], window: Window) -> Array:
+        if not dy.size:
+            return super().max_pool2d_gradient(dy, place, shape, window)
+        self.ran["max_pool2d_gradient.fast"] += 1
+        return cpu_pool.maximum_gradient(self, dy, place, shape, window)
+
+    def avg_pool2d(self, x: Array, window: Window, divisor: Divisor) -> Array:
+        if not x.size:
+            return super().avg_pool2d(x, window, divisor)
+        self.ran["avg_pool2d.fast"] += 1
+        return cpu_pool.average(self, x, window, divisor)
+
+    def avg_pool2d_gradient(
+        self, dy: Array, shape: tuple[int, int, int, int], window: Window, divisor: Divisor
+    ) -> Array:
+        if not dy.size:
+            return super().avg_pool2d_gradient(dy, shape, window, divisor)
+        self.ran["avg_pool2d_gradient.fast"] += 1
+        return cpu_pool.average_gradient(self, dy, shape, window, divisor)
+
+    # --- products and activation -------------------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        if a.ndim != 2 or b.ndim != 2 or a.dtype != b.dtype or a.dtype.kind != "f" or a.shape[1] != b.shape[0]:
+            with self.team.one_blas_thread():
+                return np.matmul(a, b)
+        (M, K), P = a.shape, b.shape[1]
+        if not a.flags.c_contiguous and a.flags.f_contiguous and b.flags.f_contiguous:
+            return self.matmul(b.T, a.T).T  # batch-innermost rows come out batch-innermost
+        y = self.workspace.empty((M, P), a.dtype)
+        if M * K * P < SHARED_PRODUCT:
+            with self.team.one_blas_thread():
+                return np.matmul(a, b, out=y)
+
+        def part(i: int) -> None:
+            if M >= P:
+                rows = share(M, i, self.team.count)
+                np.matmul(a[rows.start : rows.stop], b, out=y[rows.start : rows.stop])
+            else:
+                columns = share(P, i, self.team.count)
+                np.matmul(a, b[:, columns.start : columns.stop], out=y[:, columns.start : columns.stop])
+
+        self.team.run(part)
+        return y
+
+    def relu(self, x: Array) -> Array:
+        return self._elementwise(lambda a, out: np.maximum(a, 0, out=out), x)
+
+    def relu_gradient(self, dy: Array, y: Array) -> Array:
+        return self._elementwise(lambda a, b, out: np.multiply(a, b > 0, out=out), dy, y)
+
+    def _elementwise(self, function: Any, *arrays: Array) -> Array:
+        """Return ``function`` of arrays of one shape, in the first one's memory order, shared among threads."""
+        first = arrays[0]
+        order = sorted(range(first.ndim), key=lambda axis: (-abs(first.strides[axis]), axis))
+        ordered = [array.transpose(order) for array in arrays]
+        y = self.workspace.empty(ordered[0].shape, first.dtype)
+        result = y.transpose(sorted(range(first.ndim), key=order.__getitem__))
+        if first.size < SHARED_ELEMENTS or not math.prod(y.shape[:1]):
+            function(*ordered, y)
+            return result
+
+        def part(i: int) -> None:
+            rows = share(y.shape[0], i, self.team.count)
+            cut = slice(rows.start, rows.stop)
+            function(*(array[cut] for array in ordered), y[cut])
+
+        self.team.run(part)
+        return result

@@ -15,6 +15,7 @@ seeded hand draws them with the unsteadiness of one. A block of 250 pictures at 
    width.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -133,8 +134,6 @@ def _whole(name: str, value: Any, least: int) -> int:
 
 
 def _cores() -> int:
-    import os
-
     return min(8, os.cpu_count() or 1)
 
 

@@ -29,15 +29,15 @@ def convolution(
     if not any(needs):
         return y, None
     x_shape, w_shape = x.shape, w.shape
-    kept_x = x if needs[1] else None
+    needs_parameters = needs[1] or needs[2]
+    kept_x = x if needs_parameters else None
     kept_w = w if needs[0] else None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        return (
-            backend.conv2d_input_gradient(dy, kept_w, x_shape, window, groups) if needs[0] else None,
-            backend.conv2d_weight_gradient(kept_x, dy, w_shape, window, groups) if needs[1] else None,
-            backend.channel_sum(dy) if needs[2] else None,
-        )
+        dx = backend.conv2d_input_gradient(dy, kept_w, x_shape, window, groups) if needs[0] else None
+        if not needs_parameters:
+            return dx, None, None
+        return (dx, *backend.conv2d_weight_gradient(kept_x, dy, w_shape, window, groups))
 
     return y, backward
 

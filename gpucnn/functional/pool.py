@@ -13,7 +13,7 @@ from gpucnn.functional.arguments import Padding, PairLike, check_float, image_ba
 
 def maximum(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
     """Array level: keeps the place of each maximum, one or two bytes each."""
-    y, place = backend.max_pool2d(x, window)
+    y, place = backend.max_pool2d(x, window, needs[0])
     shape = x.shape
     return y, (lambda dy: (backend.max_pool2d_gradient(dy, place, shape, window),)) if needs[0] else None
 

@@ -1,0 +1,163 @@
+"""Pooling on the CPU: one pass over the image for each element of the window, channels shared among threads.
+
+All arrays here are (C, H, W, N), the batch innermost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpucnn.backend.base import Divisor
+from gpucnn.backend.threads import share
+from gpucnn.backend.window import Window
+
+if TYPE_CHECKING:
+    from gpucnn.backend.cpu import CpuBackend
+
+Array = Any
+Shape = tuple[int, int, int, int]
+Cut = tuple[slice, slice]
+
+
+def elements(window: Window, H: int, W: int) -> Iterator[tuple[int, Cut, Cut]]:
+    """Yield for each window element its number, the output pixels for which it lies in the image, and what they see."""
+    OH, OW = window.output_size(H, W)
+    (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
+    rows = [_axis(kh * DH - window.padding[0], SH, OH, H) for kh in range(KH)]
+    columns = [_axis(kw * DW - window.padding[2], SW, OW, W) for kw in range(KW)]
+    for kh, (out_rows, in_rows) in enumerate(rows):
+        for kw, (out_columns, in_columns) in enumerate(columns):
+            yield kh * KW + kw, (out_rows, out_columns), (in_rows, in_columns)
+
+
+def _axis(offset: int, stride: int, out: int, length: int) -> tuple[slice, slice]:
+    """Return the outputs i of one axis with 0 <= offset + i stride < length, and the inputs they see."""
+    first = max(-(offset // stride), 0)
+    last = min((length - 1 - offset) // stride, out - 1)
+    if last < first:
+        return slice(0, 0), slice(0, 0)
+    return slice(first, last + 1), slice(offset + first * stride, offset + last * stride + 1, stride)
+
+
+def by_channels(backend: CpuBackend, C: int, work: Callable[[slice], None]) -> None:
+    """Call ``work`` with each thread's channels."""
+
+    def part(i: int) -> None:
+        mine = share(C, i, backend.team.count)
+        if mine:
+            work(slice(mine.start, mine.stop))
+
+    backend.team.run(part)
+
+
+def maximum(backend: CpuBackend, x: Array, window: Window, needs_place: bool) -> tuple[Array, Array | None]:
+    """Return y (N, C, OH, OW) and the place of each maximum: the later element wins only by being greater."""
+    N, C, H, W = x.shape
+    OH, OW = window.output_size(H, W)
+    inner = backend.innermost(x)
+    count = window.kernel[0] * window.kernel[1]
+    kind = np.uint8 if count <= 256 else np.int32
+    y = backend.workspace.empty((C, OH, OW, N), x.dtype)
+    place = backend.workspace.empty(y.shape, kind) if needs_place else None
+    inside = list(elements(window, H, W))
+    first_inside = np.full((OH, OW, 1), count, kind)
+    for k, out, _ in reversed(inside):
+        first_inside[out] = k
+
+    def work(mine: slice) -> None:
+        best = y[mine]
+        best[...] = -np.inf
+        if place is None:
+            for _, out, seen in inside:
+                np.maximum(best[:, *out], inner[mine, *seen], out=best[:, *out])
+            return
+        chosen = place[mine]
+        chosen[...] = first_inside
+        greater, candidate = np.empty(best.shape, bool), np.empty(best.shape, kind)
+        for k, out, seen in inside:
+            pixels = inner[mine, *seen]
+            np.greater(pixels, best[:, *out], out=greater[:, *out])
+            np.multiply(greater[:, *out].view(np.uint8), kind(k), out=candidate[:, *out])
+            np.maximum(chosen[:, *out], candidate[:, *out], out=chosen[:, *out])
+            np.maximum(best[:, *out], pixels, out=best[:, *out])
+
+    by_channels(backend, C, work)
+    return y.transpose(3, 0, 1, 2), None if place is None else place.transpose(3, 0, 1, 2)
+
+
+def maximum_gradient(backend: CpuBackend, dy: Array, place: Array, shape: Shape, window: Window) -> Array:
+    """Return dL/dx of ``shape``: for each window element, the gradients of the outputs that chose it."""
+    N, C, H, W = shape
+    dx, gradient, chosen = _new(backend, dy, shape), backend.innermost(dy), backend.innermost(place)
+    inside, apart = list(elements(window, H, W)), _windows_apart(window)
+
+    def work(mine: slice) -> None:
+        dx[mine] = 0
+        won = np.empty(chosen[mine].shape, bool)
+        for k, out, seen in inside:
+            target = dx[mine, *seen]
+            np.equal(chosen[mine, *out], k, out=won[:, *out])
+            if apart:  # each pixel belongs to one window at most
+                np.multiply(gradient[mine, *out], won[:, *out], out=target)
+            else:
+                target += gradient[mine, *out] * won[:, *out]
+
+    by_channels(backend, C, work)
+    return dx.transpose(3, 0, 1, 2)
+
+
+def average(backend: CpuBackend, x: Array, window: Window, divisor: Divisor) -> Array:
+    """Return y (N, C, OH, OW): the sum over each window, over ``divisor``."""
+    N, C, H, W = x.shape
+    OH, OW = window.output_size(H, W)
+    inner, inside = backend.innermost(x), list(elements(window, H, W))
+    y = backend.workspace.empty((C, OH, OW, N), x.dtype)
+    share_of_each = _reciprocal(divisor, x.dtype)
+
+    def work(mine: slice) -> None:
+        total = y[mine]
+        total[...] = 0
+        for _, out, seen in inside:
+            total[:, *out] += inner[mine, *seen]
+        total *= share_of_each
+
+    by_channels(backend, C, work)
+    return y.transpose(3, 0, 1, 2)
+
+
+def average_gradient(backend: CpuBackend, dy: Array, shape: Shape, window: Window, divisor: Divisor) -> Array:
+    """Return dL/dx of ``shape``: each output's gradient over ``divisor``, to every pixel of its window."""
+    N, C, H, W = shape
+    dx, gradient, inside = _new(backend, dy, shape), backend.innermost(dy), list(elements(window, H, W))
+    share_of_each, apart = _reciprocal(divisor, dy.dtype), _windows_apart(window)
+
+    def work(mine: slice) -> None:
+        dx[mine] = 0
+        each = gradient[mine] * share_of_each
+        for _, out, seen in inside:
+            if apart:
+                dx[mine, *seen] = each[:, *out]
+            else:
+                dx[mine, *seen] += each[:, *out]
+
+    by_channels(backend, C, work)
+    return dx.transpose(3, 0, 1, 2)
+
+
+def _new(backend: CpuBackend, like: Array, shape: Shape) -> Array:
+    N, C, H, W = shape
+    return backend.workspace.empty((C, H, W, N), like.dtype)
+
+
+def _windows_apart(window: Window) -> bool:
+    return window.stride[0] >= window.extent[0] and window.stride[1] >= window.extent[1]
+
+
+def _reciprocal(divisor: Divisor, dtype: Any) -> Array:
+    if isinstance(divisor, tuple):
+        rows, columns = (np.asarray(counts, dtype) for counts in divisor)
+        return 1 / (rows[:, None] * columns)[:, :, None]
+    return dtype.type(1 / divisor)

@@ -1,0 +1,43 @@
+"""Counts of what passes between host and device, so that a test can say "no transfer happens inside a step"."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass
+class Transfers:
+    """Every one of these makes the host wait, or makes a stream capture fail.
+
+    `to_device`: asarray/array of host data, `set`, host arrays and lists used as indices or assigned through an index.
+    `to_host`: get, asnumpy, item, tolist, float, int, bool, print, and what CuPy reads behind the caller's back: the
+    number of elements that a boolean mask selects or that nonzero, unique and their like return, and each side of a
+    sliding_window_view.
+    `waits`: synchronize() on a stream, a device or an event.
+    """
+
+    to_device: int = 0
+    to_host: int = 0
+    waits: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.to_device + self.to_host + self.waits
+
+    def reset(self) -> None:
+        self.to_device = self.to_host = self.waits = 0
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator["Transfers"]:
+        """Counts what happens inside the block; the object yielded stays as it was at the block's end."""
+        before = dataclasses.replace(self)
+        inside = Transfers()
+        try:
+            yield inside
+        finally:
+            inside.to_device = self.to_device - before.to_device
+            inside.to_host = self.to_host - before.to_host
+            inside.waits = self.waits - before.waits
+
+
+transfers = Transfers()

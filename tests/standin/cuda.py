@@ -1,0 +1,327 @@
+"""cupy.cuda for the stand-in: one device, streams that run everything at once, pools that hold nothing."""
+
+import contextlib
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from .counters import transfers
+from .signatures import gap, missing, real_cupy
+
+MEMORY_BYTES = 8 << 30
+CUDA_VERSION = 13000
+PROPERTIES = {
+    "name": b"gpucnn stand-in (NumPy)",
+    "totalGlobalMem": MEMORY_BYTES,
+    "major": 9,
+    "minor": 0,
+    "multiProcessorCount": 132,
+    "warpSize": 32,
+    "maxThreadsPerBlock": 1024,
+    "maxThreadsPerMultiProcessor": 2048,
+    "sharedMemPerBlock": 48 << 10,
+    "sharedMemPerBlockOptin": 227 << 10,
+    "regsPerBlock": 65536,
+    "l2CacheSize": 50 << 20,
+    "pciBusID": 0,
+    "pciDeviceID": 0,
+    "pciDomainID": 0,
+}
+
+
+def cuda_error(status: int) -> Exception:
+    return real_cupy().cuda.runtime.CUDARuntimeError(status)  # type: ignore[no-any-return]
+
+
+INVALID_DEVICE = 101
+
+
+class Mirror:
+    """A class of which CuPy has more: names that it lacks too, and names that only the stand-in lacks, are told apart."""
+
+    mirrored: ClassVar[str]
+
+    def __getattr__(self, name: str) -> Any:
+        dotted = f"cupy.cuda.{self.mirrored}"
+        if name.startswith("__") or not hasattr(getattr(real_cupy().cuda, self.mirrored), name):
+            raise missing(dotted, name)
+        raise gap(f"{dotted}.{name}")
+
+
+class Device(Mirror):
+    mirrored = "Device"
+
+    def __init__(self, device: Any = None) -> None:
+        self.id = 0 if device is None else int(device)
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
+    def __enter__(self) -> Self:
+        self.use()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        pass
+
+    def use(self) -> None:
+        if self.id != 0:
+            raise cuda_error(INVALID_DEVICE)
+
+    def synchronize(self) -> None:
+        self.use()
+        transfers.waits += 1
+
+    @property
+    def compute_capability(self) -> str:
+        self.use()
+        return f"{PROPERTIES['major']}{PROPERTIES['minor']}"
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        self.use()
+        return (MEMORY_BYTES, MEMORY_BYTES)
+
+    @property
+    def pci_bus_id(self) -> str:
+        return "0000:00:00.0"
+
+
+class MemoryPointer(Mirror):
+    """Where an array's first element lies: an address in host memory, and what keeps it alive."""
+
+    mirrored = "MemoryPointer"
+
+    def __init__(self, mem: Any, offset: int) -> None:
+        self.mem, self.buffer, self.offset = mem, mem, offset
+
+    @classmethod
+    def of(cls, array: "np.ndarray[Any, Any]") -> "MemoryPointer":
+        owner = array
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        return cls(owner, array.ctypes.data - owner.ctypes.data)
+
+    @property
+    def ptr(self) -> int:
+        return int(self.buffer.ctypes.data) + self.offset
+
+    @property
+    def device(self) -> Device:
+        return Device(0)
+
+    device_id = 0
+
+    def __int__(self) -> int:
+        return self.ptr
+
+    def __add__(self, offset: int) -> "MemoryPointer":
+        return MemoryPointer(self.buffer, self.offset + offset)
+
+    def memset(self, value: int, size: int) -> None:
+        ctypes.memset(self.ptr, value, size)
+
+    def memset_async(self, value: int, size: int, stream: Any = None) -> None:
+        self.memset(value, size)
+
+    def copy_from_device(self, src: "MemoryPointer", size: int) -> None:
+        ctypes.memmove(self.ptr, src.ptr, size)
+
+    def copy_from_device_async(self, src: "MemoryPointer", size: int, stream: Any = None) -> None:
+        self.copy_from_device(src, size)
+
+
+class Event(Mirror):
+    mirrored = "Event"
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        self.time = 0.0
+
+    done = True
+
+    def record(self, stream: Any = None) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        transfers.waits += 1
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds, of the host's clock."""
+    return (end_event.time - start_event.time) * 1e3
+
+
+class _Current(threading.local):
+    """What each thread works with, as in CuPy."""
+
+    def __init__(self) -> None:
+        self.stream: Stream = Stream.null
+        self.allocator: Callable[[int], MemoryPointer] | None = None
+
+
+class Stream(Mirror):
+    mirrored = "Stream"
+    null: ClassVar["Stream"]
+    ptds: ClassVar["Stream"]
+
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
+    ) -> None:
+        self.is_non_blocking = non_blocking
+        self.priority = priority or 0
+        self.ptr = 0 if null else id(self)
+        self.device_id = 0
+        self._outer: list[Stream] = []
+
+    done = True
+
+    def __enter__(self) -> Self:
+        self._outer.append(_current.stream)
+        _current.stream = self
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        _current.stream = self._outer.pop()
+
+    def use(self) -> "Stream":
+        _current.stream = self
+        return self
+
+    def synchronize(self) -> None:
+        transfers.waits += 1
+
+    def record(self, event: Event | None = None) -> Event:
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        """Nothing: everything before it has run."""
+
+    def is_capturing(self) -> bool:
+        return False
+
+
+Stream.null = Stream(null=True)
+Stream.ptds = Stream(ptds=True)
+_current = _Current()
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    return _current.stream
+
+
+class MemoryPool(Mirror):
+    """Has the methods; NumPy's allocator does the work, so it holds and counts nothing."""
+
+    mirrored = "MemoryPool"
+
+    def __init__(self, allocator: Any = None) -> None:
+        self._limit = 0
+
+    def malloc(self, size: int) -> MemoryPointer:
+        return MemoryPointer(np.full(size, 0xFF, np.uint8), 0)
+
+    def free_all_blocks(self, stream: Any = None) -> None:
+        """Nothing: no blocks are kept."""
+
+    def used_bytes(self) -> int:
+        return 0
+
+    free_bytes = total_bytes = n_free_blocks = used_bytes
+
+    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
+        self._limit = size if size is not None else int((fraction or 0.0) * MEMORY_BYTES)
+
+    def get_limit(self) -> int:
+        return self._limit
+
+
+_default_pool = MemoryPool()
+
+
+def get_default_memory_pool() -> MemoryPool:
+    return _default_pool
+
+
+def get_allocator() -> Callable[[int], MemoryPointer]:
+    return _current.allocator or _default_pool.malloc
+
+
+def set_allocator(allocator: Callable[[int], MemoryPointer] | None = None) -> None:
+    _current.allocator = allocator
+
+
+@contextlib.contextmanager
+def using_allocator(allocator: Callable[[int], MemoryPointer] | None = None) -> Iterator[None]:
+    outer = _current.allocator
+    _current.allocator = allocator
+    try:
+        yield
+    finally:
+        _current.allocator = outer
+
+
+def alloc(size: int) -> MemoryPointer:
+    return get_allocator()(size)
+
+
+def is_available() -> bool:
+    return True
+
+
+def get_device_id() -> int:
+    return 0
+
+
+# cupy.cuda.runtime
+
+
+def getDeviceCount() -> int:
+    return 1
+
+
+def getDevice() -> int:
+    return 0
+
+
+def setDevice(device: int) -> None:
+    Device(device).use()
+
+
+def getDeviceProperties(device: int) -> dict[str, Any]:
+    Device(device).use()
+    return dict(PROPERTIES)
+
+
+def memGetInfo() -> tuple[int, int]:
+    return Device(0).mem_info
+
+
+def driverGetVersion() -> int:
+    return CUDA_VERSION
+
+
+runtimeGetVersion = driverGetVersion
+
+
+def deviceSynchronize() -> None:
+    transfers.waits += 1
+
+
+RUNTIME = (getDeviceCount, getDevice, setDevice, getDeviceProperties, memGetInfo, driverGetVersion, deviceSynchronize)
+CUDA = (Device, MemoryPointer, Event, get_elapsed_time, Stream, get_current_stream, MemoryPool, get_allocator,
+        set_allocator, using_allocator, alloc, is_available, get_device_id)  # fmt: skip
