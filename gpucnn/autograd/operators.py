@@ -202,6 +202,10 @@ class Operators:
 
     __hash__ = object.__hash__
 
+    def isfinite(self) -> Tensor:
+        """Return where the elements are neither infinite nor NaN."""
+        return self.like(self.backend.xp.asarray(self.backend.xp.isfinite(self.array)))
+
     # --- shape ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Tensor:

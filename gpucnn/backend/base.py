@@ -64,6 +64,10 @@ class Backend:
         """Make this device the one that ``xp`` allocates on."""
         yield
 
+    def describe(self) -> dict[str, Any]:
+        """Return what this device is, in words and numbers, for reports."""
+        return {"device": self.name}
+
     # --- random numbers ----------------------------------------------------------------------------------------
 
     def _bit_generator(self, key: list[int]) -> Any:

@@ -42,6 +42,9 @@ class CpuBackend(Backend):
     def active(self) -> Any:
         return _NOTHING
 
+    def describe(self) -> dict[str, Any]:
+        return {"device": self.name, "threads": self.team.count, "blas": self.team.blas()}
+
     def _bit_generator(self, key: list[int]) -> Any:
         return np.random.Philox(key=key)
 
@@ -165,3 +168,62 @@ class CpuBackend(Backend):
 
         self.team.run(part)
         return result
+
+    # --- data and optimisers -----------------------------------------------------------------------------------
+
+    def gather(self, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
+        chosen = images[indices]
+        N, C, H, W = chosen.shape
+        y = self.workspace.empty((C, H, W, N), dtype)
+        np.multiply(chosen.transpose(1, 2, 3, 0), scale[:, None, None, None], out=y, casting="unsafe")
+        y += shift[:, None, None, None]
+        return y.transpose(3, 0, 1, 2)
+
+    def sgd_update(
+        self, p: Array, g: Array, velocity: Array | None, *, where: Array | bool = True, **numbers: Any
+    ) -> None:
+        if not where:
+            return
+        lr, momentum = numbers["lr"], numbers["momentum"]
+        if numbers["weight_decay"]:
+            g = g + numbers["weight_decay"] * p
+        if velocity is not None:
+            velocity *= momentum
+            velocity += g
+            g = g + momentum * velocity if numbers["nesterov"] else velocity
+        p -= lr * g
+
+    def adam_update(
+        self, p: Array, g: Array, m: Array, v: Array, *, where: Array | bool = True, **numbers: Any
+    ) -> None:
+        if not where:
+            return
+        if p.size < SHARED_ELEMENTS // 4:
+            _adam(p, g, m, v, **numbers)
+            return
+
+        def part(i: int) -> None:
+            mine = share(p.size, i, self.team.count)
+            _adam(*(array[mine.start : mine.stop] for array in (p, g, m, v)), **numbers)
+
+        self.team.run(part)
+
+
+def _adam(
+    p: Array, g: Array, m: Array, v: Array, *,
+    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int,
+) -> None:  # fmt: skip
+    """The update of ``Backend.adam_update``, with one array of scratch."""
+    scratch = np.multiply(g, 1 - beta1) if not weight_decay else (1 - beta1) * (g := g + weight_decay * p)
+    m *= beta1
+    m += scratch
+    np.multiply(g, g, out=scratch)
+    scratch *= 1 - beta2
+    v *= beta2
+    v += scratch
+    np.sqrt(v, out=scratch)
+    scratch /= (1 - beta2**step) ** 0.5
+    scratch += eps
+    np.divide(m, scratch, out=scratch)
+    scratch *= lr / (1 - beta1**step)
+    p -= scratch

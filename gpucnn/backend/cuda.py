@@ -60,6 +60,18 @@ class CudaBackend(Backend):
         with self._device:
             self.xp.cuda.get_current_stream().synchronize()
 
+    def describe(self) -> dict[str, Any]:
+        runtime = self.xp.cuda.runtime
+        properties = runtime.getDeviceProperties(self.index)
+        return {
+            "device": self.name,
+            "gpu": properties["name"].decode(),
+            "memory_bytes": int(properties["totalGlobalMem"]),
+            "compute_capability": self._device.compute_capability,
+            "driver": runtime.driverGetVersion(),
+            "cuda": runtime.runtimeGetVersion(),
+        }
+
     @contextmanager
     def active(self) -> Iterator[None]:
         with self._device:

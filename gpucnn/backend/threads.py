@@ -93,6 +93,10 @@ class Team:
                 if self._inside == 0:
                     self._set_blas(self._before)
 
+    def blas(self) -> list[str]:
+        """Return the name and version of each BLAS library in the process."""
+        return [f"{library.internal_api} {library.version}" for library in self._libraries]
+
     def _set_blas(self, counts: list[int]) -> None:
         for library, count in zip(self._libraries, counts, strict=True):
             library.set_num_threads(count)

@@ -41,11 +41,12 @@ BLOCK = 250  # pictures drawn together; a multiple of ten, so that every block h
 class Hand:
     """How unsteadily the hand writes. Lengths are in heights of a digit, unless pixels are named."""
 
-    wobble: float = 0.05  # typical error of a shape's points ...
-    wobble_length: float = 0.4  # ... alike over this length of the stroke
+    wobble: float = 0.05  # median error of a shape's points
+    wobble_spread: float = 0.4  # spread of its logarithm
+    wobble_length: float = 0.4  # points err alike over this length of the stroke
     jitter: float = 0.15  # part of the wobble that each point has to itself
-    warp: float = 0.06  # height of the waves that warp the plane ...
-    warp_wave: float = 4.0  # ... and their typical wave number, radians
+    warp: float = 0.06  # typical height of the waves that warp the plane
+    warp_wave: float = 4.0  # and their typical wave number, radians per height
     stretch: float = 0.2  # spread of the logarithm of width over height
     slant: float = 0.15  # mean lean to the right, x per y
     slant_spread: float = 0.2
@@ -162,7 +163,7 @@ def _write(
         chosen = rng.choice(len(ways), len(rows), p=weights / weights.sum())
         for number in np.unique(chosen):
             way, at = ways[number], rows[chosen == number]
-            size = hand.wobble * np.exp(0.4 * _normal(rng, len(at), 1, 1))
+            size = hand.wobble * np.exp(hand.wobble_spread * _normal(rng, len(at), 1, 1))
             path[at] = way.base + size * (way.spread @ _normal(rng, len(at), way.spread.shape[1], 2))
             lifted[at] = way.lifted
     return path, lifted
@@ -223,16 +224,16 @@ def _radius(
 ) -> Floats:
     """The pen's radius along the path, pixels, (N, POINTS)."""
     low, high = _extent(path, inked)
-    radius = (hand.radius * np.exp(hand.radius_spread * _normal(rng, BLOCK, 1))).clip(0.6, 3.2)
+    radius = (hand.radius * np.exp(hand.radius_spread * _normal(rng, len(path), 1))).clip(0.6, 3.2)
     scale = (BOX - 2 * radius) / (high - low).max(2)  # pixels per height
     filled = 2 * radius * scale * _lengths(path, inked, lifted).sum(1, keepdims=True)
     filled /= ((high - low) * scale[:, :, None] + 2 * radius[:, :, None]).prod(2)
     # A pen that would close the holes of the digit is too thick for it; a one has none to close.
     radius *= np.where(labels[:, None] == 1, 1, np.minimum(1, hand.fullest / filled))
     along = np.linspace(0, 1, POINTS, dtype=np.float32)
-    beat, phase = rng.random((2, BLOCK, 1), np.float32)
+    beat, phase = rng.random((2, len(path), 1), np.float32)
     wave = np.sin((3 + 4 * beat) * along + 2 * np.pi * phase)
-    pressed: Floats = radius * (1 + hand.pressure * _normal(rng, BLOCK, 1) * wave).clip(0.6, 1.4)
+    pressed: Floats = radius * (1 + hand.pressure * _normal(rng, len(path), 1) * wave).clip(0.6, 1.4)
     return pressed
 
 
@@ -241,7 +242,7 @@ def _place(path: Floats, inked: Booleans, radius: Floats) -> Floats:
     low, high = _extent(path, inked)
     width = radius.mean(1)[:, None, None]
     scale = (BOX + 2 * FAINT - 2 * width) / (high - low).max(axis=2, keepdims=True)
-    # The ink begins between two pixels, half a pixel before the middle of its first one.
+    # The ink begins between two pixels, as in MNIST: half a pixel before the middle of its first one.
     first = np.rint((SIZE - (high - low) * scale) / 2 - width)
     placed: Floats = (path - low) * scale + width + first - FAINT - 0.5
     return placed
@@ -251,12 +252,12 @@ def _ink(rng: np.random.Generator, path: Floats, length: Floats, radius: Floats,
     """Pictures of the paths, (N, 28, 28), uint8."""
     bell = path[:, :, :, None] - np.arange(SIZE, dtype=np.float32)
     np.exp(-0.5 * bell * bell, out=bell)
-    # The distance is compared with the mean radius, so a point pressed harder counts as nearer.
+    # The distance is compared with the mean radius below, so a point pressed harder has to seem nearer.
     mean = radius.mean(1, keepdims=True)
     bell[:, :, 1] *= (length / np.sqrt(2 * np.pi) * np.exp(0.5 * (radius**2 - mean**2)))[:, :, None]
     total = bell[:, :, 1].transpose(0, 2, 1) @ bell[:, :, 0]
     distance = np.sqrt(np.maximum(-2 * np.log(total + 1e-20), 0))
-    soft = hand.soft * np.exp(hand.soft_spread * _normal(rng, BLOCK, 1, 1))
+    soft = hand.soft * np.exp(hand.soft_spread * _normal(rng, len(path), 1, 1))
     ink = ((mean[:, :, None] - distance) / soft + 0.5).clip(0, 1)
     images: NDArray[np.uint8] = np.rint(255 * ink).astype(np.uint8)
     return images

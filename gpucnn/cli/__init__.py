@@ -1,0 +1,86 @@
+"""The command line: ``gpucnn COMMAND``. Commands are loaded when they are asked for; errors become one or two lines."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from gpucnn import __version__
+from gpucnn.errors import GpucnnError
+
+COMMANDS = {
+    "train": "Train a network and keep the run in a folder.",
+    "evaluate": "Measure a trained network on a data set.",
+    "predict": "Say what picture files show.",
+    "doctor": "Say what this machine has, and what is missing.",
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported only when needed, so that --help answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"gpucnn.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        near = difflib.get_close_matches(args[0], COMMANDS, 1)
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="gpucnn")
+def cli() -> None:
+    """Convolutional networks on NumPy or CuPy: train, measure, use.
+
+    Start with `gpucnn train`: LeNet on built-in digits, in about a minute.
+
+    \b
+    Exit codes: 0 done; 1 failure; 2 wrong usage; 3 target accuracy missed or training diverged;
+    4 device unavailable or out of memory; 130 interrupted; 143 terminated.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code; a user's mistake never shows a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        fail("Interrupted.", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except GpucnnError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("Interrupted; the last whole checkpoint is kept.", 130)
+    except MemoryError:
+        fail("Out of memory. Try a smaller --batch-size or --limit.", 4)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left
+        sys.exit(1)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> None:
+    """Print an error as one line and exit."""
+    click.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+    click.echo(message, err=True)
+    sys.exit(code)

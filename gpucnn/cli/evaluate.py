@@ -1,0 +1,49 @@
+"""``gpucnn evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpucnn import data
+from gpucnn.training import RunFolder, SavedModel, evaluate
+
+
+@click.command(short_help="Measure a trained network on a data set.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", "source", metavar="SOURCE", help="Data set whose test images are read.  [that of the run]")
+@click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:N or auto.")
+@click.option(
+    "--checkpoint", type=click.Choice(["last", "best"]), default="last", show_default=True, help="Which weights."
+)
+@click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images at a time.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: loss, accuracy, confusion.")
+def command(run: Path, source: str | None, device: str, checkpoint: str, batch_size: int, as_json: bool) -> None:
+    """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN."""
+    saved = SavedModel.load(RunFolder.open(run), device, checkpoint)
+    splits = data.load(source or saved.data)
+    result = evaluate(saved.net, saved.feed(splits.test), batch_size)
+    confusion = result.confusion(len(saved.class_names))
+    if as_json:
+        values = {"loss": result.loss, "accuracy": result.accuracy, "confusion": confusion.tolist()}
+        click.echo(json.dumps(values))
+        return
+    click.echo(
+        f"{splits.name}: {len(splits.test):,} test images, loss {result.loss:.4f}, accuracy {result.accuracy:.4f}\n"
+    )
+    print_confusion(confusion, saved.class_names)
+
+
+def print_confusion(confusion: Any, names: list[str]) -> None:
+    """Print the counts, rows the true class, columns the answer, with recall and precision of each class."""
+    width = max(6, *(len(name) + 1 for name in names))
+    click.echo("true \\ answer".ljust(width + 8) + "".join(name.rjust(width) for name in names) + "  recall  precision")
+    for i, name in enumerate(names):
+        row, column = confusion[i].sum(), confusion[:, i].sum()
+        recall = f"{confusion[i, i] / row:.4f}" if row else "-"
+        precision = f"{confusion[i, i] / column:.4f}" if column else "-"
+        counts = "".join(str(count).rjust(width) for count in confusion[i])
+        click.echo(name.ljust(width + 8) + counts + recall.rjust(8) + precision.rjust(11))

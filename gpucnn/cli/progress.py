@@ -1,0 +1,113 @@
+"""What ``gpucnn train`` shows: a bar and a table on a terminal, plain lines elsewhere, JSON lines when asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from gpucnn.training import Reporter, Trainer
+
+COLUMNS = (
+    ("epoch", "epoch", "{:d}"),
+    ("train loss", "train_loss", "{:.4f}"),
+    ("train acc", "train_accuracy", "{:.4f}"),
+    ("val loss", "val_loss", "{:.4f}"),
+    ("val acc", "val_accuracy", "{:.4f}"),
+    ("test loss", "test_loss", "{:.4f}"),
+    ("test acc", "test_accuracy", "{:.4f}"),
+    ("seconds", "seconds", "{:.1f}"),
+    ("images/s", "images_per_second", "{:,.0f}"),
+)
+
+
+def say(message: str, quiet: bool = False) -> None:
+    """Print a line; on standard error where standard output is kept for JSON."""
+    click.echo(message, err=quiet)
+
+
+def reporter_for(as_json: bool) -> Reporter:
+    """Return what suits the output: JSON when asked, a bar on a terminal, else plain lines."""
+    if as_json:
+        return JsonReporter()
+    return BarReporter() if sys.stdout.isatty() and sys.stderr.isatty() else TableReporter()
+
+
+class JsonReporter(Reporter):
+    """One JSON object per epoch on standard output."""
+
+    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        click.echo(json.dumps(values))
+
+    def finish(self, trainer: Trainer) -> None:
+        say(f"Run folder: {trainer.folder.path}", quiet=True)
+
+
+class TableReporter(Reporter):
+    """A heading, a table line per epoch, and where the run is."""
+
+    def start(self, trainer: Trainer) -> None:
+        settings, folder = trainer.settings, trainer.folder.path
+        kept = f", {len(trainer.validation_feed):,} for validation" if trainer.validation_feed is not None else ""
+        say(
+            f"Training {settings.model} on {trainer.splits.name}: {len(trainer.train_feed):,} images{kept}, "
+            f"{len(trainer.test_feed):,} for testing; device {trainer.backend.name}"
+        )
+        say(f"Run folder: {folder}" + (f" (continuing at step {trainer.step})" if trainer.step else ""))
+        say("  ".join(f"{title:>10}" for title, _, _ in COLUMNS))
+
+    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        say(_row(values))
+        if values["epoch"] == trainer.settings.epochs:
+            say(
+                f"Test accuracy {values['test_accuracy']:.4f} after {values['epoch']} epochs. Run folder: {trainer.folder.path}"
+            )
+
+
+class BarReporter(TableReporter):
+    """The table, and below it a bar with loss, accuracy, images/s and the time left."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def start(self, trainer: Trainer) -> None:
+        from tqdm import tqdm
+
+        super().start(trainer)
+        images = len(trainer.train_feed)
+        done = trainer.epoch * images + trainer.totals.count
+        self._bar = tqdm(
+            total=trainer.settings.epochs * images,
+            initial=done,
+            unit=" images",
+            unit_scale=True,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def step(self, trainer: Trainer, images: int) -> None:
+        self._bar.update(images)
+
+    def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        self._bar.set_description(f"epoch {values['epoch']}", refresh=False)
+        self._bar.set_postfix(loss=f"{trainer.totals.loss:.4f}", acc=f"{trainer.totals.accuracy:.4f}", refresh=False)
+
+    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        if values["epoch"] == trainer.settings.epochs:
+            self._bar.close()
+        else:
+            self._bar.clear()
+        super().epoch(trainer, values)
+        if values["epoch"] != trainer.settings.epochs:
+            self._bar.refresh()
+
+    def finish(self, trainer: Trainer) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _row(values: dict[str, Any]) -> str:
+    cells = ("-" if values[key] is None else form.format(values[key]) for _, key, form in COLUMNS)
+    return "  ".join(f"{cell:>10}" for cell in cells)

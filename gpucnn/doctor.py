@@ -1,0 +1,45 @@
+"""What this machine has for gpucnn, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from typing import Any
+
+from gpucnn.backend import get_backend
+from gpucnn.errors import GpucnnError
+from gpucnn.training import environment
+
+EXTRAS = {"pillow": ("PIL", "images", "pictures for gpucnn predict"), "matplotlib": ("matplotlib", "plots", "plots")}
+
+
+def examine() -> dict[str, Any]:
+    """Return versions, CPU, memory, the GPU or why there is none, and missing extras with the command that adds each."""
+    cpu = get_backend("cpu").describe()
+    report: dict[str, Any] = {
+        "versions": environment.versions(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": cpu["threads"],
+        "blas": cpu["blas"],
+        "memory_bytes": _memory(),
+    }
+    try:
+        report["cuda"] = {"works": True, **get_backend("cuda").describe()}
+    except GpucnnError as error:
+        report["cuda"] = {"works": False, "why": str(error)}
+    report["missing"] = {
+        package: f"pip install 'gpucnn[{extra}]' ({use})"
+        for package, (module, extra, use) in EXTRAS.items()
+        if importlib.util.find_spec(module) is None
+    }
+    return report
+
+
+def _memory() -> int | None:
+    """Return the bytes of physical memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,27 @@
+"""Training: batches to the device, one visible step, epochs, checkpoints, the run folder."""
+
+from gpucnn.training.evaluation import Evaluation, evaluate
+from gpucnn.training.feed import Feed, Normalisation
+from gpucnn.training.interrupt import InterruptedTraining
+from gpucnn.training.run_folder import RunFolder
+from gpucnn.training.saved import SavedModel
+from gpucnn.training.settings import Settings, read_toml
+from gpucnn.training.step import Totals, train_step
+from gpucnn.training.trainer import Reporter, Trainer, run_name
+
+__all__ = [
+    "Evaluation",
+    "Feed",
+    "InterruptedTraining",
+    "Normalisation",
+    "Reporter",
+    "RunFolder",
+    "SavedModel",
+    "Settings",
+    "Totals",
+    "Trainer",
+    "evaluate",
+    "read_toml",
+    "run_name",
+    "train_step",
+]

@@ -1,0 +1,55 @@
+"""Measuring a network on a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn import functional as F
+from gpucnn.autograd import no_grad
+from gpucnn.nn import Module
+from gpucnn.training.feed import Feed
+from gpucnn.training.step import Totals
+
+BATCH = 1000
+
+
+@dataclass
+class Evaluation:
+    """Mean loss, share of right answers (0 to 1), and answers: labels and predictions (N,)."""
+
+    loss: float
+    accuracy: float
+    labels: Any
+    predictions: Any
+
+    def confusion(self, classes: int) -> Any:
+        """Return the (classes, classes) counts: row = label, column = prediction."""
+        counts = np.zeros((classes, classes), np.int64)
+        np.add.at(counts, (self.labels, self.predictions), 1)
+        return counts
+
+
+def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
+    """Return how ``net``, in evaluation mode, does on all images of ``feed``; its mode is restored."""
+    was_training = net.training
+    net.eval()
+    totals, labels, predictions = Totals(feed.backend), [], []
+    try:
+        with no_grad():
+            for start in range(0, len(feed), batch_size):
+                x, y = feed.batch(np.arange(start, min(start + batch_size, len(feed))))
+                logits = net(x)
+                totals.add(F.cross_entropy(logits, y), logits, y)
+                labels.append(y)
+                predictions.append(logits.argmax(1))
+    finally:
+        net.train(was_training)
+    return Evaluation(
+        totals.loss,
+        totals.accuracy,
+        np.concatenate([y.numpy() for y in labels]),
+        np.concatenate([p.numpy() for p in predictions]),
+    )

@@ -1,0 +1,75 @@
+"""Batches on the device: images are kept and moved as they are stored, and converted and normalised there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn.autograd import Tensor
+from gpucnn.backend import Array, Backend
+from gpucnn.data import ArrayDataset, Dataset
+
+SAMPLE = 10_000
+"""Images from which the mean and standard deviation are measured, where a data set is not in memory."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel, of pixels scaled to 0..1 (or as they are, for floats)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, data: Dataset) -> Normalisation:
+        """Measure the images of a data set."""
+        if isinstance(data, ArrayDataset):
+            images = data.images
+        else:
+            images, _ = data[np.arange(min(len(data), SAMPLE))]
+        scale = 255.0 if images.dtype == np.uint8 else 1.0
+        mean = images.mean((0, 2, 3), dtype=np.float64) / scale
+        std = images.std((0, 2, 3), dtype=np.float64) / scale
+        return cls(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std))
+
+
+class Feed:
+    """Gives batches of a data set as tensors on a device: images (B, C, H, W) normalised, labels (B,) int64."""
+
+    def __init__(
+        self, data: Dataset, backend: Backend, normalisation: Normalisation, precision: str = "float32"
+    ) -> None:
+        self.data, self.backend = data, backend
+        self._dtype = np.dtype(precision)
+        first, _ = data[np.arange(min(len(data), 1))]
+        pixel = 255.0 if first.dtype == np.uint8 else 1.0
+        mean, std = np.array(normalisation.mean), np.array(normalisation.std)
+        self._scale = backend.asarray((1 / (pixel * std)).astype(self._dtype))
+        self._shift = backend.asarray((-mean / std).astype(self._dtype))
+        self._resident: tuple[Array, Array] | None = None
+        if isinstance(data, ArrayDataset):
+            self._resident = backend.asarray(data.images), backend.asarray(data.labels)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def order(self, seed: int, epoch: int) -> Any:
+        """Return the shuffled indices of an epoch, on the host."""
+        return np.random.default_rng([seed, epoch]).permutation(len(self))
+
+    def batch(self, indices: Any) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of these indices (a host array)."""
+        backend = self.backend
+        with backend.active():
+            if self._resident is not None:
+                images, labels = self._resident
+                chosen = backend.asarray(indices)
+                labels = labels[chosen]
+            else:
+                host_images, host_labels = self.data[indices]
+                images, labels = backend.asarray(host_images), backend.asarray(host_labels)
+                chosen = backend.xp.arange(len(indices))
+            x = backend.gather(images, chosen, self._scale, self._shift, self._dtype)
+        return Tensor(x, backend), Tensor(labels, backend)

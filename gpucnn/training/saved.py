@@ -1,0 +1,54 @@
+"""A trained network as its run folder keeps it, ready to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpucnn import models, nn
+from gpucnn.backend import Backend, get_backend, use
+from gpucnn.data import Dataset
+from gpucnn.errors import CheckpointError, DataError
+from gpucnn.training.feed import Feed, Normalisation
+from gpucnn.training.run_folder import RunFolder
+
+
+@dataclass
+class SavedModel:
+    """A network in evaluation mode, and what it needs to read images: shape, normalisation, class names."""
+
+    net: nn.Module
+    backend: Backend
+    class_names: list[str]
+    image_shape: tuple[int, int, int]
+    normalisation: Normalisation
+    precision: str
+    data: str
+
+    @classmethod
+    def load(cls, folder: RunFolder, device: str = "auto", which: str = "last") -> SavedModel:
+        """Return the network of a run's checkpoint; CheckpointError where there is none, or it is damaged."""
+        checkpoint = folder.load(which)
+        try:
+            task: dict[str, Any] = checkpoint.state["task"]
+            C, H, W = task["image_shape"]
+            options = {"classes": len(task["class_names"]), "in_channels": C, "image_size": H}
+            normalisation = Normalisation(tuple(task["mean"]), tuple(task["std"]))
+            precision, names, model, data = task["precision"], task["class_names"], task["model"], task["data"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error!r}).") from None
+        backend = get_backend(device)
+        with use(backend):
+            net = models.build(model, **options)
+        if precision != "float32":
+            net.to(precision)
+        net.load_state_dict(checkpoint.model)
+        return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data)
+
+    def feed(self, data: Dataset) -> Feed:
+        """Return batches of ``data`` as this network reads them; DataError where images or classes do not fit."""
+        if data.image_shape != self.image_shape:
+            raise DataError.expected("data", "images", f"shape {self.image_shape}, as in training", data.image_shape)
+        if data.classes > len(self.class_names):
+            raise DataError.expected("data", "classes", f"at most {len(self.class_names)}", data.classes)
+        return Feed(data, self.backend, self.normalisation, self.precision)

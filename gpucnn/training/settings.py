@@ -1,0 +1,94 @@
+"""Everything a training run depends on, as one flat record that ``config.toml`` holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from gpucnn.errors import UsageError
+
+DEFAULT_LR = {"adam": 5e-3, "sgd": 0.1}
+SCHEDULES = ("one-cycle", "constant")
+PRECISIONS = ("float32", "float64")
+
+
+@dataclass
+class Settings:
+    """The settings of ``gpucnn train``; each field is described by the option of the same name."""
+
+    model: str = "lenet"
+    data: str = "digits"
+    device: str = "auto"
+    precision: str = "float32"
+    epochs: int = 5
+    batch_size: int = 64
+    optimizer: str = "adam"
+    lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "one-cycle"
+    seed: int = 0
+    limit: int | None = None
+    validation: int = 5000
+    target_accuracy: float | None = None
+
+    def resolved(self) -> Self:
+        """Return the settings with every default filled in; UsageError for what cannot be."""
+        self._choose("optimizer", DEFAULT_LR)
+        self._choose("schedule", SCHEDULES)
+        self._choose("precision", PRECISIONS)
+        for key, least in (("epochs", 1), ("batch_size", 1), ("validation", 0), ("seed", 0), ("limit", 1)):
+            value = getattr(self, key)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise UsageError.expected("settings", key, f"a whole number of at least {least}", repr(value))
+        for key, high in (("lr", None), ("momentum", 1), ("weight_decay", None), ("target_accuracy", 1)):
+            value = getattr(self, key)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and (not number or value < 0 or (high is not None and value > high)):
+                limit = "a number of at least 0" + ("" if high is None else f" and at most {high}")
+                raise UsageError.expected("settings", key, limit, repr(value))
+        if self.target_accuracy is not None and not self.validation:
+            raise UsageError.expected(
+                "settings", "target_accuracy", "a validation split to measure it on", "validation=0"
+            )
+        data = str(Path(self.data).resolve()) if Path(self.data).exists() else self.data
+        lr = DEFAULT_LR[self.optimizer] if self.lr is None else float(self.lr)
+        return dataclasses.replace(self, lr=lr, data=data)
+
+    def _choose(self, key: str, known: Any) -> None:
+        value = getattr(self, key)
+        if value not in known:
+            near = difflib.get_close_matches(str(value), known, 1)
+            raise UsageError.expected(
+                "settings", key, " or ".join(known), repr(value), f"did you mean {near[0]}?" if near else ""
+            )
+
+    def to_toml(self) -> str:
+        """Return the settings as TOML; what is not set is left out."""
+        import tomli_w
+
+        return tomli_w.dumps({key: value for key, value in dataclasses.asdict(self).items() if value is not None})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the settings that a TOML file gives; UsageError for a missing file, bad TOML, an unknown or mistyped key."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file.") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: is no readable TOML ({error}).") from None
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            remedy = f"did you mean {near[0]}?" if near else ""
+            raise UsageError.expected(str(path), "key", f"one of {', '.join(fields)}", repr(key), remedy)
+        kinds = tuple(kind for kind in (str, int, float) if kind.__name__ in str(fields[key].type))
+        if not isinstance(value, (*kinds, int) if float in kinds else kinds) or isinstance(value, bool):
+            raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), repr(value))
+    return values

@@ -1,0 +1,299 @@
+"""The trainer: epochs of ``train_step`` with a schedule, validation, metrics, checkpoints and a run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn import models, nn, optim
+from gpucnn.backend import Backend, default_generator, get_backend, manual_seed, use
+from gpucnn.checkpoint import Checkpoint
+from gpucnn.data import Dataset, Splits
+from gpucnn.errors import DataError, DivergedError, UsageError
+from gpucnn.training import environment
+from gpucnn.training.evaluation import Evaluation, evaluate
+from gpucnn.training.feed import Feed, Normalisation
+from gpucnn.training.interrupt import InterruptedTraining, StopSignal
+from gpucnn.training.run_folder import RunFolder
+from gpucnn.training.settings import Settings
+from gpucnn.training.step import Totals, train_step
+
+LOG_EVERY = 100
+"""Steps between two looks at the loss, each of which waits for the device."""
+
+
+class Reporter:
+    """Is told what happens; the methods of this base do nothing."""
+
+    def start(self, trainer: Trainer) -> None:
+        """Training begins, or goes on."""
+
+    def step(self, trainer: Trainer, images: int) -> None:
+        """A step on this many images is done."""
+
+    def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        """The loss was read: step, epoch, loss, lr."""
+
+    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        """An epoch is done: the object that went to ``metrics.jsonl``."""
+
+    def finish(self, trainer: Trainer) -> None:
+        """Training stopped, in whichever way."""
+
+
+class Trainer:
+    """A run: what is trained, on what, how far it is. ``Trainer(...).train()`` does all of it.
+
+    settings must be resolved. With ``resume``, the state of the folder's last checkpoint is taken over.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        splits: Splits,
+        folder: RunFolder,
+        reporter: Reporter | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.settings, self.splits, self.folder = settings, splits, folder
+        self.reporter = reporter or Reporter()
+        self.backend: Backend = get_backend(settings.device)
+        train, validation = split_validation(splits.train, settings.limit, settings.validation, settings.seed)
+        self.normalisation = Normalisation.of(train)
+        self.train_feed = self._feed(train)
+        self.validation_feed = self._feed(validation) if validation is not None else None
+        self.test_feed = self._feed(splits.test)
+        manual_seed(settings.seed)
+        with use(self.backend):
+            self.net = build_model(settings, splits.train)
+        self.loss_fn = nn.CrossEntropyLoss()
+        self.optimizer = make_optimizer(settings, self.net)
+        self.batches = -(-len(self.train_feed) // settings.batch_size)
+        self.schedule = make_schedule(settings, self.optimizer, self.batches)
+        self.epoch = 0  # epochs completed
+        self.position = 0  # steps done in the epoch under way
+        self.totals = Totals(self.backend)
+        self.seconds = 0.0  # spent on the epoch under way
+        self.best_accuracy = -1.0
+        self.history: list[dict[str, Any]] = []
+        if resume:
+            self._take_over(folder.load("last"))
+            folder.keep_metrics_until(self.step)
+            self.history = [values for values in folder.metrics() if "train_loss" in values]
+
+    @property
+    def step(self) -> int:
+        """Steps done since the beginning."""
+        return self.epoch * self.batches + self.position
+
+    def _feed(self, data: Dataset) -> Feed:
+        return Feed(data, self.backend, self.normalisation, self.settings.precision)
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    def train(self) -> dict[str, Any]:
+        """Train to the last epoch and return its metrics.
+
+        DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C or SIGTERM.
+        """
+        self._write_head()
+        try:
+            with StopSignal() as stop:
+                self.reporter.start(self)
+                while self.epoch < self.settings.epochs:
+                    self._train_epoch(stop)
+                    self._finish_epoch()
+                    if stop.number and self.epoch < self.settings.epochs:
+                        self._interrupt(stop.number)
+        finally:
+            self.reporter.finish(self)
+        return self.history[-1]
+
+    def _train_epoch(self, stop: StopSignal) -> None:
+        self.net.train()
+        size = self.settings.batch_size
+        order = self.train_feed.order(self.settings.seed, self.epoch)
+        clock = time.perf_counter() - self.seconds
+        while self.position < self.batches:
+            x, y = self.train_feed.batch(order[self.position * size : (self.position + 1) * size])
+            loss, logits = train_step(self.net, self.loss_fn, self.optimizer, x, y)
+            self.totals.add(loss, logits, y)
+            if self.schedule is not None:
+                self.schedule.step()
+            self.position += 1
+            self.reporter.step(self, len(y))
+            if self.position % LOG_EVERY == 0:
+                self._log(loss.item())
+            self.seconds = time.perf_counter() - clock
+            if stop.number and self.position < self.batches:
+                self._interrupt(stop.number)
+        self._check_finite(self.totals.loss)
+        self.seconds = time.perf_counter() - clock
+
+    def _finish_epoch(self) -> None:
+        values = {"epoch": self.epoch + 1, "step": self.step}
+        values |= {"train_loss": self.totals.loss, "train_accuracy": self.totals.accuracy}
+        values |= self._measure("val", self.validation_feed)
+        values |= self._measure("test", self.test_feed)
+        values |= {"seconds": self.seconds, "images_per_second": self.totals.count / max(self.seconds, 1e-9)}
+        self.epoch, self.position, self.seconds, self.totals = self.epoch + 1, 0, 0.0, Totals(self.backend)
+        best = values["val_accuracy"] is not None and values["val_accuracy"] > self.best_accuracy
+        if best:
+            self.best_accuracy = values["val_accuracy"]
+        self.history.append(values)
+        self.folder.add_metrics(values)
+        self._save(best)
+        self.reporter.epoch(self, values)
+
+    def _measure(self, name: str, feed: Feed | None) -> dict[str, float | None]:
+        if feed is None:
+            return {f"{name}_loss": None, f"{name}_accuracy": None}
+        result: Evaluation = evaluate(self.net, feed)
+        return {f"{name}_loss": result.loss, f"{name}_accuracy": result.accuracy}
+
+    def _log(self, loss: float) -> None:
+        self._check_finite(loss)
+        values = {"step": self.step, "epoch": self.epoch + 1, "loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        self.folder.add_metrics(values)
+        self.reporter.log(self, values)
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"training diverged: the loss is {loss} at or before step {self.step} (epoch {self.epoch + 1}). "
+                f"Try a smaller --lr than {self.settings.lr:g}. The checkpoints are those before."
+            )
+
+    def _interrupt(self, number: int) -> None:
+        self._check_finite(self.totals.loss)
+        self._save(best=False)
+        raise InterruptedTraining(
+            f"Stopped at step {self.step} (epoch {self.epoch + 1}) and saved. "
+            f"Continue with: gpucnn train --resume {self.folder.path}",
+            128 + number,
+        )
+
+    # --- state ---------------------------------------------------------------------------------------------------
+
+    def _write_head(self) -> None:
+        self.folder.write("config.toml", self.settings.to_toml())
+        about = environment.describe(self.backend)
+        about |= {"seed": self.settings.seed, "data": {"name": self.splits.name, "sha256": self.splits.sha256()}}
+        self.folder.write("environment.json", json.dumps(about, indent=1) + "\n")
+
+    def _save(self, best: bool) -> None:
+        optimizer = self.optimizer.state_dict()
+        state = {
+            "epoch": self.epoch,
+            "position": self.position,
+            "batches": self.batches,
+            "totals": self.totals.state(),
+            "seconds": self.seconds,
+            "best_accuracy": self.best_accuracy,
+            "generator": {"seed": default_generator.seed, "counter": default_generator.counter},
+            "optimizer": {"steps": optimizer["steps"], "param_groups": optimizer["param_groups"]},
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "threads": self.backend.describe().get("threads"),
+            "device": self.backend.name,
+            "task": task_of(self.settings, self.splits, self.normalisation),
+        }
+        self.folder.save(self.step, Checkpoint(self.net.state_dict(), optimizer["state"], state), best)
+
+    def _take_over(self, saved: Checkpoint) -> None:
+        state = saved.state
+        if state["batches"] != self.batches:
+            raise UsageError.expected(
+                "resume", "data", f"{state['batches']} batches an epoch, as before", f"{self.batches}",
+                "use the same data, limit, validation and batch size",
+            )  # fmt: skip
+        if state["epoch"] >= self.settings.epochs:
+            raise UsageError.expected(
+                "resume", "epochs", f"more than the {state['epoch']} that are done", f"{self.settings.epochs}",
+                "give the new total with --epochs",
+            )  # fmt: skip
+        self.net.load_state_dict(saved.model)
+        groups = [{**group, "betas": tuple(group["betas"])} if "betas" in group else group
+                  for group in state["optimizer"]["param_groups"]]  # fmt: skip
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups, "state": saved.optimizer})
+        if self.schedule is not None and state["schedule"] is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.position = state["epoch"], state["position"]
+        self.totals, self.seconds = Totals(self.backend, **state["totals"]), state["seconds"]
+        self.best_accuracy = state["best_accuracy"]
+        default_generator.seed, default_generator.counter = state["generator"]["seed"], state["generator"]["counter"]
+
+    def changed_since(self, saved: dict[str, Any]) -> list[str]:
+        """Return what differs from when the checkpoint was saved and may change the last bits of the results."""
+        now = {"threads": self.backend.describe().get("threads"), "device": self.backend.name}
+        return [f"{key} {saved[key]} -> {value}" for key, value in now.items() if saved.get(key) != value]
+
+
+def split_validation(train: Dataset, limit: int | None, validation: int, seed: int) -> tuple[Dataset, Dataset | None]:
+    """Return the training and validation sets: seeded shuffle, then the first ``limit``, of which some are held out.
+
+    DataError where nothing would be left to train on.
+    """
+    order = np.random.default_rng(seed).permutation(len(train))[: limit or len(train)]
+    if validation >= len(order):
+        raise DataError.expected(
+            "validation",
+            "split",
+            f"fewer than the {len(order)} training images",
+            f"{validation}",
+            "pass a smaller --validation",
+        )
+    if not validation:
+        return train.subset(order), None
+    return train.subset(order[validation:]), train.subset(order[:validation])
+
+
+def build_model(settings: Settings, data: Dataset) -> nn.Module:
+    """Return the network of ``settings`` for images and classes like those of ``data``."""
+    C, H, W = data.image_shape
+    net = models.build(settings.model, classes=data.classes, in_channels=C, image_size=_square(H, W, settings.model))
+    return net if settings.precision == "float32" else net.to(settings.precision)
+
+
+def _square(H: int, W: int, model: str) -> int:
+    if H != W:
+        raise DataError.expected(f"model {model}", "images", "as high as wide", f"{H}x{W} pixels", "crop or pad them")
+    return H
+
+
+def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
+    """Return the optimiser that ``settings`` names."""
+    assert settings.lr is not None
+    if settings.optimizer == "sgd":
+        return optim.SGD(net.named_parameters(), settings.lr, settings.momentum, settings.weight_decay)
+    return optim.Adam(net.named_parameters(), settings.lr, weight_decay=settings.weight_decay)
+
+
+def make_schedule(settings: Settings, optimizer: optim.Optimizer, batches: int) -> optim.lr_scheduler.OneCycleLR | None:
+    """Return the schedule that ``settings`` names; None for a constant learning rate."""
+    if settings.schedule == "constant":
+        return None
+    assert settings.lr is not None
+    return optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.epochs * batches)
+
+
+def task_of(settings: Settings, splits: Splits, normalisation: Normalisation) -> dict[str, Any]:
+    """Return what evaluation and prediction need to know besides the weights."""
+    return {
+        "model": settings.model,
+        "precision": settings.precision,
+        "data": settings.data,
+        "class_names": splits.train.class_names,
+        "image_shape": list(splits.train.image_shape),
+        "mean": list(normalisation.mean),
+        "std": list(normalisation.std),
+    }
+
+
+def run_name(settings: Settings) -> str:
+    """Return the stem of a run folder's name: model and data."""
+    return f"{settings.model.partition(':')[0]}-{Path(settings.data).stem}"
