@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -59,17 +60,18 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake never shows a traceback."""
+    warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
-        fail("Interrupted.", 130)
+        fail("interrupted.", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except GpucnnError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        fail("Interrupted; the last whole checkpoint is kept.", 130)
+        fail("interrupted; the last whole checkpoint is kept.", 130)
     except MemoryError:
         fail("Out of memory. Try a smaller --batch-size or --limit.", 4)
     except BrokenPipeError:
@@ -77,6 +79,10 @@ def main() -> None:
         sys.exit(1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"Note: {message}", err=True)
 
 
 def fail(message: str, code: int) -> None:

@@ -61,9 +61,8 @@ class TableReporter(Reporter):
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
         say(_row(values))
         if values["epoch"] == trainer.settings.epochs:
-            say(
-                f"Test accuracy {values['test_accuracy']:.4f} after {values['epoch']} epochs. Run folder: {trainer.folder.path}"
-            )
+            say(f"Test accuracy {values['test_accuracy']:.4f} after {values['epoch']} epochs.")
+            say(f"Run folder: {trainer.folder.path}")
 
 
 class BarReporter(TableReporter):

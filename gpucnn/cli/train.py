@@ -8,16 +8,15 @@ from typing import Any
 
 import click
 
-from gpucnn import data
+from gpucnn import data, models
+from gpucnn.backend import get_backend
 from gpucnn.cli.progress import reporter_for, say
 from gpucnn.errors import UsageError
 from gpucnn.training import RunFolder, Settings, Trainer, read_toml, run_name
 
 
 @click.command(short_help="Train a network and keep the run in a folder.")
-@click.option(
-    "--model", metavar="NAME[:OPTION=VALUE,...]", help="Network, e.g. lenet:activation=sigmoid,pooling=avg.  [lenet]"
-)
+@click.option("--model", metavar="NAME[:OPTION=VALUE,...]", help="Network, e.g. lenet:pooling=avg.  [lenet]")
 @click.option("--data", metavar="SOURCE", help="digits (built in), mnist, a folder of IDX files, or an .npz.  [digits]")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:N, or auto: the GPU if one works.  [auto]")
 @click.option("--precision", type=click.Choice(["float32", "float64"]), help="Of weights and activations.  [float32]")
@@ -59,17 +58,15 @@ def command(
     given = {key: value for key, value in options.items() if value is not None}
     if resume is not None and (out is not None or config is not None or overwrite):
         raise UsageError("--resume takes everything from the run's folder: leave out --out, --config and --overwrite.")
-    folder = RunFolder.open(resume) if resume is not None else None
-    file = folder.path / "config.toml" if folder is not None else config
+    file = config if resume is None else RunFolder.open(resume).path / "config.toml"
     settings = read_settings(file, given, as_json)
-    if folder is not None:
-        folder.load("last")  # a damaged checkpoint is better known before the data is read
-    reporter = reporter_for(as_json)
+    folder = RunFolder.new(out, run_name(settings), overwrite) if resume is None else RunFolder.open(resume)
+    get_backend(settings.device)
+    models.build(settings.model)  # a wrong device or name is better known before the data is read
     say(f"Reading {settings.data} ...", as_json)
-    splits = data.load(settings.data)
-    if folder is None:
-        folder = RunFolder.create(out, run_name(settings), overwrite)
-    trainer = Trainer(settings, splits, folder, reporter, resume=resume is not None)
+    trainer = Trainer(settings, data.load(settings.data), folder, reporter_for(as_json))
+    if resume is not None:
+        trainer.resume()
     last = trainer.train()
     if settings.target_accuracy is not None and last["val_accuracy"] < settings.target_accuracy:
         message = (

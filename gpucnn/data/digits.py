@@ -15,8 +15,9 @@ seeded hand draws them with the unsteadiness of one. A block of 250 pictures at 
    width.
 """
 
+from __future__ import annotations
+
 import os
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,8 +38,7 @@ POINTS = 60  # points of a pen's path, over all strokes of a shape
 BLOCK = 250  # pictures drawn together; a multiple of ten, so that every block holds each digit equally often
 
 
-@dataclass(frozen=True)
-class Hand:
+class Hand(NamedTuple):
     """How unsteadily the hand writes. Lengths are in heights of a digit, unless pixels are named."""
 
     wobble: float = 0.05  # median error of a shape's points

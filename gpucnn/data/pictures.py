@@ -39,9 +39,7 @@ def _open(path: Path) -> Any:
     try:
         with Image.open(path) as picture:
             if picture.width * picture.height > LARGEST:
-                raise DataError.expected(
-                    str(path), "picture", f"at most {LARGEST:,} pixels", f"{picture.size}", "scale it down"
-                )
+                raise DataError.expected(str(path), "picture", f"at most {LARGEST:,} pixels", f"{picture.size}")
             picture.load()
             return picture
     except FileNotFoundError:

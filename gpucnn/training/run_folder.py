@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -17,42 +18,47 @@ OWN_FILES = ("config.toml", "environment.json", "metrics.jsonl", "summary.txt")
 
 
 class RunFolder:
-    """One run's folder. Use ``create`` for a new run and ``open`` for one that exists."""
+    """One run's folder. ``new`` for a new run, ``open`` for one that exists."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, overwrite: bool = False) -> None:
         self.path = path
+        self._overwrite = overwrite
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
     @classmethod
-    def create(cls, path: Path | None, name: str, overwrite: bool = False) -> RunFolder:
-        """Make a new run folder: ``path``, or the first free ``runs/NAME-1``, ``-2``, ...
+    def new(cls, path: Path | None, name: str, overwrite: bool = False) -> RunFolder:
+        """Return the folder for a new run: ``path``, or the first free of ``runs/NAME-1``, ``-2``, ... Nothing is made yet.
 
-        UsageError for a folder that holds a run (unless ``overwrite``) or anything else; RunFolderError where it cannot
-        be made.
+        UsageError for a folder that holds a run (unless ``overwrite``) or anything else.
         """
+        if path is None:
+            stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"
+            return cls(
+                next(
+                    Path("runs", f"{stem}-{i}") for i in itertools.count(1) if not Path("runs", f"{stem}-{i}").exists()
+                )
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not (path / "config.toml").is_file():
+                raise UsageError.expected("run folder", str(path), "a new or empty folder", "something that is no run")
+            if not overwrite:
+                raise UsageError(
+                    f"{path} already holds a run. Continue it with --resume {path}, replace it with --overwrite, "
+                    "or choose another --out."
+                )
+        return cls(path, overwrite)
+
+    def make(self) -> None:
+        """Make the folder, empty of any run it is to replace; RunFolderError where it cannot be."""
         try:
-            if path is None:
-                return cls(_first_free(Path("runs"), name))
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                if not (path / "config.toml").is_file():
-                    raise UsageError.expected(
-                        "run folder", str(path), "a new or empty folder", "something that is no run"
-                    )
-                if not overwrite:
-                    raise UsageError(
-                        f"{path} already holds a run. Continue it with --resume {path}, replace it with --overwrite, "
-                        "or choose another --out."
-                    )
-                _remove_run(path)
-            path.mkdir(parents=True, exist_ok=True)
+            if self._overwrite:
+                _remove_run(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunFolderError(
-                f"{path or 'runs'}: cannot make the run folder ({error.strerror}). Choose --out."
-            ) from None
-        return cls(path)
+            raise RunFolderError(f"{self.path}: cannot make the run folder ({error.strerror}). Choose --out.") from None
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -112,20 +118,6 @@ class RunFolder:
                 f"{self.path}: has no checkpoint {which!r}. Was the run stopped before its first one?"
             )
         return checkpoint.load(self.checkpoints / os.readlink(self.checkpoints / which))
-
-
-def _first_free(parent: Path, name: str) -> Path:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"
-    parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = parent / f"{stem}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
 
 
 def _remove_run(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,10 @@ class Reporter:
 class Trainer:
     """A run: what is trained, on what, how far it is. ``Trainer(...).train()`` does all of it.
 
-    settings must be resolved. With ``resume``, the state of the folder's last checkpoint is taken over.
+    settings must be resolved. ``resume`` takes over the state of the folder's last checkpoint first.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        splits: Splits,
-        folder: RunFolder,
-        reporter: Reporter | None = None,
-        resume: bool = False,
-    ) -> None:
+    def __init__(self, settings: Settings, splits: Splits, folder: RunFolder, reporter: Reporter | None = None) -> None:
         self.settings, self.splits, self.folder = settings, splits, folder
         self.reporter = reporter or Reporter()
         self.backend: Backend = get_backend(settings.device)
@@ -81,10 +75,6 @@ class Trainer:
         self.seconds = 0.0  # spent on the epoch under way
         self.best_accuracy = -1.0
         self.history: list[dict[str, Any]] = []
-        if resume:
-            self._take_over(folder.load("last"))
-            folder.keep_metrics_until(self.step)
-            self.history = [values for values in folder.metrics() if "train_loss" in values]
 
     @property
     def step(self) -> int:
@@ -96,11 +86,21 @@ class Trainer:
 
     # --- training ------------------------------------------------------------------------------------------------
 
+    def resume(self) -> None:
+        """Go back to where the folder's last checkpoint was saved; UsageError where it does not fit the settings."""
+        saved = self.folder.load("last")
+        self._take_over(saved)
+        for change in self._changed_since(saved.state):
+            warnings.warn(f"resumed with {change}: results may differ in their last bits", stacklevel=2)
+        self.folder.keep_metrics_until(self.step)
+        self.history = [values for values in self.folder.metrics() if "train_loss" in values]
+
     def train(self) -> dict[str, Any]:
         """Train to the last epoch and return its metrics.
 
         DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C or SIGTERM.
         """
+        self.folder.make()
         self._write_head()
         try:
             with StopSignal() as stop:
@@ -227,7 +227,7 @@ class Trainer:
         self.best_accuracy = state["best_accuracy"]
         default_generator.seed, default_generator.counter = state["generator"]["seed"], state["generator"]["counter"]
 
-    def changed_since(self, saved: dict[str, Any]) -> list[str]:
+    def _changed_since(self, saved: dict[str, Any]) -> list[str]:
         """Return what differs from when the checkpoint was saved and may change the last bits of the results."""
         now = {"threads": self.backend.describe().get("threads"), "device": self.backend.name}
         return [f"{key} {saved[key]} -> {value}" for key, value in now.items() if saved.get(key) != value]
