@@ -4,7 +4,8 @@
     checkpoints/last, best     links to one of them
 
 A checkpoint is written under a temporary name, synced and renamed as a whole; links are replaced atomically; older
-checkpoints are deleted last. Whatever moment the power fails at, ``last`` is whole.
+checkpoints are deleted last. Whatever moment the power fails at, ``last`` is whole. A step saved again while a link
+points at its first checkpoint goes beside it, as step-000123-2: what a link points at is never touched.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,30 +52,32 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) ->
 
     Returns its path. OSError (a full disk, say) leaves the checkpoints before as they were.
     """
+    import numpy as np
     import safetensors.numpy
 
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{step:06d}"
+    final = _free_name(folder, f"step-{step:06d}")
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         digests = {}
         for kind in WEIGHTS:
-            content = safetensors.numpy.save(getattr(checkpoint, kind))
+            arrays = getattr(checkpoint, kind)  # safetensors writes the memory as it lies: make it C-ordered
+            content = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
             digests[f"{kind}.safetensors"] = hashlib.sha256(content).hexdigest()
             _write_synced(temporary / f"{kind}.safetensors", content)
         state = {"format": FORMAT, "step": step, **checkpoint.state, "sha256": digests}
         _write_synced(temporary / "state.json", json.dumps(state, indent=1).encode())
         _sync_folder(temporary)
-        if final.exists():  # left by a run that was overtaken by its own resumption
+        if final.exists():  # left by a run that stopped before it set the links
             shutil.rmtree(final)
         os.rename(temporary, final)
         _sync_folder(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for link in ("last", "best") if best else ("last",):
+    for link in ("best", "last") if best else ("last",):  # last comes last: resumed before it, this step is saved again
         _point(folder / link, final.name)
     _sync_folder(folder)
     _delete_unneeded(folder)
@@ -98,11 +102,25 @@ def load(path: Path) -> Checkpoint:
             arrays[kind] = safetensors.numpy.load(content)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no checkpoint: {Path(error.filename).name} is missing.") from None
-    except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+    except (ValueError, LookupError, TypeError, OSError, RecursionError, safetensors.SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: the checkpoint is damaged ({type(error).__name__}: {error}).") from None
     return Checkpoint(arrays["model"], arrays["optimizer"], state)
+
+
+def find(folder: Path, link: str) -> Path | None:
+    """Return the checkpoint that a link in ``folder`` points at; for "last" without its link, the newest; None for none.
+
+    Copying a run may turn links into folders (scp) or lose them (zip).
+    """
+    if (folder / link).is_symlink() and (folder / link).exists():
+        return folder / os.readlink(folder / link)
+    if (folder / link).is_dir():
+        return folder / link
+    steps = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+(-\d+)?", path.name)]
+    newest = max(steps, key=lambda path: [int(number) for number in path.name.split("-")[1:]], default=None)
+    return newest if link == "last" else None
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -125,13 +143,34 @@ def _sync_folder(folder: Path) -> None:
 def _point(link: Path, target: str) -> None:
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
-    os.symlink(target, temporary)
-    os.replace(temporary, link)
+    try:
+        os.symlink(target, temporary)
+        if link.is_dir() and not link.is_symlink():  # of a run copied without its links; ``find`` does without it
+            aside = link.with_name(f".{link.name}.copy.tmp")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(link, aside)
+        os.replace(temporary, link)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    """Return ``folder / name``, or name-2, name-3, ...: the first that no link points at."""
+    needed = _needed(folder)
+    return next(folder / free for free in (name, *(f"{name}-{i}" for i in range(2, 5))) if free not in needed)
+
+
+def _needed(folder: Path) -> set[str]:
+    return {os.readlink(folder / link) for link in ("last", "best") if (folder / link).is_symlink()}
 
 
 def _delete_unneeded(folder: Path) -> None:
-    needed = {os.readlink(folder / link) for link in ("last", "best") if (folder / link).is_symlink()}
+    needed = _needed(folder)
     for path in folder.iterdir():
         unfinished = path.name.startswith(".") and path.name.endswith(".tmp")
         if (path.name.startswith("step-") and path.name not in needed) or unfinished:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

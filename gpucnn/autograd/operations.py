@@ -112,7 +112,7 @@ def sqrt(backend: Backend, a: Array, needs: Needs) -> Result:
 
 
 def abs(backend: Backend, a: Array, needs: Needs) -> Result:
-    return abs(a), (lambda dy: (dy * backend.xp.sign(a),)) if needs[0] else None
+    return backend.xp.abs(a), (lambda dy: (dy * backend.xp.sign(a),)) if needs[0] else None
 
 
 # --- shape -------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def clone(backend: Backend, a: Array, needs: Needs) -> Result:
 
 def to_dtype(backend: Backend, a: Array, needs: Needs, dtype: Any) -> Result:
     before = a.dtype
-    return a.astype(dtype), (lambda dy: (dy.astype(before),)) if needs[0] else None
+    return a.astype(dtype), (lambda dy: (dy.astype(before),)) if needs[0] and dtype.kind == "f" else None
 
 
 def to_device(backend: Backend, a: Array, needs: Needs, target: Backend) -> Result:
@@ -175,8 +175,8 @@ def sum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdim
 
 def mean(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdims: bool) -> Result:
     shape, xp = a.shape, backend.xp
-    count = math.prod(shape[i] for i in axes)
-    y = xp.asarray(a.mean(axes, keepdims=keepdims))
+    count = math.prod(shape[i] for i in axes) or math.nan
+    y = xp.asarray(a.sum(axes, keepdims=keepdims) / count)  # a.mean would warn about the mean of nothing
     return y, (lambda dy: (xp.broadcast_to(_spread(dy / count, shape, axes), shape),)) if needs[0] else None
 
 

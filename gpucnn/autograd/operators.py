@@ -9,14 +9,23 @@ import math
 from typing import TYPE_CHECKING, Any, Self
 
 from gpucnn.autograd import operations
-from gpucnn.autograd.tape import Operation, Version, apply
+from gpucnn.autograd.tape import Operation, Version, apply, is_grad_enabled
 from gpucnn.backend import Array, Backend
-from gpucnn.errors import DTypeError, ShapeError
+from gpucnn.errors import DTypeError, GpucnnError, GraphError, MixedDeviceError, ParameterError, ShapeError
 
 if TYPE_CHECKING:
     from gpucnn.autograd.tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
+
+
+def refuse_lost_gradient(value: Tensor, where: str) -> None:
+    """GraphError where writing ``value`` into another tensor's memory would lose its gradient without a word."""
+    if value.requires_grad and is_grad_enabled():
+        raise GraphError(
+            f"{where}: the value takes part in gradients, and writing it into a tensor would lose them. "
+            "Make a new tensor (x = x + value), or write value.detach()."
+        )
 
 
 class Operators:
@@ -36,6 +45,9 @@ class Operators:
         def like(self, array: Array, shares_memory: bool = False) -> Tensor: ...
         def refuse_in_place(self, what: str) -> None: ...
         def detach(self) -> Tensor: ...
+        def _to_dtype(self, dtype: Any) -> Tensor: ...
+        @property
+        def requires_grad(self) -> bool: ...
         @property
         def shape(self) -> tuple[int, ...]: ...
         @property
@@ -48,9 +60,14 @@ class Operators:
     # --- operands ------------------------------------------------------------------------------------------------
 
     def operand(self, value: Any, where: str) -> Tensor:
-        """Return ``value`` as a tensor beside self. A number takes self's dtype; a float beside integers is float32."""
+        """Return ``value`` as a tensor beside self. Numbers and integers take self's dtype, where that can hold them.
+
+        A float beside integers is float32, an int beside truth values int64.
+        """
         if isinstance(value, Operators):
-            if value.dtype != self.dtype and value.dtype.kind == "f" and self.dtype.kind == "f":
+            if self.dtype.kind != "f" or value.dtype == self.dtype:
+                return value  # type: ignore[return-value]
+            if value.dtype.kind == "f":
                 raise DTypeError.expected(
                     where,
                     "operands",
@@ -58,35 +75,69 @@ class Operators:
                     f"{self.dtype} and {value.dtype}",
                     "convert one with .to(dtype)",
                 )
-            return value  # type: ignore[return-value]
+            return value._to_dtype(self.dtype)
         if isinstance(value, (bool, int, float)):
-            wide = isinstance(value, float) and self.dtype.kind != "f"
-            return self.like(self.backend.asarray(value, self.backend.xp.float32 if wide else self.dtype))
+            xp, dtype = self.backend.xp, self.dtype
+            if isinstance(value, float) and dtype.kind != "f":
+                dtype = xp.float32
+            elif not isinstance(value, bool) and dtype.kind == "b":
+                dtype = xp.int64
+            try:
+                return self.like(self.backend.asarray(value, dtype))
+            except OverflowError:
+                raise DTypeError.expected(where, "operand", f"a number that fits {self.dtype}", value) from None
         raise DTypeError.expected(
             where, "operand", "a Tensor or a number", type(value).__name__, "wrap arrays in gpucnn.tensor(...)"
         )
 
     def index_array(self, key: Any) -> Any:
-        """Return an index expression with its tensors and lists replaced by arrays of this device."""
-        if isinstance(key, tuple):
-            return tuple(self.index_array(part) for part in key)
-        if isinstance(key, Operators):
-            if key.dtype.kind not in "iub":
-                raise DTypeError.expected("x[...]", "index", "integers or booleans", f"dtype {key.dtype}")
-            return key.array
-        return self.backend.asarray(key) if isinstance(key, list) else key
+        """Return an index expression with its tensors, lists and host arrays replaced by arrays of this device."""
+        return tuple(self._index_part(part) for part in key) if isinstance(key, tuple) else self._index_part(key)
+
+    def _index_part(self, part: Any) -> Any:
+        if isinstance(part, Operators):
+            if part.backend is not self.backend:
+                raise MixedDeviceError.expected(
+                    "x[...]", "index", f"a tensor on {self.backend.name}", part.backend.name
+                )
+            part = part.array
+        elif isinstance(part, (list, tuple)):
+            try:
+                part = self.backend.asarray(part) if len(part) else self.backend.xp.zeros(0, self.backend.xp.int64)
+            except (TypeError, ValueError) as error:
+                raise DTypeError.expected(
+                    "x[...]", "index", "integers or booleans", f"{part!r:.60} ({error})"
+                ) from None
+        elif getattr(part, "ndim", 0):
+            part = self.backend.asarray(part)
+        else:
+            return part
+        if part.dtype.kind not in "iub":
+            raise DTypeError.expected("x[...]", "index", "integers or booleans", f"dtype {part.dtype}")
+        return part
 
     def _with(self, operation: Operation, other: Any, symbol: str, swapped: bool = False) -> Tensor:
         where = f"a {symbol} b"
-        left, right = self, self.operand(other, where)
+        right = self.operand(other, where)
+        left = right.operand(self, where)  # integers take the other's floating dtype
+        if symbol == "/":
+            left, right = left._real(), right._real()
+        if symbol == "-" and left.dtype.kind == right.dtype.kind == "b":
+            raise DTypeError.expected(where, "operands", "numbers", "truth values", "use a != b")
         if swapped:
-            left, right = right, self  # type: ignore[assignment]
+            left, right = right, left
         try:
-            return apply(operation, left, right)  # type: ignore[arg-type]
+            return apply(operation, left, right)
         except ValueError as error:
-            if isinstance(error, ShapeError):
+            if isinstance(error, GpucnnError):
                 raise
+            if "power" in str(error):
+                raise DTypeError.expected(where, "a", "floating numbers, for a power below 0", left.dtype) from None
             raise ShapeError.expected(where, "shapes", "ones that fit", f"{left.shape} and {right.shape}") from None
+
+    def _real(self) -> Tensor:
+        """Return self where it is floating, else as float32."""
+        return self if self.dtype.kind == "f" else self._to_dtype(self.backend.xp.float32)  # type: ignore[return-value]
 
     def _compare(self, other: Any, method: str, symbol: str) -> Tensor:
         def comparison(backend: Backend, a: Array, b: Array, needs: operations.Needs) -> operations.Result:
@@ -95,18 +146,25 @@ class Operators:
         return self._with(comparison, other, symbol)
 
     def _in_place(self, result: Tensor, symbol: str) -> Self:
-        self.refuse_in_place(f"x {symbol}= value")
+        where = f"x {symbol}= value"
+        refuse_lost_gradient(result, where)
         if result.shape != self.shape:
-            raise ShapeError.expected(f"x {symbol}= value", "result", f"shape {self.shape}", result.shape)
+            raise ShapeError.expected(where, "result", f"shape {self.shape}", result.shape)
+        if result.dtype.kind == "f" and self.dtype.kind != "f":
+            raise DTypeError.expected(where, "x", "a floating dtype for a floating result", self.dtype)
+        self.refuse_in_place(where)
         self.array[...] = result.array.astype(self.dtype, copy=False)
         return self
 
     def _axes(self, axis: Axis, where: str) -> tuple[int, ...]:
-        chosen = range(self.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        chosen = range(self.ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
         for i in chosen:
-            if not -self.ndim <= i < self.ndim:
-                raise ShapeError.expected(where, "axis", f"from {-self.ndim} to {self.ndim - 1}", i)
-        return tuple(i % self.ndim for i in chosen)
+            if not isinstance(i, int) or not -self.ndim <= i < self.ndim:
+                raise ShapeError.expected(where, "axis", f"an int from {-self.ndim} to {self.ndim - 1}", repr(i))
+        axes = tuple(i % self.ndim for i in chosen)
+        if len(set(axes)) != len(axes):
+            raise ShapeError.expected(where, "axis", "each axis once", axis)
+        return axes
 
     def _apply(self, operation: Operation, **params: Any) -> Tensor:
         return apply(operation, self, **params)  # type: ignore[arg-type]
@@ -159,6 +217,8 @@ class Operators:
         return self._in_place(self.detach() / other, "/")
 
     def __neg__(self) -> Tensor:
+        if self.dtype.kind == "b":
+            raise DTypeError.expected("-x", "tensor", "numbers", "truth values", "use x == False")
         return self._apply(operations.neg)
 
     def __abs__(self) -> Tensor:
@@ -170,15 +230,15 @@ class Operators:
 
     def exp(self) -> Tensor:
         """Return e to the x."""
-        return self._apply(operations.exp)
+        return self._real()._apply(operations.exp)
 
     def log(self) -> Tensor:
         """Return the natural logarithm."""
-        return self._apply(operations.log)
+        return self._real()._apply(operations.log)
 
     def sqrt(self) -> Tensor:
         """Return the square root."""
-        return self._apply(operations.sqrt)
+        return self._real()._apply(operations.sqrt)
 
     # --- comparison, element by element --------------------------------------------------------------------------
 
@@ -212,6 +272,8 @@ class Operators:
         array_key = self.index_array(key)
         parts = array_key if isinstance(array_key, tuple) else (array_key,)
         fancy = any(isinstance(part, self.backend.xp.ndarray) for part in parts)
+        if not fancy and not any(part is Ellipsis for part in parts):
+            array_key = (*parts, Ellipsis)  # NumPy then returns a view of a single element too
         try:
             return self._apply(operations.index, key=array_key, repeats=fancy, view=not fancy)
         except IndexError as error:
@@ -219,7 +281,9 @@ class Operators:
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the elements in C order under another shape; one length may be -1."""
-        wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        if not all(isinstance(n, int) for n in wanted):
+            raise ParameterError.expected("reshape", "shape", "ints", repr(wanted))
         known = math.prod(n for n in wanted if n != -1)
         if wanted.count(-1) == 1 and known > 0:
             wanted = tuple(self.size // known if n == -1 else n for n in wanted)
@@ -231,7 +295,9 @@ class Operators:
         """Return the tensor with the axes from start_dim to end_dim made one."""
         if self.ndim == 0:
             return self.reshape(1)
-        first, last = self._axes((start_dim, end_dim), "flatten")
+        (first,), (last,) = self._axes(start_dim, "flatten"), self._axes(end_dim, "flatten")
+        if first > last:
+            raise ShapeError.expected("flatten", "start_dim", f"an axis up to end_dim={end_dim}", start_dim)
         middle = math.prod(self.shape[first : last + 1])
         return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
 
@@ -269,6 +335,8 @@ class Operators:
 
     def argmax(self, axis: int | None = None) -> Tensor:
         """Return the place of the first maximum along ``axis``, or in the flattened tensor."""
+        if axis is not None and not isinstance(axis, int):
+            raise ShapeError.expected("argmax", "axis", "one int, or None", repr(axis))
         self._nonempty(axis, "argmax")
         return self.like(self.backend.xp.asarray(self.array.argmax(axis)))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from gpucnn.autograd.tensor import Tensor
+from gpucnn.autograd.tensor import Tensor, check_gradient
 from gpucnn.backend import Array, Backend
-from gpucnn.errors import GraphError
+from gpucnn.errors import DTypeError, GraphError
 
 
 class Parameter(Tensor):
@@ -18,9 +18,12 @@ class Parameter(Tensor):
     __slots__ = ("_has_grad", "owner")
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
+        if not isinstance(data, Tensor):
+            raise DTypeError.expected("Parameter", "data", "a Tensor", type(data).__name__, "use gpucnn.tensor(...)")
         self.owner: object | None = None
         self._has_grad = False
         super().__init__(data.array, data.backend)
+        self.version = data.version  # they share memory
         self.requires_grad_(requires_grad)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -65,9 +68,11 @@ class Parameter(Tensor):
         if self.owner is None:
             Tensor.grad.fset(self, value)  # type: ignore[attr-defined]
             return
+        if value is not None:
+            check_gradient(self, value, "grad", "value")
         self._has_grad = False
         if value is not None:
-            self.accumulate_grad(value.to(self.backend).array)
+            self.accumulate_grad(value.array)
 
     def accumulate_grad(self, gradient: Array) -> None:
         if self.owner is None:

@@ -146,6 +146,8 @@ def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: boo
     needs = tuple(recording and tensor is not None and tensor.requires_grad for tensor in tensors)
     with backend.active():
         y, backward = operation(backend, *(None if t is None else t.array for t in tensors), needs=needs, **params)
+    if not y.ndim:
+        y = y[...]  # NumPy gives a scalar, which cannot be changed in place, for an array of no dimensions
     result = first.like(y, shares_memory=view)
     if backward is not None:
         versions = tuple((t.version, t.version.count) for t in (*tensors, result) if t is not None)

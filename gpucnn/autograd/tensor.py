@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from gpucnn.autograd import operations
-from gpucnn.autograd.operators import Operators
+from gpucnn.autograd.operators import Operators, refuse_lost_gradient
 from gpucnn.autograd.tape import Node, Version, apply, is_grad_enabled, walk
 from gpucnn.backend import Array, Backend, get_backend
-from gpucnn.errors import DTypeError, GraphError, ParameterError, ShapeError
+from gpucnn.errors import DTypeError, GraphError, MixedDeviceError, ParameterError, ShapeError
 
 
 class Tensor(Operators):
@@ -131,9 +131,11 @@ class Tensor(Operators):
 
     def _to_dtype(self, dtype: Any) -> Tensor:
         try:
-            wanted = self.backend.xp.dtype(dtype)
+            wanted = None if dtype is None else self.backend.xp.dtype(dtype)
         except TypeError:
-            raise ParameterError.expected("to", "target", "a device or a dtype", repr(dtype)) from None
+            wanted = None
+        if wanted is None or wanted.kind not in "fiub":
+            raise ParameterError.expected("to", "target", "a device or a dtype of numbers", repr(dtype))
         return self if wanted == self.dtype else apply(operations.to_dtype, self, dtype=wanted)
 
     def _to_device(self, target: Backend) -> Tensor:
@@ -151,8 +153,8 @@ class Tensor(Operators):
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
-            raise ShapeError.expected("grad", "value", f"{self.shape} {self.dtype}", f"{value.shape} {value.dtype}")
+        if value is not None:
+            check_gradient(self, value, "grad", "value")
         self._grad = value
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
@@ -192,8 +194,11 @@ class Tensor(Operators):
             raise GraphError("register_hook: only a recorded result has hooks. A leaf's gradient is in .grad.")
 
         def on_array(gradient: Array) -> Array | None:
-            replacement = hook(Tensor(gradient, self.backend))
-            return None if replacement is None else replacement.array
+            replacement = hook(Tensor(gradient[...], self.backend))
+            if replacement is None:
+                return None
+            check_gradient(self, replacement, "register_hook", "what the hook returned")
+            return replacement.array
 
         self.node.hooks.append(on_array)
 
@@ -214,11 +219,8 @@ class Tensor(Operators):
                     f"backward: expected a scalar, got shape {self.shape}. Use .sum() or .mean(), or pass gradient=."
                 )
             seed = self.backend.xp.ones_like(self.array)
-        elif gradient.shape != self.shape or gradient.dtype != self.dtype:
-            raise ShapeError.expected(
-                "backward", "gradient", f"{self.shape} {self.dtype}", f"{gradient.shape} {gradient.dtype}"
-            )
         else:
+            check_gradient(self, gradient, "backward", "gradient")
             seed = gradient.array
         if self.node is None:
             self.accumulate_grad(seed)
@@ -241,18 +243,41 @@ class Tensor(Operators):
         self.version.count += 1
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.refuse_in_place("x[...] = value")
+        where = "x[...] = value"
+        index, new = self.index_array(key), self.operand(value, where)
+        refuse_lost_gradient(new, where)
+        if new.backend is not self.backend:
+            raise MixedDeviceError.expected(where, "value", f"a tensor on {self.device}", new.device)
+        self.refuse_in_place(where)
         with self.backend.active():
-            self.array[self.index_array(key)] = self.operand(value, "x[...] = value").array
+            try:
+                self.array[index] = new.array
+            except (IndexError, ValueError) as error:
+                raise ShapeError(f"{where}: {error}; x has shape {self.shape}, the value {new.shape}.") from None
 
     def copy_(self, value: Tensor) -> Self:
         """Take over the values of ``value`` (same shape; any device or dtype) in place."""
-        self.refuse_in_place("copy_")
+        if not isinstance(value, Tensor):
+            raise DTypeError.expected("copy_", "value", "a Tensor", type(value).__name__, "use gpucnn.tensor(...)")
         if value.shape != self.shape:
             raise ShapeError.expected("copy_", "value", f"shape {self.shape}", value.shape)
+        refuse_lost_gradient(value, "copy_")
+        self.refuse_in_place("copy_")
         with self.backend.active():
             self.array[...] = value.detach().to(self.backend).array.astype(self.dtype, copy=False)
         return self
+
+
+def check_gradient(tensor: Tensor, gradient: Any, where: str, argument: str) -> None:
+    """Raise unless ``gradient`` is a Tensor of the shape, dtype and device of ``tensor``."""
+    if not isinstance(gradient, Tensor):
+        raise DTypeError.expected(where, argument, "a Tensor", type(gradient).__name__, "wrap it in gpucnn.tensor(...)")
+    if gradient.backend is not tensor.backend:
+        raise MixedDeviceError.expected(where, argument, f"a tensor on {tensor.device}", gradient.device)
+    if gradient.shape != tensor.shape:
+        raise ShapeError.expected(where, argument, f"shape {tensor.shape}", gradient.shape)
+    if gradient.dtype != tensor.dtype:
+        raise DTypeError.expected(where, argument, f"dtype {tensor.dtype}", gradient.dtype)
 
 
 def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False) -> Tensor:
@@ -271,7 +296,7 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
     with backend.active():
         try:
             array = backend.xp.array(data, dtype=dtype, copy=True)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DTypeError.expected(
                 "tensor", "data", "numbers in a regular shape", f"{data!r:.60} ({error})"
             ) from None

@@ -27,6 +27,13 @@ Divisor = float | tuple[list[int], list[int]]
 """What average pooling divides by: one number, or the count of each output row and of each output column."""
 
 
+PAIRS = Window((2, 2), (2, 2))
+"""The window of 2x2 pooling."""
+
+DEAD = 4
+"""In the place of a 2x2 maximum: ReLU let nothing through, so no pixel gets its gradient."""
+
+
 class Backend:
     """Arrays of one device, and the kernels that work on them. Use ``get_backend`` to get one."""
 
@@ -191,6 +198,30 @@ class Backend:
         """Return (G, N*OH*OW, F/G)."""
         N, F, OH, OW = dy.shape
         return dy.transpose(1, 0, 2, 3).reshape(groups, F // groups, N * OH * OW).transpose(0, 2, 1)
+
+    def conv2d_relu_max_pool2d(
+        self, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_place: bool = True
+    ) -> tuple[Array, Array | None]:
+        """Return relu(max_pool2d(conv2d(x, w, b), 2)), and what ``conv2d_relu_max_pool2d_gradients`` needs to undo it.
+
+        ReLU commutes with the maximum, and costs a quarter after it.
+        """
+        self.ran["conv2d_relu_max_pool2d.reference"] += 1
+        y, place = self.max_pool2d(self.conv2d(x, w, b, window, groups), PAIRS, needs_place)
+        y = self.relu(y)
+        return y, None if place is None else self.xp.where(y > 0, place, place.dtype.type(DEAD))
+
+    def conv2d_relu_max_pool2d_gradients(
+        self, x: Array, w: Array, dy: Array, place: Array, window: Window, groups: int, needs: tuple[bool, bool]
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Return dL/dx, dL/dw, dL/db; ``needs`` says whether for the images and for the parameters."""
+        self.ran["conv2d_relu_max_pool2d_gradients.reference"] += 1
+        N, F = x.shape[0], w.shape[0]
+        between = self.max_pool2d_gradient(dy, place, (N, F, *window.output_size(*x.shape[2:])), PAIRS)
+        dx = self.conv2d_input_gradient(between, w, x.shape, window, groups) if needs[0] else None
+        if not needs[1]:
+            return dx, None, None
+        return (dx, *self.conv2d_weight_gradient(x, between, w.shape, window, groups))
 
     # --- pooling -----------------------------------------------------------------------------------------------
 

@@ -1,39 +1,38 @@
-"""NumPy on the CPU: the hot kernels with the batch innermost in memory, cache-blocked, shared among threads.
+"""NumPy on the CPU: the hot kernels with the batch innermost in memory, in blocks that fit the cache.
 
 Activations keep their logical shape (N, C, H, W), but kernels return views of (C, H, W, N) memory: each slice that
 convolution and pooling take is then one long contiguous run, and the product of filters and columns comes out in place.
+Products are shared among the threads of the BLAS.
 """
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import cpu_conv, cpu_pool
+from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool
 from gpucnn.backend.base import Array, Backend, Divisor
-from gpucnn.backend.threads import Team, available_threads, share
+from gpucnn.backend.threads import BlasThreads
 from gpucnn.backend.window import Window
 from gpucnn.backend.workspace import Workspace
 
 _NOTHING = nullcontext()
-SHARED_PRODUCT = 1 << 20
-"""Multiply-adds from which a matrix product is worth sharing among threads."""
-SHARED_ELEMENTS = 1 << 16
-"""Elements from which an element-wise kernel is worth sharing."""
 
 
 class CpuBackend(Backend):
-    """Arrays in the computer's own memory. ``threads`` share each kernel (``GPUCNN_THREADS``, or the cores at hand)."""
+    """Arrays in the computer's own memory. ``threads`` sets those of the BLAS, for the whole process.
+
+    By default ``GPUCNN_THREADS``, or as many as the BLAS has already, but no more than the cores at hand.
+    """
 
     name = "cpu"
     xp = np
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__()
-        self.team = Team(available_threads() if threads is None else threads)
+        self.blas = BlasThreads(threads)
         self.workspace = Workspace()
 
     def to_host(self, array: Array) -> Any:
@@ -43,7 +42,7 @@ class CpuBackend(Backend):
         return _NOTHING
 
     def describe(self) -> dict[str, Any]:
-        return {"device": self.name, "threads": self.team.count, "blas": self.team.blas()}
+        return {"device": self.name, "threads": self.blas.count, "blas": self.blas.names()}
 
     def _bit_generator(self, key: list[int]) -> Any:
         return np.random.Philox(key=key)
@@ -91,6 +90,22 @@ class CpuBackend(Backend):
         self.ran["conv2d_weight_gradient.fast"] += 1
         return cpu_conv.weight_gradient(self, x, dy, shape, window, groups)
 
+    def conv2d_relu_max_pool2d(
+        self, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_place: bool = True
+    ) -> tuple[Array, Array | None]:
+        if not cpu_fused.handles(x, w, window, groups):
+            return super().conv2d_relu_max_pool2d(x, w, b, window, groups, needs_place)
+        self.ran["conv2d_relu_max_pool2d.fast"] += 1
+        return cpu_fused.forward(self, x, w, b, window, needs_place)
+
+    def conv2d_relu_max_pool2d_gradients(
+        self, x: Array, w: Array, dy: Array, place: Array, window: Window, groups: int, needs: tuple[bool, bool]
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        if not cpu_fused.handles(x, w, window, groups):
+            return super().conv2d_relu_max_pool2d_gradients(x, w, dy, place, window, groups, needs)
+        self.ran["conv2d_relu_max_pool2d_gradients.fast"] += 1
+        return cpu_fused.gradients(self, x, w, dy, place, window, needs)
+
     # --- pooling -----------------------------------------------------------------------------------------------
 
     def max_pool2d(self, x: Array, window: Window, needs_place: bool = True) -> tuple[Array, Array | None]:
@@ -123,26 +138,10 @@ class CpuBackend(Backend):
 
     def matmul(self, a: Array, b: Array) -> Array:
         if a.ndim != 2 or b.ndim != 2 or a.dtype != b.dtype or a.dtype.kind != "f" or a.shape[1] != b.shape[0]:
-            with self.team.one_blas_thread():
-                return np.matmul(a, b)
-        (M, K), P = a.shape, b.shape[1]
+            return np.matmul(a, b)
         if not a.flags.c_contiguous and a.flags.f_contiguous and b.flags.f_contiguous:
             return self.matmul(b.T, a.T).T  # batch-innermost rows come out batch-innermost
-        y = self.workspace.empty((M, P), a.dtype)
-        if M * K * P < SHARED_PRODUCT:
-            with self.team.one_blas_thread():
-                return np.matmul(a, b, out=y)
-
-        def part(i: int) -> None:
-            if M >= P:
-                rows = share(M, i, self.team.count)
-                np.matmul(a[rows.start : rows.stop], b, out=y[rows.start : rows.stop])
-            else:
-                columns = share(P, i, self.team.count)
-                np.matmul(a, b[:, columns.start : columns.stop], out=y[:, columns.start : columns.stop])
-
-        self.team.run(part)
-        return y
+        return np.matmul(a, b, out=self.workspace.empty((a.shape[0], b.shape[1]), a.dtype))
 
     def relu(self, x: Array) -> Array:
         return self._elementwise(lambda a, out: np.maximum(a, 0, out=out), x)
@@ -151,22 +150,13 @@ class CpuBackend(Backend):
         return self._elementwise(lambda a, b, out: np.multiply(a, b > 0, out=out), dy, y)
 
     def _elementwise(self, function: Any, *arrays: Array) -> Array:
-        """Return ``function`` of arrays of one shape, in the first one's memory order, shared among threads."""
+        """Return ``function`` of arrays of one shape, in the first one's memory order."""
         first = arrays[0]
         order = sorted(range(first.ndim), key=lambda axis: (-abs(first.strides[axis]), axis))
         ordered = [array.transpose(order) for array in arrays]
         y = self.workspace.empty(ordered[0].shape, first.dtype)
         result = y.transpose(sorted(range(first.ndim), key=order.__getitem__))
-        if first.size < SHARED_ELEMENTS or not math.prod(y.shape[:1]):
-            function(*ordered, y)
-            return result
-
-        def part(i: int) -> None:
-            rows = share(y.shape[0], i, self.team.count)
-            cut = slice(rows.start, rows.stop)
-            function(*(array[cut] for array in ordered), y[cut])
-
-        self.team.run(part)
+        function(*ordered, y)
         return result
 
     # --- data and optimisers -----------------------------------------------------------------------------------
@@ -198,15 +188,7 @@ class CpuBackend(Backend):
     ) -> None:
         if not where:
             return
-        if p.size < SHARED_ELEMENTS // 4:
-            _adam(p, g, m, v, **numbers)
-            return
-
-        def part(i: int) -> None:
-            mine = share(p.size, i, self.team.count)
-            _adam(*(array[mine.start : mine.stop] for array in (p, g, m, v)), **numbers)
-
-        self.team.run(part)
+        _adam(p, g, m, v, **numbers)
 
 
 def _adam(

@@ -1,17 +1,16 @@
-"""Pooling on the CPU: one pass over the image for each element of the window, channels shared among threads.
+"""Pooling on the CPU: one pass over the image for each element of the window, some channels at a time.
 
 All arrays here are (C, H, W, N), the batch innermost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpucnn.backend.base import Divisor
-from gpucnn.backend.threads import share
 from gpucnn.backend.window import Window
 
 if TYPE_CHECKING:
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
 Array = Any
 Shape = tuple[int, int, int, int]
 Cut = tuple[slice, slice]
+
+BLOCK_BYTES = 512 * 1024
+"""Size of the channels worked on together, so that every pass but the first finds them in the second-level cache."""
 
 
 def elements(window: Window, H: int, W: int) -> Iterator[tuple[int, Cut, Cut]]:
@@ -42,19 +44,18 @@ def _axis(offset: int, stride: int, out: int, length: int) -> tuple[slice, slice
     return slice(first, last + 1), slice(offset + first * stride, offset + last * stride + 1, stride)
 
 
-def by_channels(backend: CpuBackend, C: int, work: Callable[[slice], None]) -> None:
-    """Call ``work`` with each thread's channels."""
-
-    def part(i: int) -> None:
-        mine = share(C, i, backend.team.count)
-        if mine:
-            work(slice(mine.start, mine.stop))
-
-    backend.team.run(part)
+def channel_blocks(image: Array) -> Iterator[slice]:
+    """Cut the channels of a (C, H, W, N) image into blocks that fit the cache."""
+    C = image.shape[0]
+    count = max(BLOCK_BYTES * C // max(image.nbytes, 1), 1)
+    return (slice(first, min(first + count, C)) for first in range(0, C, count))
 
 
 def maximum(backend: CpuBackend, x: Array, window: Window, needs_place: bool) -> tuple[Array, Array | None]:
-    """Return y (N, C, OH, OW) and the place of each maximum: the later element wins only by being greater."""
+    """Return y (N, C, OH, OW) and the place of each maximum: the later element wins only by being greater.
+
+    The place of a NaN is not found (nothing is greater): ``_place_nans`` then does that.
+    """
     N, C, H, W = x.shape
     OH, OW = window.output_size(H, W)
     inner = backend.innermost(x)
@@ -83,9 +84,18 @@ def maximum(backend: CpuBackend, x: Array, window: Window, needs_place: bool) ->
             np.multiply(greater[:, *out].view(np.uint8), kind(k), out=candidate[:, *out])
             np.maximum(chosen[:, *out], candidate[:, *out], out=chosen[:, *out])
             np.maximum(best[:, *out], pixels, out=best[:, *out])
+        if np.isnan(best.max()):
+            _place_nans(inside, inner[mine], chosen)
 
-    by_channels(backend, C, work)
+    for mine in channel_blocks(inner):
+        work(mine)
     return y.transpose(3, 0, 1, 2), None if place is None else place.transpose(3, 0, 1, 2)
+
+
+def _place_nans(inside: list[tuple[int, Cut, Cut]], inner: Array, chosen: Array) -> None:
+    """Make each window with a NaN choose the first one."""
+    for k, out, seen in reversed(inside):
+        chosen[:, *out][np.isnan(inner[:, *seen])] = k
 
 
 def maximum_gradient(backend: CpuBackend, dy: Array, place: Array, shape: Shape, window: Window) -> Array:
@@ -105,7 +115,8 @@ def maximum_gradient(backend: CpuBackend, dy: Array, place: Array, shape: Shape,
             else:
                 target += gradient[mine, *out] * won[:, *out]
 
-    by_channels(backend, C, work)
+    for mine in channel_blocks(dx):
+        work(mine)
     return dx.transpose(3, 0, 1, 2)
 
 
@@ -124,7 +135,8 @@ def average(backend: CpuBackend, x: Array, window: Window, divisor: Divisor) -> 
             total[:, *out] += inner[mine, *seen]
         total *= share_of_each
 
-    by_channels(backend, C, work)
+    for mine in channel_blocks(inner):
+        work(mine)
     return y.transpose(3, 0, 1, 2)
 
 
@@ -143,7 +155,8 @@ def average_gradient(backend: CpuBackend, dy: Array, shape: Shape, window: Windo
             else:
                 dx[mine, *seen] += each[:, *out]
 
-    by_channels(backend, C, work)
+    for mine in channel_blocks(dx):
+        work(mine)
     return dx.transpose(3, 0, 1, 2)
 
 

@@ -69,7 +69,7 @@ def default_backend() -> Backend:
     global _process_default
     chosen: Backend | None = getattr(_thread, "backend", None) or _process_default
     if chosen is None:
-        device = os.environ.get("GPUCNN_DEVICE", "cpu")
+        device = os.environ.get("GPUCNN_DEVICE") or "cpu"
         try:
             chosen = _process_default = get_backend(device)
         except ParameterError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 import warnings
 from typing import Any
@@ -60,33 +61,40 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake never shows a traceback."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # the rest of its arguments is not used
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        fail("interrupted.", 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. What was saved before is kept.", err=True)
+        sys.exit(130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        if type(error).__name__ == "NoArgsIsHelpError":  # of click 8.2 and later
+            error.show()
+            sys.exit(error.exit_code)
+        context = getattr(error, "ctx", None)
+        see = f" See: {context.command_path} --help" if context is not None else ""
+        fail(error.format_message() + see, error.exit_code)
     except GpucnnError as error:
+        if error.exit_code >= 128:  # stopped by a signal, as asked: no mistake
+            click.echo(str(error), err=True)
+            sys.exit(error.exit_code)
         fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail("interrupted; the last whole checkpoint is kept.", 130)
     except MemoryError:
         fail("Out of memory. Try a smaller --batch-size or --limit.", 4)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left
-        sys.exit(1)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}." if error.filename else str(error), 1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    click.echo(f"Note: {message}", err=True)
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if not issubclass(category, RuntimeWarning):  # NumPy's, of numbers that overflow: the loss tells
+        click.echo(f"Note: {message}", err=True)
 
 
 def fail(message: str, code: int) -> None:
     """Print an error as one line and exit."""
-    click.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+    colour = False if os.environ.get("NO_COLOR") else None  # None: where it is a terminal
+    click.secho("Error: ", fg="red", bold=True, err=True, nl=False, color=colour)
     click.echo(message, err=True)
     sys.exit(code)

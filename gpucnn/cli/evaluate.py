@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gpucnn import data
+from gpucnn.cli.options import checkpoint_option, device_option
 from gpucnn.training import RunFolder, SavedModel, evaluate
 
 
 @click.command(short_help="Measure a trained network on a data set.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", "source", metavar="SOURCE", help="Data set whose test images are read.  [that of the run]")
-@click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:N or auto.")
-@click.option(
-    "--checkpoint", type=click.Choice(["last", "best"]), default="last", show_default=True, help="Which weights."
-)
+@device_option("auto")
+@checkpoint_option
 @click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images at a time.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: loss, accuracy, confusion.")
 def command(run: Path, source: str | None, device: str, checkpoint: str, batch_size: int, as_json: bool) -> None:
@@ -28,8 +28,8 @@ def command(run: Path, source: str | None, device: str, checkpoint: str, batch_s
     result = evaluate(saved.net, saved.feed(splits.test), batch_size)
     confusion = result.confusion(len(saved.class_names))
     if as_json:
-        values = {"loss": result.loss, "accuracy": result.accuracy, "confusion": confusion.tolist()}
-        click.echo(json.dumps(values))
+        loss = result.loss if math.isfinite(result.loss) else None  # JSON has no NaN
+        click.echo(json.dumps({"loss": loss, "accuracy": result.accuracy, "confusion": confusion.tolist()}))
         return
     click.echo(
         f"{splits.name}: {len(splits.test):,} test images, loss {result.loss:.4f}, accuracy {result.accuracy:.4f}\n"

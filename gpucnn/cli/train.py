@@ -8,24 +8,30 @@ from typing import Any
 
 import click
 
-from gpucnn import data, models
+from gpucnn import data
 from gpucnn.backend import get_backend
+from gpucnn.cli.options import check_device
 from gpucnn.cli.progress import reporter_for, say
 from gpucnn.errors import UsageError
-from gpucnn.training import RunFolder, Settings, Trainer, read_toml, run_name
+from gpucnn.training import RunFolder, Settings, Trainer, check_model, read_toml, run_name
 
 
 @click.command(short_help="Train a network and keep the run in a folder.")
 @click.option("--model", metavar="NAME[:OPTION=VALUE,...]", help="Network, e.g. lenet:pooling=avg.  [lenet]")
 @click.option("--data", metavar="SOURCE", help="digits (built in), mnist, a folder of IDX files, or an .npz.  [digits]")
-@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:N, or auto: the GPU if one works.  [auto]")
+@click.option(
+    "--device",
+    callback=check_device,
+    metavar="DEVICE",
+    help="cpu, cuda, cuda:N, or auto: the GPU if one works.  [auto]",
+)
 @click.option("--precision", type=click.Choice(["float32", "float64"]), help="Of weights and activations.  [float32]")
 @click.option(
     "--epochs", type=click.IntRange(1), help="Passes over the training images; with --resume, the total.  [5]"
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Images per step.  [64]")
 @click.option("--optimizer", type=click.Choice(["adam", "sgd"]), help="How weights are updated.  [adam]")
-@click.option("--lr", type=click.FloatRange(0), help="Learning rate, of one-cycle the highest.  [adam 0.005, sgd 0.1]")
+@click.option("--lr", type=click.FloatRange(0), help="Learning rate; of one-cycle, the highest.  [adam 0.005, sgd 0.1]")
 @click.option("--momentum", type=click.FloatRange(0, 1), help="Of sgd.  [0.9]")
 @click.option("--weight-decay", type=click.FloatRange(0), help="Added to the gradient, times the weight.  [0]")
 @click.option("--schedule", type=click.Choice(["one-cycle", "constant"]), help="Of the learning rate.  [one-cycle]")
@@ -34,7 +40,10 @@ from gpucnn.training import RunFolder, Settings, Trainer, read_toml, run_name
     "--limit", type=click.IntRange(1), metavar="N", help="Use N training images, after a seeded shuffle.  [all]"
 )
 @click.option(
-    "--validation", type=click.IntRange(0), metavar="N", help="Hold N training images out for validation.  [5000]"
+    "--validation",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Hold N training images out for validation.  [5000, at most a fifth]",
 )
 @click.option(
     "--target-accuracy", type=click.FloatRange(0, 1), help="Exit with 3 if the validation accuracy ends below."
@@ -58,11 +67,13 @@ def command(
     given = {key: value for key, value in options.items() if value is not None}
     if resume is not None and (out is not None or config is not None or overwrite):
         raise UsageError("--resume takes everything from the run's folder: leave out --out, --config and --overwrite.")
+    if overwrite and out is None:
+        raise UsageError("--overwrite replaces the run that --out holds: name it with --out.")
     file = config if resume is None else RunFolder.open(resume).path / "config.toml"
-    settings = read_settings(file, given, as_json)
+    settings = read_settings(file, given)
     folder = RunFolder.new(out, run_name(settings), overwrite) if resume is None else RunFolder.open(resume)
     get_backend(settings.device)
-    models.build(settings.model)  # a wrong device or name is better known before the data is read
+    check_model(settings.model)  # a wrong device or name is better known before the data is read
     say(f"Reading {settings.data} ...", as_json)
     trainer = Trainer(settings, data.load(settings.data), folder, reporter_for(as_json))
     if resume is not None:
@@ -77,12 +88,12 @@ def command(
     return 0
 
 
-def read_settings(file: Path | None, given: dict[str, Any], as_json: bool) -> Settings:
-    """Return the settings: options win over the file; the environment's device counts only without a file."""
+def read_settings(file: Path | None, given: dict[str, Any]) -> Settings:
+    """Return the settings: options win over the file, and the file over the environment's device, with a note."""
     from_file = read_toml(file) if file is not None else {}
     environment = os.environ.get("GPUCNN_DEVICE")
-    if environment and file is None:
-        from_file = {"device": environment}
-    elif environment and "device" not in given and from_file.get("device", "auto") != environment:
-        say(f"Note: {file} sets the device; GPUCNN_DEVICE={environment} is not used.", as_json)
+    if environment and "device" not in given and from_file.setdefault("device", environment) != environment:
+        click.echo(
+            f"Note: {file} sets device {from_file['device']}; GPUCNN_DEVICE={environment} is not used.", err=True
+        )
     return Settings(**{**from_file, **given}).resolved()

@@ -27,7 +27,7 @@ def load(source: str) -> Splits:
     if source == "digits":
         return Splits("digits", _digits(DIGITS_TRAIN, seed=0), _digits(DIGITS_TEST, seed=1))
     path = Path(source).expanduser()
-    if source in NAMES and not path.exists():
+    if source in NAMES and not os.path.exists(path):
         home = os.environ.get("GPUCNN_DATA")
         if home is None:
             raise DataError(
@@ -35,7 +35,7 @@ def load(source: str) -> Splits:
                 f"or set GPUCNN_DATA to the parent of a folder {source!r}."
             )
         path = Path(home).expanduser() / source
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike path.is_dir(), says no to a name that is too long to be one
         return load_idx_folder(path)
     if path.suffix == ".npz":
         return load_npz(path)

@@ -15,6 +15,9 @@ from gpucnn.errors import DataError
 Images = NDArray[Any]
 Labels = NDArray[np.int64]
 
+MOST_CLASSES = 2**16
+"""Classes beyond which labels are taken for a mistake, where no class names say otherwise."""
+
 
 class Dataset:
     """Base of data sets. A subclass gives ``__len__``, ``__getitem__`` and ``class_names``.
@@ -81,8 +84,11 @@ class ArrayDataset(Dataset):
             images = images[:, None]
         if images.ndim != 4:
             raise DataError.expected(where, "images", "(N, C, H, W) or (N, H, W)", f"shape {images.shape}")
+        if 0 in images.shape[1:]:
+            raise DataError.expected(where, "images", "at least one pixel", f"shape {images.shape}")
         if images.dtype.kind == "f":
-            images = images.astype(np.float32, copy=False)
+            with np.errstate(over="ignore"):  # a number beyond float32 becomes infinity, and is refused as such
+                images = images.astype(np.float32, copy=False)
             if not np.isfinite(images).all():
                 raise DataError.expected(where, "images", "finite numbers", "NaN or infinity")
         elif images.dtype != np.uint8:
@@ -93,13 +99,13 @@ class ArrayDataset(Dataset):
             raise DataError.expected(where, "labels", "(N,) integers", f"shape {labels.shape} {labels.dtype}")
         if len(images) != len(labels):
             raise DataError.expected(where, "labels", f"one for each of {len(images)} images", f"{len(labels)}")
+        low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
+        most = MOST_CLASSES if class_names is None else len(class_names)
+        if low < 0 or high >= most:
+            raise DataError.expected(where, "labels", f"0 to {most - 1}", f"{low} to {high}")
         labels = labels.astype(np.int64)
         if class_names is None:
-            class_names = [str(i) for i in range(int(labels.max(initial=-1)) + 1)]
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
-            raise DataError.expected(
-                where, "labels", f"0 to {len(class_names) - 1}", f"{labels.min()} to {labels.max()}"
-            )
+            class_names = [str(i) for i in range(high + 1)]
         self.images: Images = np.ascontiguousarray(images)
         self.labels: Labels = labels
         self.class_names = [str(name) for name in class_names]
@@ -137,11 +143,12 @@ class Splits:
                 f"{self.test.classes} classes",
             )  # fmt: skip
 
-    def sha256(self) -> str:
-        """Return the SHA-256 of all images and labels that are held in memory, as hexadecimal digits."""
+    def sha256(self) -> str | None:
+        """Return the SHA-256 of all images and labels, as hexadecimal digits; None where not all are held in memory."""
         digest = hashlib.sha256()
         for data in (self.train, self.test):
-            if isinstance(data, ArrayDataset):
-                digest.update(data.images)
-                digest.update(data.labels)
+            if not isinstance(data, ArrayDataset):
+                return None
+            digest.update(data.images.data)
+            digest.update(data.labels.data)
         return digest.hexdigest()

@@ -21,6 +21,7 @@ IDX_NAMES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 LARGEST = 2**34  # bytes: more than any data set that fits this package, less than a hostile header can claim
+PIECE = 2**24  # bytes read at a time: what a header claims is never set aside before it has come
 
 
 def read_idx(path: Path) -> NDArray[Any]:
@@ -41,7 +42,7 @@ def read_idx(path: Path) -> NDArray[Any]:
             size = math.prod(shape) * dtype.itemsize
             if not 0 <= size <= LARGEST:
                 raise DataError.expected(str(path), "header", "whole and sensible lengths", f"shape {shape}")
-            content = file.read(size + 1)
+            content = _read(file, size + 1)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -50,6 +51,13 @@ def read_idx(path: Path) -> NDArray[Any]:
         got = "more bytes" if len(content) > size else f"{len(content)} bytes"
         raise DataError.expected(str(path), "content", f"{size} bytes for shape {shape}", got, "fetch the file again")
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _read(file: Any, most: int) -> bytearray:
+    content = bytearray()
+    while len(content) < most and (piece := file.read(min(PIECE, most - len(content)))):
+        content += piece
+    return content
 
 
 def find_idx(folder: Path, name: str) -> Path | None:
@@ -78,20 +86,53 @@ def load_npz(path: Path) -> Splits:
     """Return the data set of an .npz with x_train, y_train, x_test, y_test, and optionally class_names."""
     parts: dict[str, Any] = {}
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in archive]
             if missing:
                 raise DataError.expected(str(path), "arrays", "x_train, y_train, x_test, y_test", sorted(archive))
             for split in ("train", "test"):
                 parts[split] = (_images_first(archive[f"x_{split}"]), archive[f"y_{split}"], str(path))
-            names = [str(name) for name in archive["class_names"]] if "class_names" in archive else None
+            names = _texts(archive["class_names"], path) if "class_names" in archive else None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: is no readable .npz of plain arrays ({error}). Save it with numpy.savez.") from None
+    except Exception as error:  # zipfile, zlib, lzma and numpy have a dozen kinds for a damaged file
+        raise DataError(
+            f"{path}: is no readable .npz of plain arrays ({_one_line(error)}). Save it with numpy.savez."
+        ) from None
     return _splits(path.stem, parts, names)
+
+
+def _check_sizes(path: Path) -> None:
+    """DataError where an array's header claims more than its file holds, or all together too much, before they are read."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > LARGEST:
+            raise DataError.expected(str(path), "arrays", f"at most {LARGEST:,} bytes", "more")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                size = math.prod(shape) * dtype.itemsize
+                if not dtype.hasobject and file.tell() + size != member.file_size:
+                    raise DataError.expected(
+                        str(path),
+                        member.filename,
+                        f"{size} bytes for shape {shape}",
+                        f"{member.file_size - file.tell()}",
+                    )
+
+
+def _texts(names: NDArray[Any], path: Path) -> list[str]:
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise DataError.expected(str(path), "class_names", "(classes,) texts", f"shape {names.shape} {names.dtype}")
+    return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _images_first(images: NDArray[Any]) -> NDArray[Any]:
@@ -102,6 +143,8 @@ def _images_first(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def _splits(name: str, parts: dict[str, Any], class_names: list[str] | None = None) -> Splits:
-    train = ArrayDataset(*parts["train"][:2], class_names, parts["train"][2])
-    test = ArrayDataset(*parts["test"][:2], train.class_names, parts["test"][2])
+    images, labels, where = parts["train"]
+    train = ArrayDataset(images, labels, class_names, where)
+    images, labels, where = parts["test"]
+    test = ArrayDataset(images, labels, train.class_names, where)
     return Splits(name, train, test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +14,65 @@ from gpucnn.errors import DataError
 LARGEST = 50_000_000
 """Pixels above which a picture is refused: more than a camera's, less than what fills the memory."""
 
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")
+"""What is read. Pillow knows more, of which some start other programs."""
+
+FAINTEST = 16
+"""Least difference of brightness (of 255) between ink and paper: less is noise."""
+
 
 def read_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Return a picture file as uint8 (C, H, W) of ``shape``.
 
     One channel: grey, light on dark whichever way it came, the ink scaled into the middle 20/28 and centred by its mass,
-    as MNIST was made (LeCun et al. 1998). Three channels: RGB, scaled to fit. DataError for what is no picture, or is too
-    large, and without Pillow.
+    as MNIST was made (LeCun et al. 1998). Three channels: RGB, scaled to fit. DataError for what is no picture, is too
+    large or shows nothing, and without Pillow.
     """
     C, H, W = shape
-    picture = _open(path)
+    if C not in (1, 3):
+        raise DataError.expected(str(path), "network", "one that reads grey or RGB pictures", f"{C} channels")
+    picture = _on_white(_open(path))
     if C == 3:
         return np.asarray(picture.convert("RGB").resize((W, H))).transpose(2, 0, 1)
-    if C != 1:
-        raise DataError.expected(str(path), "network", "one that reads grey or RGB pictures", f"{C} channels")
-    grey = np.asarray(_on_white(picture).convert("L"), np.float32)
-    return _centre(_light_on_dark(grey), H, W)[None]
+    ink = _ink(np.asarray(picture.convert("L"), np.float32))
+    if ink.max() < FAINTEST:
+        raise DataError(f"{path}: shows nothing: all of it is of about one brightness.")
+    return _centre(ink * (255 / ink.max()), H, W)[None]
 
 
 def _open(path: Path) -> Any:
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise DataError("reading pictures needs Pillow. Install it: pip install 'gpucnn[images]'.") from None
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > LARGEST:
-                raise DataError.expected(str(path), "picture", f"at most {LARGEST:,} pixels", f"{picture.size}")
-            picture.load()
-            return picture
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is large, or of odd metadata: what matters is checked here
+            with Image.open(path, formats=FORMATS) as picture:
+                if picture.width * picture.height > LARGEST:
+                    raise DataError(f"{path}: has {picture.width}x{picture.height} pixels. Scale it down first.")
+                picture.load()
+                return ImageOps.exif_transpose(_eight_bits(picture))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: is no readable picture ({error}).") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder. Name the picture files in it.") from None
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's readers have a dozen kinds for a damaged file
+        why = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
+        raise DataError(f"{path}: is no readable picture of {', '.join(FORMATS)} ({why}).") from None
+
+
+def _eight_bits(picture: Any) -> Any:
+    """Return a picture of 16 or 32 bits a pixel as one of 8: Pillow would cut off what is above 255."""
+    from PIL import Image
+
+    if picture.mode[0] not in "IF":
+        return picture
+    values = np.nan_to_num(np.asarray(picture, np.float64))
+    low, high = (0.0, 65535.0) if picture.mode[0] == "I" else (values.min(), values.max())
+    return Image.fromarray((np.clip((values - low) / max(high - low, 1e-30), 0, 1) * 255).astype(np.uint8))
 
 
 def _on_white(picture: Any) -> Any:
@@ -58,12 +85,11 @@ def _on_white(picture: Any) -> Any:
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
 
-def _light_on_dark(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the picture with a dark background (0) and light ink (255); the background is what the border shows."""
+def _ink(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how far each pixel is from the background, which is what the border shows: light ink on dark."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    background = float(np.median(border))
-    ink = np.abs(grey - background)
-    return ink * (255 / max(float(ink.max()), 1.0))
+    ink: NDArray[np.float32] = np.abs(grey - np.float32(np.median(border)))
+    return ink
 
 
 def _centre(ink: NDArray[np.float32], H: int, W: int) -> NDArray[np.uint8]:
@@ -71,8 +97,6 @@ def _centre(ink: NDArray[np.float32], H: int, W: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     marked = ink > 64
-    if not marked.any():
-        return np.zeros((H, W), np.uint8)
     rows, columns = np.flatnonzero(marked.any(1)), np.flatnonzero(marked.any(0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = 20 / 28 * min(H, W) / max(ink.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from gpucnn.autograd import Tensor, apply
@@ -19,7 +20,8 @@ def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Arra
     total = xp.asarray(losses.sum())
     if reduction == "sum":
         return total, lambda dy: xp.broadcast_to(dy, shape)
-    return total / losses.size, lambda dy: xp.broadcast_to(dy / losses.size, shape)
+    count = losses.size or math.nan  # the mean of nothing is NaN, without a warning about 0 / 0
+    return total / count, lambda dy: xp.broadcast_to(dy / count, shape)
 
 
 def check_reduction(reduction: str, where: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gpucnn.errors import ParameterError
+from gpucnn.nn.fusion import fuse
 from gpucnn.nn.module import Module
 
 
@@ -38,8 +39,12 @@ class Sequential(Module):
         self.add_module(key, layer)
 
     def forward(self, x: Any) -> Any:
-        for layer in self._modules.values():
-            x = layer(x)
+        layers, place = list(self._modules.values()), 0
+        while place < len(layers):
+            fused = fuse(layers[place:])
+            operation, count = fused if fused is not None else (layers[place], 1)
+            x = operation(x)
+            place += count
         return x
 
     def __len__(self) -> int:

@@ -6,8 +6,9 @@ from gpucnn.training.interrupt import InterruptedTraining
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
 from gpucnn.training.settings import Settings, read_toml
+from gpucnn.training.setup import build_model, check_model, run_name
 from gpucnn.training.step import Totals, train_step
-from gpucnn.training.trainer import Reporter, Trainer, run_name
+from gpucnn.training.trainer import Reporter, Trainer
 
 __all__ = [
     "Evaluation",
@@ -20,6 +21,8 @@ __all__ = [
     "Settings",
     "Totals",
     "Trainer",
+    "build_model",
+    "check_model",
     "evaluate",
     "read_toml",
     "run_name",

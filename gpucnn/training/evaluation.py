@@ -9,6 +9,7 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad
+from gpucnn.errors import DataError
 from gpucnn.nn import Module
 from gpucnn.training.feed import Feed
 from gpucnn.training.step import Totals
@@ -33,7 +34,12 @@ class Evaluation:
 
 
 def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
-    """Return how ``net``, in evaluation mode, does on all images of ``feed``; its mode is restored."""
+    """Return how ``net``, in evaluation mode, does on all images of ``feed``; its mode is restored.
+
+    DataError without an image.
+    """
+    if not len(feed):
+        raise DataError.expected("evaluate", "data set", "at least one image", "none")
     was_training = net.training
     net.eval()
     totals, labels, predictions = Totals(feed.backend), [], []

@@ -10,6 +10,7 @@ import numpy as np
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Array, Backend
 from gpucnn.data import ArrayDataset, Dataset
+from gpucnn.errors import DataError
 
 SAMPLE = 10_000
 """Images from which the mean and standard deviation are measured, where a data set is not in memory."""
@@ -35,6 +36,22 @@ class Normalisation:
         return cls(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std))
 
 
+def read_batch(data: Dataset, indices: Any) -> tuple[Any, Any]:
+    """Return ``data[indices]``; DataError where it is not what ``Dataset`` promises."""
+    images, labels = data[indices]
+    images, labels = np.asarray(images), np.asarray(labels)
+    where, count = type(data).__name__, len(indices)
+    if images.ndim != 4 or len(images) != count or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+        raise DataError.expected(
+            where, "images", f"({count}, C, H, W), uint8 or floating", f"{images.shape} {images.dtype}"
+        )
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise DataError.expected(where, "labels", f"({count},) integers", f"{labels.shape} {labels.dtype}")
+    if count and not 0 <= labels.min() <= labels.max() < data.classes:
+        raise DataError.expected(where, "labels", f"0 to {data.classes - 1}", f"{labels.min()} to {labels.max()}")
+    return images, labels.astype(np.int64, copy=False)
+
+
 class Feed:
     """Gives batches of a data set as tensors on a device: images (B, C, H, W) normalised, labels (B,) int64."""
 
@@ -43,7 +60,7 @@ class Feed:
     ) -> None:
         self.data, self.backend = data, backend
         self._dtype = np.dtype(precision)
-        first, _ = data[np.arange(min(len(data), 1))]
+        first, _ = read_batch(data, np.arange(min(len(data), 1)))
         pixel = 255.0 if first.dtype == np.uint8 else 1.0
         mean, std = np.array(normalisation.mean), np.array(normalisation.std)
         self._scale = backend.asarray((1 / (pixel * std)).astype(self._dtype))
@@ -68,7 +85,7 @@ class Feed:
                 chosen = backend.asarray(indices)
                 labels = labels[chosen]
             else:
-                host_images, host_labels = self.data[indices]
+                host_images, host_labels = read_batch(self.data, indices)
                 images, labels = backend.asarray(host_images), backend.asarray(host_labels)
                 chosen = backend.xp.arange(len(indices))
             x = backend.gather(images, chosen, self._scale, self._shift, self._dtype)

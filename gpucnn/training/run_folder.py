@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,15 @@ OWN_FILES = ("config.toml", "environment.json", "metrics.jsonl", "summary.txt")
 
 
 class RunFolder:
-    """One run's folder. ``new`` for a new run, ``open`` for one that exists."""
+    """One run's folder. ``new`` for a new run, ``open`` for one that exists.
 
-    def __init__(self, path: Path, overwrite: bool = False) -> None:
+    numbered: the folder is the first free of ``path``-1, ``path``-2, ...; new: it must not hold a run.
+    """
+
+    def __init__(self, path: Path, overwrite: bool = False, numbered: bool = False, new: bool = False) -> None:
         self.path = path
-        self._overwrite = overwrite
+        self._overwrite, self._numbered, self._new = overwrite, numbered, new
+        self._lock: int | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -35,30 +43,60 @@ class RunFolder:
         UsageError for a folder that holds a run (unless ``overwrite``) or anything else.
         """
         if path is None:
-            stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"
-            return cls(
-                next(
-                    Path("runs", f"{stem}-{i}") for i in itertools.count(1) if not Path("runs", f"{stem}-{i}").exists()
-                )
-            )
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            return cls(Path("runs", re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"), numbered=True)
+        if os.path.exists(path) and (not path.is_dir() or any(path.iterdir())):
             if not (path / "config.toml").is_file():
                 raise UsageError.expected("run folder", str(path), "a new or empty folder", "something that is no run")
             if not overwrite:
-                raise UsageError(
-                    f"{path} already holds a run. Continue it with --resume {path}, replace it with --overwrite, "
-                    "or choose another --out."
-                )
-        return cls(path, overwrite)
+                raise _holds_a_run(path)
+        return cls(path, overwrite, new=True)
 
     def make(self) -> None:
-        """Make the folder, empty of any run it is to replace; RunFolderError where it cannot be."""
+        """Make the folder, empty of any run it is to replace, and claim it; RunFolderError where it cannot be."""
         try:
+            if self._numbered:
+                self.path, self._numbered = _make_numbered(self.path), False
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.claim()
             if self._overwrite:
                 _remove_run(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
+        except RunFolderError:
+            raise
         except OSError as error:
-            raise RunFolderError(f"{self.path}: cannot make the run folder ({error.strerror}). Choose --out.") from None
+            raise RunFolderError(
+                f"{self.path}: cannot make the run folder ({error.strerror}). Choose another --out."
+            ) from None
+        if self._new and (self.path / "config.toml").exists():  # another process was quicker
+            self.release()
+            raise _holds_a_run(self.path)
+
+    def claim(self) -> None:
+        """Keep other processes from training in this folder until ``release``; RunFolderError where one does."""
+        if self._lock is not None:
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise RunFolderError(
+                f"{self.path}: another process is training in this folder. Wait for it to end, or choose another --out."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        self._lock = handle
+
+    def release(self) -> None:
+        """Let other processes train in this folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def abandon(self) -> None:
+        """Remove what a run wrote that never came to train, and the folder if it is then empty."""
+        with contextlib.suppress(OSError):
+            _remove_run(self.path)
+            self.path.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -76,9 +114,9 @@ class RunFolder:
 
     def add_metrics(self, values: dict[str, Any]) -> None:
         """Append one object to ``metrics.jsonl``."""
+        line = (json.dumps(values, allow_nan=False) + "\n").encode()
         try:
-            with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(values) + "\n")
+            _append(self.path / "metrics.jsonl", line)
         except OSError as error:
             raise RunFolderError(f"{self.path / 'metrics.jsonl'}: cannot be written ({error.strerror}).") from None
 
@@ -86,14 +124,17 @@ class RunFolder:
         """Return all objects of ``metrics.jsonl``; a last line torn by a crash is left out."""
         objects = []
         try:
-            lines = (self.path / "metrics.jsonl").read_text().splitlines()
+            lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
             return []
         for line in lines:
             try:
-                objects.append(json.loads(line))
+                values = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+                break
+            objects.append(values)
         return objects
 
     def keep_metrics_until(self, step: int) -> None:
@@ -107,17 +148,50 @@ class RunFolder:
             checkpoint.save(self.checkpoints, step, content, best)
         except OSError as error:
             raise RunFolderError(
-                f"{self.checkpoints}: cannot save step {step} ({error.strerror}). The checkpoint before is untouched; "
-                f"free some space and continue with --resume {self.path}."
+                f"{self.checkpoints}: cannot save step {step} ({error.strerror}). What was saved before is untouched; "
+                f"mend it and continue with: gpucnn train --resume {shlex.quote(str(self.path))}"
             ) from None
 
     def load(self, which: str = "last") -> Checkpoint:
         """Return the checkpoint ``last`` or ``best``; CheckpointError where there is none or it is damaged."""
-        if not (self.checkpoints / which).exists():
-            raise CheckpointError(
-                f"{self.path}: has no checkpoint {which!r}. Was the run stopped before its first one?"
-            )
-        return checkpoint.load(self.checkpoints / os.readlink(self.checkpoints / which))
+        path = checkpoint.find(self.checkpoints, which)
+        if path is None:
+            why = "was it stopped before its first one?" if which == "last" else "was it trained with --validation 0?"
+            raise CheckpointError(f"{self.path}: the run has no checkpoint {which!r}: {why}")
+        return checkpoint.load(path)
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append a line whole, or leave the file as it was."""
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def _make_numbered(stem: Path) -> Path:
+    """Make the first free of ``stem``-1, ``stem``-2, ... and return it: two processes never get the same."""
+    for number in itertools.count(1):
+        path = stem.with_name(f"{stem.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            if not os.path.lexists(path):  # it is the folder above that is in the way
+                raise
+    raise AssertionError("unreachable")
+
+
+def _holds_a_run(path: Path) -> UsageError:
+    quoted = shlex.quote(str(path))
+    return UsageError(
+        f"{path} already holds a run. Continue it with --resume {quoted}, replace it with --overwrite, "
+        "or choose another --out."
+    )
 
 
 def _remove_run(path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn import models, nn
-from gpucnn.backend import Backend, get_backend, use
+from gpucnn import nn
+from gpucnn.backend import Backend, get_backend
 from gpucnn.data import Dataset
-from gpucnn.errors import CheckpointError, DataError
+from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.run_folder import RunFolder
+from gpucnn.training.settings import PRECISIONS
+from gpucnn.training.setup import build_model
 
 
 @dataclass
@@ -24,6 +26,7 @@ class SavedModel:
     normalisation: Normalisation
     precision: str
     data: str
+    pixels: str
 
     @classmethod
     def load(cls, folder: RunFolder, device: str = "auto", which: str = "last") -> SavedModel:
@@ -32,18 +35,20 @@ class SavedModel:
         try:
             task: dict[str, Any] = checkpoint.state["task"]
             C, H, W = task["image_shape"]
-            options = {"classes": len(task["class_names"]), "in_channels": C, "image_size": H}
-            normalisation = Normalisation(tuple(task["mean"]), tuple(task["std"]))
-            precision, names, model, data = task["precision"], task["class_names"], task["model"], task["data"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error!r}).") from None
+            normalisation = Normalisation(tuple(map(float, task["mean"])), tuple(map(float, task["std"])))
+            names = [str(name) for name in task["class_names"]]
+            precision, model, data, pixels = (str(task[key]) for key in ("precision", "model", "data", "pixels"))
+            if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
+                raise ValueError("a mean and std for each channel, and a known precision")
+        except (LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error}).") from None
         backend = get_backend(device)
-        with use(backend):
-            net = models.build(model, **options)
-        if precision != "float32":
-            net.to(precision)
+        try:
+            net = build_model(model, (C, H, W), len(names), precision, backend)
+        except (UsageError, DataError, TypeError) as error:
+            raise CheckpointError(f"{folder.path}: state.json describes no network: {error}") from None
         net.load_state_dict(checkpoint.model)
-        return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data)
+        return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data, pixels)
 
     def feed(self, data: Dataset) -> Feed:
         """Return batches of ``data`` as this network reads them; DataError where images or classes do not fit."""

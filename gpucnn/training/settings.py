@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +17,15 @@ from gpucnn.errors import UsageError
 DEFAULT_LR = {"adam": 5e-3, "sgd": 0.1}
 SCHEDULES = ("one-cycle", "constant")
 PRECISIONS = ("float32", "float64")
+DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
 
 @dataclass
 class Settings:
-    """The settings of ``gpucnn train``; each field is described by the option of the same name."""
+    """The settings of ``gpucnn train``; each field is described by the option of the same name.
+
+    ``validation=None`` holds out 5,000 images, or a fifth of the training images where that is fewer.
+    """
 
     model: str = "lenet"
     data: str = "digits"
@@ -33,7 +40,7 @@ class Settings:
     schedule: str = "one-cycle"
     seed: int = 0
     limit: int | None = None
-    validation: int = 5000
+    validation: int | None = None
     target_accuracy: float | None = None
 
     def resolved(self) -> Self:
@@ -41,21 +48,28 @@ class Settings:
         self._choose("optimizer", DEFAULT_LR)
         self._choose("schedule", SCHEDULES)
         self._choose("precision", PRECISIONS)
+        if not re.fullmatch(DEVICE, str(self.device)):
+            raise UsageError.expected("settings", "device", "cpu, cuda, cuda:N or auto", repr(self.device))
         for key, least in (("epochs", 1), ("batch_size", 1), ("validation", 0), ("seed", 0), ("limit", 1)):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise UsageError.expected("settings", key, f"a whole number of at least {least}", repr(value))
+        if self.seed >= 2**63:
+            raise UsageError.expected("settings", "seed", "a whole number below 2**63", self.seed)
         for key, high in (("lr", None), ("momentum", 1), ("weight_decay", None), ("target_accuracy", 1)):
             value = getattr(self, key)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if value is not None and (not number or value < 0 or (high is not None and value > high)):
-                limit = "a number of at least 0" + ("" if high is None else f" and at most {high}")
+                limit = "a finite number of at least 0" + ("" if high is None else f" and at most {high}")
                 raise UsageError.expected("settings", key, limit, repr(value))
-        if self.target_accuracy is not None and not self.validation:
+        if self.momentum == 1:
+            raise UsageError.expected("settings", "momentum", "a number below 1", self.momentum)
+        if self.target_accuracy is not None and self.validation == 0:
             raise UsageError.expected(
                 "settings", "target_accuracy", "a validation split to measure it on", "validation=0"
             )
-        data = str(Path(self.data).resolve()) if Path(self.data).exists() else self.data
+        named = self.data == "digits" or not os.path.exists(self.data)
+        data = self.data if named else os.path.abspath(self.data)
         lr = DEFAULT_LR[self.optimizer] if self.lr is None else float(self.lr)
         return dataclasses.replace(self, lr=lr, data=data)
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import time
 import warnings
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from gpucnn import models, nn, optim
-from gpucnn.backend import Backend, default_generator, get_backend, manual_seed, use
+from gpucnn import nn
+from gpucnn.backend import Backend, default_generator, get_backend, manual_seed
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
-from gpucnn.errors import DataError, DivergedError, UsageError
+from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, UsageError
 from gpucnn.training import environment
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import Settings
+from gpucnn.training.setup import build_model, make_optimizer, make_schedule, split_validation, task_of
 from gpucnn.training.step import Totals, train_step
+
+FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "data")
+"""Settings that may differ on resuming; of ``data``, only where it lies."""
 
 LOG_EVERY = 100
 """Steps between two looks at the loss, each of which waits for the device."""
@@ -54,17 +57,23 @@ class Trainer:
     """
 
     def __init__(self, settings: Settings, splits: Splits, folder: RunFolder, reporter: Reporter | None = None) -> None:
-        self.settings, self.splits, self.folder = settings, splits, folder
+        self.splits, self.folder = splits, folder
         self.reporter = reporter or Reporter()
         self.backend: Backend = get_backend(settings.device)
         train, validation = split_validation(splits.train, settings.limit, settings.validation, settings.seed)
+        held_out = 0 if validation is None else len(validation)
+        if settings.target_accuracy is not None and not held_out:
+            raise UsageError.expected("train", "target_accuracy", "a validation split to measure it on", "none")
+        settings = replace(settings, device=self.backend.name, validation=held_out)
+        self.settings = settings
         self.normalisation = Normalisation.of(train)
         self.train_feed = self._feed(train)
         self.validation_feed = self._feed(validation) if validation is not None else None
         self.test_feed = self._feed(splits.test)
         manual_seed(settings.seed)
-        with use(self.backend):
-            self.net = build_model(settings, splits.train)
+        self.net = build_model(
+            settings.model, splits.train.image_shape, splits.train.classes, settings.precision, self.backend
+        )
         self.loss_fn = nn.CrossEntropyLoss()
         self.optimizer = make_optimizer(settings, self.net)
         self.batches = -(-len(self.train_feed) // settings.batch_size)
@@ -75,6 +84,8 @@ class Trainer:
         self.seconds = 0.0  # spent on the epoch under way
         self.best_accuracy = -1.0
         self.history: list[dict[str, Any]] = []
+        self._saved_step = -1
+        self._data_sha256 = splits.sha256()
 
     @property
     def step(self) -> int:
@@ -87,12 +98,28 @@ class Trainer:
     # --- training ------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go back to where the folder's last checkpoint was saved; UsageError where it does not fit the settings."""
-        saved = self.folder.load("last")
-        self._take_over(saved)
-        for change in self._changed_since(saved.state):
-            warnings.warn(f"resumed with {change}: results may differ in their last bits", stacklevel=2)
-        self.folder.keep_metrics_until(self.step)
+        """Go back to where the folder's last checkpoint was saved; UsageError where it does not fit the settings.
+
+        Only ``epochs``, ``device`` and ``target_accuracy`` may differ from what they were, and where the same data lies.
+        """
+        self.folder.claim()
+        try:
+            saved = self.folder.load("last")
+            try:
+                self._take_over(saved)
+            except GpucnnError:
+                raise
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{self.folder.path}: state.json lacks what a run needs ({type(error).__name__}: {error})."
+                ) from None
+            for change in self._changed_since(saved.state):
+                warnings.warn(f"resumed with {change}: results may differ in their last bits", stacklevel=2)
+            self.folder.keep_metrics_until(self.step)
+        except BaseException:
+            self.folder.release()
+            raise
+        self._saved_step = self.step
         self.history = [values for values in self.folder.metrics() if "train_loss" in values]
 
     def train(self) -> dict[str, Any]:
@@ -100,18 +127,21 @@ class Trainer:
 
         DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C or SIGTERM.
         """
-        self.folder.make()
-        self._write_head()
-        try:
-            with StopSignal() as stop:
-                self.reporter.start(self)
-                while self.epoch < self.settings.epochs:
-                    self._train_epoch(stop)
-                    self._finish_epoch()
-                    if stop.number and self.epoch < self.settings.epochs:
-                        self._interrupt(stop.number)
-        finally:
-            self.reporter.finish(self)
+        with StopSignal() as stop:
+            self.folder.make()
+            try:
+                self._write_head()
+                try:
+                    self.reporter.start(self)
+                    while self.epoch < self.settings.epochs:
+                        self._train_epoch(stop)
+                        self._finish_epoch()
+                        if stop.number and self.epoch < self.settings.epochs:
+                            self._interrupt(stop.number)
+                finally:
+                    self.reporter.finish(self)
+            finally:
+                self.folder.release()
         return self.history[-1]
 
     def _train_epoch(self, stop: StopSignal) -> None:
@@ -136,10 +166,12 @@ class Trainer:
         self.seconds = time.perf_counter() - clock
 
     def _finish_epoch(self) -> None:
-        values = {"epoch": self.epoch + 1, "step": self.step}
+        values: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step}
         values |= {"train_loss": self.totals.loss, "train_accuracy": self.totals.accuracy}
         values |= self._measure("val", self.validation_feed)
         values |= self._measure("test", self.test_feed)
+        for name in ("val_loss", "test_loss"):  # weights that were blown up by the epoch's last steps
+            self._check_finite(values[name])
         values |= {"seconds": self.seconds, "images_per_second": self.totals.count / max(self.seconds, 1e-9)}
         self.epoch, self.position, self.seconds, self.totals = self.epoch + 1, 0, 0.0, Totals(self.backend)
         best = values["val_accuracy"] is not None and values["val_accuracy"] > self.best_accuracy
@@ -162,29 +194,35 @@ class Trainer:
         self.folder.add_metrics(values)
         self.reporter.log(self, values)
 
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _check_finite(self, loss: float | None) -> None:
+        if loss is not None and not math.isfinite(loss):
             raise DivergedError(
                 f"training diverged: the loss is {loss} at or before step {self.step} (epoch {self.epoch + 1}). "
-                f"Try a smaller --lr than {self.settings.lr:g}. The checkpoints are those before."
+                f"Try a smaller --lr than {self.settings.lr:g}. Checkpoints of before, if any: {self.folder.path}"
             )
 
     def _interrupt(self, number: int) -> None:
-        self._check_finite(self.totals.loss)
-        self._save(best=False)
+        if self._saved_step != self.step:
+            self._check_finite(self.totals.loss)
+            self._save(best=False)
         raise InterruptedTraining(
             f"Stopped at step {self.step} (epoch {self.epoch + 1}) and saved. "
-            f"Continue with: gpucnn train --resume {self.folder.path}",
+            f"Continue with: gpucnn train --resume {shlex.quote(str(self.folder.path))}",
             128 + number,
         )
 
     # --- state ---------------------------------------------------------------------------------------------------
 
     def _write_head(self) -> None:
-        self.folder.write("config.toml", self.settings.to_toml())
         about = environment.describe(self.backend)
-        about |= {"seed": self.settings.seed, "data": {"name": self.splits.name, "sha256": self.splits.sha256()}}
-        self.folder.write("environment.json", json.dumps(about, indent=1) + "\n")
+        about |= {"seed": self.settings.seed, "data": {"name": self.splits.name, "sha256": self._data_sha256}}
+        try:
+            self.folder.write("config.toml", self.settings.to_toml())
+            self.folder.write("environment.json", json.dumps(about, indent=1) + "\n")
+        except GpucnnError:
+            if not self.step:
+                self.folder.abandon()
+            raise
 
     def _save(self, best: bool) -> None:
         optimizer = self.optimizer.state_dict()
@@ -200,17 +238,25 @@ class Trainer:
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "threads": self.backend.describe().get("threads"),
             "device": self.backend.name,
+            "settings": asdict(self.settings),
+            "data_sha256": self._data_sha256,
             "task": task_of(self.settings, self.splits, self.normalisation),
         }
         self.folder.save(self.step, Checkpoint(self.net.state_dict(), optimizer["state"], state), best)
+        self._saved_step = self.step
 
     def _take_over(self, saved: Checkpoint) -> None:
         state = saved.state
-        if state["batches"] != self.batches:
-            raise UsageError.expected(
-                "resume", "data", f"{state['batches']} batches an epoch, as before", f"{self.batches}",
-                "use the same data, limit, validation and batch size",
-            )  # fmt: skip
+        for key, now in asdict(self.settings).items():
+            before = state["settings"].get(key)
+            if key not in FREE_TO_CHANGE and now != before:
+                raise UsageError.expected(
+                    "resume", key, f"{before}, as in the run so far", now, "leave it out, or start a new run"
+                )
+        if state["data_sha256"] != self._data_sha256 or state["batches"] != self.batches:
+            raise UsageError(
+                f"resume: the data set {self.settings.data} is not what the run was trained on so far. Start a new run."
+            )
         if state["epoch"] >= self.settings.epochs:
             raise UsageError.expected(
                 "resume", "epochs", f"more than the {state['epoch']} that are done", f"{self.settings.epochs}",
@@ -231,69 +277,3 @@ class Trainer:
         """Return what differs from when the checkpoint was saved and may change the last bits of the results."""
         now = {"threads": self.backend.describe().get("threads"), "device": self.backend.name}
         return [f"{key} {saved[key]} -> {value}" for key, value in now.items() if saved.get(key) != value]
-
-
-def split_validation(train: Dataset, limit: int | None, validation: int, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Return the training and validation sets: seeded shuffle, then the first ``limit``, of which some are held out.
-
-    DataError where nothing would be left to train on.
-    """
-    order = np.random.default_rng(seed).permutation(len(train))[: limit or len(train)]
-    if validation >= len(order):
-        raise DataError.expected(
-            "validation",
-            "split",
-            f"fewer than the {len(order)} training images",
-            f"{validation}",
-            "pass a smaller --validation",
-        )
-    if not validation:
-        return train.subset(order), None
-    return train.subset(order[validation:]), train.subset(order[:validation])
-
-
-def build_model(settings: Settings, data: Dataset) -> nn.Module:
-    """Return the network of ``settings`` for images and classes like those of ``data``."""
-    C, H, W = data.image_shape
-    net = models.build(settings.model, classes=data.classes, in_channels=C, image_size=_square(H, W, settings.model))
-    return net if settings.precision == "float32" else net.to(settings.precision)
-
-
-def _square(H: int, W: int, model: str) -> int:
-    if H != W:
-        raise DataError.expected(f"model {model}", "images", "as high as wide", f"{H}x{W} pixels", "crop or pad them")
-    return H
-
-
-def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
-    """Return the optimiser that ``settings`` names."""
-    assert settings.lr is not None
-    if settings.optimizer == "sgd":
-        return optim.SGD(net.named_parameters(), settings.lr, settings.momentum, settings.weight_decay)
-    return optim.Adam(net.named_parameters(), settings.lr, weight_decay=settings.weight_decay)
-
-
-def make_schedule(settings: Settings, optimizer: optim.Optimizer, batches: int) -> optim.lr_scheduler.OneCycleLR | None:
-    """Return the schedule that ``settings`` names; None for a constant learning rate."""
-    if settings.schedule == "constant":
-        return None
-    assert settings.lr is not None
-    return optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.epochs * batches)
-
-
-def task_of(settings: Settings, splits: Splits, normalisation: Normalisation) -> dict[str, Any]:
-    """Return what evaluation and prediction need to know besides the weights."""
-    return {
-        "model": settings.model,
-        "precision": settings.precision,
-        "data": settings.data,
-        "class_names": splits.train.class_names,
-        "image_shape": list(splits.train.image_shape),
-        "mean": list(normalisation.mean),
-        "std": list(normalisation.std),
-    }
-
-
-def run_name(settings: Settings) -> str:
-    """Return the stem of a run folder's name: model and data."""
-    return f"{settings.model.partition(':')[0]}-{Path(settings.data).stem}"

@@ -1,0 +1,230 @@
+"""Convolution, ReLU and 2x2 max-pooling in one kernel on the CPU.
+
+A pooled pixel looks at four neighbouring outputs of the convolution. So convolve at stride 2 with four copies of the
+filters, shifted by (0, 0), (0, 1), (1, 0), (1, 1) in a kernel one larger each way: the four outputs of a pooled pixel come
+out as four rows of one product, and pooling is three maxima of contiguous blocks. For a 5x5 kernel that makes 2.8 times
+fewer columns, and products of a better shape, for 1.44 times the arithmetic. Bias comes with the product, ReLU after the
+maximum, with which it commutes.
+
+Blocks of pooled rows are taken from end to end while their columns are in the second-level cache. Images are held with
+even and odd columns apart, so that every column of a window is contiguous.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpucnn.backend.cpu_conv import BLOCK_BYTES
+from gpucnn.backend.window import Window
+
+if TYPE_CHECKING:
+    from gpucnn.backend.cpu import CpuBackend
+
+Array = Any
+Shape = tuple[int, int, int, int]
+
+SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1))
+DEEPEST = 512
+"""Columns of a window (C * KH * KW) above which plain convolution, with less arithmetic, was measured to be faster."""
+
+
+def handles(x: Array, w: Array, window: Window, groups: int) -> bool:
+    """Whether the kernel takes this case: stride 1, no dilation or groups, a window that is not too deep."""
+    plain = window.stride == (1, 1) and window.dilation == (1, 1) and groups == 1
+    return plain and x.size > 0 and w.shape[1] * window.kernel[0] * window.kernel[1] <= DEEPEST
+
+
+class Plan:
+    """Sizes of the stride-2 convolution: kernel K2H x K2W (both even), pooled output PH x PW."""
+
+    def __init__(self, x_shape: Shape, w_shape: Shape, window: Window) -> None:
+        self.N, self.C, self.H, self.W = x_shape
+        self.F, _, self.KH, self.KW = w_shape
+        OH, OW = window.output_size(self.H, self.W)
+        self.PH, self.PW = OH // 2, OW // 2
+        self.K2H, self.K2W = self.KH + 1 + (self.KH + 1) % 2, self.KW + 1 + (self.KW + 1) % 2
+        self.depth = self.C * self.K2H * self.K2W
+        self.top, self.left = window.padding[0], window.padding[2]
+        self.rows_held = 2 * self.PH - 2 + self.K2H
+        self.columns_held = self.PW - 1 + self.K2W // 2  # of each parity
+
+    def expanded(self, w: Array, b: Array | None) -> Array:
+        """Return the (4F, depth + 1) shifted filters, the bias in the last column."""
+        filters = np.zeros((4, self.F, self.depth + 1), w.dtype)
+        windows = filters[:, :, :-1].reshape(4, self.F, self.C, self.K2H, self.K2W)
+        for shifted, (i, j) in zip(windows, SHIFTS, strict=True):
+            shifted[:, :, i : i + self.KH, j : j + self.KW] = w
+        if b is not None:
+            filters[:, :, -1] = b
+        return filters.reshape(4 * self.F, self.depth + 1)
+
+    def folded(self, gradient: Array) -> tuple[Array, Array]:
+        """Return dL/dw and dL/db from the gradient of the expanded filters: the adjoint of ``expanded``."""
+        gradient = gradient.reshape(4, self.F, self.depth + 1)
+        windows = gradient[:, :, :-1].reshape(4, self.F, self.C, self.K2H, self.K2W)
+        dw = sum(
+            shifted[:, :, i : i + self.KH, j : j + self.KW] for shifted, (i, j) in zip(windows, SHIFTS, strict=True)
+        )
+        return dw, gradient[:, :, -1].sum(0)
+
+    def block_height(self, itemsize: int) -> int:
+        return min(max(BLOCK_BYTES // (self.depth * self.PW * self.N * itemsize), 1), self.PH)
+
+    def blocks(self, itemsize: int) -> list[slice]:
+        """Cut the pooled rows into blocks whose columns fit the cache."""
+        height = self.block_height(itemsize)
+        return [slice(row, min(row + height, self.PH)) for row in range(0, self.PH, height)]
+
+    def buffers(self, backend: CpuBackend, dtype: Any) -> tuple[Array, Array]:
+        """Return memory for one block's columns and for its four outputs a pooled pixel."""
+        pixels = self.block_height(np.dtype(dtype).itemsize) * self.PW * self.N
+        return (
+            backend.workspace.empty(((self.depth + 1) * pixels,), dtype),
+            backend.workspace.empty((4 * self.F * pixels,), dtype),
+        )
+
+    # --- images with even and odd columns apart: (C, rows_held, 2, columns_held, N) --------------------------------
+
+    def held(self, backend: CpuBackend, dtype: Any) -> Array:
+        return backend.workspace.empty((self.C, self.rows_held, 2, self.columns_held, self.N), dtype)
+
+    def _overlap(self, held: Array) -> list[tuple[Array, slice, slice]]:
+        """Return for each parity the part of ``held`` inside the image, and the image rows and columns it stands for."""
+        first_row, last_row = self.top, min(self.top + self.H, self.rows_held)
+        parts = []
+        for parity in (0, 1):
+            first = (self.left - parity + 1) // 2
+            last = min((self.left + self.W - 1 - parity) // 2, self.columns_held - 1)
+            start = 2 * first + parity - self.left
+            columns = slice(start, start + 2 * (last - first) + 1, 2)
+            parts.append(
+                (held[:, first_row:last_row, parity, first : last + 1], slice(0, last_row - first_row), columns)
+            )
+        return parts
+
+    def take(self, backend: CpuBackend, x: Array) -> Array:
+        """Return images (N, C, H, W) padded, with even and odd columns apart."""
+        held = self.held(backend, x.dtype)
+        covered = self.rows_held <= self.top + self.H and self.top == self.left == 0
+        if not covered or 2 * self.columns_held > self.W:
+            held.fill(0)
+        inner = x.transpose(1, 2, 3, 0)
+        for inside, rows, columns in self._overlap(held):
+            inside[...] = inner[:, rows, columns]
+        return held
+
+    def give(self, backend: CpuBackend, held: Array) -> Array:
+        """Return the gradient of the images from that of ``held``: the adjoint of ``take``."""
+        dx = backend.empty_innermost((self.N, self.C, self.H, self.W), held.dtype)
+        inner = dx.transpose(1, 2, 3, 0)
+        inner[...] = 0
+        for inside, rows, columns in self._overlap(held):
+            inner[:, rows, columns] = inside
+        return dx
+
+    def windows(self, held: Array, rows: slice) -> Array:
+        """Return the (C, K2H/2, 2, K2W/2, 2, block rows, PW, N) view of what these pooled rows see."""
+        sC, sR, sP, sX, sN = held.strides
+        shape = (self.C, self.K2H // 2, 2, self.K2W // 2, 2, rows.stop - rows.start, self.PW, self.N)
+        strides = (sC, 2 * sR, sR, sX, sP, 2 * sR, sX, sN)
+        return np.lib.stride_tricks.as_strided(held[:, 2 * rows.start :], shape, strides)
+
+    def columns(self, held: Array, rows: slice, buffer: Array) -> Array:
+        """Return the (depth + 1, pixels) columns of these pooled rows, the last row ones."""
+        windows = self.windows(held, rows)
+        pixels = (rows.stop - rows.start) * self.PW * self.N
+        columns = buffer[: (self.depth + 1) * pixels].reshape(self.depth + 1, pixels)
+        np.copyto(columns[:-1].reshape(windows.shape), windows)
+        columns[-1] = 1
+        return columns
+
+
+def forward(
+    backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, needs_place: bool
+) -> tuple[Array, Array | None]:
+    """Return y (N, F, PH, PW) and, where needed, which of the four won (0 to 3), with the bit DEAD where y is 0."""
+    plan = Plan(x.shape, w.shape, window)
+    N, F = plan.N, plan.F
+    y = backend.workspace.empty((F, plan.PH, plan.PW, N), x.dtype)
+    place = backend.workspace.empty(y.shape, np.uint8) if needs_place else None
+    filters, held = plan.expanded(w, b), plan.take(backend, x)
+    buffer, outputs = plan.buffers(backend, x.dtype)
+    for rows in plan.blocks(x.itemsize):
+        columns = plan.columns(held, rows, buffer)
+        product = outputs[: 4 * F * columns.shape[1]].reshape(4 * F, columns.shape[1])
+        np.matmul(filters, columns, out=product)
+        four = product.reshape(4, F, rows.stop - rows.start, plan.PW, N)
+        _pool(four, y[:, rows], None if place is None else place[:, rows])
+    return y.transpose(3, 0, 1, 2), None if place is None else place.transpose(3, 0, 1, 2)
+
+
+def _pool(four: Array, y: Array, place: Array | None) -> None:
+    """Write max(four, 0) and its place; of equal values the first wins. ``four`` is used up."""
+    a, b, c, d = four
+    if place is None:
+        np.maximum(a, b, out=a)
+        np.maximum(c, d, out=c)
+        np.maximum(a, c, out=a)
+        np.maximum(a, 0, out=y)
+        return
+    right_above, right_below = np.greater(b, a), np.greater(d, c)
+    np.maximum(a, b, out=a)
+    np.maximum(c, d, out=c)
+    below = np.greater(c, a)
+    np.maximum(a, c, out=a)
+    np.maximum(a, 0, out=y)
+    column = right_above
+    np.logical_xor(right_above, right_below, out=right_below)
+    np.logical_and(right_below, below, out=right_below)
+    np.logical_xor(column, right_below, out=column)
+    code = column.view(np.uint8)
+    np.add(code, np.left_shift(below.view(np.uint8), 1), out=code)
+    dead = np.less_equal(a, 0).view(np.uint8)
+    np.add(code, np.left_shift(dead, 2), out=place)
+
+
+def gradients(
+    backend: CpuBackend,
+    x: Array,
+    w: Array,
+    dy: Array,
+    place: Array,
+    window: Window,
+    needs: tuple[bool, bool],
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Return dL/dx, dL/dw, dL/db; ``needs`` says whether for the images and for the parameters."""
+    plan = Plan(x.shape, w.shape, window)
+    N, F = plan.N, plan.F
+    needs_images, needs_parameters = needs
+    held = plan.take(backend, x) if needs_parameters else None
+    total = np.zeros((4 * F, plan.depth + 1), x.dtype)
+    filters = np.ascontiguousarray(plan.expanded(w, None)[:, :-1].T) if needs_images else None
+    dheld = plan.held(backend, x.dtype) if needs_images else None
+    if dheld is not None:
+        dheld.fill(0)
+    gradient, winners = backend.innermost(dy), backend.innermost(place)
+    buffer, outputs = plan.buffers(backend, x.dtype)
+    for rows in plan.blocks(x.itemsize):
+        four = outputs[: 4 * F * (rows.stop - rows.start) * plan.PW * N].reshape(4, F, -1, plan.PW, N)
+        for k in range(4):
+            np.multiply(gradient[:, rows], np.equal(winners[:, rows], k), out=four[k])
+        flat = four.reshape(4 * F, -1)
+        if held is not None:
+            total += np.matmul(flat, plan.columns(held, rows, buffer).T)
+        if filters is not None:
+            columns = buffer[: plan.depth * flat.shape[1]].reshape(plan.depth, flat.shape[1])
+            np.matmul(filters, flat, out=columns)
+            _scatter(columns, plan.windows(dheld, rows))
+    dx = None if dheld is None else plan.give(backend, dheld)
+    return (dx, *plan.folded(total)) if needs_parameters else (dx, None, None)
+
+
+def _scatter(columns: Array, windows: Array) -> None:
+    """Add the columns to the pixels they were taken from. The four elements of a 2x2 cell never meet at stride 2."""
+    source = columns.reshape(windows.shape)
+    for row in range(windows.shape[1]):
+        for column in range(windows.shape[3]):
+            seen = windows[:, row, :, column]
+            np.add(seen, source[:, row, :, column], out=seen)

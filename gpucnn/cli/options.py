@@ -1,0 +1,34 @@
+"""What the options of several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gpucnn.training.settings import DEVICE
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def check_device(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Refuse a device that is none of cpu, cuda, cuda:N and auto."""
+    if value is not None and not re.fullmatch(DEVICE, value):
+        raise click.BadParameter(f"expected cpu, cuda, cuda:N or auto, got {value!r}.")
+    return value
+
+
+def device_option(default: str) -> Decorator:
+    """Return the option of a command that reads a run; ``GPUCNN_DEVICE`` stands in where it is not given."""
+    return click.option(
+        "--device", default=default, show_default=True, envvar="GPUCNN_DEVICE", show_envvar=True, callback=check_device,
+        metavar="DEVICE", help="cpu, cuda, cuda:N, or auto: the GPU if one works.",
+    )  # fmt: skip
+
+
+checkpoint_option: Decorator = click.option(
+    "--checkpoint", type=click.Choice(["last", "best"]), default="last", show_default=True,
+    help="Which weights: those of the last save, or of the best validation accuracy.",
+)  # fmt: skip

@@ -1,0 +1,44 @@
+"""Which neighbouring layers ``Sequential`` runs as one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gpucnn.autograd import Tensor
+from gpucnn.functional.fused import conv2d_relu_max_pool2d
+from gpucnn.nn.layers import Conv2d, MaxPool2d, ReLU
+from gpucnn.nn.module import Module
+
+Fused = Callable[[Tensor], Tensor]
+
+
+def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
+    """Convolution, ReLU, 2x2 max-pooling with stride 2."""
+    conv, _, pool = layers
+    assert isinstance(conv, Conv2d)
+    assert isinstance(pool, MaxPool2d)
+    plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+    if plain != ((2, 2), (2, 2), 0, (1, 1), False) or conv.waits_for_input():
+        return None
+    return lambda x: conv2d_relu_max_pool2d(
+        x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.exact
+    )
+
+
+PATTERNS: tuple[tuple[tuple[type[Module], ...], Callable[[Sequence[Module]], Fused | None]], ...] = (
+    ((Conv2d, ReLU, MaxPool2d), conv_relu_pool),
+)
+
+
+def fuse(layers: Sequence[Module]) -> tuple[Fused, int] | None:
+    """Return one operation for the first few of ``layers`` and how many it stands for; None where no pattern fits.
+
+    Only layers of exactly these classes, without hooks, are fused: whoever watches or changes a layer sees it run.
+    """
+    for kinds, make in PATTERNS:
+        first = layers[: len(kinds)]
+        if tuple(type(layer) for layer in first) == kinds and not any(layer.has_hooks() for layer in first):
+            fused = make(first)
+            if fused is not None:
+                return fused, len(kinds)
+    return None

@@ -1,0 +1,93 @@
+"""Fixtures and options of all tests: the backends that one test body runs on, and where data sets are found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from gpucnn import use
+from gpucnn.backend import Backend, get_backend, switch
+from gpucnn.errors import DeviceError
+
+# One backend serves all examples of a test: nothing is set back between them.
+SHARED_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, database=None, max_examples=100, suppress_health_check=SHARED_FIXTURE
+)
+settings.register_profile("search", deadline=None, max_examples=300, suppress_health_check=SHARED_FIXTURE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for name, what in (
+        ("cuda", "a working GPU"),
+        ("standin", "the real CuPy, which the stand-in for it takes its names from"),
+        ("mnist", "MNIST in the folder GPUCNN_DATA/mnist"),
+    ):
+        parser.addoption(f"--require-{name}", action="store_true", help=f"fail, rather than skip, without {what}")
+
+
+def skip_or_fail(config: pytest.Config, option: str, reason: str) -> None:
+    """Skip the test, or fail it where the command line requires what is missing."""
+    if config.getoption(f"--require-{option}"):
+        pytest.fail(f"--require-{option}: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def replace_backend(stack: ExitStack, name: str, backend: Backend | None) -> None:
+    """Let ``get_backend(name)`` return ``backend`` (or make a new one, for None) until the stack is left."""
+    before = switch._backends.pop(name, None)
+
+    def restore() -> None:
+        switch._backends.pop(name, None)
+        if before is not None:
+            switch._backends[name] = before
+
+    stack.callback(restore)
+    if backend is not None:
+        switch._backends[name] = backend
+
+
+@pytest.fixture
+def standin(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """The CUDA backend on the strict stand-in for CuPy; ``get_backend("cuda")`` and ``import cupy`` find it."""
+    try:
+        import cupy  # noqa: F401
+    except ImportError as error:
+        skip_or_fail(request.config, "standin", f"the real CuPy cannot be imported: {error}")
+    from standin import installed
+
+    with ExitStack() as stack:
+        stack.enter_context(installed())
+        replace_backend(stack, "cuda:0", None)
+        yield get_backend("cuda")
+
+
+@pytest.fixture(params=["cpu", "cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each backend in turn; tensors of the test's own thread are made on it."""
+    if request.param == "cpu":
+        chosen = get_backend("cpu")
+    elif request.param == "cuda-standin":
+        chosen = request.getfixturevalue("standin")
+    else:
+        try:
+            chosen = get_backend("cuda")
+        except DeviceError as error:
+            skip_or_fail(request.config, "cuda", str(error))
+    with use(chosen):
+        yield chosen
+
+
+@pytest.fixture(scope="session")
+def mnist(pytestconfig: pytest.Config) -> Path:
+    """The folder with MNIST's four IDX files."""
+    home = os.environ.get("GPUCNN_DATA")
+    if home is None or not (folder := Path(home, "mnist")).is_dir():
+        skip_or_fail(pytestconfig, "mnist", "no MNIST: set GPUCNN_DATA to a folder that holds mnist/")
+    return folder
