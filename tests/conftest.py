@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from gpucnn import use
-from gpucnn.backend import Backend, get_backend, switch
+from gpucnn.backend import Backend, cpu_conv, cpu_fused, cpu_pool, get_backend, switch, workspace
+from gpucnn.backend.cpu import CpuBackend
 from gpucnn.errors import DeviceError
 
 # One backend serves all examples of a test: nothing is set back between them.
@@ -80,6 +81,17 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
             chosen = get_backend("cuda")
         except DeviceError as error:
             skip_or_fail(request.config, "cuda", str(error))
+    with use(chosen):
+        yield chosen
+
+
+@pytest.fixture
+def cut_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """A CPU backend that cuts even small work into blocks and takes all its memory, used before, from the workspace."""
+    for kernels in (cpu_conv, cpu_fused, cpu_pool):
+        monkeypatch.setattr(kernels, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(workspace, "SMALLEST", 4)
+    chosen = CpuBackend()
     with use(chosen):
         yield chosen
 

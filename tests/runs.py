@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import warnings
@@ -27,6 +29,32 @@ ROOT = Path(__file__).parents[1]
 @functools.cache
 def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return draw_digits(count, seed)
+
+
+IDX_CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
+
+
+def idx(array: np.ndarray) -> bytes:
+    """Return an array as the bytes of an IDX file, by its published description."""
+    kind = array.dtype.str[1:]
+    head = bytes([0, 0, IDX_CODES[kind], array.ndim]) + b"".join(struct.pack(">I", n) for n in array.shape)
+    return head + array.astype(">" + kind).tobytes()
+
+
+def write_idx_folder(folder: Path, suffix: str = "", dots: bool = False) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train-images-idx3-ubyte": rng.integers(0, 256, (7, 5, 5), np.uint8),
+        "train-labels-idx1-ubyte": np.array([0, 1, 2, 0, 1, 2, 2], np.uint8),
+        "t10k-images-idx3-ubyte": rng.integers(0, 256, (3, 5, 5), np.uint8),
+        "t10k-labels-idx1-ubyte": np.array([2, 0, 1], np.uint8),
+    }
+    folder.mkdir(exist_ok=True)
+    for name, array in arrays.items():
+        content = idx(array)
+        path = folder / ((name.replace("-idx", ".idx") if dots else name) + suffix)
+        path.write_bytes(gzip.compress(content) if suffix == ".gz" else content)
+    return arrays
 
 
 def small_splits(train: int = 640, test: int = 200) -> Splits:

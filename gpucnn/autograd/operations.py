@@ -133,6 +133,9 @@ def index(backend: Backend, a: Array, needs: Needs, key: Any, repeats: bool) -> 
     if not needs[0]:
         return y, None
     shape, dtype, xp = a.shape, a.dtype, backend.xp
+    if repeats:  # an index tensor may be changed in place before backward
+        parts = key if isinstance(key, tuple) else (key,)
+        key = tuple(part.copy() if isinstance(part, xp.ndarray) else part for part in parts)
 
     def backward(dy: Array) -> tuple[Array]:
         dx = xp.zeros(shape, dtype)

@@ -43,14 +43,17 @@ class no_grad:
     False
     """
 
+    def __init__(self) -> None:
+        self._before: list[bool] = []  # one block may be entered again inside itself
+
     def __enter__(self) -> None:
-        self._before = is_grad_enabled()
+        self._before.append(is_grad_enabled())
         _thread.disabled = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _thread.disabled = not self._before
+        _thread.disabled = not self._before.pop()
 
 
 def is_grad_enabled() -> bool:

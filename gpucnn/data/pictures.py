@@ -14,7 +14,7 @@ from gpucnn.errors import DataError
 LARGEST = 50_000_000
 """Pixels above which a picture is refused: more than a camera's, less than what fills the memory."""
 
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")
 """What is read. Pillow knows more, of which some start other programs."""
 
 FAINTEST = 16
@@ -45,6 +45,7 @@ def _open(path: Path) -> Any:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise DataError("reading pictures needs Pillow. Install it: pip install 'gpucnn[images]'.") from None
+    Image.init()  # registers every format, so that it can be asked for by name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is large, or of odd metadata: what matters is checked here

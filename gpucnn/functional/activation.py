@@ -95,6 +95,6 @@ def log_softmax(input: Tensor, axis: int = -1) -> Tensor:
 
 def _softmax_axis(x: Tensor, axis: int, where: str) -> int:
     check_float(x, where)
-    if not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
+    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
         raise ShapeError.expected(where, "axis", f"a non-empty axis of shape {x.shape}", axis)
     return axis % x.ndim

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from gpucnn.autograd import Tensor
 from gpucnn.backend.window import Pair, Sides, Window
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
 
-PairLike = int | Sequence[int]
-Padding = int | Sequence[int] | str
+PairLike = int | tuple[int, ...] | list[int]
+Padding = int | tuple[int, ...] | list[int] | str
 
 
 def is_count(value: Any, least: int) -> bool:
@@ -20,8 +19,8 @@ def is_count(value: Any, least: int) -> bool:
 
 def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:
     """Return an int or two as (height, width); ParameterError for anything else or below ``least``."""
-    values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
-    if isinstance(value, str) or len(values) != 2 or not all(is_count(v, least) for v in values):
+    values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(values) != 2 or not all(is_count(v, least) for v in values):
         raise ParameterError.expected(where, argument, f"an int or a pair of ints of at least {least}", repr(value))
     return values[0], values[1]
 
@@ -42,10 +41,10 @@ def sides(padding: Padding, window: Window, H: int, W: int, where: str) -> Sides
             rows = max((-(-H // SH) - 1) * SH + EH - H, 0)
             columns = max((-(-W // SW) - 1) * SW + EW - W, 0)
             return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
-    elif not isinstance(padding, int) and isinstance(padding, Sequence) and len(padding) == 4:
+    elif isinstance(padding, (tuple, list)) and len(padding) == 4:
         if all(is_count(p, 0) for p in padding):
             return padding[0], padding[1], padding[2], padding[3]
-    elif isinstance(padding, int) or (isinstance(padding, Sequence) and len(padding) == 2):
+    elif isinstance(padding, int) or (isinstance(padding, (tuple, list)) and len(padding) == 2):
         rows, columns = pair(padding, where, "padding", least=0)
         return rows, rows, columns, columns
     raise ParameterError.expected(
@@ -94,6 +93,7 @@ def read_window(
 
 def image_batch(x: Tensor, where: str) -> tuple[Tensor, bool]:
     """Return (N, C, H, W) from a batch or a single (C, H, W) image, and whether it was single."""
+    check_tensor(x, where)
     if x.ndim == 3:
         return x.reshape(1, *x.shape), True
     if x.ndim != 4:
@@ -108,8 +108,15 @@ def unbatch(y: Tensor, single: bool) -> Tensor:
     return y.reshape(*y.shape[1:]) if single else y
 
 
+def check_tensor(x: Any, where: str, argument: str = "input") -> None:
+    """DTypeError unless ``x`` is a Tensor."""
+    if not isinstance(x, Tensor):
+        raise DTypeError.expected(where, argument, "a Tensor", type(x).__name__, "wrap it in gpucnn.tensor(...)")
+
+
 def check_float(x: Tensor, where: str, argument: str = "input") -> None:
-    """DTypeError unless ``x`` is floating."""
+    """DTypeError unless ``x`` is a floating tensor."""
+    check_tensor(x, where, argument)
     if x.dtype.kind != "f":
         raise DTypeError.expected(where, argument, "a floating dtype", x.dtype, "use .to('float32')")
 

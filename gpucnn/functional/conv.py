@@ -14,6 +14,7 @@ from gpucnn.functional.arguments import (
     PairLike,
     check_float,
     check_same_dtype,
+    check_tensor,
     image_batch,
     is_count,
     read_window,
@@ -75,6 +76,7 @@ def conv2d(
 
 def check_filters(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     """Check that images, filters, bias and groups of a convolution fit together."""
+    check_tensor(weight, "conv2d", "weight")
     if weight.ndim != 4:
         raise ShapeError.expected("conv2d", "weight", "(F, C/groups, KH, KW)", f"shape {weight.shape}")
     F, C = weight.shape[0], x.shape[1]
@@ -88,6 +90,8 @@ def check_filters(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -
             f"{C} (input {x.shape})",
             "put channels second: (N, C, H, W)" if weight.shape[1] * groups == x.shape[3] else "",
         )
+    if bias is not None:
+        check_tensor(bias, "conv2d", "bias")
     if bias is not None and bias.shape != (F,):
         raise ShapeError.expected("conv2d", "bias", f"shape ({F},)", bias.shape)
     check_float(x, "conv2d")
@@ -144,7 +148,8 @@ def col2im(
     >>> col2im(gpucnn.tensor([[1.0, 1, 1, 1], [1, 1, 1, 1]]), (1, 1, 2, 3), kernel_size=2).tolist()
     [[[[1.0, 2.0, 1.0], [1.0, 2.0, 1.0]]]]
     """
-    if len(input_shape) != 4 or not all(is_count(n, 0) for n in input_shape):
+    check_tensor(cols, "col2im", "cols")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 4 or not all(is_count(n, 0) for n in input_shape):
         raise ShapeError.expected("col2im", "input_shape", "(N, C, H, W)", repr(input_shape))
     N, C, H, W = input_shape
     window = read_window("col2im", (H, W), kernel_size, stride, padding, dilation)

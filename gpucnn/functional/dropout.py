@@ -26,6 +26,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Gen
     """
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
         raise ParameterError.expected("dropout", "p", "a probability from 0 to 1", repr(p))
+    if generator is not None and not isinstance(generator, Generator):
+        raise ParameterError.expected("dropout", "generator", "a gpucnn.Generator", repr(generator))
     check_float(input, "dropout")
     if not training or p == 0:
         return input

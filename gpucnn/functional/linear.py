@@ -6,7 +6,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype
+from gpucnn.functional.arguments import check_float, check_same_dtype, check_tensor
 
 
 def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
@@ -38,6 +38,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear(gpucnn.tensor([[1.0, 2.0]]), gpucnn.tensor([[3.0, 4.0]]), gpucnn.tensor([0.5])).tolist()
     [[11.5]]
     """
+    check_float(input, "linear")
+    check_tensor(weight, "linear", "weight")
     if weight.ndim != 2:
         raise ShapeError.expected("linear", "weight", "(out_features, in_features)", f"shape {weight.shape}")
     if input.ndim < 1 or input.shape[-1] != weight.shape[1]:
@@ -48,9 +50,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"shape {input.shape}",
             "flatten images first" if input.ndim == 4 else "",
         )
+    if bias is not None:
+        check_tensor(bias, "linear", "bias")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError.expected("linear", "bias", f"shape {weight.shape[:1]}", bias.shape)
-    check_float(input, "linear")
     check_same_dtype(input, weight, "linear", "weight")
     check_same_dtype(input, bias, "linear", "bias")
     if input.ndim == 2:

@@ -9,7 +9,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype
+from gpucnn.functional.arguments import check_float, check_same_dtype, check_tensor
 
 
 def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Array]]:
@@ -83,6 +83,7 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     """
     check_reduction(reduction, "cross_entropy")
     check_float(input, "cross_entropy")
+    check_tensor(target, "cross_entropy", "target")
     if input.ndim != 2 or input.shape[1] == 0:
         raise ShapeError.expected(
             "cross_entropy", "input", "(N, C) logits of at least one class", f"shape {input.shape}"
@@ -92,7 +93,12 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
             raise ShapeError.expected(
                 "cross_entropy", "target", f"shape {input.shape[:1]} for input {input.shape}", target.shape
             )
-        return apply(class_entropy, input, target, reduction=reduction)
+        try:
+            return apply(class_entropy, input, target, reduction=reduction)
+        except IndexError:
+            raise ParameterError.expected(
+                "cross_entropy", "target", f"labels from 0 to {input.shape[1] - 1} for input {input.shape}", "another"
+            ) from None
     if target.shape != input.shape:
         raise ShapeError.expected(
             "cross_entropy", "target", f"({input.shape[0]},) integers or {input.shape} weights", target.shape
@@ -110,6 +116,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """
     check_reduction(reduction, "mse_loss")
     check_float(input, "mse_loss")
+    check_tensor(target, "mse_loss", "target")
     check_same_dtype(input, target, "mse_loss", "target")
     if input.shape != target.shape:
         raise ShapeError.expected("mse_loss", "target", f"the input's shape {input.shape}", target.shape)

@@ -77,7 +77,7 @@ def avg_pool2d(
     size: Pair = x.shape[2:]  # type: ignore[assignment]
     window, asked = pooling_window("avg_pool2d", size, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override is not None:
-        if not isinstance(divisor_override, int) or divisor_override == 0:
+        if not isinstance(divisor_override, int) or isinstance(divisor_override, bool) or divisor_override == 0:
             raise ParameterError.expected("avg_pool2d", "divisor_override", "a non-zero int", repr(divisor_override))
         divisor: Divisor = float(divisor_override)
     else:

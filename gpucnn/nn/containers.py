@@ -24,8 +24,8 @@ class Sequential(Module):
             for key, layer in layers[0].items():
                 self._add(key, layer)
         else:
-            for layer in layers:
-                self.append(layer)
+            for item in layers:
+                self.append(item)
 
     def append(self, layer: Any) -> None:
         """Add ``layer`` at the end; ParameterError unless it is a Module with an unused name."""

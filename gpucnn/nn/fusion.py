@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gpucnn.autograd import Tensor
+from gpucnn.errors import GpucnnError
 from gpucnn.functional.fused import conv2d_relu_max_pool2d
 from gpucnn.nn.layers import Conv2d, MaxPool2d, ReLU
 from gpucnn.nn.module import Module
@@ -18,11 +19,21 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
     assert isinstance(conv, Conv2d)
     assert isinstance(pool, MaxPool2d)
     plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-    if plain != ((2, 2), (2, 2), 0, (1, 1), False) or conv.waits_for_input():
+    weight = conv.weight
+    if weight is None or plain != ((2, 2), (2, 2), 0, (1, 1), False):
         return None
-    return lambda x: conv2d_relu_max_pool2d(
-        x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.exact
-    )
+
+    def fused(x: Tensor) -> Tensor:
+        try:
+            return conv2d_relu_max_pool2d(
+                x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.exact
+            )
+        except GpucnnError:  # one after the other, they say which of them it was
+            for layer in layers:
+                x = layer(x)
+            return x
+
+    return fused
 
 
 PATTERNS: tuple[tuple[tuple[type[Module], ...], Callable[[Sequence[Module]], Fused | None]], ...] = (

@@ -46,6 +46,11 @@ class Module:
 
     training: bool
     name: str | None
+    _parameters: dict[str, Parameter]
+    _modules: dict[str, Module]
+    _buffers: dict[str, Tensor]
+    _forward_hooks: list[ForwardHook]
+    _forward_pre_hooks: list[ForwardPreHook]
 
     def __init__(self, name: str | None = None) -> None:
         registries: dict[str, Any] = {

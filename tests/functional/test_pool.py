@@ -12,7 +12,7 @@ from oracles import LAYOUTS, Sliding, assert_close, avg_pool2d, lay_out, max_poo
 
 import gpucnn
 import gpucnn.functional as F
-from gpucnn.backend import Backend, cpu, workspace
+from gpucnn.backend import Backend
 
 Case = tuple[tuple[int, int, int, int], Sliding]
 
@@ -100,20 +100,12 @@ def test_average_pooling_is_that_of_the_loops(
     hold_average_against_loops(backend, case, layouts, dtype, include_pad, divisor)
 
 
-@pytest.fixture(params=[2, 3])
-def reusing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """A CPU backend of several threads whose every array comes from reused memory."""
-    monkeypatch.setattr(workspace, "SMALLEST", 4)
-    return cpu.CpuBackend(threads=request.param)
-
-
 @given(max_case=st.fixed_dictionaries(MAX), average_case=st.fixed_dictionaries(AVERAGE))
-def test_threads_and_reused_memory_change_nothing(
-    reusing: Backend, max_case: dict[str, Any], average_case: dict[str, Any]
+def test_blocks_and_reused_memory_change_nothing(
+    cut_small: Backend, max_case: dict[str, Any], average_case: dict[str, Any]
 ) -> None:
-    with gpucnn.use(reusing):
-        hold_max_against_loops(reusing, **max_case)
-        hold_average_against_loops(reusing, **average_case)
+    hold_max_against_loops(cut_small, **max_case)
+    hold_average_against_loops(cut_small, **average_case)
 
 
 @pytest.mark.slow
