@@ -21,16 +21,28 @@ _HOME = {
     "manual_seed": "gpucnn.backend",
     "use": "gpucnn.backend",
     "Tensor": "gpucnn.autograd",
+    "concatenate": "gpucnn.autograd",
     "no_grad": "gpucnn.autograd",
     "tensor": "gpucnn.autograd",
 }
 _ROOMS = ("autograd", "backend", "data", "errors", "functional", "models", "nn", "optim", "training")
 
 if TYPE_CHECKING:
-    from gpucnn.autograd import Tensor, no_grad, tensor
+    from gpucnn.autograd import Tensor, concatenate, no_grad, tensor
     from gpucnn.backend import Backend, Generator, get_backend, manual_seed, use
 
-__all__ = ["Backend", "Generator", "Tensor", "__version__", "get_backend", "manual_seed", "no_grad", "tensor", "use"]
+__all__ = [
+    "Backend",
+    "Generator",
+    "Tensor",
+    "__version__",
+    "concatenate",
+    "get_backend",
+    "manual_seed",
+    "no_grad",
+    "tensor",
+    "use",
+]
 
 
 def __getattr__(name: str) -> Any:

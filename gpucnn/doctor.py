@@ -28,7 +28,7 @@ def examine() -> dict[str, Any]:
     try:
         report["cuda"] = {"works": True, **get_backend("cuda").describe()}
     except GpucnnError as error:
-        report["cuda"] = {"works": False, "why": str(error)}
+        report["cuda"] = {"works": False, "why": str(error).removesuffix(" See: gpucnn doctor.")}
     report["missing"] = {
         package: f"pip install 'gpucnn[{extra}]' ({use})"
         for package, (module, extra, use) in EXTRAS.items()

@@ -136,7 +136,7 @@ def python(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def assert_refused(result: Result, code: int, *words: str) -> None:
     """The command ended with this code and one or two lines that say these words, and no traceback."""
-    said = [line for line in result.err.splitlines() if not line.startswith("Note:")]
+    said = [line for line in result.err.splitlines() if not line.startswith(("Note:", "Reading ", "Run folder: "))]
     assert result.code == code, result.err
     assert 1 <= len(said) <= 2, result.err
     assert "Traceback" not in result.err

@@ -9,9 +9,7 @@ import pytest
 import gpucnn
 
 MODULES = [gpucnn.__name__] + [
-    module.name
-    for module in pkgutil.walk_packages(gpucnn.__path__, "gpucnn.")
-    if not module.name.endswith("__main__")
+    module.name for module in pkgutil.walk_packages(gpucnn.__path__, "gpucnn.") if not module.name.endswith("__main__")
 ]
 
 

@@ -2,6 +2,6 @@
 
 from gpucnn.autograd.parameter import Parameter
 from gpucnn.autograd.tape import apply, is_grad_enabled, no_grad
-from gpucnn.autograd.tensor import Tensor, tensor
+from gpucnn.autograd.tensor import Tensor, concatenate, tensor
 
-__all__ = ["Parameter", "Tensor", "apply", "is_grad_enabled", "no_grad", "tensor"]
+__all__ = ["Parameter", "Tensor", "apply", "concatenate", "is_grad_enabled", "no_grad", "tensor"]

@@ -5,6 +5,7 @@ The form is that of ``tape.py``. Broadcasting is undone in backward by summing o
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -160,6 +161,16 @@ def to_dtype(backend: Backend, a: Array, needs: Needs, dtype: Any) -> Result:
 def to_device(backend: Backend, a: Array, needs: Needs, target: Backend) -> Result:
     y = target.asarray(backend.to_host(a))
     return y, (lambda dy: (backend.asarray(target.to_host(dy)),)) if needs[0] else None
+
+
+def concatenation(backend: Backend, *arrays: Array, needs: Needs, axis: int) -> Result:
+    y = backend.xp.concatenate(arrays, axis)
+    if not any(needs):
+        return y, None
+    ends = list(itertools.accumulate(a.shape[axis] for a in arrays))
+    cuts = [slice(end - a.shape[axis], end) for a, end in zip(arrays, ends, strict=True)]
+    lead = (slice(None),) * axis
+    return y, lambda dy: [dy[(*lead, cut)] if need else None for cut, need in zip(cuts, needs, strict=True)]
 
 
 # --- reductions --------------------------------------------------------------------------------------------------

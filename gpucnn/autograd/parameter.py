@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from gpucnn.autograd.tensor import Tensor, check_gradient
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array
 from gpucnn.errors import DTypeError, GraphError
 
 
@@ -85,9 +85,9 @@ class Parameter(Tensor):
             self._grad.array[...] = gradient
             self._has_grad = True
 
-    def to_backend_(self, backend: Backend, dtype: Any = None) -> None:
-        """Move to another device or dtype in place of the old memory; an optimiser that held it holds it no more."""
+    def move_(self, values: Tensor) -> None:
+        """Take ``values``, of another device or dtype, as its own; an optimiser that held the old memory lets it go."""
+        if values.array is self.array:
+            return
         self.unbind()
-        moved = self.detach().to(backend)
-        self.array = (moved if dtype is None else moved.to(dtype)).array
-        self.backend, self._grad = backend, None
+        self.array, self.backend, self.version, self._grad = values.array, values.backend, values.version, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 from gpucnn.autograd import operations
@@ -278,6 +278,30 @@ def check_gradient(tensor: Tensor, gradient: Any, where: str, argument: str) -> 
         raise ShapeError.expected(where, argument, f"shape {tensor.shape}", gradient.shape)
     if gradient.dtype != tensor.dtype:
         raise DTypeError.expected(where, argument, f"dtype {tensor.dtype}", gradient.dtype)
+
+
+def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Return the tensors one after the other along ``axis``; all other lengths agree. ShapeError or DTypeError else.
+
+    >>> concatenate([tensor([1.0]), tensor([2.0, 3.0])]).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    if not isinstance(tensors, (tuple, list)) or not tensors or not all(isinstance(part, Tensor) for part in tensors):
+        raise ParameterError.expected("concatenate", "tensors", "at least one Tensor", repr(tensors)[:60])
+    first = tensors[0]
+    if not isinstance(axis, int) or not -first.ndim <= axis < first.ndim:
+        raise ShapeError.expected("concatenate", "axis", f"an axis of shape {first.shape}", repr(axis))
+    axis %= first.ndim
+    for part in tensors:
+        if part.dtype != first.dtype:
+            raise DTypeError.expected("concatenate", "tensors", f"one dtype, {first.dtype}", part.dtype)
+        if part.ndim != first.ndim or any(
+            n != m for i, (n, m) in enumerate(zip(part.shape, first.shape, strict=True)) if i != axis
+        ):
+            raise ShapeError.expected(
+                "concatenate", "tensors", f"shapes like {first.shape} but for axis {axis}", part.shape
+            )
+    return apply(operations.concatenation, *tensors, axis=axis)
 
 
 def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False) -> Tensor:

@@ -17,7 +17,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from gpucnn.backend import special
 from gpucnn.backend.generator import Generator
+from gpucnn.backend.updates import Updates
 from gpucnn.backend.window import Window
 
 Array = Any
@@ -34,7 +36,7 @@ DEAD = 4
 """In the place of a 2x2 maximum: ReLU let nothing through, so no pixel gets its gradient."""
 
 
-class Backend:
+class Backend(Updates):
     """Arrays of one device, and the kernels that work on them. Use ``get_backend`` to get one."""
 
     name = "reference"
@@ -278,6 +280,10 @@ class Backend:
         """Return dL/dx where ``y`` is the output: dy where y > 0, else 0."""
         return dy * (y > 0)
 
+    def erf(self, x: Array) -> Array:
+        """Return the error function of each element."""
+        return special.erf(self.xp, x)
+
     def cross_entropy(self, logits: Array, target: Array, needs_gradient: bool) -> tuple[Array, Array | None]:
         """Return -log softmax(logits)[target], (N,), for (N, C) logits, and its gradient softmax - one_hot, (N, C)."""
         self.ran["cross_entropy.reference"] += 1
@@ -292,36 +298,9 @@ class Backend:
         gradient[rows, target] -= 1
         return losses, gradient
 
-    # --- data and optimisers -----------------------------------------------------------------------------------
+    # --- data -------------------------------------------------------------------------------------------------
 
     def gather(self, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
         """Return ``images[indices] * scale + shift`` as (B, C, H, W) of ``dtype``; scale and shift are (C,)."""
         self.ran["gather.reference"] += 1
         return images[indices].astype(dtype) * scale[:, None, None] + shift[:, None, None]
-
-    def sgd_update(
-        self, p: Array, g: Array, velocity: Array | None, *,
-        lr: float, momentum: float, nesterov: bool, weight_decay: float, where: Array | bool = True,
-    ) -> None:  # fmt: skip
-        """Update flat ``p`` (and ``velocity``) in place: v = momentum v + g, p -= lr v; nothing where ``where`` is false."""
-        if weight_decay:
-            g = g + weight_decay * p
-        if velocity is not None:
-            new_velocity = momentum * velocity + g
-            g = g + momentum * new_velocity if nesterov else new_velocity
-            self.xp.copyto(velocity, new_velocity, where=where)
-        self.xp.copyto(p, p - lr * g, where=where)
-
-    def adam_update(
-        self, p: Array, g: Array, m: Array, v: Array, *,
-        lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int, where: Array | bool = True,
-    ) -> None:  # fmt: skip
-        """Update flat ``p, m, v`` in place (Kingma & Ba 2015, with bias correction); nothing where ``where`` is false."""
-        if weight_decay:
-            g = g + weight_decay * p
-        new_m = beta1 * m + (1 - beta1) * g
-        new_v = beta2 * v + (1 - beta2) * (g * g)
-        root = self.xp.sqrt(new_v) / (1 - beta2**step) ** 0.5 + eps
-        self.xp.copyto(p, p - (lr / (1 - beta1**step)) * new_m / root, where=where)
-        self.xp.copyto(m, new_m, where=where)
-        self.xp.copyto(v, new_v, where=where)

@@ -17,6 +17,7 @@ from gpucnn.backend.base import Array, Backend, Divisor
 from gpucnn.backend.threads import BlasThreads
 from gpucnn.backend.window import Window
 from gpucnn.backend.workspace import Workspace
+from gpucnn.errors import ParameterError
 
 _NOTHING = nullcontext()
 
@@ -32,6 +33,8 @@ class CpuBackend(Backend):
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__()
+        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+            raise ParameterError.expected("CpuBackend", "threads", "a positive int", repr(threads))
         self.blas = BlasThreads(threads)
         self.workspace = Workspace()
 
@@ -193,10 +196,14 @@ class CpuBackend(Backend):
 
 def _adam(
     p: Array, g: Array, m: Array, v: Array, *,
-    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int,
+    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int, decoupled: bool = False,
 ) -> None:  # fmt: skip
     """The update of ``Backend.adam_update``, with one array of scratch."""
-    scratch = np.multiply(g, 1 - beta1) if not weight_decay else (1 - beta1) * (g := g + weight_decay * p)
+    if weight_decay and decoupled:
+        p *= 1 - lr * weight_decay
+    elif weight_decay:
+        g = g + weight_decay * p
+    scratch = np.multiply(g, 1 - beta1)
     m *= beta1
     m += scratch
     np.multiply(g, g, out=scratch)

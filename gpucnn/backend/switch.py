@@ -32,12 +32,12 @@ def get_backend(device: str | Backend | None = None) -> Backend:
         return default_backend()
     if isinstance(device, Backend):
         return device
-    if not isinstance(device, str) or not re.fullmatch(r"cpu|auto|cuda(:\d+)?", device):
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|auto|cuda(:[0-9]+)?", device):
         raise ParameterError.expected("get_backend", "device", "'cpu', 'cuda', 'cuda:N' or 'auto'", repr(device))
     with _lock:
         if device == "auto":
             return _automatic()
-        name = "cuda:0" if device == "cuda" else device
+        name = device if device == "cpu" else f"cuda:{int(device[5:] or 0)}"
         if name not in _backends:
             _backends[name] = _make(name)
         return _backends[name]

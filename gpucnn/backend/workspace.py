@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
 
 SMALLEST = 1 << 16
 """Bytes below which NumPy's own allocation is as good."""
+
+
+_workspaces: weakref.WeakSet[Workspace] = weakref.WeakSet()
+
+
+def _free_locks() -> None:
+    """In a forked process the thread that held a lock is gone."""
+    for workspace in _workspaces:
+        workspace._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_locks)
 
 
 class Workspace:
@@ -23,6 +38,7 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: dict[int, list[np.ndarray[Any, Any]]] = {}
         self._lock = threading.Lock()
+        _workspaces.add(self)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         """Return an uninitialised C-ordered array."""

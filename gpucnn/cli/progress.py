@@ -56,7 +56,7 @@ class TableReporter(Reporter):
             f"{len(trainer.test_feed):,} for testing; device {trainer.backend.name}"
         )
         say(f"Run folder: {folder}" + (f" (continuing at step {trainer.step})" if trainer.step else ""))
-        say("  ".join(f"{title:>10}" for title, _, _ in COLUMNS))
+        say(" ".join(title for title, _, _ in COLUMNS))  # 79 characters: the table fits any terminal
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
         say(_row(values))
@@ -85,13 +85,14 @@ class BarReporter(TableReporter):
             leave=False,
             dynamic_ncols=True,
         )
+        self._show(trainer.epoch + 1, trainer, trainer.history[-1] if trainer.history else {})
 
     def step(self, trainer: Trainer, images: int) -> None:
         self._bar.update(images)
 
     def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        self._bar.set_description(f"epoch {values['epoch']}", refresh=False)
-        self._bar.set_postfix(loss=f"{trainer.totals.loss:.4f}", acc=f"{trainer.totals.accuracy:.4f}", refresh=False)
+        now = {"train_loss": trainer.totals.loss, "train_accuracy": trainer.totals.accuracy}
+        self._show(values["epoch"], trainer, now)
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
         if values["epoch"] == trainer.settings.epochs:
@@ -100,7 +101,15 @@ class BarReporter(TableReporter):
             self._bar.clear()
         super().epoch(trainer, values)
         if values["epoch"] != trainer.settings.epochs:
+            self._show(values["epoch"] + 1, trainer, values)
             self._bar.refresh()
+
+    def _show(self, epoch: int, trainer: Trainer, values: dict[str, Any]) -> None:
+        """Set the words about the bar; short epochs show the figures of the one before until they have their own."""
+        self._bar.set_description(f"epoch {epoch}/{trainer.settings.epochs}", refresh=False)
+        if values:
+            figures = {"loss": f"{values['train_loss']:.4f}", "acc": f"{values['train_accuracy']:.4f}"}
+            self._bar.set_postfix(figures, refresh=False)
 
     def finish(self, trainer: Trainer) -> None:
         if self._bar is not None:
@@ -109,4 +118,4 @@ class BarReporter(TableReporter):
 
 def _row(values: dict[str, Any]) -> str:
     cells = ("-" if values[key] is None else form.format(values[key]) for _, key, form in COLUMNS)
-    return "  ".join(f"{cell:>10}" for cell in cells)
+    return " ".join(cell.rjust(len(title)) for cell, (title, _, _) in zip(cells, COLUMNS, strict=True))

@@ -149,7 +149,11 @@ def col2im(
     [[[[1.0, 2.0, 1.0], [1.0, 2.0, 1.0]]]]
     """
     check_tensor(cols, "col2im", "cols")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 4 or not all(is_count(n, 0) for n in input_shape):
+    if (
+        not isinstance(input_shape, (tuple, list))
+        or len(input_shape) != 4
+        or not all(is_count(n, 0) for n in input_shape)
+    ):
         raise ShapeError.expected("col2im", "input_shape", "(N, C, H, W)", repr(input_shape))
     N, C, H, W = input_shape
     window = read_window("col2im", (H, W), kernel_size, stride, padding, dilation)

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float, check_same_dtype, check_tensor
-
-
-def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Array]]:
-    """Return the reduced losses, and a function from the gradient of that to the gradient of each loss."""
-    xp, shape = backend.xp, losses.shape
-    if reduction == "none":
-        return losses, lambda dy: dy
-    total = xp.asarray(losses.sum())
-    if reduction == "sum":
-        return total, lambda dy: xp.broadcast_to(dy, shape)
-    count = losses.size or math.nan  # the mean of nothing is NaN, without a warning about 0 / 0
-    return total / count, lambda dy: xp.broadcast_to(dy / count, shape)
-
-
-def check_reduction(reduction: str, where: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ParameterError.expected(where, "reduction", "'mean', 'sum' or 'none'", repr(reduction))
+from gpucnn.functional.class_loss import optioned_cross_entropy
+from gpucnn.functional.reduction import check_reduction, reduce_losses
 
 
 def class_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
@@ -69,11 +51,21 @@ def squared_error(backend: Backend, x: Array, target: Array, needs: Needs, reduc
     return y, backward
 
 
-def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Return -log softmax(input)[target], over a batch of logits.
 
     input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) weights of the classes (one-hot, say)
-    of the input's dtype. Output: a scalar, or (N,) with reduction="none". The mean of an empty batch is NaN.
+    of the input's dtype. weight: (C,) of the classes; labels equal to ignore_index do not count; label_smoothing gives
+    that part of each target to all classes alike (Szegedy et al. 2016).
+    Output: a scalar, or (N,) with reduction="none". The mean of an empty batch is NaN.
     Raises ShapeError, DTypeError, ParameterError. The range of integer labels is checked when data is loaded, not here.
     Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.
 
@@ -88,11 +80,14 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
         raise ShapeError.expected(
             "cross_entropy", "input", "(N, C) logits of at least one class", f"shape {input.shape}"
         )
+    optioned = weight is not None or ignore_index is not None or label_smoothing != 0
     if target.dtype.kind in "iu":
         if target.shape != input.shape[:1]:
             raise ShapeError.expected(
                 "cross_entropy", "target", f"shape {input.shape[:1]} for input {input.shape}", target.shape
             )
+        if optioned:
+            return optioned_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)
         try:
             return apply(class_entropy, input, target, reduction=reduction)
         except IndexError:
@@ -104,6 +99,8 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
             "cross_entropy", "target", f"({input.shape[0]},) integers or {input.shape} weights", target.shape
         )
     check_same_dtype(input, target, "cross_entropy", "target")
+    if optioned:
+        return optioned_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)
     return apply(distribution_entropy, input, target, reduction=reduction)
 
 

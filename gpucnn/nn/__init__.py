@@ -2,7 +2,23 @@
 
 from gpucnn.autograd import Parameter
 from gpucnn.nn import init
+from gpucnn.nn.activations import (
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    Affine,
+    Exponential,
+    Hardsigmoid,
+    Identity,
+    LeakyReLU,
+    SiLU,
+    Softplus,
+    activation,
+)
+from gpucnn.nn.branches import Concat, Lambda, Parallel, Residual
 from gpucnn.nn.containers import Sequential
+from gpucnn.nn.conv import Conv1d, ConvBlock, ConvTranspose2d, DepthwiseSeparableConv2d
 from gpucnn.nn.layers import (
     AvgPool2d,
     Conv2d,
@@ -16,25 +32,81 @@ from gpucnn.nn.layers import (
     Softmax,
     Tanh,
 )
-from gpucnn.nn.losses import CrossEntropyLoss, MSELoss
+from gpucnn.nn.losses import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HingeLoss,
+    HuberLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+)
 from gpucnn.nn.module import Module
+from gpucnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
+from gpucnn.nn.pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    CentrePool2d,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    LPPool2d,
+    MaxUnpool2d,
+)
 
 __all__ = [
+    "ELU",
+    "GELU",
+    "SELU",
+    "Activation",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "Affine",
     "AvgPool2d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "CentrePool2d",
+    "Concat",
+    "Conv1d",
     "Conv2d",
+    "ConvBlock",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
+    "DepthwiseSeparableConv2d",
     "Dropout",
+    "Exponential",
     "Flatten",
+    "GlobalAvgPool2d",
+    "GlobalMaxPool2d",
+    "GroupNorm",
+    "Hardsigmoid",
+    "HingeLoss",
+    "HuberLoss",
+    "Identity",
+    "L1Loss",
+    "LPPool2d",
+    "Lambda",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MSELoss",
     "MaxPool2d",
+    "MaxUnpool2d",
     "Module",
+    "NLLLoss",
+    "Parallel",
     "Parameter",
     "ReLU",
+    "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Tanh",
+    "activation",
     "init",
 ]

@@ -34,7 +34,7 @@ class Sequential(Module):
     def _add(self, key: str, layer: Any) -> None:
         if not isinstance(layer, Module):
             raise ParameterError.expected("Sequential", f"layer {key}", "a Module", type(layer).__name__)
-        if key in self._modules or "." in key:
+        if not isinstance(key, str) or "." in key or hasattr(self, key):
             raise ParameterError.expected("Sequential", "layer name", "an unused name without dots", repr(key))
         self.add_module(key, layer)
 

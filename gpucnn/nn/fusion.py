@@ -18,9 +18,9 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
     conv, _, pool = layers
     assert isinstance(conv, Conv2d)
     assert isinstance(pool, MaxPool2d)
-    plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+    plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, conv.padding_mode)
     weight = conv.weight
-    if weight is None or plain != ((2, 2), (2, 2), 0, (1, 1), False):
+    if weight is None or plain != ((2, 2), (2, 2), 0, (1, 1), False, "zeros"):
         return None
 
     def fused(x: Tensor) -> Tensor:

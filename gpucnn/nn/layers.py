@@ -8,8 +8,17 @@ from typing import Any
 from gpucnn import functional as F
 from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Backend, Generator, get_backend
-from gpucnn.errors import ParameterError
-from gpucnn.functional.arguments import Padding, PairLike, is_count, pair
+from gpucnn.errors import DTypeError, ParameterError, ShapeError
+from gpucnn.functional.arguments import (
+    Padding,
+    PairLike,
+    check_float,
+    image_batch,
+    is_count,
+    pair,
+    read_window,
+    unbatch,
+)
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 
@@ -17,7 +26,11 @@ from gpucnn.nn.module import Module
 def new_parameter(shape: tuple[int, ...], device: str | Backend | None, dtype: Any) -> Parameter:
     backend = get_backend(device)
     with backend.active():
-        return Parameter(Tensor(backend.xp.zeros(shape, dtype or backend.xp.float32), backend))
+        try:
+            zeros = backend.xp.zeros(shape, dtype or backend.xp.float32)
+        except TypeError:
+            raise DTypeError.expected("layer", "dtype", "a floating dtype", repr(dtype)) from None
+    return Parameter(Tensor(zeros, backend))
 
 
 def check_count(value: Any, where: str, argument: str) -> None:
@@ -42,31 +55,51 @@ class Weighted(Module):
     def weight_shape(self, in_size: int) -> tuple[int, ...]:
         raise NotImplementedError
 
+    def bias_shape(self) -> tuple[int, ...]:
+        """Return the shape of the bias, once the weight is there."""
+        assert self.weight is not None
+        return self.weight.shape[:1]
+
     def materialise(self, in_size: int) -> None:
         self.weight = new_parameter(self.weight_shape(in_size), self._device, self._dtype)
         fan_in, _ = init.fans(self.weight)
         bound = 1 / math.sqrt(fan_in)
         init.uniform_(self.weight, -bound, bound)
         if self._wants_bias:
-            self.bias = new_parameter(self.weight.shape[:1], self._device, self._dtype)
+            self.bias = new_parameter(self.bias_shape(), self._device, self._dtype)
             init.uniform_(self.bias, -bound, bound)
 
     def waits_for_input(self) -> bool:
         return self.weight is None
 
-    def ready_for(self, x: Tensor, in_size: int) -> Parameter:
+    def in_size_of(self, x: Tensor) -> int:
+        """Return the input size that fits ``x``; ShapeError or DTypeError where none does."""
+        raise NotImplementedError
+
+    def ready_for(self, x: Tensor) -> Parameter:
         """Return the weight, made now for input like ``x`` if it was waiting."""
         if self.weight is None:
+            in_size = self.in_size_of(x)
             self._device, self._dtype = x.backend, self._dtype or x.dtype
             self.materialise(in_size)
         assert self.weight is not None
         return self.weight
 
 
+def group_channels(x: Tensor, where: str, groups: int) -> int:
+    """Return the channels of each group of ``x``; ShapeError where they do not divide."""
+    check_float(x, where)
+    channels = image_batch(x, where)[0].shape[1]
+    if not channels or channels % groups:
+        raise ShapeError.expected(where, "input", f"channels in {groups} equal groups", f"{channels} channels")
+    return channels // groups
+
+
 class Conv2d(Weighted):
     """Cross-correlation: (N, C, H, W) -> (N, F, OH, OW); see ``functional.conv2d`` for sizes, padding and errors.
 
     in_channels=None takes the channels of the first input. Parameters: weight (F, C/groups, KH, KW), bias (F,).
+    padding_mode: "zeros", "reflect" or "replicate".
 
     >>> import gpucnn
     >>> Conv2d(1, 6, 5, padding=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape
@@ -83,6 +116,7 @@ class Conv2d(Weighted):
         dilation: PairLike = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         exact: bool = False,
         device: str | Backend | None = None,
@@ -101,6 +135,9 @@ class Conv2d(Weighted):
         self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
         self.stride, self.dilation = pair(stride, "Conv2d", "stride"), pair(dilation, "Conv2d", "dilation")
         self.padding, self.exact = padding, exact
+        if padding_mode not in F.PADDING_MODES:
+            raise ParameterError.expected("Conv2d", "padding_mode", " or ".join(F.PADDING_MODES), repr(padding_mode))
+        self.padding_mode = padding_mode
         if in_channels is not None:
             self.materialise(in_channels // groups)
 
@@ -108,13 +145,28 @@ class Conv2d(Weighted):
         self.in_channels = in_size * self.groups
         return self.out_channels, in_size, *self.kernel_size
 
+    def in_size_of(self, x: Tensor) -> int:
+        return group_channels(x, "Conv2d", self.groups)
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.ready_for(x, x.shape[-3] // self.groups if x.ndim > 2 else 1)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.exact)
+        weight = self.ready_for(x)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, single = image_batch(x, "Conv2d")
+            window = read_window("Conv2d", x.shape[2:], self.kernel_size, self.stride, padding, self.dilation)  # type: ignore[arg-type]
+            x, padding = unbatch(F.pad2d(x, window.padding, self.padding_mode), single), 0
+        return F.conv2d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups, self.exact)
 
     def extra_repr(self) -> str:
         words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
-        for key, usual in (("stride", (1, 1)), ("padding", 0), ("dilation", (1, 1)), ("groups", 1), ("exact", False)):
+        for key, usual in (
+            ("stride", (1, 1)),
+            ("padding", 0),
+            ("dilation", (1, 1)),
+            ("groups", 1),
+            ("exact", False),
+            ("padding_mode", "zeros"),
+        ):
             if getattr(self, key) != usual:
                 words.append(f"{key}={getattr(self, key)!r}")
         return ", ".join(words if self._wants_bias else [*words, "bias=False"])
@@ -150,8 +202,14 @@ class Linear(Weighted):
         self.in_features = in_size
         return self.out_features, in_size
 
+    def in_size_of(self, x: Tensor) -> int:
+        check_float(x, "Linear")
+        if not x.ndim or not x.shape[-1]:
+            raise ShapeError.expected("Linear", "input", "at least one feature in the last axis", f"shape {x.shape}")
+        return x.shape[-1]
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.ready_for(x, x.shape[-1] if x.ndim else 1), self.bias)
+        return F.linear(x, self.ready_for(x), self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}" + ("" if self._wants_bias else ", bias=False")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
-from gpucnn.functional.loss import check_reduction
+from gpucnn.functional.reduction import check_reduction
 from gpucnn.nn.module import Module
 
 
@@ -16,16 +18,70 @@ class CrossEntropyLoss(Module):
     0.6931471824645996
     """
 
-    def __init__(self, reduction: str = "mean", *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        reduction: str = "mean",
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name)
         check_reduction(reduction, "CrossEntropyLoss")
-        self.reduction = reduction
+        self.reduction, self.weight = reduction, weight
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(input, target, self.reduction)
+        return F.cross_entropy(
+            input,
+            target,
+            self.reduction,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+        )
 
 
-class MSELoss(Module):
+class NLLLoss(Module):
+    """-input[target] of logarithms of probabilities (N, C) and (N,) integers; see ``functional.nll_loss``.
+
+    >>> import gpucnn
+    >>> NLLLoss()(gpucnn.tensor([[-1.0, -2.0]]), gpucnn.tensor([1])).item()
+    2.0
+    """
+
+    def __init__(
+        self,
+        reduction: str = "mean",
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        check_reduction(reduction, "NLLLoss")
+        self.reduction, self.weight, self.ignore_index = reduction, weight, ignore_index
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.nll_loss(input, target, self.reduction, weight=self.weight, ignore_index=self.ignore_index)
+
+
+class ElementwiseLoss(Module):
+    """Base of losses that compare two tensors of one shape, element by element."""
+
+    function: Callable[..., Tensor]
+
+    def __init__(self, reduction: str = "mean", *, name: str | None = None, **options: float) -> None:
+        super().__init__(name)
+        check_reduction(reduction, type(self).__name__)
+        self.reduction, self.options = reduction, options
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return type(self).function(input, target, self.reduction, **self.options)
+
+
+class MSELoss(ElementwiseLoss):
     """(input - target)^2 of two tensors of one shape; see ``functional.mse_loss``.
 
     >>> import gpucnn
@@ -33,10 +89,62 @@ class MSELoss(Module):
     2.0
     """
 
-    def __init__(self, reduction: str = "mean", *, name: str | None = None) -> None:
-        super().__init__(name)
-        check_reduction(reduction, "MSELoss")
-        self.reduction = reduction
+    function = staticmethod(F.mse_loss)
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(input, target, self.reduction)
+
+class L1Loss(ElementwiseLoss):
+    """|input - target|; see ``functional.l1_loss``.
+
+    >>> import gpucnn
+    >>> L1Loss()(gpucnn.tensor([1.0, 3.0]), gpucnn.tensor([1.0, 1.0])).item()
+    1.0
+    """
+
+    function = staticmethod(F.l1_loss)
+
+
+class HuberLoss(ElementwiseLoss):
+    """Squared near 0, linear beyond delta; see ``functional.huber_loss``.
+
+    >>> import gpucnn
+    >>> HuberLoss()(gpucnn.tensor([3.0]), gpucnn.tensor([0.0])).item()
+    2.5
+    """
+
+    function = staticmethod(F.huber_loss)
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__(reduction, name=name, delta=delta)
+
+
+class BCELoss(ElementwiseLoss):
+    """The binary cross-entropy of probabilities; see ``functional.binary_cross_entropy``.
+
+    >>> import gpucnn
+    >>> round(BCELoss()(gpucnn.tensor([0.5]), gpucnn.tensor([1.0])).item(), 4)
+    0.6931
+    """
+
+    function = staticmethod(F.binary_cross_entropy)
+
+
+class BCEWithLogitsLoss(ElementwiseLoss):
+    """The binary cross-entropy of logits; see ``functional.binary_cross_entropy_with_logits``.
+
+    >>> import gpucnn
+    >>> round(BCEWithLogitsLoss()(gpucnn.tensor([0.0]), gpucnn.tensor([1.0])).item(), 4)
+    0.6931
+    """
+
+    function = staticmethod(F.binary_cross_entropy_with_logits)
+
+
+class HingeLoss(ElementwiseLoss):
+    """max(0, 1 - input target) for targets of -1 and 1; see ``functional.hinge_loss``.
+
+    >>> import gpucnn
+    >>> HingeLoss()(gpucnn.tensor([0.5]), gpucnn.tensor([1.0])).item()
+    0.5
+    """
+
+    function = staticmethod(F.hinge_loss)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from gpucnn.autograd import Parameter, Tensor, no_grad
-from gpucnn.backend import Backend, get_backend
-from gpucnn.errors import CheckpointError, GpucnnError, ParameterError
+from gpucnn.backend import Backend
+from gpucnn.errors import CheckpointError, DTypeError, GpucnnError, ParameterError
 
 ForwardHook = Callable[["Module", tuple[Any, ...], Any], Any]
 ForwardPreHook = Callable[["Module", tuple[Any, ...]], Any]
@@ -63,12 +63,18 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_parameters" not in self.__dict__:
             raise GpucnnError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}.")
-        for registry in (self._parameters, self._modules, self._buffers):
-            registry.pop(name, None)
+        home: dict[str, Any] | None = None
         if isinstance(value, Parameter):
-            self._parameters[name] = value
+            home = self._parameters
         elif isinstance(value, Module):
-            self._modules[name] = value
+            home = self._modules
+        elif isinstance(value, Tensor) and name in self._buffers:
+            home = self._buffers
+        for registry in (self._parameters, self._modules, self._buffers):
+            if registry is not home:
+                registry.pop(name, None)
+        if home is not None:
+            home[name] = value  # what is assigned again keeps its place in the order
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -78,12 +84,19 @@ class Module:
 
     def register_buffer(self, name: str, value: Tensor) -> None:
         """Keep ``value`` in the state dictionary and move it along, without training it."""
+        if not isinstance(value, Tensor):
+            raise DTypeError.expected(
+                "register_buffer", name, "a Tensor", type(value).__name__, "use gpucnn.tensor(...)"
+            )
         object.__setattr__(self, name, value)
         self._buffers[name] = value
 
     def add_module(self, name: str, module: Module) -> None:
         """Register ``module`` under ``name``, which may be a number as in ``Sequential``."""
+        if not isinstance(module, Module):
+            raise ParameterError.expected("add_module", str(name), "a Module", type(module).__name__)
         self._modules[name] = module
+        object.__setattr__(self, name, module)
 
     # --- calling -------------------------------------------------------------------------------------------------
 
@@ -122,11 +135,13 @@ class Module:
         return HookHandle(self._forward_pre_hooks, hook)
 
     def has_hooks(self) -> bool:
+        """Whether a hook watches calls of this module itself."""
         return bool(self._forward_hooks or self._forward_pre_hooks)
 
     # --- walking -------------------------------------------------------------------------------------------------
 
     def children(self) -> Iterator[Module]:
+        """Yield the modules directly inside, in registration order."""
         yield from self._modules.values()
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -143,6 +158,7 @@ class Module:
             yield from module._walk(f"{prefix}.{name}" if prefix else name, seen)
 
     def modules(self) -> Iterator[Module]:
+        """Yield self and everything inside, each once."""
         return (module for _, module in self.named_modules())
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
@@ -152,22 +168,26 @@ class Module:
         """
         seen: set[int] = set()
         for path, module in self.named_modules(prefix):
-            if module.waits_for_input():
-                raise ParameterError(
-                    f"parameters: {module!r} learns its input size at the first call. "
-                    "Call the model once on an example (under no_grad), or give the size."
-                )
+            module._refuse_to_wait()
             for name, parameter in module._parameters.items():
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield f"{path}.{name}" if path else name, parameter
 
     def parameters(self) -> Iterator[Parameter]:
+        """Yield each parameter once, in registration order."""
         return (parameter for _, parameter in self.named_parameters())
 
     def waits_for_input(self) -> bool:
         """Whether the layer's parameters are made at the first call."""
         return False
+
+    def _refuse_to_wait(self) -> None:
+        if self.waits_for_input():
+            raise ParameterError(
+                f"parameters: {self!r} learns its input size at the first call. "
+                "Call the model once on an example (under no_grad), or give the size."
+            )
 
     def materialise(self, in_size: int) -> None:
         """Make the parameters of a layer that waits for its input size."""
@@ -196,13 +216,17 @@ class Module:
             parameter.grad = None
 
     def to(self, target: str | Backend | Any) -> Self:
-        """Move to a device ("cpu", "cuda") or floating dtype, in place; returns self. Make the optimiser afterwards."""
+        """Move to a device ("cpu", "cuda") or floating dtype, in place; returns self. Make the optimiser afterwards.
+
+        Parameters that are there already stay as they are. Nothing is moved where ``target`` makes no sense.
+        """
         is_device = isinstance(target, Backend) or str(target).split(":")[0] in ("cpu", "cuda", "auto")
-        for parameter in self.parameters():
-            if is_device:
-                parameter.to_backend_(get_backend(target))
-            else:
-                parameter.to_backend_(parameter.backend, target)
+        moved = [(parameter, parameter.detach().to(target)) for parameter in self.parameters()]
+        for _, values in moved:
+            if values.dtype.kind != "f":
+                raise DTypeError.expected("Module.to", "target", "a device or a floating dtype", repr(target))
+        for parameter, values in moved:
+            parameter.move_(values)
         for module in self.modules():
             for name, buffer in list(module._buffers.items()):
                 if is_device or buffer.dtype.kind == "f":
@@ -211,11 +235,13 @@ class Module:
 
     # --- state ---------------------------------------------------------------------------------------------------
 
-    def _named_state(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self.named_parameters()
-        for path, module in self.named_modules():
-            for name, buffer in module._buffers.items():
-                yield f"{path}.{name}" if path else name, buffer
+    def _named_state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Yield each module's parameters, then its buffers, then its children's; under every name that a shared one has."""
+        self._refuse_to_wait()
+        for name, tensor in (*self._parameters.items(), *self._buffers.items()):
+            yield prefix + name, tensor
+        for name, module in self._modules.items():
+            yield from module._named_state(f"{prefix}{name}.")
 
     def state_dict(self) -> dict[str, Any]:
         """Return {dotted name: C-ordered NumPy copy} of all parameters and buffers, under torch.nn's names."""
@@ -226,10 +252,29 @@ class Module:
 
         CheckpointError for a wrong shape and, when strict, for missing or unknown names.
         """
+        if not isinstance(state, Mapping):
+            raise CheckpointError.expected("load_state_dict", "state", "a dictionary", type(state).__name__)
+        waiting = [(module, dict(module.__dict__)) for module in self.modules() if module.waits_for_input()]
+        try:
+            values = self._fitting(state, strict)
+        except GpucnnError:
+            for module, before in waiting:  # what they have learnt is wrong: they wait again
+                module._parameters.clear()
+                module.__dict__.update(before)
+            raise
+        with no_grad():
+            for target, value in values:
+                target.copy_(value)
+
+    def _fitting(self, state: Mapping[str, Any], strict: bool) -> list[tuple[Tensor, Tensor]]:
+        """Return each parameter and buffer with its new values; CheckpointError where something does not fit."""
         for path, module in self.named_modules():
-            weight = state.get(f"{path}.weight" if path else "weight")
-            if module.waits_for_input() and weight is not None:
-                module.materialise(weight.shape[1])
+            name = f"{path}.weight" if path else "weight"
+            if module.waits_for_input() and name in state:
+                shape = tuple(getattr(state[name], "shape", ()))
+                if len(shape) < 2 or not shape[1]:
+                    raise CheckpointError.expected("load_state_dict", name, "at least 2 dimensions", f"shape {shape}")
+                module.materialise(int(shape[1]))
         own = dict(self._named_state())
         missing, unknown = [k for k in own if k not in state], [k for k in state if k not in own]
         if strict and (missing or unknown):
@@ -239,17 +284,7 @@ class Module:
                 f"those of the model (missing: {missing or 'none'})",
                 f"unknown: {unknown or 'none'}",
             )
-        values = {}
-        for name in own.keys() & state.keys():
-            value = state[name]
-            value = value.numpy() if hasattr(value, "numpy") else value
-            if tuple(value.shape) != own[name].shape:
-                raise CheckpointError.expected("load_state_dict", name, f"shape {own[name].shape}", tuple(value.shape))
-            values[name] = value
-        with no_grad():
-            for name, value in values.items():
-                target = own[name]
-                target.copy_(Tensor(target.backend.asarray(value), target.backend))
+        return [(tensor, _as_tensor(state[name], tensor, name)) for name, tensor in own.items() if name in state]
 
     # --- printing ------------------------------------------------------------------------------------------------
 
@@ -261,3 +296,18 @@ class Module:
         lines = [f"  ({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
         inside = "\n".join(["", *lines, ""]) if lines else self.extra_repr()
         return f"{type(self).__name__}({inside})"
+
+
+def _as_tensor(value: Any, like: Tensor, name: str) -> Tensor:
+    """Return an array, a Tensor or a tensor of PyTorch as a Tensor like ``like``; CheckpointError where it cannot be."""
+    if not hasattr(value, "shape"):
+        raise CheckpointError.expected("load_state_dict", name, "an array", type(value).__name__)
+    if tuple(value.shape) != like.shape:
+        raise CheckpointError.expected("load_state_dict", name, f"shape {like.shape}", tuple(value.shape))
+    value = value.detach() if hasattr(value, "detach") else value
+    try:
+        return Tensor(
+            like.backend.asarray(value.numpy() if hasattr(value, "numpy") else value, like.dtype), like.backend
+        )
+    except (TypeError, ValueError) as error:
+        raise CheckpointError.expected("load_state_dict", name, f"numbers for {like.dtype}", error) from None

@@ -25,6 +25,8 @@ class Adam(Optimizer):
     """
 
     slots = ("exp_avg", "exp_avg_sq")
+    decoupled = False
+    counts_steps = True
 
     def __init__(
         self,
@@ -34,19 +36,46 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def check(self, settings: dict[str, Any]) -> None:
         super().check(settings)
-        if len(settings["betas"]) != 2:
+        if not isinstance(settings["betas"], (tuple, list)) or len(settings["betas"]) != 2:
             raise ParameterError.expected("Adam", "betas", "two numbers", repr(settings["betas"]))
         for beta in settings["betas"]:
             check_number(beta, "Adam", "betas", 0, 1)
 
-    def update(self, buffer: FlatBuffer, span: slice, group: dict[str, Any], where: Array | bool) -> None:
+    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         beta1, beta2 = group["betas"]
         buffer.backend.adam_update(
             buffer.values[span], buffer.gradients[span], buffer.state["exp_avg"][span], buffer.state["exp_avg_sq"][span],
             lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
-            step=self.steps, where=where,
+            step=step, decoupled=self.decoupled, where=where,
         )  # fmt: skip
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the weights themselves: p *= 1 - lr weight_decay, and not by way of the gradient.
+
+    Source: Loshchilov & Hutter 2019.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> p = nn.Parameter(gpucnn.tensor([1.0]))
+    >>> (p * 0).sum().backward()
+    >>> AdamW([p], lr=0.5, weight_decay=0.5).step()
+    >>> p.tolist()
+    [0.75]
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)

@@ -37,10 +37,17 @@ class OneCycleLR:
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
     ) -> None:
-        if not isinstance(total_steps, int) or total_steps < 1:
+        if not isinstance(optimizer, Optimizer):
+            raise ParameterError.expected("OneCycleLR", "optimizer", "an Optimizer", type(optimizer).__name__)
+        if not isinstance(total_steps, int) or isinstance(total_steps, bool) or total_steps < 1:
             raise ParameterError.expected("OneCycleLR", "total_steps", "a positive int", repr(total_steps))
         check_number(max_lr, "OneCycleLR", "max_lr", 0, None)
-        check_number(pct_start, "OneCycleLR", "pct_start", 0, 1)
+        for key, value in (("pct_start", pct_start), ("base_momentum", base_momentum), ("max_momentum", max_momentum)):
+            check_number(value, "OneCycleLR", key, 0, 1)
+        for key, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+            check_number(value, "OneCycleLR", key, 0, None)
+            if value == 0:
+                raise ParameterError.expected("OneCycleLR", key, "a number above 0", value)
         self.optimizer, self.max_lr, self.total_steps, self.pct_start = optimizer, max_lr, total_steps, pct_start
         self.cycle_momentum = cycle_momentum
         self.base_momentum, self.max_momentum = base_momentum, max_momentum
@@ -52,7 +59,7 @@ class OneCycleLR:
     def values(self, step: int) -> tuple[float, float]:
         """Return (learning rate, momentum) at a step from 0 to total_steps - 1."""
         peak, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
-        if step <= peak:
+        if step <= peak and peak > 0:
             part = step / peak
             lr, momentum = (self.first_lr, self.max_lr), (self.max_momentum, self.base_momentum)
         else:
@@ -62,7 +69,7 @@ class OneCycleLR:
 
     def step(self) -> None:
         """Move to the next step. After the last one the values stay as they are."""
-        if self.steps > self.total_steps:
+        if self.steps >= self.total_steps:
             raise ParameterError.expected("OneCycleLR", "step", f"at most {self.total_steps} steps", self.steps + 1)
         self.steps += 1
         self._apply()
@@ -88,3 +95,270 @@ class OneCycleLR:
 
 def _half_cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
+
+
+class LRScheduler:
+    """Base of schedules that multiply each group's first learning rate by ``factor(step)``. Usable for your own.
+
+    ``optimizer.param_groups[i]["lr"]`` is set when the schedule is made and at every ``step()``.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ParameterError.expected(type(self).__name__, "optimizer", "an Optimizer", type(optimizer).__name__)
+        self.optimizer = optimizer
+        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self.steps = 0
+        self._apply()
+
+    def factor(self, step: int) -> float:
+        """Return what the first learning rate is multiplied by after ``step`` steps."""
+        raise NotImplementedError
+
+    def lr(self, step: int, base: float) -> float:
+        """Return a group's learning rate after ``step`` steps."""
+        return base * self.factor(step)
+
+    def step(self) -> None:
+        """Move to the next step."""
+        self.steps += 1
+        self._apply()
+
+    def _apply(self) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self.lr(self.steps, base)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {"steps", "base_lrs"}."""
+        return {"steps": self.steps, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        self.steps, self.base_lrs = int(state["steps"]), [float(lr) for lr in state["base_lrs"]]
+        self._apply()
+
+
+def _check_steps(value: Any, where: str, argument: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ParameterError.expected(where, argument, "a positive int", repr(value))
+    return value
+
+
+class StepLR(LRScheduler):
+    """Times gamma every step_size steps.
+
+    >>> from gpucnn import nn, optim
+    >>> scheduler = StepLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), step_size=2, gamma=0.5)
+    >>> [scheduler.factor(step) for step in range(5)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        self.step_size = _check_steps(step_size, "StepLR", "step_size")
+        check_number(gamma, "StepLR", "gamma", 0, None)
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        return float(self.gamma ** (step // self.step_size))
+
+
+class MultiStepLR(LRScheduler):
+    """Times gamma at each of the milestones.
+
+    >>> from gpucnn import nn, optim
+    >>> scheduler = MultiStepLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), [1, 3], gamma=0.5)
+    >>> [scheduler.factor(step) for step in range(4)]
+    [1.0, 0.5, 0.5, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, milestones: list[int], gamma: float = 0.1) -> None:
+        self.milestones = sorted(_check_steps(step, "MultiStepLR", "milestones") for step in milestones)
+        check_number(gamma, "MultiStepLR", "gamma", 0, None)
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        return float(self.gamma ** sum(step >= milestone for milestone in self.milestones))
+
+
+class ExponentialLR(LRScheduler):
+    """Times gamma at every step.
+
+    >>> from gpucnn import nn, optim
+    >>> scheduler = ExponentialLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), gamma=0.5)
+    >>> [scheduler.factor(step) for step in range(3)]
+    [1.0, 0.5, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+        check_number(gamma, "ExponentialLR", "gamma", 0, None)
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        return float(self.gamma**step)
+
+
+class CosineAnnealingLR(LRScheduler):
+    """Along half a cosine to eta_min in T_max steps (and back in as many more). Source: Loshchilov & Hutter 2017.
+
+    >>> from gpucnn import nn, optim
+    >>> scheduler = CosineAnnealingLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), T_max=2)
+    >>> [round(scheduler.lr(step, 1.0), 6) for step in range(3)]
+    [1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
+        self.T_max = _check_steps(T_max, "CosineAnnealingLR", "T_max")
+        check_number(eta_min, "CosineAnnealingLR", "eta_min", 0, None)
+        self.eta_min = eta_min
+        super().__init__(optimizer)
+
+    def lr(self, step: int, base: float) -> float:
+        return _half_cosine(base, self.eta_min, step / self.T_max)
+
+
+class PolynomialLR(LRScheduler):
+    """(1 - step / total_iters) to a power, then 0.
+
+    >>> from gpucnn import nn, optim
+    >>> scheduler = PolynomialLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), total_iters=4, power=2.0)
+    >>> [scheduler.factor(step) for step in (0, 2, 4, 5)]
+    [1.0, 0.25, 0.0, 0.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0) -> None:
+        self.total_iters = _check_steps(total_iters, "PolynomialLR", "total_iters")
+        check_number(power, "PolynomialLR", "power", 0, None)
+        self.power = power
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        return float((1 - min(step, self.total_iters) / self.total_iters) ** self.power)
+
+
+class LinearLR(LRScheduler):
+    """Warm-up: from start_factor to end_factor in total_iters steps, in a line. Source: Goyal et al. 2017.
+
+    >>> from gpucnn import nn, optim
+    >>> scheduler = LinearLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), start_factor=0.5, total_iters=2)
+    >>> [scheduler.factor(step) for step in range(4)]
+    [0.5, 0.75, 1.0, 1.0]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
+    ) -> None:
+        check_number(start_factor, "LinearLR", "start_factor", 0, None)
+        check_number(end_factor, "LinearLR", "end_factor", 0, None)
+        self.start_factor, self.end_factor = start_factor, end_factor
+        self.total_iters = _check_steps(total_iters, "LinearLR", "total_iters")
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        part = min(step, self.total_iters) / self.total_iters
+        return self.start_factor + (self.end_factor - self.start_factor) * part
+
+
+class SequentialLR(LRScheduler):
+    """One schedule after the other: warm-up and then cosine, say. Each counts its steps from its own milestone.
+
+    >>> from gpucnn import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> warm, fall = LinearLR(optimizer, 0.5, total_iters=2), ExponentialLR(optimizer, 0.5)
+    >>> scheduler = SequentialLR(optimizer, [warm, fall], [2])
+    >>> [scheduler.lr(step, 1.0) for step in range(5)]
+    [0.5, 0.75, 1.0, 0.5, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]) -> None:
+        if not schedulers or len(schedulers) != len(milestones) + 1:
+            raise ParameterError.expected(
+                "SequentialLR", "milestones", "one fewer than schedulers", f"{len(milestones)} for {len(schedulers)}"
+            )
+        self.schedulers = list(schedulers)
+        self.milestones = [_check_steps(step, "SequentialLR", "milestones") for step in milestones]
+        for group, base in zip(optimizer.param_groups, self.schedulers[0].base_lrs, strict=True):
+            group["lr"] = base  # the schedulers have each set a first value of their own
+        super().__init__(optimizer)
+
+    def lr(self, step: int, base: float) -> float:
+        number = sum(step >= milestone for milestone in self.milestones)
+        begin = self.milestones[number - 1] if number else 0
+        return self.schedulers[number].lr(step - begin, base)
+
+
+class ReduceLROnPlateau:
+    """Times factor when a measure has not got better for more than patience epochs: ``scheduler.step(loss)``.
+
+    Better is lower (mode "min") or higher ("max") than the best by threshold, relative to it ("rel") or absolute ("abs").
+
+    >>> from gpucnn import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    >>> scheduler.step(1.0); scheduler.step(1.0)
+    >>> optimizer.param_groups[0]["lr"]
+    0.5
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        where = "ReduceLROnPlateau"
+        if mode not in ("min", "max"):
+            raise ParameterError.expected(where, "mode", "'min' or 'max'", repr(mode))
+        if threshold_mode not in ("rel", "abs"):
+            raise ParameterError.expected(where, "threshold_mode", "'rel' or 'abs'", repr(threshold_mode))
+        check_number(factor, where, "factor", 0, 1)
+        for key, value in (
+            ("patience", patience),
+            ("threshold", threshold),
+            ("cooldown", cooldown),
+            ("min_lr", min_lr),
+        ):
+            check_number(value, where, key, 0, None)
+        self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
+        self.threshold, self.threshold_mode, self.cooldown = threshold, threshold_mode, cooldown
+        self.min_lr, self.eps = min_lr, eps
+        self.best: float | None = None
+        self.bad_steps = self.resting = 0
+
+    def _better(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        margin = self.threshold * (abs(self.best) if self.threshold_mode == "rel" else 1)
+        return value < self.best - margin if self.mode == "min" else value > self.best + margin
+
+    def step(self, metrics: float) -> None:
+        """Note the epoch's measure; a NaN is never better."""
+        value = float(metrics)
+        if self._better(value):
+            self.best, self.bad_steps = value, 0
+        else:
+            self.bad_steps += 1
+        if self.resting:
+            self.resting, self.bad_steps = self.resting - 1, 0
+        if self.bad_steps > self.patience:
+            for group in self.optimizer.param_groups:
+                lower = max(group["lr"] * self.factor, self.min_lr)
+                if group["lr"] - lower > self.eps:
+                    group["lr"] = lower
+            self.resting, self.bad_steps = self.cooldown, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {"best", "bad_steps", "resting"}; the learning rates are the optimiser's."""
+        return {"best": self.best, "bad_steps": self.bad_steps, "resting": self.resting}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        self.best, self.bad_steps, self.resting = state["best"], int(state["bad_steps"]), int(state["resting"])

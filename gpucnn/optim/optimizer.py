@@ -12,7 +12,7 @@ from typing import Any
 
 from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Array, Backend
-from gpucnn.errors import CheckpointError, GraphError, ParameterError
+from gpucnn.errors import CheckpointError, GraphError, ParameterError, ShapeError
 
 Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
 
@@ -25,6 +25,8 @@ class Segment:
     parameter: Parameter
     start: int
     stop: int
+    steps: int = 0
+    """Updates that the parameter has seen: fewer than the optimiser's where it was unused or frozen for a while."""
 
 
 class FlatBuffer:
@@ -47,17 +49,23 @@ class FlatBuffer:
                 self.segments.append(Segment(name, parameter, start, stop))
                 start = stop
 
-    def spans(self) -> Iterator[slice]:
-        """Yield the stretches of the buffer whose parameters have a gradient: all of it, as a rule."""
-        start = stop = 0
+    def spans(self) -> Iterator[tuple[slice, int]]:
+        """Count one more step of each parameter that has a gradient; yield the stretches with an equal count of steps.
+
+        As a rule that is all of the buffer.
+        """
+        start = stop = steps = 0
         for segment in self.segments:
             if segment.parameter.grad is None:
+                continue
+            segment.steps += 1
+            if segment.start != stop or segment.steps != steps:
                 if stop > start:
-                    yield slice(start, stop)
-                start = segment.stop
+                    yield slice(start, stop), steps
+                start, steps = segment.start, segment.steps
             stop = segment.stop
         if stop > start:
-            yield slice(start, stop)
+            yield slice(start, stop), steps
 
 
 class Optimizer:
@@ -68,24 +76,29 @@ class Optimizer:
     """
 
     slots: tuple[str, ...] = ()
+    counts_steps = False
+    """Whether the update of a parameter depends on how many it has seen."""
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.param_groups: list[dict[str, Any]] = []
         self._buffers: list[list[FlatBuffer]] = []
         self.steps = 0
         seen: set[int] = set()
-        count = 0
+        names: set[str] = set()
+        members: list[list[tuple[str, Parameter]]] = []
         for group in _as_groups(params):
             named = []
             for entry in group.pop("params"):
-                name, parameter = entry if isinstance(entry, tuple) else (str(count), entry)
+                name, parameter = entry if isinstance(entry, tuple) and len(entry) == 2 else (str(len(seen)), entry)
                 if not isinstance(parameter, Parameter):
                     raise ParameterError.expected(type(self).__name__, "params", "Parameters", type(parameter).__name__)
                 if id(parameter) in seen:
                     raise ParameterError.expected(type(self).__name__, "params", "each parameter once", f"{name} twice")
+                if name in names:
+                    raise ParameterError.expected(type(self).__name__, "params", "each name once", f"{name!r} twice")
                 seen.add(id(parameter))
+                names.add(name)
                 named.append((name, parameter))
-                count += 1
             unknown = group.keys() - defaults.keys()
             if unknown:
                 raise ParameterError.expected(
@@ -94,9 +107,10 @@ class Optimizer:
             settings = {**defaults, **group}
             self.check(settings)
             self.param_groups.append(settings)
-            self._buffers.append(self._flatten(named))
-        if not count:
+            members.append(named)
+        if not seen:
             raise ParameterError.expected(type(self).__name__, "params", "at least one parameter", "none")
+        self._buffers.extend(self._flatten(named) for named in members)  # last: an error takes no parameter away
 
     def check(self, settings: dict[str, Any]) -> None:
         """ParameterError for a hyper-parameter out of its range."""
@@ -126,36 +140,38 @@ class Optimizer:
 
         GraphError where another optimiser has taken the parameters over since.
         """
+        for _, segment in self._segments():
+            if segment.parameter.owner is not self:
+                raise GraphError(
+                    f"{type(self).__name__}.step: parameter {segment.name} was moved, or belongs to a newer "
+                    "optimiser. Make the optimiser after model.to(...), and use only the newest."
+                )
         self.steps += 1
         condition = True if where is None else where.array
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
                 for segment in buffer.segments:
-                    if segment.parameter.owner is not self:
-                        raise GraphError(
-                            f"{type(self).__name__}.step: parameter {segment.name} was moved, or belongs to a newer "
-                            "optimiser. Make the optimiser after model.to(...), and use only the newest."
-                        )
                     segment.parameter.note_change()
                 with buffer.backend.active():
-                    for span in buffer.spans():
-                        self.update(buffer, span, group, condition)
+                    for span, step in buffer.spans():
+                        self.update(buffer, span, step, group, condition)
 
-    def update(self, buffer: FlatBuffer, span: slice, group: dict[str, Any], where: Array | bool) -> None:
-        """Update one stretch of a flat buffer in place."""
+    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
+        """Update one stretch of a flat buffer in place; ``step`` counts the updates of its parameters, this one too."""
         raise NotImplementedError
 
     # --- state ---------------------------------------------------------------------------------------------------
 
     def state_arrays(self) -> dict[str, Any]:
-        """Return {"slot.parameter name": NumPy copy} of all state, in registration order."""
-        return {
-            f"{slot}.{segment.name}": buffer.backend.to_host(buffer.state[slot][segment.start : segment.stop]).reshape(
-                segment.parameter.shape
-            )
-            for buffer, segment in self._segments()
-            for slot in self.slots
-        }
+        """Return {"slot.parameter name": NumPy copy} of all state, in registration order; steps as "step.name"."""
+        arrays = {}
+        for buffer, segment in self._segments():
+            for slot in self.slots:
+                values = buffer.backend.to_host(buffer.state[slot][segment.start : segment.stop])
+                arrays[f"{slot}.{segment.name}"] = values.reshape(segment.parameter.shape)
+            if self.counts_steps:
+                arrays[f"step.{segment.name}"] = buffer.backend.to_host(buffer.backend.asarray(segment.steps, "int64"))
+        return arrays
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"steps", "param_groups", "state"}: numbers, and NumPy copies by slot and parameter name."""
@@ -164,22 +180,44 @@ class Optimizer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned; CheckpointError, and no change, where it does not fit."""
-        own = {
-            f"{slot}.{segment.name}": segment.parameter.shape for _, segment in self._segments() for slot in self.slots
-        }
-        given = {name: tuple(array.shape) for name, array in state["state"].items()}
-        if own != given or len(state["param_groups"]) != len(self.param_groups):
-            wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+        where = f"{type(self).__name__}.load_state_dict"
+        try:
+            arrays, groups, steps = dict(state["state"]), list(state["param_groups"]), int(state["steps"])
+            for group, loaded in zip(self.param_groups, groups, strict=True):
+                if loaded.keys() - group.keys():
+                    raise ParameterError(f"unknown options {sorted(loaded.keys() - group.keys())}")
+                self.check({**group, **loaded})
+            values = {name: self._fitting(name, arrays.pop(name, None), like) for name, like in self._state_like()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError.expected(
-                f"{type(self).__name__}.load_state_dict", "state", "that of the same optimiser and model", wrong[:3]
-            )
-        for group, loaded in zip(self.param_groups, state["param_groups"], strict=True):
+                where, "state", "that of the same optimiser and model", repr(error)
+            ) from None
+        if arrays:
+            raise CheckpointError.expected(where, "state", "that of the same optimiser and model", sorted(arrays)[:3])
+        for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update(loaded)
         for buffer, segment in self._segments():
             for slot in self.slots:
-                values = buffer.backend.asarray(state["state"][f"{slot}.{segment.name}"]).reshape(-1)
-                buffer.state[slot][segment.start : segment.stop] = values
-        self.steps = int(state["steps"])
+                buffer.state[slot][segment.start : segment.stop] = values[f"{slot}.{segment.name}"].reshape(-1)
+            if self.counts_steps:
+                segment.steps = int(values[f"step.{segment.name}"])
+        self.steps = steps
+
+    def _state_like(self) -> Iterator[tuple[str, tuple[FlatBuffer, tuple[int, ...], Any]]]:
+        """Yield the name of each state array with its buffer, shape and dtype."""
+        for buffer, segment in self._segments():
+            for slot in self.slots:
+                yield f"{slot}.{segment.name}", (buffer, segment.parameter.shape, buffer.values.dtype)
+            if self.counts_steps:
+                yield f"step.{segment.name}", (buffer, (), "int64")
+
+    @staticmethod
+    def _fitting(name: str, array: Any, like: tuple[FlatBuffer, tuple[int, ...], Any]) -> Array:
+        buffer, shape, dtype = like
+        found = getattr(array, "shape", None)
+        if found is None or tuple(found) != shape:
+            raise ShapeError(f"{name}: expected shape {shape}, got {type(array).__name__ if found is None else found}")
+        return buffer.backend.asarray(array, dtype)
 
     def __repr__(self) -> str:
         groups = (", ".join(f"{key}={value!r}" for key, value in group.items()) for group in self.param_groups)
@@ -189,10 +227,19 @@ class Optimizer:
 def _as_groups(params: Any) -> list[dict[str, Any]]:
     if isinstance(params, Tensor):
         raise ParameterError.expected("optimizer", "params", "a list of parameters", "one Tensor", "write [parameter]")
+    if isinstance(params, Mapping) or not isinstance(params, Iterable):
+        raise ParameterError.expected(
+            "optimizer", "params", "a list of parameters", type(params).__name__, "pass model.parameters()"
+        )
     entries = list(params)
-    if entries and isinstance(entries[0], dict):
-        return [dict(group) for group in entries]
-    return [{"params": entries}]
+    if not any(isinstance(entry, dict) for entry in entries):
+        return [{"params": entries}]
+    for entry in entries:
+        if not isinstance(entry, dict) or "params" not in entry:
+            raise ParameterError.expected(
+                "optimizer", "params", "groups that are dicts with 'params'", type(entry).__name__
+            )
+    return [{**entry, **_as_groups(entry["params"])[0]} for entry in entries]
 
 
 def check_number(value: Any, where: str, argument: str, low: float, high: float | None) -> None:

@@ -42,6 +42,6 @@ class SGD(Optimizer):
         if settings["nesterov"] and not settings["momentum"]:
             raise ParameterError.expected("SGD", "nesterov", "a momentum above 0 beside nesterov=True", "momentum=0")
 
-    def update(self, buffer: FlatBuffer, span: slice, group: dict[str, Any], where: Array | bool) -> None:
+    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         velocity = buffer.state["momentum_buffer"][span] if group["momentum"] else None
         buffer.backend.sgd_update(buffer.values[span], buffer.gradients[span], velocity, where=where, **group)

@@ -268,9 +268,11 @@ class Trainer:
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups, "state": saved.optimizer})
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.position = state["epoch"], state["position"]
-        self.totals, self.seconds = Totals(self.backend, **state["totals"]), state["seconds"]
-        self.best_accuracy = state["best_accuracy"]
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+        if not 0 <= self.position < self.batches:
+            raise ValueError(f"position {self.position} of {self.batches}")
+        self.totals, self.seconds = Totals(self.backend, **state["totals"]), float(state["seconds"])
+        self.best_accuracy = float(state["best_accuracy"])
         default_generator.seed, default_generator.counter = state["generator"]["seed"], state["generator"]["counter"]
 
     def _changed_since(self, saved: dict[str, Any]) -> list[str]:

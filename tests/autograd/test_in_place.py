@@ -78,9 +78,7 @@ def test_a_change_between_forward_and_backward_is_noticed(
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_an_operand_without_gradient_is_noticed(
-    backend: Backend, change: Callable[[Tensor], None]
-) -> None:
+def test_a_change_of_an_operand_without_gradient_is_noticed(backend: Backend, change: Callable[[Tensor], None]) -> None:
     x, factor = gpucnn.tensor([1.0, 2.0], requires_grad=True), gpucnn.tensor([3.0, 4.0])
     y = (x * factor).sum()
     change(factor)

@@ -13,6 +13,7 @@ from oracles import LAYOUTS, Host, assert_close, check_gradients, lay_out
 import gpucnn
 from gpucnn import Tensor
 from gpucnn.autograd import operations
+from gpucnn.autograd.tensor import concatenate
 from gpucnn.backend import Backend
 from gpucnn.errors import GpucnnError
 
@@ -117,7 +118,7 @@ def test_matrix_products_in_every_layout(backend: Backend, a_layout: str, b_layo
 
 
 def test_every_operation_has_its_gradient_checked() -> None:
-    tested = {name.split()[0].rstrip(",") for name in (*UNARY, *BINARY)} | {"matmul", "to_device"}
+    tested = {name.split()[0].rstrip(",") for name in (*UNARY, *BINARY)} | {"matmul", "to_device", "concatenation"}
     public = {
         name
         for name, value in vars(operations).items()
@@ -129,6 +130,17 @@ def test_every_operation_has_its_gradient_checked() -> None:
 def test_gradients_flow_between_devices(standin: Backend) -> None:
     check_gradients(lambda x: (x.to("cuda") * 2 + x.cuda() ** 2).cpu(), gpucnn.get_backend("cpu"), normal(3))
     check_gradients(lambda x: (x.cpu() * 2).cuda(), standin, normal(3))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_gradient_of_concatenation(backend: Backend, axis: int) -> None:
+    shapes = [[2, 3, 2], [2, 3, 2], [2, 3, 2]]
+    for i, length in enumerate((1, 0, 4)):
+        shapes[i][axis] = length
+    arrays = [normal(*shape) for shape in shapes]
+    joined = concatenate([gpucnn.tensor(a) for a in arrays], axis)
+    assert np.array_equal(joined.numpy(), np.concatenate(arrays, axis))
+    check_gradients(lambda *parts: concatenate(parts, axis), backend, *arrays)
 
 
 def test_equal_extrema_share_the_gradient(backend: Backend) -> None:
@@ -225,7 +237,7 @@ MISTAKES: dict[str, Callable[[Tensor], Any]] = {
     "shapes that do not multiply": lambda x: x @ x,
     "product with a number": lambda x: x @ 2,
     "shapes that do not compare": lambda x: x == gpucnn.tensor([1.0] * 5),
-    "a list": lambda x: x + [1.0],
+    "a list": lambda x: x - [1.0],
     "None": lambda x: x * None,
     "text": lambda x: x > "a",
     "a NumPy array": lambda x: x + np.ones(3),
@@ -261,6 +273,15 @@ MISTAKES: dict[str, Callable[[Tensor], Any]] = {
     "transpose with one axis": lambda x: x.transpose(0),
     "transpose with text": lambda x: x.transpose("a", "b"),
     "transpose with a tuple": lambda x: x.transpose((1.0, 0)),
+    "parts of several dtypes": lambda x: concatenate([x, x.to("float64")]),
+    "parts of several shapes": lambda x: concatenate([x, x[:, :2]]),
+    "parts of several numbers of axes": lambda x: concatenate([x, x[:, 0]], 1),
+    "parts without axes": lambda x: concatenate([x.sum(), x.sum()]),
+    "one part, not in a list": lambda x: concatenate(x),
+    "no part": lambda x: concatenate([]),
+    "a number as parts": lambda x: concatenate(5),
+    "a part that is no tensor": lambda x: concatenate([x, [1.0]]),
+    "parts along a floating axis": lambda x: concatenate([x, x], 1.0),
     "item of many": lambda x: x.item(),
     "truth of many": lambda x: bool(x),
     "an integer from a float": lambda x: [1, 2][x.sum()],

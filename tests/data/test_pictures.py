@@ -82,11 +82,7 @@ def as_black_on_transparent() -> Image.Image:
 
 
 def as_grey_with_alpha() -> Image.Image:
-    return (
-        Image.fromarray(np.dstack([np.zeros((28, 28), np.uint8), seven()]), "LA")
-        if False
-        else Image.merge("LA", [Image.new("L", (28, 28), 0), Image.fromarray(seven())])
-    )
+    return Image.merge("LA", [Image.new("L", (28, 28), 0), Image.fromarray(seven())])
 
 
 def as_palette_with_transparency() -> Image.Image:

@@ -35,7 +35,7 @@ MISTAKES: dict[str, Case] = {
         lambda g: F.conv2d(g.rows, g.w), ShapeError, r"conv2d: input: .*\(N, C, H, W\).*\(3, 4\)"),
     "conv2d: input of 5 axes": (lambda g: F.conv2d(g.x.reshape(1, 2, 4, 6, 6), g.w), ShapeError, "conv2d: input"),
     "conv2d: channels": (
-        lambda g: F.conv2d(g.x[:, :3], g.w), ShapeError, r"conv2d: input: expected 4 channels .*got 3 \(input \(2, 3, 6, 6\)"),
+        lambda g: F.conv2d(g.x[:, :3], g.w), ShapeError, r"input: expected 4 channels .*got 3 \(input \(2, 3, 6, 6\)"),
     "conv2d: channels last": (
         lambda g: F.conv2d(g.x.transpose(0, 2, 3, 1), g.w), ShapeError, r"Put channels second: \(N, C, H, W\)"),
     "conv2d: weight of 2 axes": (
@@ -124,7 +124,7 @@ MISTAKES: dict[str, Case] = {
     "dropout: a seed as generator": (lambda g: F.dropout(g.x, 0.5, generator=7), ParameterError, "dropout: generator"),
     "dropout: a list": (lambda g: F.dropout([1.0]), DTypeError, "dropout: input: expected a Tensor"),
     "cross_entropy: targets of another number": (
-        lambda g: F.cross_entropy(g.rows, g.labels[:2]), ShapeError, r"cross_entropy: target: expected shape \(3,\).*got \(2,\)"),
+        lambda g: F.cross_entropy(g.rows, g.labels[:2]), ShapeError, r"target: expected shape \(3,\).*got \(2,\)"),
     "cross_entropy: targets in a column": (
         lambda g: F.cross_entropy(g.rows, g.labels.reshape(3, 1)), ShapeError, "target"),
     "cross_entropy: floating targets": (

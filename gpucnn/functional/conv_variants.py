@@ -1,0 +1,188 @@
+"""Relatives of ``conv2d``: transposed, one-dimensional, on a plain matrix, and written as loops."""
+
+from __future__ import annotations
+
+import itertools
+
+from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd.operations import Needs, Result
+from gpucnn.backend import Array, Backend, Window
+from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.functional.arguments import (
+    Padding,
+    PairLike,
+    check_float,
+    check_same_dtype,
+    image_batch,
+    is_count,
+    pair,
+    read_window,
+    unbatch,
+)
+from gpucnn.functional.conv import check_filters, conv2d
+from gpucnn.functional.pad import pad2d
+
+Shape = tuple[int, int, int, int]
+
+
+def transposed_convolution(
+    backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int, shape: Shape
+) -> Result:
+    """Array level: the input gradient of the convolution that maps ``shape`` to x's shape; its own gradients in turn."""
+    y = backend.conv2d_input_gradient(x, w, shape, window, groups)
+    if b is not None:
+        y = y + b[:, None, None]
+    if not any(needs):
+        return y, None
+    w_shape = w.shape
+
+    def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
+        return (
+            backend.conv2d(dy, w, None, window, groups) if needs[0] else None,
+            backend.conv2d_weight_gradient(dy, x, w_shape, window, groups)[0] if needs[1] else None,
+            dy.sum((0, 2, 3)) if needs[2] else None,
+        )
+
+    return y, backward
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: PairLike = 1,
+    padding: PairLike = 0,
+    output_padding: PairLike = 0,
+    groups: int = 1,
+    dilation: PairLike = 1,
+) -> Tensor:
+    """Return the transposed convolution: every pixel adds its filter, times its value, to the window it stands for.
+
+    input: (N, C, H, W) or one (C, H, W) image; weight: (C, F/groups, KH, KW); bias: (F,). Output: (N, F, OH, OW) with
+    OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1. output_padding is less than stride or
+    dilation. Raises ShapeError, DTypeError or ParameterError. Source: Dumoulin & Visin 2016, "A guide to convolution
+    arithmetic", chapter 4.
+
+    >>> import gpucnn
+    >>> conv_transpose2d(gpucnn.tensor([[[[1.0, 2.0]]]]), gpucnn.tensor([[[[1.0, 1.0]]]])).tolist()
+    [[[[1.0, 3.0, 2.0]]]]
+    """
+    where = "conv_transpose2d"
+    x, single = image_batch(input, where)
+    if weight.ndim != 4:
+        raise ShapeError.expected(where, "weight", "(C, F/groups, KH, KW)", f"shape {weight.shape}")
+    if not is_count(groups, 1) or weight.shape[0] % groups:
+        raise ParameterError.expected(where, "groups", f"a divisor of the {weight.shape[0]} channels", repr(groups))
+    if x.shape[1] != weight.shape[0]:
+        raise ShapeError.expected(where, "input", f"{weight.shape[0]} channels (weight {weight.shape})", x.shape[1])
+    F = weight.shape[1] * groups
+    if bias is not None and bias.shape != (F,):
+        raise ShapeError.expected(where, "bias", f"shape ({F},)", bias.shape)
+    check_float(x, where)
+    check_same_dtype(x, weight, where, "weight")
+    check_same_dtype(x, bias, where, "bias")
+    (PH, PW), (SH, SW) = pair(padding, where, "padding", least=0), pair(stride, where, "stride")
+    (XH, XW), (DH, DW) = pair(output_padding, where, "output_padding", least=0), pair(dilation, where, "dilation")
+    if max(SH, DH) <= XH or max(SW, DW) <= XW:
+        raise ParameterError.expected(where, "output_padding", "less than stride or dilation", repr(output_padding))
+    N, _, H, W = x.shape
+    window = Window((weight.shape[2], weight.shape[3]), (SH, SW), (PH, PH, PW, PW), (DH, DW))
+    OH = (H - 1) * SH - 2 * PH + window.extent[0] + XH
+    OW = (W - 1) * SW - 2 * PW + window.extent[1] + XW
+    if OH < 1 or OW < 1:
+        raise ShapeError.expected(where, "output", "at least one pixel", f"{OH}x{OW}", "pad less")
+    # Rows and columns that not even the last step of the window reaches: no pixel adds to them.
+    empty_rows, empty_columns = max(XH - SH + 1, 0), max(XW - SW + 1, 0)
+    shape = (N, F, OH - empty_rows, OW - empty_columns)
+    if not empty_rows and not empty_columns:
+        return unbatch(
+            apply(transposed_convolution, x, weight, bias, window=window, groups=groups, shape=shape), single
+        )
+    y = apply(transposed_convolution, x, weight, None, window=window, groups=groups, shape=shape)
+    y = pad2d(y, (0, empty_rows, 0, empty_columns))
+    return unbatch(y if bias is None else y + bias.reshape(F, 1, 1), single)
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int | str = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Return the cross-correlation of sequences (N, C, L), or one (C, L), with filters (F, C/groups, K): (N, F, OL).
+
+    Sizes, padding and errors are those of ``conv2d`` for images of one row.
+
+    >>> import gpucnn
+    >>> conv1d(gpucnn.tensor([[1.0, 2.0, 4.0]]), gpucnn.tensor([[[-1.0, 1.0]]])).tolist()
+    [[1.0, 2.0]]
+    """
+    if input.ndim not in (2, 3) or weight.ndim != 3:
+        raise ShapeError.expected(
+            "conv1d",
+            "shapes",
+            "input (N, C, L) or (C, L) and weight (F, C/groups, K)",
+            f"{input.shape} and {weight.shape}",
+        )
+    x = input.reshape(*input.shape[:-1], 1, input.shape[-1])
+    w = weight.reshape(*weight.shape[:-1], 1, weight.shape[-1])
+    sides = padding if isinstance(padding, str) else (0, padding)
+    y = conv2d(x, w, bias, (1, stride), sides, (1, dilation), groups)
+    return y.reshape(*y.shape[:-2], y.shape[-1])
+
+
+def corr2d(input: Tensor, kernel: Tensor, stride: PairLike = 1, padding: Padding = 0) -> Tensor:
+    """Return the cross-correlation of a matrix (H, W) with a matrix (KH, KW): (OH, OW).
+
+    >>> import gpucnn
+    >>> corr2d(gpucnn.tensor([[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]), gpucnn.tensor([[0.0, 1], [2, 3]])).tolist()
+    [[19.0, 25.0], [37.0, 43.0]]
+    """
+    if input.ndim != 2 or kernel.ndim != 2:
+        raise ShapeError.expected("corr2d", "shapes", "(H, W) and (KH, KW)", f"{input.shape} and {kernel.shape}")
+    y = conv2d(input.reshape(1, 1, *input.shape), kernel.reshape(1, 1, *kernel.shape), None, stride, padding)
+    return y.reshape(*y.shape[2:])
+
+
+def conv2d_loops(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: PairLike = 1,
+    padding: Padding = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Return what ``conv2d`` returns, by the definition: one loop for each dimension. To read, and to check others by.
+
+    y[n, f, i, j] = bias[f] + sum over c, kh, kw of weight[f, c, kh, kw] x[n, c', i stride + kh dilation - top, ...], where
+    c' runs over the channels of f's group and pixels outside the image are 0. Slow; no gradient.
+
+    >>> import gpucnn
+    >>> x = gpucnn.tensor([[[[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]]])
+    >>> conv2d_loops(x, gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
+    [[[[19.0, 25.0], [37.0, 43.0]]]]
+    """
+    x, single = image_batch(input, "conv2d")
+    check_filters(x, weight, bias, groups)
+    N, _, H, W = x.shape
+    F, CG, KH, KW = weight.shape
+    window = read_window("conv2d", (H, W), (KH, KW), stride, padding, dilation)
+    OH, OW = window.output_size(H, W)
+    (SH, SW), (DH, DW), (top, _, left, _) = window.stride, window.dilation, window.padding
+    images, filters = x.tolist(), weight.tolist()
+    biases = [0.0] * F if bias is None else bias.tolist()
+    y = [[[[0.0] * OW for _ in range(OH)] for _ in range(F)] for _ in range(N)]
+    for n, f, i, j in itertools.product(range(N), range(F), range(OH), range(OW)):
+        total = biases[f]
+        for c, kh, kw in itertools.product(range(CG), range(KH), range(KW)):
+            row, column = i * SH + kh * DH - top, j * SW + kw * DW - left
+            if 0 <= row < H and 0 <= column < W:
+                channel = f // (F // groups) * CG + c
+                total += filters[f][c][kh][kw] * images[n][channel][row][column]
+        y[n][f][i][j] = total
+    result = x.like(x.backend.asarray(y, x.dtype).reshape(N, F, OH, OW))
+    return unbatch(result, single)

@@ -1,0 +1,151 @@
+"""Normalisation: values of mean 0 and variance 1 over some axes, then a learnt scale and shift."""
+
+from __future__ import annotations
+
+import math
+
+from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd.operations import Needs, Result
+from gpucnn.backend import Array, Backend
+from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.functional.arguments import check_float, check_same_dtype
+
+Axes = tuple[int, ...]
+
+
+def standardise(backend: Backend, x: Array, needs: Needs, axes: Axes, eps: float) -> Result:
+    """Array level: (x - mean) / sqrt(variance + eps) over ``axes``. Keeps the result and the factor."""
+    mean = x.mean(axes, keepdims=True)
+    centred = x - mean
+    factor = 1 / backend.xp.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
+    y = centred * factor
+    if not needs[0]:
+        return y, None
+
+    def backward(dy: Array) -> tuple[Array]:
+        along = (dy * y).mean(axes, keepdims=True)
+        return (factor * (dy - dy.mean(axes, keepdims=True) - y * along),)
+
+    return y, backward
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return each channel normalised over the batch (and pixels): (N, C) or (N, C, ...), then weight x + bias, each (C,).
+
+    In training (or without running values) by the batch's own mean and variance, which also move the running ones by
+    ``momentum``, in place; otherwise by the running ones. Raises ShapeError for one value per channel in training.
+    Source: Ioffe & Szegedy 2015.
+
+    >>> import gpucnn
+    >>> batch_norm(gpucnn.tensor([[1.0], [3.0]]), None, None, eps=0.0).tolist()
+    [[-1.0], [1.0]]
+    """
+    check_float(input, "batch_norm")
+    if input.ndim < 2:
+        raise ShapeError.expected("batch_norm", "input", "(N, C) or (N, C, ...)", f"shape {input.shape}")
+    C = input.shape[1]
+    for name, tensor in (
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+        ("weight", weight),
+        ("bias", bias),
+    ):
+        if tensor is not None and tensor.shape != (C,):
+            raise ShapeError.expected("batch_norm", name, f"({C},), one for each channel", tensor.shape)
+        check_same_dtype(input, tensor, "batch_norm", name)
+    _check_eps(eps, "batch_norm")
+    shape = (1, C, *(1,) * (input.ndim - 2))
+    if running_mean is None or running_var is None or training:
+        axes = (0, *range(2, input.ndim))
+        count = math.prod(input.shape[i] for i in axes)
+        if training and count <= 1:
+            raise ShapeError.expected(
+                "batch_norm", "input", "more than one value for each channel in training", f"shape {input.shape}"
+            )
+        if training and running_mean is not None and running_var is not None:
+            _move(running_mean, running_var, input, axes, count, momentum)
+        y = apply(standardise, input, axes=axes, eps=eps)
+    else:
+        y = (input - running_mean.reshape(*shape)) / (running_var + eps).sqrt().reshape(*shape)
+    return _scale_and_shift(y, weight, bias, shape)
+
+
+def _move(mean: Tensor, var: Tensor, x: Tensor, axes: Axes, count: int, momentum: float) -> None:
+    """Move running values towards the batch's; the variance is the unbiased one, as in PyTorch."""
+    batch_mean, batch_var = x.array.mean(axes), x.array.var(axes) * (count / max(count - 1, 1))
+    for running, now in ((mean, batch_mean), (var, batch_var)):
+        running.array[...] = (1 - momentum) * running.array + momentum * now
+        running.note_change()
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: tuple[int, ...],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return the last axes, of ``normalized_shape``, normalised; weight and bias have that shape. Source: Ba et al. 2016.
+
+    >>> import gpucnn
+    >>> layer_norm(gpucnn.tensor([[1.0, 3.0]]), (2,), eps=0.0).tolist()
+    [[-1.0, 1.0]]
+    """
+    check_float(input, "layer_norm")
+    shape = tuple(normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape:
+        raise ShapeError.expected("layer_norm", "input", f"last axes {shape}", f"shape {input.shape}")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.shape != shape:
+            raise ShapeError.expected("layer_norm", name, f"shape {shape}", tensor.shape)
+        check_same_dtype(input, tensor, "layer_norm", name)
+    _check_eps(eps, "layer_norm")
+    y = apply(standardise, input, axes=tuple(range(input.ndim - len(shape), input.ndim)), eps=eps)
+    return _scale_and_shift(y, weight, bias, shape)
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Return each image's channels normalised in ``num_groups`` groups: (N, C, ...); weight and bias (C,).
+
+    Source: Wu & He 2018.
+
+    >>> import gpucnn
+    >>> group_norm(gpucnn.tensor([[1.0, 3.0, 5.0, 9.0]]), 2, eps=0.0).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
+    """
+    check_float(input, "group_norm")
+    if input.ndim < 2:
+        raise ShapeError.expected("group_norm", "input", "(N, C) or (N, C, ...)", f"shape {input.shape}")
+    N, C = input.shape[:2]
+    if not isinstance(num_groups, int) or num_groups < 1 or C % num_groups:
+        raise ParameterError.expected("group_norm", "num_groups", f"a divisor of {C} channels", repr(num_groups))
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.shape != (C,):
+            raise ShapeError.expected("group_norm", name, f"shape ({C},)", tensor.shape)
+        check_same_dtype(input, tensor, "group_norm", name)
+    _check_eps(eps, "group_norm")
+    grouped = input.reshape(N, num_groups, input.size // max(N * num_groups, 1))
+    y = apply(standardise, grouped, axes=(2,), eps=eps).reshape(*input.shape)
+    return _scale_and_shift(y, weight, bias, (1, C, *(1,) * (input.ndim - 2)))
+
+
+def _scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    if weight is not None:
+        y = y * weight.reshape(*shape)
+    return y if bias is None else y + bias.reshape(*shape)
+
+
+def _check_eps(eps: float, where: str) -> None:
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not eps >= 0:
+        raise ParameterError.expected(where, "eps", "a number of at least 0", repr(eps))

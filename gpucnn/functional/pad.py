@@ -1,0 +1,99 @@
+"""Padding images by zeros, by reflection or by repeating the border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd.operations import Needs, Result
+from gpucnn.backend import Array, Backend
+from gpucnn.backend.window import Sides
+from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.functional.arguments import is_count
+
+PADDING_MODES = ("zeros", "reflect", "replicate")
+
+
+@dataclass(frozen=True)
+class Extension:
+    """For one axis: which row of the image each row of the result is (None: zeros), and where the image itself begins."""
+
+    sources: tuple[int | None, ...]
+    first: int
+    length: int
+
+    @property
+    def inside(self) -> slice:
+        return slice(self.first, self.first + self.length)
+
+    def border(self) -> Iterator[tuple[int, int]]:
+        """Yield (row of the result, row of the image that it repeats)."""
+        for i, source in enumerate(self.sources):
+            if source is not None and not self.first <= i < self.first + self.length:
+                yield i, source
+
+
+def extended(backend: Backend, x: Array, needs: Needs, rows: Extension, columns: Extension) -> Result:
+    """Array level."""
+    y = _extend(backend, _extend(backend, x, rows, 2), columns, 3)
+    return y, (lambda dy: (_fold(backend, _fold(backend, dy, columns, 3), rows, 2),)) if needs[0] else None
+
+
+def _at(axis: int, index: int | slice) -> tuple[slice | int, ...]:
+    return (*(slice(None),) * axis, index)
+
+
+def _extend(backend: Backend, x: Array, extension: Extension, axis: int) -> Array:
+    y = backend.xp.zeros((*x.shape[:axis], len(extension.sources), *x.shape[axis + 1 :]), x.dtype)
+    y[_at(axis, extension.inside)] = x
+    for i, source in extension.border():
+        y[_at(axis, i)] = x[_at(axis, source)]
+    return y
+
+
+def _fold(backend: Backend, dy: Array, extension: Extension, axis: int) -> Array:
+    """Add the gradient of every row of the border back to the row it repeats: the adjoint of ``_extend``."""
+    dx = backend.xp.array(dy[_at(axis, extension.inside)], copy=True)
+    for i, source in extension.border():
+        dx[_at(axis, source)] += dy[_at(axis, i)]
+    return dx
+
+
+def _extension(n: int, before: int, after: int, mode: str) -> Extension:
+    places = range(-before, n + after)
+    sources: list[int | None]
+    if mode == "zeros":
+        sources = [i if 0 <= i < n else None for i in places]
+    elif mode == "replicate":
+        sources = [min(max(i, 0), n - 1) for i in places]
+    else:
+        period = max(2 * (n - 1), 1)
+        sources = [min(i % period, period - i % period) for i in places]
+    return Extension(tuple(sources), before, n)
+
+
+def pad2d(input: Tensor, padding: Sides, mode: str = "zeros") -> Tensor:
+    """Return images (N, C, H, W) with (top, bottom, left, right) pixels around them.
+
+    mode: "zeros"; "reflect", mirrored at the border pixel, which is not repeated (less than the image's size); or
+    "replicate", the border pixel repeated. Raises ParameterError, and ShapeError for too large a reflection.
+
+    >>> import gpucnn
+    >>> pad2d(gpucnn.tensor([[[[1.0, 2.0, 3.0]]]]), (0, 0, 2, 1), "reflect").tolist()
+    [[[[3.0, 2.0, 1.0, 2.0, 3.0, 2.0]]]]
+    """
+    if mode not in PADDING_MODES:
+        raise ParameterError.expected("pad2d", "mode", " or ".join(PADDING_MODES), repr(mode))
+    if len(padding) != 4 or not all(is_count(p, 0) for p in padding):
+        raise ParameterError.expected("pad2d", "padding", "(top, bottom, left, right) of at least 0", repr(padding))
+    if input.ndim != 4:
+        raise ShapeError.expected("pad2d", "input", "(N, C, H, W)", f"shape {input.shape}")
+    H, W = input.shape[2:]
+    top, bottom, left, right = padding
+    if mode == "reflect" and (max(top, bottom) >= H or max(left, right) >= W):
+        raise ShapeError.expected("pad2d", "padding", f"less than the image's size {H}x{W} to reflect", padding)
+    if mode != "zeros" and min(H, W) < 1:
+        raise ShapeError.expected("pad2d", "input", "at least one pixel", f"{H}x{W}")
+    rows, columns = _extension(H, top, bottom, mode), _extension(W, left, right, mode)
+    return apply(extended, input, rows=rows, columns=columns)

@@ -1,0 +1,177 @@
+"""Further activations, element by element, with PyTorch's definitions. Each takes and returns a floating tensor."""
+
+from __future__ import annotations
+
+import math
+
+from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd.operations import Needs, Result
+from gpucnn.backend import Array, Backend
+from gpucnn.errors import ParameterError
+from gpucnn.functional.activation import sigmoid
+from gpucnn.functional.arguments import check_float
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def sloped(backend: Backend, x: Array, needs: Needs, slope: float) -> Result:
+    xp = backend.xp
+    factor = xp.where(x > 0, xp.ones((), x.dtype), xp.asarray(slope, x.dtype))
+    return x * factor, (lambda dy: (dy * factor,)) if needs[0] else None
+
+
+def exponential_linear(backend: Backend, x: Array, needs: Needs, alpha: float, scale: float) -> Result:
+    xp = backend.xp
+    below = alpha * xp.expm1(xp.minimum(x, xp.zeros((), x.dtype)))
+    y = scale * xp.where(x > 0, x, below)
+    return y, (lambda dy: (dy * scale * xp.where(x > 0, xp.ones((), x.dtype), below + alpha),)) if needs[0] else None
+
+
+def soft_rectify(backend: Backend, x: Array, needs: Needs, beta: float, threshold: float) -> Result:
+    """log(1 + e^t) = max(t, 0) + log(1 + e^-|t|), which cannot overflow."""
+    xp, t = backend.xp, beta * x
+    small = xp.exp(-abs(t))
+    smooth = (xp.maximum(t, xp.zeros((), x.dtype)) + xp.log1p(small)) / beta
+    y = xp.where(t > threshold, x, smooth)
+    if not needs[0]:
+        return y, None
+    slope = xp.where(t > threshold, xp.ones((), x.dtype), xp.where(t >= 0, xp.ones((), x.dtype), small) / (1 + small))
+    return y, lambda dy: (dy * slope,)
+
+
+def piecewise_sigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
+    y = backend.xp.clip(x / 6 + 0.5, 0, 1)
+    return y, (lambda dy: (dy * ((x > -3) & (x < 3)) / 6,)) if needs[0] else None
+
+
+def gaussian_gate(backend: Backend, x: Array, needs: Needs) -> Result:
+    xp = backend.xp
+    cumulative = 0.5 * (1 + backend.erf(x / math.sqrt(2)))
+    y = x * cumulative
+    if not needs[0]:
+        return y, None
+    return y, lambda dy: (dy * (cumulative + x * xp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)),)
+
+
+def tanh_gate(backend: Backend, x: Array, needs: Needs) -> Result:
+    k = math.sqrt(2 / math.pi)
+    t = backend.xp.tanh(k * (x + 0.044715 * x * x * x))
+    y = 0.5 * x * (1 + t)
+    if not needs[0]:
+        return y, None
+    return y, lambda dy: (dy * 0.5 * (1 + t + x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)),)
+
+
+def check_number(value: float, where: str, argument: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ParameterError.expected(where, argument, "a finite number", repr(value))
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """Return x where x > 0, else negative_slope x. Source: Maas, Hannun & Ng 2013.
+
+    >>> import gpucnn
+    >>> leaky_relu(gpucnn.tensor([-2.0, 3.0]), 0.5).tolist()
+    [-1.0, 3.0]
+    """
+    check_float(input, "leaky_relu")
+    check_number(negative_slope, "leaky_relu", "negative_slope")
+    return apply(sloped, input, slope=float(negative_slope))
+
+
+def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """Return x where x > 0, else alpha (e^x - 1). Source: Clevert, Unterthiner & Hochreiter 2016.
+
+    >>> import gpucnn
+    >>> elu(gpucnn.tensor([0.0, 3.0])).tolist()
+    [0.0, 3.0]
+    """
+    check_float(input, "elu")
+    check_number(alpha, "elu", "alpha")
+    return apply(exponential_linear, input, alpha=float(alpha), scale=1.0)
+
+
+def selu(input: Tensor) -> Tensor:
+    """Return the ELU with alpha 1.673..., times 1.0507...: it keeps mean 0 and variance 1. Source: Klambauer et al. 2017.
+
+    >>> import gpucnn
+    >>> round(selu(gpucnn.tensor([1.0])).item(), 4)
+    1.0507
+    """
+    check_float(input, "selu")
+    return apply(exponential_linear, input, alpha=SELU_ALPHA, scale=SELU_SCALE)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """Return log(1 + e^(beta x)) / beta, or x where beta x > threshold. Source: Dugas et al. 2001.
+
+    >>> import gpucnn
+    >>> round(softplus(gpucnn.tensor([0.0])).item(), 4)
+    0.6931
+    """
+    check_float(input, "softplus")
+    check_number(threshold, "softplus", "threshold")
+    check_number(beta, "softplus", "beta")
+    if beta <= 0:
+        raise ParameterError.expected("softplus", "beta", "a positive number", repr(beta))
+    return apply(soft_rectify, input, beta=float(beta), threshold=float(threshold))
+
+
+def hardsigmoid(input: Tensor) -> Tensor:
+    """Return x / 6 + 1/2, cut off at 0 and 1.
+
+    >>> import gpucnn
+    >>> hardsigmoid(gpucnn.tensor([-4.0, 0.0, 4.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    check_float(input, "hardsigmoid")
+    return apply(piecewise_sigmoid, input)
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """Return x times the normal distribution function of x; approximate="tanh" for the usual approximation.
+
+    Source: Hendrycks & Gimpel 2016.
+
+    >>> import gpucnn
+    >>> round(gelu(gpucnn.tensor([1.0])).item(), 4)
+    0.8413
+    """
+    check_float(input, "gelu")
+    if approximate not in ("none", "tanh"):
+        raise ParameterError.expected("gelu", "approximate", "'none' or 'tanh'", repr(approximate))
+    return apply(gaussian_gate if approximate == "none" else tanh_gate, input)
+
+
+def silu(input: Tensor) -> Tensor:
+    """Return x sigmoid(x), also called swish. Source: Elfwing, Uchibe & Doya 2018.
+
+    >>> import gpucnn
+    >>> silu(gpucnn.tensor([0.0])).tolist()
+    [0.0]
+    """
+    return input * sigmoid(input)
+
+
+def affine(input: Tensor, slope: float = 1.0, intercept: float = 0.0) -> Tensor:
+    """Return slope x + intercept.
+
+    >>> import gpucnn
+    >>> affine(gpucnn.tensor([2.0]), 3, 1).tolist()
+    [7.0]
+    """
+    check_float(input, "affine")
+    check_number(slope, "affine", "slope")
+    check_number(intercept, "affine", "intercept")
+    return input * float(slope) + float(intercept)
+
+
+def exponential(input: Tensor) -> Tensor:
+    """Return e^x.
+
+    >>> import gpucnn
+    >>> exponential(gpucnn.tensor([0.0])).tolist()
+    [1.0]
+    """
+    check_float(input, "exponential")
+    return input.exp()

@@ -1,0 +1,206 @@
+"""Activations as layers, and by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn.autograd import Tensor
+from gpucnn.errors import ParameterError
+from gpucnn.functional import units
+from gpucnn.nn.layers import ReLU, Sigmoid, Softmax, Tanh
+from gpucnn.nn.module import Module
+
+
+class Activation(Module):
+    """Base of element-wise activations: a function and the options it is called with."""
+
+    function: Callable[..., Tensor]
+
+    def __init__(self, *, name: str | None = None, **options: Any) -> None:
+        super().__init__(name)
+        self.options = options
+
+    def forward(self, x: Tensor) -> Tensor:
+        return type(self).function(x, **self.options)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+
+
+class LeakyReLU(Activation):
+    """x where x > 0, else negative_slope x.
+
+    >>> import gpucnn
+    >>> LeakyReLU(0.5)(gpucnn.tensor([-2.0])).tolist()
+    [-1.0]
+    """
+
+    function = staticmethod(units.leaky_relu)
+
+    def __init__(self, negative_slope: float = 0.01, *, name: str | None = None) -> None:
+        super().__init__(name=name, negative_slope=negative_slope)
+
+
+class ELU(Activation):
+    """x where x > 0, else alpha (e^x - 1).
+
+    >>> import gpucnn
+    >>> ELU()(gpucnn.tensor([2.0])).tolist()
+    [2.0]
+    """
+
+    function = staticmethod(units.elu)
+
+    def __init__(self, alpha: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__(name=name, alpha=alpha)
+
+
+class SELU(Activation):
+    """The self-normalising ELU.
+
+    >>> import gpucnn
+    >>> round(SELU()(gpucnn.tensor([1.0])).item(), 4)
+    1.0507
+    """
+
+    function = staticmethod(units.selu)
+
+    def __init__(self, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+
+
+class GELU(Activation):
+    """x times the normal distribution function of x.
+
+    >>> import gpucnn
+    >>> GELU()(gpucnn.tensor([0.0])).tolist()
+    [0.0]
+    """
+
+    function = staticmethod(units.gelu)
+
+    def __init__(self, approximate: str = "none", *, name: str | None = None) -> None:
+        super().__init__(name=name, approximate=approximate)
+
+
+class SiLU(Activation):
+    """x sigmoid(x).
+
+    >>> import gpucnn
+    >>> SiLU()(gpucnn.tensor([0.0])).tolist()
+    [0.0]
+    """
+
+    function = staticmethod(units.silu)
+
+    def __init__(self, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+
+
+class Softplus(Activation):
+    """log(1 + e^(beta x)) / beta.
+
+    >>> import gpucnn
+    >>> round(Softplus()(gpucnn.tensor([0.0])).item(), 4)
+    0.6931
+    """
+
+    function = staticmethod(units.softplus)
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0, *, name: str | None = None) -> None:
+        super().__init__(name=name, beta=beta, threshold=threshold)
+
+
+class Hardsigmoid(Activation):
+    """x / 6 + 1/2, cut off at 0 and 1.
+
+    >>> import gpucnn
+    >>> Hardsigmoid()(gpucnn.tensor([0.0])).tolist()
+    [0.5]
+    """
+
+    function = staticmethod(units.hardsigmoid)
+
+    def __init__(self, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+
+
+class Affine(Activation):
+    """slope x + intercept, both fixed.
+
+    >>> import gpucnn
+    >>> Affine(3, 1)(gpucnn.tensor([2.0])).tolist()
+    [7.0]
+    """
+
+    function = staticmethod(units.affine)
+
+    def __init__(self, slope: float = 1.0, intercept: float = 0.0, *, name: str | None = None) -> None:
+        super().__init__(name=name, slope=slope, intercept=intercept)
+
+
+class Exponential(Activation):
+    """e^x.
+
+    >>> import gpucnn
+    >>> Exponential()(gpucnn.tensor([0.0])).tolist()
+    [1.0]
+    """
+
+    function = staticmethod(units.exponential)
+
+    def __init__(self, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+
+
+class Identity(Module):
+    """What comes in. Takes and ignores any arguments, as PyTorch's does.
+
+    >>> import gpucnn
+    >>> Identity()(gpucnn.tensor([1.0])).tolist()
+    [1.0]
+    """
+
+    def __init__(self, *arguments: Any, name: str | None = None, **options: Any) -> None:
+        super().__init__(name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+ACTIVATIONS: dict[str, Callable[..., Module]] = {
+    "identity": Identity,
+    "relu": ReLU,
+    "sigmoid": Sigmoid,
+    "tanh": Tanh,
+    "softmax": Softmax,
+    "leaky_relu": LeakyReLU,
+    "elu": ELU,
+    "selu": SELU,
+    "gelu": GELU,
+    "silu": SiLU,
+    "softplus": Softplus,
+    "hardsigmoid": Hardsigmoid,
+    "affine": Affine,
+    "exponential": Exponential,
+}
+"""Activations by name; "hard_sigmoid", "hard sigmoid" and "leaky relu" are read as the names here."""
+
+
+def activation(kind: str | Module | None, **options: Any) -> Module:
+    """Return an activation layer: by name (with its options), as it is if it is a layer already, Identity for None.
+
+    >>> activation("leaky ReLU", negative_slope=0.2)
+    LeakyReLU(negative_slope=0.2)
+    """
+    if kind is None:
+        return Identity()
+    if isinstance(kind, Module):
+        return kind
+    if isinstance(kind, str):
+        asked = "".join(letter for letter in kind.lower() if letter.isalnum())
+        for name, make in ACTIVATIONS.items():
+            if name.replace("_", "") == asked:
+                return make(**options)
+    raise ParameterError.expected("activation", "kind", f"a layer or one of {', '.join(ACTIVATIONS)}", repr(kind))

@@ -1,0 +1,160 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn import functional as F
+from gpucnn.autograd import Parameter, Tensor
+from gpucnn.backend import Backend
+from gpucnn.errors import ShapeError
+from gpucnn.nn import init
+from gpucnn.nn.layers import check_count, new_parameter
+from gpucnn.nn.module import Module
+
+
+class Scaled(Module):
+    """A layer with an optional learnt scale (ones at first) and shift (zeros) of one shape."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self, shape: tuple[int, ...], affine: bool, device: str | Backend | None, dtype: Any, name: str | None
+    ) -> None:
+        super().__init__(name)
+        self.weight = self.bias = None
+        if affine:
+            self.weight = new_parameter(shape, device, dtype)
+            init.ones_(self.weight)
+            self.bias = new_parameter(shape, device, dtype)
+
+
+class BatchNorm(Scaled):
+    """Each channel normalised over the batch: by the batch's values in training, by running ones in evaluation."""
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor
+    dimensions: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        device: str | Backend | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        check_count(num_features, type(self).__name__, "num_features")
+        super().__init__((num_features,), affine, device, dtype, name)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.running_mean = self.running_var = None
+        if track_running_stats:
+            mean, var = (new_parameter((num_features,), device, dtype).detach() for _ in range(2))
+            self.register_buffer("running_mean", mean)
+            self.register_buffer("running_var", init.ones_(var))
+            self.register_buffer("num_batches_tracked", mean.like(mean.backend.asarray(0, "int64")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in self.dimensions:
+            wanted = " or ".join(str(n) for n in self.dimensions)
+            raise ShapeError.expected(type(self).__name__, "input", f"{wanted} dimensions", f"shape {x.shape}")
+        if self.training and self.running_mean is not None:
+            self.num_batches_tracked.array[...] += 1
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class BatchNorm1d(BatchNorm):
+    """Normalise (N, C) or (N, C, L) over the batch; see ``functional.batch_norm``.
+
+    >>> import gpucnn
+    >>> BatchNorm1d(1, eps=0.0)(gpucnn.tensor([[1.0], [3.0]])).tolist()
+    [[-1.0], [1.0]]
+    """
+
+    dimensions = (2, 3)
+
+
+class BatchNorm2d(BatchNorm):
+    """Normalise (N, C, H, W) over batch and pixels; see ``functional.batch_norm``.
+
+    >>> import gpucnn
+    >>> BatchNorm2d(1, eps=0.0)(gpucnn.tensor([[[[1.0, 3.0]]]])).tolist()
+    [[[[-1.0, 1.0]]]]
+    """
+
+    dimensions = (4,)
+
+
+class LayerNorm(Scaled):
+    """Normalise the last axes; see ``functional.layer_norm``.
+
+    >>> import gpucnn
+    >>> LayerNorm(2, eps=0.0)(gpucnn.tensor([[1.0, 3.0]])).tolist()
+    [[-1.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        *,
+        device: str | Backend | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        for n in shape:
+            check_count(n, "LayerNorm", "normalized_shape")
+        super().__init__(shape, elementwise_affine, device, dtype, name)
+        self.normalized_shape, self.eps = shape, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class GroupNorm(Scaled):
+    """Normalise the channels of each image in groups; see ``functional.group_norm``.
+
+    >>> import gpucnn
+    >>> GroupNorm(1, 2, eps=0.0)(gpucnn.tensor([[1.0, 3.0]])).tolist()
+    [[-1.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        device: str | Backend | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        check_count(num_groups, "GroupNorm", "num_groups")
+        check_count(num_channels, "GroupNorm", "num_channels")
+        if num_channels % num_groups:
+            raise ShapeError.expected("GroupNorm", "num_channels", f"a multiple of {num_groups} groups", num_channels)
+        super().__init__((num_channels,), affine, device, dtype, name)
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"

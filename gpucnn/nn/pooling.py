@@ -1,0 +1,146 @@
+"""Further pooling layers; sizes, padding and errors are those of the functions of the same names."""
+
+from __future__ import annotations
+
+from gpucnn import functional as F
+from gpucnn.autograd import Tensor
+from gpucnn.functional.arguments import Padding, PairLike, pair
+from gpucnn.nn.module import Module
+
+
+class LPPool2d(Module):
+    """(sum |x|^p)^(1/p) of each window.
+
+    >>> import gpucnn
+    >>> LPPool2d(2, (1, 2))(gpucnn.tensor([[[3.0, 4.0]]])).tolist()
+    [[[5.0]]]
+    """
+
+    def __init__(
+        self,
+        norm_type: float,
+        kernel_size: PairLike,
+        stride: PairLike | None = None,
+        ceil_mode: bool = False,
+        *,
+        padding: Padding = 0,
+        dilation: PairLike = 1,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.norm_type, self.kernel_size = norm_type, pair(kernel_size, "LPPool2d", "kernel_size")
+        self.stride, self.ceil_mode, self.padding, self.dilation = stride, ceil_mode, padding, dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.lp_pool2d(
+            x, self.norm_type, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+
+    def extra_repr(self) -> str:
+        return f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class CentrePool2d(Module):
+    """Each window's mean, weighted by 1 / (1 + distance from the centre).
+
+    >>> import gpucnn
+    >>> CentrePool2d(2)(gpucnn.tensor([[[2.0, 2.0], [2.0, 2.0]]])).tolist()
+    [[[2.0]]]
+    """
+
+    def __init__(
+        self,
+        kernel_size: PairLike,
+        stride: PairLike | None = None,
+        padding: Padding = 0,
+        dilation: PairLike = 1,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.kernel_size = pair(kernel_size, "CentrePool2d", "kernel_size")
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.centre_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
+
+
+class AdaptiveAvgPool2d(Module):
+    """The means of output_size bins: (N, C, H, W) -> (N, C, OH, OW), whatever H and W.
+
+    >>> import gpucnn
+    >>> AdaptiveAvgPool2d(1)(gpucnn.tensor([[[1.0, 3.0]]])).tolist()
+    [[[2.0]]]
+    """
+
+    def __init__(self, output_size: int | tuple[int | None, int | None], *, name: str | None = None) -> None:
+        super().__init__(name)
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"{self.output_size}"
+
+
+class AdaptiveMaxPool2d(AdaptiveAvgPool2d):
+    """The maxima of output_size bins: (N, C, H, W) -> (N, C, OH, OW), whatever H and W.
+
+    >>> import gpucnn
+    >>> AdaptiveMaxPool2d(1)(gpucnn.tensor([[[1.0, 3.0]]])).tolist()
+    [[[3.0]]]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(x, self.output_size)
+
+
+class GlobalAvgPool2d(Module):
+    """The mean of each channel: (N, C, H, W) -> (N, C, 1, 1).
+
+    >>> import gpucnn
+    >>> GlobalAvgPool2d()(gpucnn.tensor([[[1.0, 3.0]]])).tolist()
+    [[[2.0]]]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.global_avg_pool2d(x)
+
+
+class GlobalMaxPool2d(Module):
+    """The maximum of each channel: (N, C, H, W) -> (N, C, 1, 1).
+
+    >>> import gpucnn
+    >>> GlobalMaxPool2d()(gpucnn.tensor([[[1.0, 3.0]]])).tolist()
+    [[[3.0]]]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.global_max_pool2d(x)
+
+
+class MaxUnpool2d(Module):
+    """Each value back to the place its index says: undoes ``functional.max_pool2d_with_indices``.
+
+    >>> import gpucnn
+    >>> MaxUnpool2d(2)(gpucnn.tensor([[[5.0]]]), gpucnn.tensor([[[1]]])).tolist()
+    [[[0.0, 5.0], [0.0, 0.0]]]
+    """
+
+    def __init__(
+        self,
+        kernel_size: PairLike,
+        stride: PairLike | None = None,
+        padding: PairLike = 0,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x: Tensor, indices: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
+        return F.max_unpool2d(x, indices, self.kernel_size, self.stride, self.padding, output_size)

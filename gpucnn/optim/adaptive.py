@@ -1,0 +1,116 @@
+"""Optimisers that scale each parameter's step by its past gradients: AdaGrad, RMSProp, AdaDelta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.backend import Array
+from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params, check_number
+
+
+class Adagrad(Optimizer):
+    """p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(sum of g²) + eps) at step t. Source: Duchi, Hazan & Singer 2011.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> p = nn.Parameter(gpucnn.tensor([1.0]))
+    >>> (p * 2).sum().backward()
+    >>> Adagrad([p], lr=0.25).step()
+    >>> p.tolist()
+    [0.75]
+    """
+
+    slots = ("sum",)
+    counts_steps = True
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 0.01,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+    ) -> None:
+        check_number(initial_accumulator_value, "Adagrad", "initial_accumulator_value", 0, None)
+        super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps})
+        for buffers in self._buffers:
+            for buffer in buffers:
+                buffer.state["sum"][...] = initial_accumulator_value
+
+    def check(self, settings: dict[str, Any]) -> None:
+        super().check(settings)
+        check_number(settings["lr_decay"], "Adagrad", "lr_decay", 0, None)
+
+    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
+        buffer.backend.adagrad_update(
+            buffer.values[span], buffer.gradients[span], buffer.state["sum"][span],
+            lr=group["lr"] / (1 + (step - 1) * group["lr_decay"]), eps=group["eps"], weight_decay=group["weight_decay"],
+            where=where,
+        )  # fmt: skip
+
+
+class RMSprop(Optimizer):
+    """p -= lr v, v = momentum v + g / (sqrt(m) + eps), m the running mean of g², less that of g squared if centered.
+
+    Source: Tieleman & Hinton 2012, lecture 6.5; Graves 2013 (centered).
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> p = nn.Parameter(gpucnn.tensor([1.0]))
+    >>> (p * 2).sum().backward()
+    >>> RMSprop([p], lr=0.25, alpha=0.0).step()
+    >>> p.tolist()
+    [0.75]
+    """
+
+    slots = ("square_avg", "grad_avg", "momentum_buffer")
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 0.01,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> None:
+        numbers = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+        super().__init__(params, {**numbers, "centered": centered})
+
+    def check(self, settings: dict[str, Any]) -> None:
+        super().check(settings)
+        check_number(settings["alpha"], "RMSprop", "alpha", 0, None)
+
+    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
+        state = (buffer.state[slot][span] for slot in self.slots)
+        buffer.backend.rmsprop_update(buffer.values[span], buffer.gradients[span], *state, where=where, **group)
+
+
+class Adadelta(Optimizer):
+    """p -= lr d, d = sqrt(E[d²] + eps) / sqrt(E[g²] + eps) g, both means running with rho. Source: Zeiler 2012.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> p = nn.Parameter(gpucnn.tensor([1.0]))
+    >>> (p * 2).sum().backward()
+    >>> Adadelta([p]).step()
+    >>> round(p.item(), 4)
+    0.9968
+    """
+
+    slots = ("square_avg", "acc_delta")
+
+    def __init__(
+        self, params: Params, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay})
+
+    def check(self, settings: dict[str, Any]) -> None:
+        super().check(settings)
+        check_number(settings["rho"], "Adadelta", "rho", 0, 1 + 1e-12)
+
+    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
+        state = (buffer.state[slot][span] for slot in self.slots)
+        buffer.backend.adadelta_update(buffer.values[span], buffer.gradients[span], *state, where=where, **group)

@@ -1,0 +1,68 @@
+"""Clipping gradients, in place, between ``backward`` and ``step``. Nothing waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpucnn.autograd import Parameter, Tensor, no_grad
+from gpucnn.errors import ParameterError
+from gpucnn.optim.optimizer import check_number
+
+
+def _gradients(parameters: Iterable[Parameter] | Parameter, where: str) -> list[Tensor]:
+    listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not all(isinstance(parameter, Tensor) for parameter in listed):
+        raise ParameterError.expected(where, "parameters", "Parameters", type(listed[0]).__name__)
+    return [parameter.grad for parameter in listed if parameter.grad is not None]
+
+
+def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float, norm_type: float = 2.0) -> Tensor:
+    """Scale all gradients by one factor so that their joint norm is at most max_norm; return the norm before.
+
+    norm_type: 2 (Euclidean), any positive p, or infinity. Source: Pascanu, Mikolov & Bengio 2013.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> p = nn.Parameter(gpucnn.tensor([0.0, 0.0]))
+    >>> (p * gpucnn.tensor([3.0, 4.0])).sum().backward()
+    >>> clip_grad_norm_([p], 1.0).item(), [round(g, 3) for g in p.grad.tolist()]
+    (5.0, [0.6, 0.8])
+    """
+    check_number(max_norm, "clip_grad_norm_", "max_norm", 0, None)
+    if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float)) or not norm_type > 0:
+        raise ParameterError.expected("clip_grad_norm_", "norm_type", "a positive number", repr(norm_type))
+    gradients = _gradients(parameters, "clip_grad_norm_")
+    if not gradients:
+        raise ParameterError.expected("clip_grad_norm_", "parameters", "at least one with a gradient", "none")
+    with no_grad():
+        first = gradients[0]
+        total = first.like(first.backend.asarray(0, first.dtype))
+        for gradient in gradients:
+            if norm_type == float("inf"):
+                total = total.like(total.backend.xp.maximum(total.array, abs(gradient).max().array))
+            else:
+                total = total + (abs(gradient) ** float(norm_type)).sum()
+        norm = total if norm_type == float("inf") else total ** (1 / float(norm_type))
+        factor = max_norm / (norm + 1e-6)
+        factor = factor.like(factor.backend.xp.minimum(factor.array, factor.backend.asarray(1, factor.dtype)))
+        for gradient in gradients:
+            gradient *= factor
+    return norm
+
+
+def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:
+    """Cut every element of the gradients off at -clip_value and clip_value.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> p = nn.Parameter(gpucnn.tensor([0.0, 0.0]))
+    >>> (p * gpucnn.tensor([3.0, -0.5])).sum().backward()
+    >>> clip_grad_value_([p], 1.0)
+    >>> p.grad.tolist()
+    [1.0, -0.5]
+    """
+    check_number(clip_value, "clip_grad_value_", "clip_value", 0, None)
+    for gradient in _gradients(parameters, "clip_grad_value_"):
+        with gradient.backend.active():
+            gradient.array[...] = gradient.backend.xp.clip(gradient.array, -clip_value, clip_value)
+        gradient.note_change()

@@ -1,0 +1,206 @@
+"""``gpucnn evaluate`` and ``gpucnn predict`` on a trained run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import assert_refused, drawn, gpucnn, write_npz
+
+from gpucnn.data import load
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run good enough to be asked: about 95 % of drawn digits."""
+    folder = tmp_path_factory.mktemp("run")
+    data = write_npz(folder / "small.npz", 6000, 600)
+    result = gpucnn("train", "--data", data, "--device", "cpu", "--epochs", 6, "--out", folder / "run")
+    assert result.code == 0, result.err
+    return folder / "run"
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_DEVICE", "cpu")
+
+
+def test_evaluate_counts_right(run: Path) -> None:
+    from gpucnn import models, no_grad, tensor
+
+    result = gpucnn("evaluate", run, "--json", "--batch-size", 77)
+    values = json.loads(result.out)
+    assert (result.code, result.err) == (0, "")
+    assert list(values) == ["loss", "accuracy", "confusion"]
+    import safetensors.numpy
+
+    last = run / "checkpoints" / "last"
+    task = json.loads((last / "state.json").read_text())["task"]
+    net = models.lenet().eval()
+    net.load_state_dict(safetensors.numpy.load_file(last / "model.safetensors"))
+    images, labels = load(str(run.parent / "small.npz")).test[np.arange(600)]
+    with no_grad():
+        x = tensor(((images / 255 - task["mean"][0]) / task["std"][0]).astype(np.float32))
+        answers = net(x).numpy().argmax(1)
+    counts = Counter(zip(labels.tolist(), answers.tolist(), strict=True))
+    assert values["confusion"] == [[counts[i, j] for j in range(10)] for i in range(10)]
+    assert values["accuracy"] == (answers == labels).mean() > 0.8
+    last_line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert values["loss"] == pytest.approx(last_line["test_loss"], rel=1e-6)
+
+
+def test_evaluate_prints_a_table(run: Path) -> None:
+    result = gpucnn("evaluate", run)
+    lines = result.out.splitlines()
+    values = json.loads(gpucnn("evaluate", run, "--json").out)
+    assert lines[0] == f"small: 600 test images, loss {values['loss']:.4f}, accuracy {values['accuracy']:.4f}"
+    table = [line.split() for line in lines[3:]]
+    counts = np.array(values["confusion"])
+    assert [[int(cell) for cell in row[1:11]] for row in table] == counts.tolist()
+    assert [row[11] for row in table] == [f"{counts[i, i] / counts[i].sum():.4f}" for i in range(10)]
+    assert [row[12] for row in table] == [f"{counts[i, i] / counts[:, i].sum():.4f}" for i in range(10)]
+    assert len({len(line) for line in lines[2:]}) == 1
+
+
+def test_evaluate_on_fewer_classes_and_with_the_best_weights(run: Path, tmp_path: Path) -> None:
+    images, labels = drawn(600, 1)
+    few = labels < 3
+    np.savez(tmp_path / "few.npz", x_train=images[few], y_train=labels[few], x_test=images[few], y_test=labels[few])
+    result = gpucnn("evaluate", run, "--data", tmp_path / "few.npz", "--checkpoint", "best")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[-1].split()[-2:][0] == "-", "no nine among the labels: no recall"
+
+
+def test_evaluate_on_data_that_does_not_fit(run: Path, tmp_path: Path) -> None:
+    labels = np.arange(20) % 12
+    images = np.zeros((20, 28, 28), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert_refused(gpucnn("evaluate", run, "--data", tmp_path / "a.npz"), 1, "classes", "at most 10, got 12")
+    images = np.zeros((20, 14, 14), np.uint8)
+    np.savez(tmp_path / "b.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert_refused(gpucnn("evaluate", run, "--data", tmp_path / "b.npz"), 1, "(1, 28, 28)", "(1, 14, 14)")
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["predict", "a.png"]])
+def test_no_run_or_a_damaged_one(run: Path, tmp_path: Path, command: list[str]) -> None:
+    import shutil
+
+    def on(path: Path) -> tuple[object, ...]:
+        return (command[0], path, *command[1:])
+
+    assert_refused(gpucnn(*on(tmp_path / "nowhere")), 2, "config.toml")
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    weights = tmp_path / "run" / "checkpoints" / "last" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert_refused(gpucnn(*on(tmp_path / "run")), 1, "model.safetensors is damaged")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert_refused(gpucnn(*on(tmp_path / "run")), 1, "has no checkpoint")
+    assert_refused(gpucnn(*on(run), "--device", "gpu"), 2, "cpu, cuda, cuda:N or auto")
+
+
+def test_evaluate_and_predict_take_the_device_from_the_environment(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_DEVICE", "cuda:77")
+    assert_refused(gpucnn("evaluate", run), 4)
+    assert_refused(gpucnn("predict", run, "a.png"), 4)
+    assert gpucnn("evaluate", run, "--device", "cpu").code == 0
+
+
+# --- predict -----------------------------------------------------------------------------------------------------
+
+
+def pages() -> tuple[np.ndarray, np.ndarray]:
+    images, labels = drawn(600, 1)
+    return images[:60, 0], labels[:60]
+
+
+def ways(page: np.ndarray) -> dict[str, np.ndarray]:
+    large = np.kron(page, np.ones((9, 9), np.uint8))
+    colour = 255 - np.dstack([large // 2, large, large // 3])
+    wide = np.full((400, 700), 255, np.uint8)
+    wide[60 : 60 + 252, 330 : 330 + 252] -= large
+    return {
+        "as it is": page,
+        "dark on light": 255 - page,
+        "large": large,
+        "colour": colour,
+        "transparent": np.dstack([np.zeros_like(large)] * 3 + [large]),
+        "on a wide page": wide,
+    }
+
+
+@pytest.mark.parametrize("way", list(ways(np.zeros((28, 28), np.uint8))))
+def test_predict_reads_pictures_as_the_network_reads_its_data(run: Path, tmp_path: Path, way: str) -> None:
+    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    images, labels = pages()
+    files = [tmp_path / f"{i}.png" for i in range(len(images))]
+    for file, page in zip(files, images, strict=True):
+        Image.fromarray(ways(page)[way]).save(file)
+    result = gpucnn("predict", run, *files, "--json")
+    assert (result.code, result.err) == (0, "")
+    answers = [json.loads(line) for line in result.out.splitlines()]
+    assert [a["file"] for a in answers] == [str(file) for file in files]
+    assert all(list(a) == ["file", "answers"] and list(a["answers"][0]) == ["class", "probability"] for a in answers)
+    right = np.mean([a["answers"][0]["class"] == str(label) for a, label in zip(answers, labels, strict=True)])
+    assert right >= 0.75
+
+
+def test_predict_prints_the_likeliest(run: Path, tmp_path: Path) -> None:
+    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    file = tmp_path / "a.png"
+    Image.fromarray(pages()[0][0]).save(file)
+    answer = json.loads(gpucnn("predict", run, file, "--top", 10, "--json").out)["answers"]
+    probabilities = [a["probability"] for a in answer]
+    assert sorted(a["class"] for a in answer) == [str(i) for i in range(10)]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    first, second = answer[:2]
+    assert gpucnn("predict", run, file, "--top", 2).out == (
+        f"{file}: {first['class']} ({first['probability']:.1%}), {second['class']} ({second['probability']:.1%})\n"
+    )
+    assert len(json.loads(gpucnn("predict", run, file, "--top", 99, "--json").out)["answers"]) == 10
+
+
+def test_predict_of_more_than_go_through_together(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    files = [tmp_path / f"{i}.png" for i in range(7)]
+    for file, page in zip(files, pages()[0], strict=False):
+        Image.fromarray(page).save(file)
+    together = gpucnn("predict", run, *files).out
+    monkeypatch.setattr("gpucnn.cli.predict.AT_ONCE", 3)
+    assert gpucnn("predict", run, *files).out == together
+    assert len(together.splitlines()) == 7
+
+
+def test_predict_refuses_what_is_no_picture(run: Path, tmp_path: Path) -> None:
+    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    good, blank, text = tmp_path / "good.png", tmp_path / "blank.png", tmp_path / "text.png"
+    Image.fromarray(pages()[0][0]).save(good)
+    Image.new("L", (50, 50), 255).save(blank)
+    text.write_text("no picture")
+    for bad, said in (
+        (blank, "shows nothing"), (text, "no readable picture"), (tmp_path, "is a folder"), (tmp_path / "x", "no such file")
+    ):  # fmt: skip
+        result = gpucnn("predict", run, good, bad, "--json")
+        assert_refused(result, 1, said, str(bad))
+        assert result.out == ""
+    assert_refused(gpucnn("predict", run), 2, "IMAGE", "predict --help")
+
+
+def test_predict_without_pillow(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert_refused(gpucnn("predict", run, tmp_path / "a.png"), 1, "pip install 'gpucnn[images]'")
+
+
+def test_predict_says_that_floats_have_no_known_range(tmp_path: Path) -> None:
+    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    x, x_test = drawn(640, 0)[0] / 255, drawn(200, 1)[0] / 255
+    data = write_npz(tmp_path / "floats.npz", x_train=x, x_test=x_test)
+    assert gpucnn("train", "--data", data, "--epochs", 1, "--out", tmp_path / "run").code == 0
+    Image.fromarray(pages()[0][0]).save(tmp_path / "a.png")
+    result = gpucnn("predict", tmp_path / "run", tmp_path / "a.png")
+    assert (result.code, len(result.out.splitlines())) == (0, 1)
+    assert "trained on floats" in result.err

@@ -1,0 +1,268 @@
+"""``gpucnn train`` as a user types it: what it prints, where it writes, what it ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import assert_refused, environment, gpucnn, numbers, weights, write_npz
+
+EPOCH_KEYS = [
+    "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds",
+    "images_per_second",
+]  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("GPUCNN_DEVICE", "GPUCNN_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    return write_npz(tmp_path / "small.npz")
+
+
+def train(data: Path, *options: object) -> tuple[object, ...]:
+    return ("train", "--data", data, "--device", "cpu", "--epochs", 2, *options)
+
+
+def test_plain_lines(data: Path) -> None:
+    result = gpucnn(*train(data))
+    lines = result.out.splitlines()
+    assert (result.code, result.err) == (0, "")
+    assert lines[0] == f"Reading {data} ..."
+    assert lines[1] == "Training lenet on small: 512 images, 128 for validation, 200 for testing; device cpu"
+    assert lines[2] == lines[-1] == "Run folder: runs/lenet-small-1"
+    assert lines[3] == "epoch train loss train acc val loss val acc test loss test acc seconds images/s"
+    assert [line.split()[0] for line in lines[4:6]] == ["1", "2"]
+    accuracy = numbers(Path("runs/lenet-small-1"))[-1]["test_accuracy"]
+    assert lines[6] == f"Test accuracy {accuracy:.4f} after 2 epochs."
+    assert len(lines) == 8
+    assert len({len(line) for line in lines[3:6]}) == 1, "the columns stand below one another"
+    assert len(lines[3]) < 80
+
+
+def test_json_lines_and_nothing_else(data: Path) -> None:
+    result = gpucnn(*train(data, "--json", "--validation", 0))
+
+    def no_constants(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    objects = [json.loads(line, parse_constant=no_constants) for line in result.out.splitlines()]
+    assert [list(values) for values in objects] == [EPOCH_KEYS] * 2
+    assert objects[1]["val_loss"] is None
+    for values, noted in zip(objects, numbers(Path("runs/lenet-small-1")), strict=True):
+        assert noted.items() <= values.items()
+    assert "Run folder: runs/lenet-small-1" in result.err
+
+
+def test_config_of_a_run_repeats_it(data: Path) -> None:
+    assert gpucnn(*train(data, "--seed", 7, "--lr", 0.003, "--model", "lenet:pooling=avg")).code == 0
+    result = gpucnn("train", "--config", "runs/lenet-small-1/config.toml")
+    assert result.code == 0
+    assert "Run folder: runs/lenet-small-2" in result.out
+    assert weights(Path("runs/lenet-small-1")) == weights(Path("runs/lenet-small-2"))
+    assert numbers(Path("runs/lenet-small-1")) == numbers(Path("runs/lenet-small-2"))
+    changed = gpucnn("train", "--config", "runs/lenet-small-1/config.toml", "--seed", 8, "--out", "c", "--json")
+    assert (changed.code, len(changed.out.splitlines())) == (0, 2)
+    assert "seed = 8" in Path("c/config.toml").read_text()
+
+
+def test_resume_from_another_folder(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpucnn(*train("small.npz", "--out", "my run")).code == 0  # type: ignore[arg-type]
+    (data.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(data.parent / "elsewhere")
+    result = gpucnn("train", "--resume", "../my run", "--epochs", 3, "--json")
+    assert (result.code, [json.loads(line)["epoch"] for line in result.out.splitlines()]) == (0, [3])
+    assert_refused(gpucnn("train", "--resume", "../my run"), 2, "more than the 3 that are done", "--epochs")
+
+
+def test_environment_yields_to_the_file_with_a_note(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_DEVICE", "cpu")
+    result = gpucnn("train", "--data", data, "--epochs", 1, "--out", "a")  # the environment counts: no note on `auto`
+    assert (result.code, result.err) == (0, "")
+    monkeypatch.setenv("GPUCNN_DEVICE", "cuda")
+    result = gpucnn("train", "--config", "a/config.toml", "--out", "b", "--json")
+    assert result.code == 0
+    assert "Note: a/config.toml sets device cpu; GPUCNN_DEVICE=cuda is not used." in result.err
+    assert len(result.out.splitlines()) == 1
+    result = gpucnn("train", "--resume", "a", "--epochs", 2)
+    assert result.code == 0
+    assert "GPUCNN_DEVICE=cuda is not used" in result.err
+    Path("c.toml").write_text(f"data = '{data}'\nepochs = 1\n")
+    assert "note" not in gpucnn("train", "--config", "c.toml", "--device", "cpu").err.lower(), (
+        "the option wins over both"
+    )
+    monkeypatch.setenv("GPUCNN_DEVICE", "quantum")
+    assert_refused(gpucnn("train", "--config", "c.toml"), 2, "device", "'quantum'")
+
+
+def test_existing_run_is_refused_without_resume_or_overwrite(data: Path) -> None:
+    assert gpucnn(*train(data, "--out", "a")).code == 0
+    before = weights(Path("a"))
+    assert_refused(
+        gpucnn(*train(data, "--out", "a", "--seed", 3)), 2, "already holds a run", "--resume a", "--overwrite"
+    )
+    assert weights(Path("a")) == before
+    assert gpucnn(*train(data, "--out", "a", "--seed", 3, "--overwrite")).code == 0
+    assert weights(Path("a")) != before
+
+
+def test_overwriting_waits_until_the_data_is_read(data: Path) -> None:
+    assert gpucnn(*train(data, "--out", "a")).code == 0
+    before = weights(Path("a"))
+    for options in (("--data", "nowhere"), ("--data", data, "--model", "lenet:classes=4")):
+        assert gpucnn("train", "--device", "cpu", "--out", "a", "--overwrite", *options).code in (1, 2)
+    assert weights(Path("a")) == before
+
+
+@pytest.mark.parametrize(("target", "code"), [(0, 0), (1, 3)])
+def test_target_accuracy(data: Path, target: float, code: int) -> None:
+    result = gpucnn(*train(data, "--target-accuracy", target))
+    assert result.code == code
+    assert ("Target missed: validation accuracy" in result.err) is (code == 3)
+    assert len(result.err.splitlines()) == (code == 3)
+
+
+def test_diverged(data: Path) -> None:
+    result = gpucnn(*train(data, "--lr", 1e30, "--json"))
+    assert_refused(result, 3, "diverged", "--lr")
+    assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--model", "lenett"], 2, ["Did you mean lenet?"]),
+        (["--model", "lenet:pool=avg"], 2, ["'pool=avg'", "Did you mean pooling?"]),
+        (["--model", "lenet:pooling=median"], 2, ["max or avg", "'median'"]),
+        (["--model", "lenet:classes=0"], 2, ["positive int"]),
+        (["--device", "gpu"], 2, ["cpu, cuda, cuda:N or auto", "'gpu'"]),
+        (["--device", "cuda:77"], 4, []),
+        (["--epochs", "0"], 2, ["--epochs", "train --help"]),
+        (["--epochs", "many"], 2, ["--epochs"]),
+        (["--lr", "nan"], 2, ["lr"]),
+        (["--momentum", "1"], 2, ["momentum"]),
+        (["--seed", str(2**63)], 2, ["seed"]),
+        (["--optimiser", "adam"], 2, ["Did you mean '--optimizer'"]),
+        (["--optimizer", "rmsprop"], 2, ["adam", "sgd"]),
+        (["--validation", "640"], 1, ["fewer than the 640 training images", "--validation"]),
+        (["--validation", "0", "--target-accuracy", "0.5"], 2, ["target_accuracy"]),
+        (["--data", "nowhere.npz"], 1, ["nowhere.npz: no such file"]),
+        (["--data", "a" * 5000], 1, ["Check the path"]),
+        (["--config", "nowhere.toml"], 2, ["nowhere.toml: no such file"]),
+        (["--resume", "nowhere"], 2, ["nowhere", "config.toml"]),
+        (["--resume", "nowhere", "--out", "a"], 2, ["leave out --out"]),
+        (["--overwrite"], 2, ["--out"]),
+        (["--out", "small.npz"], 2, ["small.npz", "a new or empty folder"]),
+        (["--out", "small.npz/run"], 1, ["Not a directory", "--out"]),
+        (["--out", "a" * 5000], 1, ["File name too long", "--out"]),
+    ],
+)
+def test_mistakes(data: Path, options: list[str], code: int, words: list[str]) -> None:
+    assert_refused(gpucnn("train", "--device", "cpu", "--data", data, "--epochs", 1, *options), code, *words)
+    assert [p.name for p in data.parent.iterdir()] == ["small.npz"], "something was left behind"
+
+
+def test_no_gpu(data: Path) -> None:
+    from gpucnn.backend import get_backend
+    from gpucnn.errors import DeviceError
+
+    try:
+        get_backend("cuda")
+    except DeviceError:
+        assert_refused(gpucnn("train", "--data", data, "--device", "cuda"), 4, "gpucnn doctor")
+        result = gpucnn("train", "--data", data, "--device", "auto", "--epochs", 1)
+        assert result.code == 0
+        assert 'device = "cpu"' in Path("runs/lenet-small-1/config.toml").read_text(), "the device as resolved"
+    else:
+        pytest.skip("here is a GPU")
+
+
+def test_out_of_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("gpucnn.training.trainer.train_step", refuse)
+    assert_refused(gpucnn(*train(data)), 4, "Out of memory", "--batch-size")
+
+
+def test_disk_that_refuses(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert_refused(gpucnn(*train(data, "--out", "a")), 1, "No space left on device")
+    assert not Path("a").exists()
+
+
+def test_damaged_checkpoint(data: Path) -> None:
+    assert gpucnn(*train(data, "--out", "a")).code == 0
+    path = Path("a/checkpoints/last/optimizer.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert_refused(gpucnn("train", "--resume", "a", "--epochs", 3), 1, "optimizer.safetensors is damaged", "SHA-256")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_say_where(data: Path, number: int, code: int) -> None:
+    command = [sys.executable, "-m", "gpucnn", *map(str, train(data, "--epochs", 100_000, "--json", "--out", "a b"))]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert [json.loads(line)["epoch"] for line in out.splitlines()] == list(range(2, len(out.splitlines()) + 2))
+    assert "Continue with: gpucnn train --resume 'a b'" in err
+    assert "Error" not in err
+    assert "Traceback" not in err
+    saved = json.loads(Path("a b/checkpoints/last/state.json").read_text())
+    assert f"Stopped at step {saved['step']} " in err
+
+
+def test_second_ctrl_c_is_no_error_either(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpucnn.training import trainer
+
+    real = trainer.train_step
+
+    def interrupted(*arguments: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "train_step", interrupted)
+    result = gpucnn(*train(data, "--out", "a"))
+    assert result.code == 130  # the first, at the end of the step
+    assert "Stopped at step 1 " in result.err
+    monkeypatch.setattr(trainer, "train_step", lambda *a: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
+    result = gpucnn("train", "--resume", "a")
+    assert result.code == 130
+    assert result.err.split() == ["Interrupted.", "What", "was", "saved", "before", "is", "kept."]
+
+
+def test_reader_of_the_output_leaves(data: Path) -> None:
+    command = [sys.executable, "-m", "gpucnn", *map(str, train(data, "--epochs", 50, "--json"))]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read()
+    assert process.returncode == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("labels", [np.full(640, -1), np.zeros(640) + 0.5])
+def test_bad_labels(data: Path, labels: np.ndarray) -> None:
+    path = write_npz(data.parent / "bad.npz", y_train=labels)
+    assert_refused(gpucnn(*train(path)), 1, "bad.npz: labels: expected")

@@ -1,0 +1,77 @@
+"""One training step, and the totals of an epoch."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import gpucnn
+from gpucnn import models, nn, optim
+from gpucnn.backend import Backend
+from gpucnn.training import Totals, train_step
+
+
+def batch(seed: int = 0) -> tuple[gpucnn.Tensor, gpucnn.Tensor]:
+    rng = np.random.default_rng(seed)
+    x = gpucnn.tensor(rng.standard_normal((8, 1, 28, 28)).astype(np.float32))
+    return x, gpucnn.tensor(rng.integers(0, 10, 8))
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+def test_step_is_the_loop_written_out(backend: Backend, optimizer: str) -> None:
+    nets = []
+    for by_hand in (False, True):
+        gpucnn.manual_seed(3)
+        net, loss_fn = models.lenet(), nn.CrossEntropyLoss()
+        update = getattr(optim, optimizer)(net.parameters(), lr=0.01)
+        losses = []
+        for seed in range(3):
+            x, y = batch(seed)
+            if by_hand:
+                update.zero_grad()
+                loss = loss_fn(net(x), y)
+                loss.backward()
+                update.step()
+            else:
+                loss, _ = train_step(net, loss_fn, update, x, y)
+            losses.append(loss.item())
+        nets.append((losses, {name: value.tobytes() for name, value in net.state_dict().items()}))
+    assert nets[0] == nets[1]
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_changes_no_parameter(backend: Backend, optimizer: str, bad: float) -> None:
+    gpucnn.manual_seed(3)
+    net, loss_fn = models.lenet(), nn.CrossEntropyLoss()
+    update = getattr(optim, optimizer)(net.named_parameters(), lr=0.1)
+    train_step(net, loss_fn, update, *batch())
+    before, state = net.state_dict(), update.state_dict()["state"]
+    x, y = batch(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loss, _ = train_step(net, loss_fn, update, x + bad, y)
+    assert not np.isfinite(loss.item())
+    after, state_after = net.state_dict(), update.state_dict()["state"]
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+    kept = [name for name in state if not name.startswith("step.")]  # that a step was asked for is counted
+    assert all(state[name].tobytes() == state_after[name].tobytes() for name in kept)
+    assert kept
+    train_step(net, loss_fn, update, x, y)
+    assert all(np.isfinite(value).all() for value in net.state_dict().values()), "and the next step is a good one"
+
+
+def test_totals_are_means_over_images(backend: Backend) -> None:
+    totals = Totals(backend)
+    assert np.isnan(totals.loss)
+    assert np.isnan(totals.accuracy)
+    logits = gpucnn.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
+    totals.add(gpucnn.tensor(0.5), logits, gpucnn.tensor([0, 0, 0]))
+    totals.add(gpucnn.tensor(2.0), logits[:1], gpucnn.tensor([0]))
+    assert totals.count == 4
+    assert totals.loss == pytest.approx((3 * 0.5 + 2.0) / 4)
+    assert totals.accuracy == 3 / 4
+    again = Totals(backend, **totals.state())
+    assert (again.loss, again.accuracy, again.count) == (totals.loss, totals.accuracy, 4)
