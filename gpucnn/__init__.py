@@ -20,19 +20,22 @@ _HOME = {
     "get_backend": "gpucnn.backend",
     "manual_seed": "gpucnn.backend",
     "use": "gpucnn.backend",
+    "Classifier": "gpucnn.estimator",
     "Tensor": "gpucnn.autograd",
     "concatenate": "gpucnn.autograd",
     "no_grad": "gpucnn.autograd",
     "tensor": "gpucnn.autograd",
 }
-_ROOMS = ("autograd", "backend", "data", "errors", "functional", "models", "nn", "optim", "training")
+_ROOMS = ("autograd", "backend", "data", "errors", "functional", "inspect", "models", "nn", "optim", "training")
 
 if TYPE_CHECKING:
     from gpucnn.autograd import Tensor, concatenate, no_grad, tensor
     from gpucnn.backend import Backend, Generator, get_backend, manual_seed, use
+    from gpucnn.estimator import Classifier
 
 __all__ = [
     "Backend",
+    "Classifier",
     "Generator",
     "Tensor",
     "__version__",

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from gpucnn.autograd.tensor import Tensor, check_gradient
 from gpucnn.backend import Array
-from gpucnn.errors import DTypeError, GraphError
+from gpucnn.errors import DTypeError, GraphError, ParameterError
 
 
 class Parameter(Tensor):
@@ -15,13 +15,14 @@ class Parameter(Tensor):
     Bound or not, change it in place (``p.copy_(...)`` under ``no_grad``); ``p.grad = ...`` copies into the buffer.
     """
 
-    __slots__ = ("_has_grad", "owner")
+    __slots__ = ("_has_grad", "l1", "l2", "lr_multiplier", "owner")
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
         if not isinstance(data, Tensor):
             raise DTypeError.expected("Parameter", "data", "a Tensor", type(data).__name__, "use gpucnn.tensor(...)")
         self.owner: object | None = None
         self._has_grad = False
+        self.lr_multiplier, self.l1, self.l2 = 1.0, 0.0, 0.0
         super().__init__(data.array, data.backend)
         self.version = data.version  # they share memory
         self.requires_grad_(requires_grad)
@@ -36,8 +37,40 @@ class Parameter(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copy = type(self)(Tensor(self.array.copy(), self.backend), self.requires_grad)
+        copy.lr_multiplier, copy.l1, copy.l2 = self.lr_multiplier, self.l1, self.l2
         memo[id(self)] = copy
         return copy
+
+    def configure(
+        self,
+        *,
+        lr_multiplier: float | None = None,
+        l1: float | None = None,
+        l2: float | None = None,
+        frozen: bool | None = None,
+    ) -> Self:
+        """Set what an optimiser made later does with this parameter alone, and return it.
+
+        Its learning rate is the group's times ``lr_multiplier``; its gradient gains ``l1`` sign(p) + ``l2`` p, beside the
+        group's weight decay; ``frozen`` says that it wants no gradient. ParameterError for a negative number, GraphError
+        where an optimiser owns it already (``frozen`` may change at any time).
+
+        >>> import gpucnn
+        >>> gpucnn.nn.Parameter(gpucnn.tensor([1.0])).configure(lr_multiplier=0.1).lr_multiplier
+        0.1
+        """
+        numbers = {"lr_multiplier": lr_multiplier, "l1": l1, "l2": l2}
+        for key, value in numbers.items():
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise ParameterError.expected("configure", key, "a number of at least 0", repr(value))
+            if self.owner is not None:
+                raise GraphError(f"configure: {key}: an optimiser owns this parameter. Configure it, then make one.")
+            setattr(self, key, float(value))
+        if frozen is not None:
+            self.requires_grad_(not frozen)
+        return self
 
     def bind(self, owner: object, array: Array, gradient: Array) -> None:
         """Move values and gradient into the memory of ``owner``, an optimiser."""

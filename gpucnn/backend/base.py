@@ -102,6 +102,23 @@ class Backend(Updates):
         draw = np.random.Generator(np.random.Philox(key=generator.next_key()))
         return self.asarray(draw.normal(mean, std, shape).astype(dtype))
 
+    def draw_truncated(
+        self, shape: tuple[int, ...], mean: float, std: float, low: float, high: float, dtype: Any, generator: Generator
+    ) -> Array:
+        """Return normal numbers of [low, high], drawn on the host; what falls outside is drawn again."""
+        draw = np.random.Generator(np.random.Philox(key=generator.next_key()))
+        values = draw.normal(mean, std, shape)
+        while (outside := (values < low) | (values > high)).any():
+            values[outside] = draw.normal(mean, std, int(outside.sum()))
+        return self.asarray(values.astype(dtype))
+
+    def draw_orthogonal(self, rows: int, columns: int, dtype: Any, generator: Generator) -> Array:
+        """Return a (rows, columns) matrix with orthonormal rows or columns, uniformly drawn on the host."""
+        draw = np.random.Generator(np.random.Philox(key=generator.next_key()))
+        q, r = np.linalg.qr(draw.standard_normal((max(rows, columns), min(rows, columns))))
+        q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+        return self.asarray((q if rows >= columns else q.T).astype(dtype))
+
     # --- im2col ------------------------------------------------------------------------------------------------
 
     def pad(self, x: Array, window: Window, fill: float = 0) -> Array:

@@ -4,7 +4,7 @@ from gpucnn.functional.activation import log_softmax, relu, sigmoid, softmax, ta
 from gpucnn.functional.class_loss import nll_loss
 from gpucnn.functional.conv import col2im, conv2d, im2col
 from gpucnn.functional.conv_variants import conv1d, conv2d_loops, conv_transpose2d, corr2d
-from gpucnn.functional.dropout import dropout
+from gpucnn.functional.dropout import dropout, dropout2d
 from gpucnn.functional.elementwise_loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -49,6 +49,7 @@ __all__ = [
     "corr2d",
     "cross_entropy",
     "dropout",
+    "dropout2d",
     "elu",
     "exponential",
     "gelu",

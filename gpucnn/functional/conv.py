@@ -55,7 +55,8 @@ def conv2d(
 ) -> Tensor:
     """Return the cross-correlation of images with filters.
 
-    input: (N, C, H, W) or one (C, H, W) image; weight: (F, C/groups, KH, KW); bias: (F,); all of one floating dtype.
+    input: (N, C, H, W) or one (C, H, W) image; weight: (F, C/groups, KH, KW); bias: (F,), or (F, OH, OW) for one per
+    position; all of one floating dtype.
     Output: (N, F, OH, OW) with OH = floor((H + top + bottom - dilation (KH - 1) - 1) / stride) + 1, OW alike.
     padding: an int, a pair, four sides (top, bottom, left, right), "valid", "same" (ceil(n / stride) pixels, the odd row
     and column at the bottom and right) or "full". exact=True refuses a size that the stride does not divide.
@@ -71,7 +72,15 @@ def conv2d(
     x, single = image_batch(input, "conv2d")
     check_filters(x, weight, bias, groups)
     window = read_window("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
+    if bias is not None and bias.ndim == 3:
+        _check_position_bias(bias, (weight.shape[0], *window.output_size(x.shape[2], x.shape[3])))
+        return unbatch(apply(convolution, x, weight, None, window=window, groups=groups) + bias, single)
     return unbatch(apply(convolution, x, weight, bias, window=window, groups=groups), single)
+
+
+def _check_position_bias(bias: Tensor, shape: tuple[int, int, int]) -> None:
+    if bias.shape != shape:
+        raise ShapeError.expected("conv2d", "bias", f"shape {shape[:1]}, or {shape} for one per position", bias.shape)
 
 
 def check_filters(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
@@ -92,8 +101,10 @@ def check_filters(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -
         )
     if bias is not None:
         check_tensor(bias, "conv2d", "bias")
-    if bias is not None and bias.shape != (F,):
-        raise ShapeError.expected("conv2d", "bias", f"shape ({F},)", bias.shape)
+    if bias is not None and bias.shape != (F,) and bias.ndim != 3:
+        raise ShapeError.expected(
+            "conv2d", "bias", f"shape ({F},)", bias.shape, "or pass (F, OH, OW), one per position"
+        )
     check_float(x, "conv2d")
     check_same_dtype(x, weight, "conv2d", "weight")
     check_same_dtype(x, bias, "conv2d", "bias")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
@@ -174,10 +175,10 @@ def conv2d_loops(
     OH, OW = window.output_size(H, W)
     (SH, SW), (DH, DW), (top, _, left, _) = window.stride, window.dilation, window.padding
     images, filters = x.tolist(), weight.tolist()
-    biases = [0.0] * F if bias is None else bias.tolist()
+    biases: list[Any] = [0.0] * F if bias is None else bias.tolist()  # of (F,), or for each position (F, OH, OW)
     y = [[[[0.0] * OW for _ in range(OH)] for _ in range(F)] for _ in range(N)]
     for n, f, i, j in itertools.product(range(N), range(F), range(OH), range(OW)):
-        total = biases[f]
+        total = biases[f][i][j] if isinstance(biases[f], list) else biases[f]
         for c, kh, kw in itertools.product(range(CG), range(KH), range(KW)):
             row, column = i * SH + kh * DH - top, j * SW + kw * DW - left
             if 0 <= row < H and 0 <= column < W:

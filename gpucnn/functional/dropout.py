@@ -5,12 +5,13 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Generator, default_generator
-from gpucnn.errors import ParameterError
+from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float
 
 
-def mask(backend: Backend, x: Array, needs: Needs, p: float, generator: Generator) -> Result:
-    drawn = backend.dropout_mask(x.shape, p, x.dtype, generator)
+def mask(backend: Backend, x: Array, needs: Needs, p: float, generator: Generator, whole_channels: bool) -> Result:
+    shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if whole_channels else x.shape
+    drawn = backend.dropout_mask(shape, p, x.dtype, generator)
     return x * drawn, (lambda dy: (dy * drawn,)) if needs[0] else None
 
 
@@ -24,11 +25,30 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Gen
     >>> dropout(gpucnn.tensor([1.0, 2.0]), training=False).tolist()
     [1.0, 2.0]
     """
+    return _drop(input, p, training, generator, "dropout", whole_channels=False)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+    """Return (N, C, ...) with whole channels set to 0 with probability ``p``, the others divided by 1 - p.
+
+    Raises what ``dropout`` raises, and ShapeError for fewer than 2 axes. Source: Tompson et al. 2015.
+
+    >>> import gpucnn
+    >>> dropout2d(gpucnn.tensor([[[[1.0]]]]), training=False).tolist()
+    [[[[1.0]]]]
+    """
+    check_float(input, "dropout2d")
+    if input.ndim < 2:
+        raise ShapeError.expected("dropout2d", "input", "(N, C, ...)", f"shape {input.shape}")
+    return _drop(input, p, training, generator, "dropout2d", whole_channels=True)
+
+
+def _drop(x: Tensor, p: float, training: bool, generator: Generator | None, where: str, whole_channels: bool) -> Tensor:
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-        raise ParameterError.expected("dropout", "p", "a probability from 0 to 1", repr(p))
+        raise ParameterError.expected(where, "p", "a probability from 0 to 1", repr(p))
     if generator is not None and not isinstance(generator, Generator):
-        raise ParameterError.expected("dropout", "generator", "a gpucnn.Generator", repr(generator))
-    check_float(input, "dropout")
+        raise ParameterError.expected(where, "generator", "a gpucnn.Generator", repr(generator))
+    check_float(x, where)
     if not training or p == 0:
-        return input
-    return apply(mask, input, p=float(p), generator=generator or default_generator)
+        return x
+    return apply(mask, x, p=float(p), generator=generator or default_generator, whole_channels=whole_channels)

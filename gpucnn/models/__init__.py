@@ -7,39 +7,73 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from gpucnn.errors import UsageError
+from gpucnn.errors import GpucnnError, UsageError
+from gpucnn.models.deep import resnet, vgg
+from gpucnn.models.from_file import described, load_from_file
 from gpucnn.models.lenet import lenet
+from gpucnn.models.small import conv_mlp, simple_convnet
+from gpucnn.models.structure import describe, rebuild
 from gpucnn.nn import Module
 
-MODELS: dict[str, Callable[..., Module]] = {"lenet": lenet}
+MODELS: dict[str, Callable[..., Module]] = {
+    "lenet": lenet,
+    "simple_convnet": simple_convnet,
+    "conv_mlp": conv_mlp,
+    "vgg": vgg,
+    "resnet": resnet,
+}
 
 
 def build(text: str, **defaults: Any) -> Module:
-    """Return the network that ``text``, NAME or NAME:OPTION=VALUE,..., describes; its options win over ``defaults``.
+    """Return the network that ``text`` describes: NAME, NAME:OPTION=VALUE,... or FILE.py:NAME:OPTION=VALUE,...
 
-    Defaults that the network has no option for are left out. UsageError for an unknown name, option or kind of value.
+    NAME is one of ``MODELS``, or a Module class or function in a Python file, which is run: it must be one you trust.
+    Options win over ``defaults``; defaults that the network has no option for are left out.
+    UsageError for an unknown name, option or kind of value, and for a file that fails.
 
     >>> len(build("lenet:pooling=avg", classes=3))
     12
     """
     name, _, rest = text.partition(":")
-    if name not in MODELS:
+    if name.endswith(".py"):
+        inside, _, rest = rest.partition(":")
+        name, make = f"{name}:{inside}", load_from_file(name, inside)
+    elif name in MODELS:
+        make = MODELS[name]
+    else:
         near = difflib.get_close_matches(name, MODELS, 1)
         raise UsageError.expected(
-            "model", "name", ", ".join(sorted(MODELS)), repr(name), f"did you mean {near[0]}?" if near else ""
-        )
-    known = inspect.signature(MODELS[name]).parameters
+            "model", "name", f"{', '.join(sorted(MODELS))}, or FILE.py:NAME", repr(name),
+            f"did you mean {near[0]}?" if near else "",
+        )  # fmt: skip
+    parameters = inspect.signature(make).parameters.values()
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters)
     options = {key: value for key, value in defaults.items() if key in known}
     for item in rest.split(",") if rest else []:
         key, equals, value = item.partition("=")
-        if not equals or key not in known:
+        if not equals or not (key in known or takes_all):
             near = difflib.get_close_matches(key, known, 1)
             raise UsageError.expected(
                 f"model {name}", "option", f"OPTION=VALUE with {', '.join(known)}", repr(item),
                 f"did you mean {near[0]}?" if near else "",
             )  # fmt: skip
         options[key] = _value(value)
-    return MODELS[name](**options)
+    return _make(name, make, options)
+
+
+def _make(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Module:
+    try:
+        net = make(**options)
+    except GpucnnError as error:
+        raise UsageError(f"model {name}: {error}") from None
+    except Exception as error:
+        if name in MODELS:
+            raise
+        raise UsageError(f"model {name}: making it with {options} failed ({described(error)}).") from error
+    if not isinstance(net, Module):
+        raise UsageError.expected(f"model {name}", "result", "a Module", type(net).__name__)
+    return net
 
 
 def _value(text: str) -> int | float | bool | str:
@@ -53,4 +87,4 @@ def _value(text: str) -> int | float | bool | str:
     return text
 
 
-__all__ = ["MODELS", "build", "lenet"]
+__all__ = ["MODELS", "build", "conv_mlp", "describe", "lenet", "rebuild", "resnet", "simple_convnet", "vgg"]

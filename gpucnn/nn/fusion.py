@@ -20,7 +20,8 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
     assert isinstance(pool, MaxPool2d)
     plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, conv.padding_mode)
     weight = conv.weight
-    if weight is None or plain != ((2, 2), (2, 2), 0, (1, 1), False, "zeros"):
+    per_position = conv.bias is not None and conv.bias.ndim == 3
+    if weight is None or per_position or plain != ((2, 2), (2, 2), 0, (1, 1), False, "zeros"):
         return None
 
     def fused(x: Tensor) -> Tensor:

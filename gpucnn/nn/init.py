@@ -5,7 +5,10 @@ For a weight of shape (O, I, *kernel): fan_in = I * kernel area, fan_out = O * k
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Callable
+from typing import Any
 
 from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Generator, default_generator
@@ -179,6 +182,92 @@ def kaiming_normal_(
     (1, 2)
     """
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
+
+
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Fill with normal numbers, those outside [a, b] drawn again, and return the tensor.
+
+    >>> import gpucnn
+    >>> abs(trunc_normal_(gpucnn.tensor([0.0])).item()) <= 2
+    True
+    """
+    _check_draw("trunc_normal_", tensor, generator, mean=mean, std=std, a=a, b=b)
+    if std < 0 or not a < b or not (a - 6 * std <= mean <= b + 6 * std):
+        raise ParameterError.expected(
+            "trunc_normal_", "std, a, b", "std >= 0 and a < b near the mean", f"{std}, {a}, {b}"
+        )
+    backend = tensor.backend
+    drawn = backend.draw_truncated(tensor.shape, mean, std, a, b, tensor.dtype, generator or default_generator)
+    return _fill(tensor, drawn)
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
+    """Fill, seen as a matrix (O, the rest), with orthonormal rows or columns, times gain. Source: Saxe et al. 2014.
+
+    >>> import gpucnn
+    >>> w = orthogonal_(gpucnn.tensor([[0.0, 0.0], [0.0, 0.0]])).numpy()
+    >>> bool(abs(w @ w.T - [[1, 0], [0, 1]]).max() < 1e-6)
+    True
+    """
+    _check_draw("orthogonal_", tensor, generator, gain=gain)
+    fans(tensor)
+    rows = tensor.shape[0]
+    drawn = tensor.backend.draw_orthogonal(rows, tensor.size // rows, tensor.dtype, generator or default_generator)
+    return _fill(tensor, (drawn * gain).reshape(tensor.shape))
+
+
+def smart_normal_(tensor: Tensor, generator: Generator | None = None) -> Tensor:
+    """Fill with N(0, s), s = sqrt(2 / (K K C)): He's for ReLU, from the size of the kernel and its input channels.
+
+    >>> import gpucnn
+    >>> smart_normal_(gpucnn.tensor([[0.0, 0.0]])).shape
+    (1, 2)
+    """
+    return kaiming_normal_(tensor, nonlinearity="relu", generator=generator)
+
+
+INITIALISERS: dict[str, Callable[..., Tensor]] = {
+    "glorot_uniform": xavier_uniform_,
+    "glorot_normal": xavier_normal_,
+    "xavier_uniform": xavier_uniform_,
+    "xavier_normal": xavier_normal_,
+    "he_uniform": kaiming_uniform_,
+    "he_normal": kaiming_normal_,
+    "kaiming_uniform": kaiming_uniform_,
+    "kaiming_normal": kaiming_normal_,
+    "truncated_normal": trunc_normal_,
+    "normal": normal_,
+    "uniform": uniform_,
+    "orthogonal": orthogonal_,
+    "smart": smart_normal_,
+    "constant": constant_,
+    "zeros": zeros_,
+    "ones": ones_,
+}
+"""Initialisers by name."""
+
+
+def initialise(tensor: Tensor, how: str | Callable[..., Tensor], **options: Any) -> Tensor:
+    """Fill by an initialiser's name (with its options) or by a function of the tensor; return the tensor.
+
+    >>> import gpucnn
+    >>> initialise(gpucnn.tensor([0.0]), "constant", value=2).tolist()
+    [2.0]
+    """
+    if callable(how):
+        return how(tensor, **options)
+    if how not in INITIALISERS:
+        near = difflib.get_close_matches(str(how), INITIALISERS, 1)
+        remedy = f"did you mean {near[0]}?" if near else ""
+        raise ParameterError.expected("initialise", "how", ", ".join(INITIALISERS), repr(how), remedy)
+    return INITIALISERS[how](tensor, **options)
 
 
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:

@@ -99,7 +99,8 @@ class Conv2d(Weighted):
     """Cross-correlation: (N, C, H, W) -> (N, F, OH, OW); see ``functional.conv2d`` for sizes, padding and errors.
 
     in_channels=None takes the channels of the first input. Parameters: weight (F, C/groups, KH, KW), bias (F,).
-    padding_mode: "zeros", "reflect" or "replicate".
+    padding_mode: "zeros", "reflect" or "replicate". bias: True or "channel", False, or "position": one for each output
+    pixel, (F, OH, OW), which needs image_size, the input's (H, W).
 
     >>> import gpucnn
     >>> Conv2d(1, 6, 5, padding=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape
@@ -115,10 +116,11 @@ class Conv2d(Weighted):
         padding: Padding = 0,
         dilation: PairLike = 1,
         groups: int = 1,
-        bias: bool = True,
+        bias: bool | str = True,
         padding_mode: str = "zeros",
         *,
         exact: bool = False,
+        image_size: PairLike | None = None,
         device: str | Backend | None = None,
         dtype: Any = None,
         name: str | None = None,
@@ -130,7 +132,12 @@ class Conv2d(Weighted):
             raise ParameterError.expected(
                 "Conv2d", "groups", f"a positive divisor of {in_channels} and {out_channels} channels", repr(groups)
             )
-        super().__init__(bias, device, dtype, name)
+        if bias not in (True, False, "channel", "position"):
+            raise ParameterError.expected("Conv2d", "bias", "True, False, 'channel' or 'position'", repr(bias))
+        if bias == "position" and image_size is None:
+            raise ParameterError.expected("Conv2d", "image_size", "(H, W) of the input for a bias per position", "none")
+        super().__init__(bool(bias), device, dtype, name)
+        self.bias_size = pair(image_size, "Conv2d", "image_size") if bias == "position" and image_size else None
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
         self.stride, self.dilation = pair(stride, "Conv2d", "stride"), pair(dilation, "Conv2d", "dilation")
@@ -144,6 +151,12 @@ class Conv2d(Weighted):
     def weight_shape(self, in_size: int) -> tuple[int, ...]:
         self.in_channels = in_size * self.groups
         return self.out_channels, in_size, *self.kernel_size
+
+    def bias_shape(self) -> tuple[int, ...]:
+        if self.bias_size is None:
+            return super().bias_shape()
+        window = read_window("Conv2d", self.bias_size, self.kernel_size, self.stride, self.padding, self.dilation)
+        return self.out_channels, *window.output_size(*self.bias_size)
 
     def in_size_of(self, x: Tensor) -> int:
         return group_channels(x, "Conv2d", self.groups)
@@ -385,3 +398,15 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class Dropout2d(Dropout):
+    """In training, each channel of each image is 0 with probability p; see ``functional.dropout2d``.
+
+    >>> import gpucnn
+    >>> Dropout2d(0.5).eval()(gpucnn.tensor([[[[1.0]]]])).tolist()
+    [[[[1.0]]]]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout2d(x, self.p, self.training, self.generator)

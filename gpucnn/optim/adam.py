@@ -48,7 +48,7 @@ class Adam(Optimizer):
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         beta1, beta2 = group["betas"]
         buffer.backend.adam_update(
-            buffer.values[span], buffer.gradients[span], buffer.state["exp_avg"][span], buffer.state["exp_avg_sq"][span],
+            buffer.values[span], buffer.gradient(span), buffer.state["exp_avg"][span], buffer.state["exp_avg_sq"][span],
             lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
             step=step, decoupled=self.decoupled, where=where,
         )  # fmt: skip

@@ -44,7 +44,7 @@ class Adagrad(Optimizer):
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         buffer.backend.adagrad_update(
-            buffer.values[span], buffer.gradients[span], buffer.state["sum"][span],
+            buffer.values[span], buffer.gradient(span), buffer.state["sum"][span],
             lr=group["lr"] / (1 + (step - 1) * group["lr_decay"]), eps=group["eps"], weight_decay=group["weight_decay"],
             where=where,
         )  # fmt: skip
@@ -85,7 +85,7 @@ class RMSprop(Optimizer):
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         state = (buffer.state[slot][span] for slot in self.slots)
-        buffer.backend.rmsprop_update(buffer.values[span], buffer.gradients[span], *state, where=where, **group)
+        buffer.backend.rmsprop_update(buffer.values[span], buffer.gradient(span), *state, where=where, **group)
 
 
 class Adadelta(Optimizer):
@@ -113,4 +113,4 @@ class Adadelta(Optimizer):
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         state = (buffer.state[slot][span] for slot in self.slots)
-        buffer.backend.adadelta_update(buffer.values[span], buffer.gradients[span], *state, where=where, **group)
+        buffer.backend.adadelta_update(buffer.values[span], buffer.gradient(span), *state, where=where, **group)

@@ -30,12 +30,17 @@ class Segment:
 
 
 class FlatBuffer:
-    """Values, gradients and optimiser state of parameters of one device and dtype, each one 1-D array."""
+    """Values, gradients and optimiser state of parameters of one kind, each one 1-D array.
+
+    Of one kind are those of one device and dtype whose learning-rate multiplier and decay are the same.
+    """
 
     def __init__(
         self, owner: object, backend: Backend, named: list[tuple[str, Parameter]], slots: Iterable[str]
     ) -> None:
         self.backend = backend
+        first = named[0][1]
+        self.lr_multiplier, self.l1, self.l2 = first.lr_multiplier, first.l1, first.l2
         self.segments: list[Segment] = []
         total = sum(parameter.size for _, parameter in named)
         dtype = named[0][1].dtype
@@ -48,6 +53,17 @@ class FlatBuffer:
                 parameter.bind(owner, self.values[start:stop].reshape(shape), self.gradients[start:stop].reshape(shape))
                 self.segments.append(Segment(name, parameter, start, stop))
                 start = stop
+
+    def gradient(self, span: slice) -> Array:
+        """Return the gradient of a stretch, with the decay of these parameters alone."""
+        g, p = self.gradients[span], self.values[span]
+        if self.l1:
+            g = g + self.l1 * self.backend.xp.sign(p)
+        return g + self.l2 * p if self.l2 else g
+
+    def settings(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Return a group's hyper-parameters with the learning rate of these parameters."""
+        return group if self.lr_multiplier == 1 else {**group, "lr": group["lr"] * self.lr_multiplier}
 
     def spans(self) -> Iterator[tuple[slice, int]]:
         """Count one more step of each parameter that has a gradient; yield the stretches with an equal count of steps.
@@ -119,9 +135,9 @@ class Optimizer:
                 check_number(settings[key], type(self).__name__, key, low, high)
 
     def _flatten(self, named: list[tuple[str, Parameter]]) -> list[FlatBuffer]:
-        kinds: dict[tuple[str, str], list[tuple[str, Parameter]]] = {}
-        for name, parameter in named:
-            kinds.setdefault((parameter.device, str(parameter.dtype)), []).append((name, parameter))
+        kinds: dict[tuple[Any, ...], list[tuple[str, Parameter]]] = {}
+        for name, p in named:
+            kinds.setdefault((p.device, str(p.dtype), p.lr_multiplier, p.l1, p.l2), []).append((name, p))
         return [FlatBuffer(self, some[0][1].backend, some, self.slots) for some in kinds.values()]
 
     def _segments(self) -> Iterator[tuple[FlatBuffer, Segment]]:
@@ -154,7 +170,7 @@ class Optimizer:
                     segment.parameter.note_change()
                 with buffer.backend.active():
                     for span, step in buffer.spans():
-                        self.update(buffer, span, step, group, condition)
+                        self.update(buffer, span, step, buffer.settings(group), condition)
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         """Update one stretch of a flat buffer in place; ``step`` counts the updates of its parameters, this one too."""

@@ -44,4 +44,4 @@ class SGD(Optimizer):
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         velocity = buffer.state["momentum_buffer"][span] if group["momentum"] else None
-        buffer.backend.sgd_update(buffer.values[span], buffer.gradients[span], velocity, where=where, **group)
+        buffer.backend.sgd_update(buffer.values[span], buffer.gradient(span), velocity, where=where, **group)

@@ -12,6 +12,7 @@ import gpucnn
 import gpucnn.functional as F
 from gpucnn import Tensor
 from gpucnn.backend import Backend, Generator
+from gpucnn.errors import ShapeError
 
 RNG = np.random.default_rng(8)
 
@@ -50,6 +51,10 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Host, ...]]] = {
     "softmax of another axis": (lambda x: F.softmax(x, 0), (normal(3, 2, 2),)),
     "log_softmax": (F.log_softmax, (normal(3, 4),)),
     "log_softmax of another axis": (lambda x: F.log_softmax(x, axis=1), (normal(3, 2, 2),)),
+    "dropout2d": (lambda x: F.dropout2d(x, 0.4, generator=Generator(1)), (normal(3, 4, 2, 2),)),
+    "conv2d with a bias for each position": (
+        lambda x, w, b: F.conv2d(x, w, b, padding=1), (normal(2, 2, 3, 3), normal(3, 2, 2, 2), normal(3, 4, 4))
+    ),
     "dropout": (lambda x: F.dropout(x, 0.4, generator=Generator(1)), (normal(4, 5),)),
     **{
         f"cross_entropy, {reduction}": (
@@ -163,6 +168,15 @@ def test_dropout_drops_the_share_asked_for_and_keeps_the_mean(backend: Backend) 
     assert np.array_equal(x.grad.numpy(), y.numpy())
     assert not F.dropout(x, 1.0).numpy().any()
     assert F.dropout(x, 0.5, training=False) is x
+
+
+def test_dropout2d_drops_whole_channels_of_an_image(backend: Backend) -> None:
+    y = F.dropout2d(gpucnn.tensor(np.ones((50, 40, 2, 3))), 0.25, generator=Generator(3)).numpy()
+    assert np.array_equal(y, np.broadcast_to(y[:, :, :1, :1], y.shape))
+    assert set(np.unique(y)) == {0, 1 / 0.75}
+    assert abs((y == 0).mean() - 0.25) < 0.05
+    with pytest.raises(ShapeError, match="dropout2d"):
+        F.dropout2d(gpucnn.tensor([1.0]))
 
 
 def test_dropout_repeats_with_its_generators_state(backend: Backend) -> None:

@@ -98,3 +98,38 @@ def test_mistakes_are_named(backend: Backend, name: str) -> None:
         MISTAKES[name](tensor)
     assert (tensor.numpy() == 1).all()
     assert issubclass(DTypeError, GpucnnError)
+
+
+def test_truncated_normal_stays_inside_and_keeps_its_shape(backend: Backend) -> None:
+    values = init.trunc_normal_(gpucnn.tensor(np.zeros((200, 50))), std=1.0, a=-1.0, b=0.5).numpy()
+    assert values.min() >= -1
+    assert values.max() <= 0.5
+    inside = np.random.default_rng(0).standard_normal(10**6)
+    inside = inside[(inside >= -1) & (inside <= 0.5)]
+    assert abs(values.mean() - inside.mean()) < 0.02
+    assert abs(values.std() - inside.std()) < 0.02
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (8, 3), (4, 2, 3, 3)])
+def test_orthogonal_has_orthonormal_rows_or_columns(backend: Backend, shape: tuple[int, ...]) -> None:
+    w = init.orthogonal_(gpucnn.tensor(np.zeros(shape)), gain=2.0).numpy().reshape(shape[0], -1)
+    gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-12)
+
+
+def test_the_smart_one_has_the_spread_of_its_kernel(backend: Backend) -> None:
+    w = init.smart_normal_(gpucnn.tensor(np.zeros((500, 8, 3, 3)))).numpy()
+    assert abs(w.std() / (2 / (9 * 8)) ** 0.5 - 1) < 0.02
+
+
+@pytest.mark.parametrize("name", init.INITIALISERS)
+def test_by_name(backend: Backend, name: str) -> None:
+    options = {"value": 0.5} if name == "constant" else {}
+    weight = gpucnn.tensor(np.full((6, 4), 9.0))
+    assert init.initialise(weight, name, **options) is weight
+    assert not (weight.numpy() == 9).any()
+
+
+def test_an_unknown_initialiser_is_named() -> None:
+    with pytest.raises(ParameterError, match="Did you mean orthogonal"):
+        init.initialise(gpucnn.tensor([[0.0]]), "ortogonal")

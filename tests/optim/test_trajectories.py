@@ -21,8 +21,20 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "SGD, momentum": ("SGD", {"lr": 0.02, "momentum": 0.9}),
     "SGD, Nesterov": ("SGD", {"lr": 0.02, "momentum": 0.8, "nesterov": True, "weight_decay": 0.05}),
     "Adam": ("Adam", {"lr": 0.03}),
+    "AdamW": ("AdamW", {"lr": 0.03}),
+    "AdamW, decay": ("AdamW", {"lr": 0.03, "weight_decay": 0.2, "betas": (0.8, 0.9)}),
+    "Adagrad": ("Adagrad", {"lr": 0.1}),
+    "Adagrad, all": (
+        "Adagrad", {"lr": 0.1, "lr_decay": 0.05, "weight_decay": 0.1, "initial_accumulator_value": 0.2, "eps": 1e-4}
+    ),
+    "RMSprop": ("RMSprop", {"lr": 0.01}),
+    "RMSprop, all": (
+        "RMSprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-4, "weight_decay": 0.1, "momentum": 0.5, "centered": True}
+    ),
+    "Adadelta": ("Adadelta", {}),
+    "Adadelta, all": ("Adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-4, "weight_decay": 0.1}),
     "Adam, all": ("Adam", {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}),
-}
+}  # fmt: skip
 
 
 class Walk:

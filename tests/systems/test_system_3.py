@@ -1,0 +1,168 @@
+"""System 3: convolution by im2col, SimpleConvNet and its dictionaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpucnn
+import gpucnn.functional as F
+from gpucnn import models, nn, optim
+from gpucnn.backend import Backend
+from gpucnn.errors import ShapeError
+
+PARAMETERS = {"filter_num": 30, "filter_size": 5, "pad": 0, "stride": 1}
+
+
+def drawn(*shape: int, seed: int = 0) -> gpucnn.Tensor:
+    return gpucnn.tensor(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize(("images", "rows"), [(1, 9), (10, 90)])
+def test_im2col_shapes(backend: Backend, images: int, rows: int) -> None:
+    assert F.im2col(drawn(images, 3, 7, 7), (5, 5), stride=1, padding=0).shape == (rows, 75)
+
+
+def test_col2im_is_the_adjoint(backend: Backend) -> None:
+    x = drawn(2, 3, 7, 6)
+    columns = F.im2col(x, (3, 2), 2, 1)
+    other = drawn(*columns.shape, seed=1)
+    left = (columns * other).sum().item()
+    assert left == pytest.approx((x * F.col2im(other, x.shape, (3, 2), 2, 1)).sum().item(), rel=1e-4)
+
+
+def test_a_size_that_does_not_divide_is_floored_or_an_error(backend: Backend) -> None:
+    x = drawn(1, 1, 6, 6)
+    assert F.im2col(x, 3, stride=2).shape == (4, 9)
+    assert nn.Conv2d(1, 1, 3, stride=2)(x).shape == (1, 1, 2, 2)
+    with pytest.raises(ShapeError, match="left over"):
+        F.im2col(x, 3, stride=2, exact=True)
+    with pytest.raises(ShapeError, match="left over"):
+        nn.Conv2d(1, 1, 3, stride=2, exact=True)(x)
+
+
+def test_the_network(backend: Backend) -> None:
+    net = models.simple_convnet(**PARAMETERS, hidden=100, init_std=0.01)
+    x, shapes = drawn(2, 1, 28, 28), []
+    for layer in net.children():
+        x = layer(x)
+        shapes.append(x.shape[1:])
+    assert shapes == [(30, 24, 24), (30, 24, 24), (30, 12, 12), (4320,), (100,), (100,), (10,)]
+
+
+class Dictionaries:
+    """System 3's interface around any network: what its users call, in a line or two each."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        with gpucnn.no_grad():
+            return self.net(gpucnn.tensor(x)).numpy()
+
+    def loss(self, x: np.ndarray, t: np.ndarray) -> gpucnn.Tensor:
+        return F.cross_entropy(self.net(gpucnn.tensor(x)), gpucnn.tensor(t))
+
+    def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
+        self.net.zero_grad()
+        self.loss(x, t).backward()
+        return {name: p.grad.numpy() for name, p in self.net.named_parameters() if p.grad is not None}
+
+    def accuracy(self, x: np.ndarray, t: np.ndarray) -> float:
+        return float((self.predict(x).argmax(1) == t).mean())
+
+    def numerical_gradient(self, x: np.ndarray, t: np.ndarray, name: str, place: tuple[int, ...]) -> float:
+        values, losses = dict(self.net.named_parameters())[name], []
+        with gpucnn.no_grad():
+            before = values[place].item()
+            for moved in (before + 1e-4, before - 1e-4, before):
+                values[place] = moved
+                losses.append(self.loss(x, t).item())
+        return (losses[0] - losses[1]) / 2e-4
+
+    def save(self, path: Path) -> None:
+        np.savez(path, **self.net.state_dict())
+
+    def load(self, path: Path) -> None:
+        with np.load(path) as state:
+            self.net.load_state_dict(state)
+
+
+@pytest.fixture
+def small() -> Dictionaries:
+    gpucnn.manual_seed(0)
+    net = models.simple_convnet(3, 1, 10, filter_num=4, filter_size=3, pad=1, hidden=8, init_std=0.3)
+    return Dictionaries(net.to("float64"))
+
+
+X, T = np.random.default_rng(0).standard_normal((5, 1, 10, 10)), np.array([0, 1, 2, 0, 1])
+
+
+def test_gradients_are_the_numerical_ones(small: Dictionaries) -> None:
+    gradients = small.gradient(X, T)
+    assert set(gradients) == set(small.net.state_dict())
+    for name, gradient in gradients.items():
+        largest = np.unravel_index(abs(gradient).argmax(), gradient.shape)
+        for place in (tuple(map(int, largest)), (0,) * gradient.ndim):
+            assert small.numerical_gradient(X, T, name, place) == pytest.approx(gradient[place], rel=1e-4, abs=1e-9)
+
+
+def test_predict_loss_accuracy(small: Dictionaries) -> None:
+    assert small.predict(X).shape == (5, 3)
+    assert small.loss(X, T).item() == pytest.approx(
+        -np.mean([np.log(np.exp(row[t]) / np.exp(row).sum()) for row, t in zip(small.predict(X), T, strict=True)])
+    )
+    optimizer = optim.Adam(small.net.parameters(), lr=0.05)
+    for _ in range(30):
+        small.gradient(X, T)
+        optimizer.step()
+    assert small.accuracy(X, T) == 1
+
+
+def test_parameters_are_saved_and_loaded(small: Dictionaries, tmp_path: Path) -> None:
+    small.save(tmp_path / "parameters.npz")
+    wanted = small.predict(X)
+    twin = Dictionaries(models.rebuild(models.describe(small.net)))
+    assert abs(twin.predict(X) - wanted).max() > 1e-3
+    twin.load(tmp_path / "parameters.npz")
+    np.testing.assert_array_equal(twin.predict(X), wanted)
+
+
+def test_a_filter_shows_horizontal_and_vertical_edges(backend: Backend) -> None:
+    square = np.zeros((1, 8, 8), np.float32)
+    square[0, 2:6, 2:6] = 1
+    conv = nn.Conv2d(1, 2, (2, 2), bias=False)
+    conv.load_state_dict({"weight": np.array([[[[-1, -1], [1, 1]]], [[[-1, 1], [-1, 1]]]], np.float32)})
+    horizontal, vertical = conv(gpucnn.tensor(square)).numpy()
+    assert horizontal[1].tolist() == [0, 1, 2, 2, 2, 1, 0]
+    assert horizontal[3].tolist() == [0] * 7
+    np.testing.assert_array_equal(vertical, horizontal.T)
+
+
+@pytest.mark.parametrize(("layers", "sees", "weights", "single"), [(2, 5, 18, 25), (3, 7, 27, 49)])
+def test_deeper_is_cheaper(layers: int, sees: int, weights: int, single: int) -> None:
+    stack = nn.Sequential(*[nn.Conv2d(1, 1, 3, bias=False) for _ in range(layers)])
+    wide = nn.Conv2d(1, 1, sees, bias=False)
+    assert sum(p.size for p in stack.parameters()) == weights
+    assert sum(p.size for p in wide.parameters()) == single
+    x = drawn(1, 1, 9, 9).requires_grad_()
+    y = stack(x)
+    y[0, 0, y.shape[2] // 2, y.shape[3] // 2].backward()
+    assert x.grad is not None
+    rows, columns = np.nonzero(x.grad.numpy()[0, 0])
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (sees, sees), "the pixels that one output pixel depends on"
+
+
+def test_the_script(run_script: Callable[..., str], tiny_mnist: Path) -> None:
+    said = run_script("system_3", "--data", tiny_mnist, "--epochs", 1)
+    assert re.search(r"^seed 0: training accuracy \d\.\d{4}, test accuracy \d\.\d{4}$", said, re.MULTILINE)
+    assert "0.9896" in said
+
+
+@pytest.mark.slow
+def test_the_published_run(accuracy_on_mnist: Callable[[str], float]) -> None:
+    assert accuracy_on_mnist("system_3") >= 0.987
