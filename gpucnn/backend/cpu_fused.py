@@ -27,13 +27,20 @@ Shape = tuple[int, int, int, int]
 
 SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1))
 DEEPEST = 512
-"""Columns of a window (C * KH * KW) above which plain convolution, with less arithmetic, was measured to be faster."""
+"""Columns of a window (C * KH * KW) up to which the kernel won for 3x3 filters, whose arithmetic it makes 1.8 times more.
+
+Forward and backward of a batch of 32 images of 32x32 pixels against the separate operations, on two cores: 1.8 times
+faster at 27 columns, 1.2 at 144, 1.03 at 288, 0.98 at 576. For 5x5 filters 1.3 to 1.8 times at any depth.
+"""
+WIDE = 25
+"""Kernel area from which the added arithmetic is small enough at any depth."""
 
 
 def handles(x: Array, w: Array, window: Window, groups: int) -> bool:
-    """Whether the kernel takes this case: stride 1, no dilation or groups, a window that is not too deep."""
+    """Whether the kernel takes this case: stride 1, no dilation or groups, a window not too deep for what it adds."""
     plain = window.stride == (1, 1) and window.dilation == (1, 1) and groups == 1
-    return plain and x.size > 0 and w.shape[1] * window.kernel[0] * window.kernel[1] <= DEEPEST
+    area = window.kernel[0] * window.kernel[1]
+    return plain and x.size > 0 and (area >= WIDE or w.shape[1] * area <= DEEPEST)
 
 
 class Plan:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 from gpucnn.errors import UsageError
 from gpucnn.nn import Module
+
+
+class FreshLoader(SourceFileLoader):
+    """Reads the file itself each time: leaves no byte code beside it, and takes none from there."""
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError("no byte code")
 
 
 def load_from_file(path: str, name: str) -> Callable[..., Any]:
@@ -26,7 +34,7 @@ def load_from_file(path: str, name: str) -> Callable[..., Any]:
     if not file.is_file():
         raise UsageError(f"model {path}: no such file.")
     key = f"gpucnn model {file.resolve()}"
-    spec = importlib.util.spec_from_file_location(key, file)
+    spec = importlib.util.spec_from_file_location(key, file, loader=FreshLoader(key, str(file)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -22,7 +22,9 @@ OPTIONS = list(itertools.product(("mean", "sum", "none"), (False, True), (0.0, 0
 
 
 @pytest.mark.parametrize(("reduction", "weighted", "smoothing"), OPTIONS)
-@pytest.mark.parametrize(("target", "ignored"), [(LABELS, None), (LABELS, 1), (SOFT, None)], ids=["ints", "ignore", "soft"])
+@pytest.mark.parametrize(
+    ("target", "ignored"), [(LABELS, None), (LABELS, 1), (SOFT, None)], ids=["ints", "ignore", "soft"]
+)
 def test_cross_entropy_is_pytorchs(
     backend: Backend, target: np.ndarray, ignored: int | None, reduction: str, weighted: bool, smoothing: float
 ) -> None:

@@ -1,0 +1,314 @@
+"""A classifier in three lines, in the manner of scikit-learn, which accepts it and is not needed for it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import inspect
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+
+from gpucnn import functional as F
+from gpucnn import nn
+from gpucnn.autograd import Tensor, no_grad
+from gpucnn.backend import Backend, default_generator, get_backend, manual_seed, use
+from gpucnn.data import ArrayDataset
+from gpucnn.errors import DataError, DivergedError, DTypeError, GpucnnError, ParameterError, ShapeError
+from gpucnn.training import Feed, Normalisation, Settings, Totals, build_model, evaluate, train_step
+from gpucnn.training.setup import make_optimizer, make_schedule, split_validation
+
+BATCH = 1000
+"""Images at a time in prediction."""
+
+
+class NotFittedError(GpucnnError, ValueError, AttributeError):
+    """A classifier was asked before it had learnt anything."""
+
+
+class Classifier:
+    """A network with ``fit``, ``predict`` and ``score``.
+
+    model: a name with options ("lenet:activation=tanh", see ``models.build``), a callable (classes, in_channels,
+    image_size) -> Module, or a Module, which is copied and stays as it is (one with layers that wait for their input has to
+    be on the device). lr=None: the optimiser's default. device=None: that of ``gpucnn.use``. validation: so many of the
+    images are held out and measured after each epoch. verbose: print a line per epoch. The other parameters are the options
+    of ``gpucnn train``; ``fit`` looks at all of them.
+
+    x, everywhere: images (N, H, W), (N, C, H, W) or flattened square ones (N, H*W), uint8 (0 to 255) or floating, of the
+    same kind in every call; pixels are normalised by the mean and standard deviation of those of ``fit``.
+
+    After ``fit``: ``history`` (a list of a dict for each epoch), ``classes_`` (the labels, sorted), ``net_`` (the trained
+    Module), ``image_shape_`` (C, H, W).
+
+    >>> from gpucnn.data import draw_digits
+    >>> x, y = draw_digits(64, seed=0)
+    >>> classifier = Classifier("lenet", epochs=1, device="cpu").fit(x, y)
+    >>> classifier.predict(x).shape, classifier.predict_proba(x).shape, sorted(classifier.history[0])
+    ((64,), (64, 10), ['accuracy', 'epoch', 'images_per_second', 'loss', 'seconds'])
+    """
+
+    _estimator_type = "classifier"
+
+    def __init__(
+        self,
+        model: str | nn.Module | Callable[[int, int, int], nn.Module] = "lenet",
+        epochs: int = 5,
+        batch_size: int = 64,
+        lr: float | None = None,
+        optimizer: str = "adam",
+        schedule: str = "one-cycle",
+        seed: int = 0,
+        device: str | Backend | None = None,
+        validation: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
+        self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
+        self.validation, self.verbose = validation, verbose
+
+    # --- parameters ----------------------------------------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments as they are; ``deep`` is there for scikit-learn and changes nothing.
+
+        >>> Classifier(lr=0.01).get_params()["lr"]
+        0.01
+        """
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: getattr(self, name) for name in names}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change constructor arguments; returns self. ParameterError, and no change, for an unknown name.
+
+        >>> Classifier().set_params(epochs=2)
+        Classifier(epochs=2)
+        """
+        known = self.get_params()
+        for name in params:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                remedy = f"did you mean {near[0]}?" if near else ""
+                raise ParameterError.expected("Classifier", "parameter", f"one of {', '.join(known)}", name, remedy)
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        usual = {name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()}
+        changed = (
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value is not usual[name] and value != usual[name]
+        )
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "net_" in self.__dict__
+
+    def __sklearn_tags__(self) -> Any:
+        tags = importlib.import_module("sklearn.utils")  # which scikit-learn, who asks, has loaded
+        return tags.Tags(
+            estimator_type="classifier",
+            target_tags=tags.TargetTags(required=True),
+            classifier_tags=tags.ClassifierTags(),
+            input_tags=tags.InputTags(three_d_array=True),
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("history", "classes_", "net_", "image_shape_"):
+            raise NotFittedError(f"Classifier: not fitted, so it has no {name} yet. Call fit(x, y) first.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # --- learning ------------------------------------------------------------------------------------------------
+
+    def fit(self, x: Any, y: Any, epochs: int | None = None, batch_size: int | None = None) -> Self:
+        """Train a new network on images ``x`` with labels ``y`` (N,) of any kind that sorts; returns self.
+
+        epochs and batch_size stand in for the constructor's. The same seed gives the same network; the process's random
+        generator stays as it was. Each dict of ``history`` has epoch, loss, accuracy (0 to 1), seconds,
+        images_per_second, and with validation val_loss and val_accuracy.
+        Raises ShapeError, DTypeError or DataError for images and labels that do not fit, UsageError or ParameterError for a
+        parameter, DivergedError where the loss stops being finite. After an error, what an earlier ``fit`` learnt is kept.
+        """
+        where = "Classifier.fit"
+        images = _images(x, where)
+        classes, labels = _encoded(y, len(images), where)
+        data = ArrayDataset(images, labels, [str(name) for name in classes], where)
+        backend = get_backend(self.device)
+        asked = {name: getattr(self, name) for name in ("optimizer", "lr", "schedule", "seed", "validation")}
+        asked["epochs"] = self.epochs if epochs is None else epochs
+        asked["batch_size"] = self.batch_size if batch_size is None else batch_size
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in asked.items()}
+        settings = Settings(device=backend.name, **plain).resolved()
+        train, held_out = split_validation(data, None, settings.validation, settings.seed)
+        normalisation = Normalisation.of(train)
+        before = default_generator.seed, default_generator.counter
+        try:
+            manual_seed(settings.seed)
+            net = self._build(data.image_shape, len(classes), backend)
+            history = self._train(
+                net,
+                Feed(train, backend, normalisation),
+                None if held_out is None else Feed(held_out, backend, normalisation),
+                settings,
+            )
+        finally:
+            default_generator.seed, default_generator.counter = before
+        self.net_, self.classes_, self.image_shape_, self.history = net.eval(), classes, data.image_shape, history
+        self._backend, self._normalisation, self._pixels = backend, normalisation, images.dtype.kind
+        return self
+
+    def _build(self, image_shape: tuple[int, int, int], classes: int, backend: Backend) -> nn.Module:
+        """Return a new network on the device, whose outputs are known to fit."""
+        if isinstance(self.model, str):
+            return build_model(self.model, image_shape, classes, "float32", backend)
+        C, H, W = image_shape
+        if isinstance(self.model, nn.Module):
+            net = copy.deepcopy(self.model)
+            if not any(module.waits_for_input() for module in net.modules()):
+                net.to(backend)
+        elif not callable(self.model):
+            raise ParameterError.expected(
+                "Classifier", "model", "a name, a Module or a callable that makes one", repr(self.model)
+            )
+        elif H != W:
+            raise ShapeError.expected("Classifier", "x", "images as high as wide", f"{H}x{W}", "pass a Module")
+        else:
+            with use(backend):
+                net = self.model(classes, C, H)
+        if not isinstance(net, nn.Module):
+            raise ParameterError.expected("Classifier", "model", "a callable that returns a Module", type(net).__name__)
+        with no_grad():
+            outputs = net.eval()(Tensor(backend.asarray(np.zeros(image_shape, np.float32)[None]), backend))
+        if outputs.shape != (1, classes):
+            raise ShapeError.expected("Classifier", "model", f"outputs of shape (N, {classes})", outputs.shape)
+        return net
+
+    def _train(
+        self, net: nn.Module, feed: Feed, validation_feed: Feed | None, settings: Settings
+    ) -> list[dict[str, Any]]:
+        loss_fn, optimizer = nn.CrossEntropyLoss(), make_optimizer(settings, net)
+        starts = range(0, len(feed), settings.batch_size)
+        schedule = make_schedule(settings, optimizer, len(starts))
+        history: list[dict[str, Any]] = []
+        for epoch in range(settings.epochs):
+            clock, totals = time.perf_counter(), Totals(feed.backend)
+            order = feed.order(settings.seed, epoch)
+            net.train()
+            for start in starts:
+                x, y = feed.batch(order[start : start + settings.batch_size])
+                loss, logits = train_step(net, loss_fn, optimizer, x, y)
+                totals.add(loss, logits, y)
+                if schedule is not None:
+                    schedule.step()
+            values: dict[str, Any] = {"epoch": epoch + 1, "loss": totals.loss, "accuracy": totals.accuracy}
+            seconds = time.perf_counter() - clock
+            values |= {"seconds": seconds, "images_per_second": totals.count / max(seconds, 1e-9)}
+            if validation_feed is not None:
+                measured = evaluate(net, validation_feed)
+                values |= {"val_loss": measured.loss, "val_accuracy": measured.accuracy}
+            if not math.isfinite(values["loss"]):
+                raise DivergedError(
+                    f"Classifier.fit: the loss is {values['loss']} in epoch {epoch + 1}. "
+                    f"Try a smaller lr than {settings.lr:g}."
+                )
+            history.append(values)
+            if self.verbose:
+                print(_line(values, settings.epochs), flush=True)
+        return history
+
+    # --- answering -----------------------------------------------------------------------------------------------
+
+    def predict_proba(self, x: Any) -> Any:
+        """Return the probability of each of ``classes_``: (N, classes) float32. NotFittedError before ``fit``."""
+        where = "Classifier.predict"
+        net, shape = self.net_, self.image_shape_
+        images = _images(x, where)
+        if images.ndim == 3:
+            images = images[:, None]
+        if images.shape[1:] != shape:
+            raise ShapeError.expected(where, "x", f"images of shape {shape}, as in fit", images.shape[1:])
+        if images.dtype.kind != self._pixels:
+            kinds = {"u": "uint8", "f": "floating"}
+            raise DTypeError.expected(where, "x", f"{kinds[self._pixels]} pixels, as in fit", images.dtype)
+        data = ArrayDataset(images, np.zeros(len(images), np.int64), ["unknown"], where)
+        feed = Feed(data, self._backend, self._normalisation)
+        probabilities = np.empty((len(images), len(self.classes_)), np.float32)
+        with no_grad():
+            for start in range(0, len(images), BATCH):
+                chosen = np.arange(start, min(start + BATCH, len(images)))
+                batch, _ = feed.batch(chosen)
+                probabilities[chosen] = F.softmax(net(batch)).numpy()
+        return probabilities
+
+    def predict(self, x: Any) -> Any:
+        """Return the most probable label of each image: (N,), of the dtype of ``fit``'s labels."""
+        return self.classes_[self.predict_proba(x).argmax(1)]
+
+    def score(self, x: Any, y: Any) -> float:
+        """Return the share of right answers, 0 to 1. DataError without an image, ShapeError for other than N labels."""
+        answers = self.predict(x)
+        labels = _labels(y, len(answers), "Classifier.score")
+        if not len(answers):
+            raise DataError.expected("Classifier.score", "x", "at least one image", "none")
+        return float(np.mean(answers == labels))
+
+
+def _line(values: dict[str, Any], epochs: int) -> str:
+    text = f"epoch {values['epoch']}/{epochs}: loss {values['loss']:.4f}, accuracy {values['accuracy']:.4f}"
+    if "val_loss" in values:
+        text += f", validation loss {values['val_loss']:.4f}, accuracy {values['val_accuracy']:.4f}"
+    return f"{text}, {values['seconds']:.1f} s"
+
+
+def _images(x: Any, where: str) -> Any:
+    """Return ``x`` as (N, H, W) or (N, C, H, W)."""
+    if isinstance(x, Tensor):
+        x = x.numpy()
+    try:
+        images = np.asarray(x)
+    except ValueError:
+        raise ShapeError.expected(where, "x", "images of one size", "lists of different lengths") from None
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise DTypeError.expected(
+            where, "x", "uint8 (0 to 255) or floating pixels", images.dtype, "convert with x.astype('uint8')"
+        )
+    if images.ndim == 2:
+        side = math.isqrt(images.shape[1])
+        if not side or side * side != images.shape[1]:
+            raise ShapeError.expected(
+                where, "x", "square images (N, H*W)", f"shape {images.shape}", "reshape to (N, C, H, W)"
+            )
+        return images.reshape(len(images), side, side)
+    if images.ndim not in (3, 4):
+        raise ShapeError.expected(where, "x", "(N, H, W), (N, C, H, W) or (N, H*W)", f"shape {images.shape}")
+    return images
+
+
+def _labels(y: Any, count: int, where: str) -> Any:
+    try:
+        labels = y.numpy() if isinstance(y, Tensor) else np.asarray(y)
+    except ValueError:
+        raise ShapeError.expected(where, "y", "a list of labels", "lists of different lengths") from None
+    if labels.shape != (count,):
+        raise ShapeError.expected(where, "y", f"one label for each of {count} images", f"shape {labels.shape}")
+    return labels
+
+
+def _encoded(y: Any, count: int, where: str) -> tuple[Any, Any]:
+    """Return the sorted distinct labels, and the place among them of each label."""
+    labels = _labels(y, count, where)
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise DataError.expected(where, "y", "labels", "NaN or infinity")
+    try:
+        classes, places = np.unique(labels, return_inverse=True)
+    except TypeError:
+        raise DTypeError.expected(where, "y", "labels that can be sorted", "labels of several kinds") from None
+    if len(classes) < 2:
+        raise DataError.expected(where, "y", "at least two classes", len(classes))
+    return classes, places
