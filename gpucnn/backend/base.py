@@ -51,6 +51,11 @@ class Backend(Updates):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # a copied model stays on the same device
 
+    def __reduce__(self) -> Any:
+        from gpucnn.backend.switch import get_backend
+
+        return get_backend, (self.name,)  # a copy in another process finds its own
+
     # --- arrays ------------------------------------------------------------------------------------------------
 
     def owns(self, array: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 from gpucnn.autograd import Parameter, Tensor, no_grad
@@ -311,3 +312,25 @@ def _as_tensor(value: Any, like: Tensor, name: str) -> Tensor:
         )
     except (TypeError, ValueError) as error:
         raise CheckpointError.expected("load_state_dict", name, f"numbers for {like.dtype}", error) from None
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Within the block the model is in evaluation mode and nothing is recorded; each module's own mode is restored.
+
+    >>> from gpucnn import nn
+    >>> net = nn.Dropout()
+    >>> with evaluating(net):
+    ...     net.training
+    False
+    >>> net.training
+    True
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            object.__setattr__(module, "training", training)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn import functional as F
-from gpucnn.autograd import no_grad
 from gpucnn.errors import DataError
 from gpucnn.nn import Module
+from gpucnn.nn.module import evaluating
 from gpucnn.training.feed import Feed
 from gpucnn.training.step import Totals
 
@@ -34,25 +34,20 @@ class Evaluation:
 
 
 def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
-    """Return how ``net``, in evaluation mode, does on all images of ``feed``; its mode is restored.
+    """Return how ``net``, in evaluation mode, does on all images of ``feed``; the modes of its layers are restored.
 
     DataError without an image.
     """
     if not len(feed):
         raise DataError.expected("evaluate", "data set", "at least one image", "none")
-    was_training = net.training
-    net.eval()
     totals, labels, predictions = Totals(feed.backend), [], []
-    try:
-        with no_grad():
-            for start in range(0, len(feed), batch_size):
-                x, y = feed.batch(np.arange(start, min(start + batch_size, len(feed))))
-                logits = net(x)
-                totals.add(F.cross_entropy(logits, y), logits, y)
-                labels.append(y)
-                predictions.append(logits.argmax(1))
-    finally:
-        net.train(was_training)
+    with evaluating(net):
+        for start in range(0, len(feed), batch_size):
+            x, y = feed.batch(np.arange(start, min(start + batch_size, len(feed))))
+            logits = net(x)
+            totals.add(F.cross_entropy(logits, y), logits, y)
+            labels.append(y)
+            predictions.append(logits.argmax(1))
     return Evaluation(
         totals.loss,
         totals.accuracy,

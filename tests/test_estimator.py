@@ -1,0 +1,258 @@
+"""Classifier: learns, answers, says what is wrong, and gets on with scikit-learn."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn
+from gpucnn import Classifier, nn
+from gpucnn.backend import Backend, default_generator
+from gpucnn.errors import DataError, DivergedError, DTypeError, GpucnnError, ParameterError, ShapeError, UsageError
+from gpucnn.estimator import NotFittedError
+
+Host = np.ndarray[Any, Any]
+
+
+def bars(count: int, seed: int = 0, size: int = 6) -> tuple[Host, Host]:
+    """Return noisy images, (N, size, size) uint8, of a bright row ("row") or a bright column ("column")."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 60, (count, size, size)).astype(np.uint8)
+    kinds = rng.integers(0, 2, count)
+    for image, kind, place in zip(images, kinds, rng.integers(0, size, count), strict=True):
+        if kind:
+            image[place] = 255
+        else:
+            image[:, place] = 255
+    return images, np.array(["column", "row"])[kinds]
+
+
+def small(classes: int, in_channels: int, image_size: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * (image_size - 2) ** 2, classes)
+    )
+
+
+X, Y = bars(200)
+X_TEST, Y_TEST = bars(100, seed=1)
+
+
+def quick(**changes: Any) -> Classifier:
+    return Classifier(**{"model": small, "epochs": 6, "batch_size": 20, "lr": 0.01, "device": "cpu", **changes})
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Classifier:
+    return quick().fit(X, Y)
+
+
+def test_it_learns(fitted: Classifier) -> None:
+    assert fitted.classes_.tolist() == ["column", "row"]
+    assert fitted.score(X_TEST, Y_TEST) > 0.9
+    answers, chances = fitted.predict(X_TEST), fitted.predict_proba(X_TEST)
+    assert answers.dtype == Y.dtype
+    assert fitted.score(X_TEST, Y_TEST) == (answers == Y_TEST).mean()
+    assert (chances.shape, chances.dtype) == ((100, 2), np.float32)
+    np.testing.assert_allclose(chances.sum(1), 1, rtol=1e-5)
+    assert (fitted.classes_[chances.argmax(1)] == answers).all()
+
+
+def test_the_probabilities_are_those_of_the_network(fitted: Classifier) -> None:
+    mean, std = X.mean(dtype=np.float64) / 255, X.std(dtype=np.float64) / 255
+    with gpucnn.no_grad():
+        logits = fitted.net_(gpucnn.tensor(((X_TEST / 255 - mean) / std).astype(np.float32)[:, None])).numpy()
+    powers = np.exp(logits.astype(np.float64))
+    np.testing.assert_allclose(
+        fitted.predict_proba(X_TEST), powers / powers.sum(1, keepdims=True), rtol=1e-4, atol=1e-6
+    )
+    assert not fitted.net_.training
+
+
+def test_it_runs_on_every_device(backend: Backend) -> None:
+    classifier = quick(device=None, epochs=1).fit(X[:40], Y[:40])
+    assert next(classifier.net_.parameters()).backend is backend
+    assert classifier.predict(X[:3]).shape == (3,)
+
+
+def test_history(fitted: Classifier) -> None:
+    keys = ["epoch", "loss", "accuracy", "seconds", "images_per_second"]
+    assert [list(values) for values in fitted.history] == [keys] * 6
+    assert [values["epoch"] for values in fitted.history] == [1, 2, 3, 4, 5, 6]
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+    assert fitted.history[-1]["accuracy"] > 0.9
+    for values in fitted.history:
+        assert values["seconds"] * values["images_per_second"] == pytest.approx(200)
+
+
+def test_validation_and_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    classifier = quick(validation=50, verbose=True).fit(X, Y, epochs=2)
+    lines = capsys.readouterr().out.splitlines()
+    last = classifier.history[-1]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert (
+        f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}, validation loss {last['val_loss']:.4f}" in lines[1]
+    )
+    order = np.random.default_rng(0).permutation(200)[:50]
+    assert last["val_accuracy"] == classifier.score(X[order], Y[order])
+    assert last["seconds"] * last["images_per_second"] == pytest.approx(150)
+    quick(epochs=1).fit(X[:20], Y[:20])
+    assert capsys.readouterr().out == ""
+
+
+def test_the_same_seed_gives_the_same_network(fitted: Classifier) -> None:
+    gpucnn.manual_seed(123)
+    again = quick().fit(X, Y)
+    assert (default_generator.seed, default_generator.counter) == (123, 0), (
+        "what the process draws next is its own affair"
+    )
+    np.testing.assert_array_equal(again.predict_proba(X_TEST), fitted.predict_proba(X_TEST))
+    np.testing.assert_array_equal(again.fit(X, Y).predict_proba(X_TEST), fitted.predict_proba(X_TEST))
+    assert (quick(seed=1).fit(X, Y).predict_proba(X_TEST) != fitted.predict_proba(X_TEST)).any()
+
+
+@pytest.mark.parametrize("reshape", [lambda x: x[:, None], lambda x: x.reshape(len(x), -1), gpucnn.tensor, list])
+def test_all_forms_of_images(fitted: Classifier, reshape: Any) -> None:
+    np.testing.assert_array_equal(fitted.predict_proba(reshape(X_TEST)), fitted.predict_proba(X_TEST))
+    one = quick(epochs=1)
+    expected = one.fit(X, Y).predict_proba(X_TEST)
+    np.testing.assert_array_equal(one.fit(reshape(X), list(Y)).predict_proba(X_TEST), expected)
+
+
+def test_floats_and_colours() -> None:
+    colours = np.stack([X, X // 2, X // 3], 1) / 255
+    classifier = quick().fit(colours, np.where(Y == "row", 7, -2))
+    assert classifier.classes_.tolist() == [-2, 7]
+    assert classifier.image_shape_ == (3, 6, 6)
+    assert classifier.score(colours, np.where(Y == "row", 7, -2)) > 0.9
+    assert classifier.score(colours, Y) == 0, "labels of another kind are wrong answers"
+    assert classifier.predict(colours[:0]).shape == (0,)
+
+
+def test_models_of_all_kinds() -> None:
+    x, y = bars(20, size=16)
+    named = Classifier("lenet:activation=tanh", epochs=1, device="cpu").fit(x, y)
+    assert "Tanh" in repr(named.net_)
+    assert named.predict_proba(x).shape == (20, 2)
+    wide = np.repeat(X, 2, 2)
+    net = nn.Sequential(nn.Conv2d(None, 8, 3), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(None, 2))
+    classifier = quick(model=net).fit(wide, Y)
+    assert classifier.score(wide, Y) > 0.8
+    assert net[0].weight is None, "the given network is copied"
+    ready = small(2, 1, 6)
+    before = copy.deepcopy(ready.state_dict())
+    assert quick(model=ready).fit(X, Y).score(X, Y) > 0.9
+    assert all((array == before[name]).all() for name, array in ready.state_dict().items())
+
+
+def test_options_of_fit_win() -> None:
+    rows: list[int] = []
+
+    class Counting(nn.Flatten):
+        def forward(self, x: Any) -> Any:
+            rows.append(len(x))
+            return super().forward(x)
+
+    quick(model=nn.Sequential(Counting(), nn.Linear(36, 2))).fit(X, Y, epochs=1, batch_size=90)
+    assert rows == [1, 90, 90, 20], "one image to try the network, then the batches"
+
+
+def test_not_fitted() -> None:
+    classifier = quick()
+    asked = (
+        lambda: classifier.predict(X), lambda: classifier.predict_proba(X), lambda: classifier.score(X, Y),
+        lambda: classifier.history, lambda: classifier.classes_,
+    )  # fmt: skip
+    for ask in asked:
+        with pytest.raises(NotFittedError, match=r"not fitted, so it has no \w+ yet. Call fit\(x, y\) first."):
+            ask()
+    assert not hasattr(classifier, "classes_")
+    with pytest.raises(AttributeError, match="no attribute 'banana'"):
+        classifier.banana  # noqa: B018
+
+
+MISTAKES: list[tuple[type[GpucnnError], str, dict[str, Any], Any, Any]] = [
+    (ShapeError, r"\(N, H, W\), \(N, C, H, W\) or \(N, H\*W\)", {}, X[0, 0], Y),
+    (ShapeError, r"square images", {}, X.reshape(200, -1)[:, :35], Y),
+    (ShapeError, "one label for each of 200", {}, X, Y[:-1]),
+    (ShapeError, "one label for each of 200", {}, X, Y[:, None]),
+    (ShapeError, "images of one size", {}, [[1.0], [1.0, 2.0]], ["a", "b"]),
+    (ShapeError, "lists of different lengths", {}, X[:2], [["a"], ["b", "c"]]),
+    (DTypeError, "uint8 .* or floating pixels, got int64", {}, X.astype(np.int64), Y),
+    (DTypeError, "can be sorted", {}, X[:2], np.array([1, "a"], dtype=object)),
+    (DataError, "at least two classes, got 1", {}, X, np.zeros(200)),
+    (DataError, "NaN or infinity", {}, X[:2], [0.0, float("nan")]),
+    (DataError, "NaN or infinity", {}, np.full((2, 6, 6), np.inf), [0, 1]),
+    (DataError, "fewer than the 200 training images", {"validation": 200}, X, Y),
+    (UsageError, "optimizer: expected adam or sgd", {"optimizer": "adm"}, X, Y),
+    (UsageError, "epochs: expected a whole number", {"epochs": 0}, X, Y),
+    (UsageError, "lr: expected a finite number", {"lr": -1.0}, X, Y),
+    (UsageError, r"Did you mean lenet\?", {"model": "lennet"}, X, Y),
+    (ParameterError, "a name, a Module or a callable", {"model": 3}, X, Y),
+    (ParameterError, "a callable that returns a Module, got int", {"model": lambda *_: 3}, X, Y),
+    (ShapeError, r"outputs of shape \(N, 2\), got \(1, 5\)", {"model": small(5, 1, 6)}, X, Y),
+    (ShapeError, "as high as wide, got 6x12. Pass a Module", {}, np.repeat(X, 2, 2), Y),
+]
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
+def test_mistakes_in_fit(number: int) -> None:
+    kind, words, parameters, x, y = MISTAKES[number]
+    with pytest.raises(kind, match=words):
+        quick(**parameters).fit(x, y)
+
+
+def test_mistakes_in_predict(fitted: Classifier) -> None:
+    with pytest.raises(ShapeError, match=r"shape \(1, 6, 6\), as in fit, got \(1, 5, 5\)"):
+        fitted.predict(X[:, :5, :5])
+    with pytest.raises(DTypeError, match="uint8 pixels, as in fit, got float64"):
+        fitted.predict(X / 255)
+    with pytest.raises(DataError, match="at least one image"):
+        fitted.score(X[:0], Y[:0])
+    with pytest.raises(ShapeError, match="one label for each of 3"):
+        fitted.score(X[:3], Y[:2])
+
+
+def test_what_was_learnt_survives_a_failure(fitted: Classifier) -> None:
+    classifier = quick(schedule="constant", optimizer="sgd", lr=0.01).fit(X, Y, epochs=1)
+    before = classifier.predict_proba(X_TEST)
+    classifier.set_params(lr=1e30)
+    with pytest.raises(DivergedError, match="Try a smaller lr than 1e"), np.errstate(all="ignore"):
+        classifier.fit(X, Y)
+    np.testing.assert_array_equal(classifier.predict_proba(X_TEST), before)
+
+
+def test_parameters() -> None:
+    classifier = Classifier(epochs=3, lr=0.5)
+    assert list(classifier.get_params()) == [
+        "model", "epochs", "batch_size", "lr", "optimizer", "schedule", "seed", "device", "validation", "verbose",
+    ]  # fmt: skip
+    assert repr(classifier) == "Classifier(epochs=3, lr=0.5)"
+    assert classifier.set_params(lr=None, seed=4) is classifier
+    assert (classifier.lr, classifier.seed, classifier.epochs) == (None, 4, 3)
+    with pytest.raises(ParameterError, match=r"got epoch. Did you mean epochs\?"):
+        classifier.set_params(seed=9, epoch=2)
+    assert classifier.seed == 4
+
+
+def test_scikit_learn_accepts_it(fitted: Classifier) -> None:
+    pytest.importorskip("sklearn")
+    from sklearn.base import clone, is_classifier
+    from sklearn.exceptions import NotFittedError as TheirNotFittedError
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+    from sklearn.utils.validation import check_is_fitted
+
+    assert is_classifier(fitted)
+    check_is_fitted(fitted)
+    twin = clone(fitted)
+    assert twin.get_params() == fitted.get_params()
+    with pytest.raises(TheirNotFittedError):
+        check_is_fitted(twin)
+    assert (cross_val_score(twin, X.reshape(200, -1), Y, cv=2) > 0.8).all()
+    grid = {"epochs": np.arange(1, 3), "model": [small, small(2, 1, 6)]}
+    search = GridSearchCV(quick(), grid, cv=2, error_score="raise").fit(X[:60], Y[:60])
+    assert len(search.cv_results_["params"]) == 4
+    assert search.predict(X_TEST[:4]).shape == (4,)
+    assert search.best_params_["epochs"] in (1, 2)
