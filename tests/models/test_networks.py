@@ -9,6 +9,7 @@ import gpucnn
 from gpucnn import models, nn, optim
 from gpucnn.backend import Backend
 from gpucnn.errors import GpucnnError, UsageError
+from gpucnn.models.deep import residual_block
 from gpucnn.nn.activations import ACTIVATIONS
 from gpucnn.training import train_step
 
@@ -109,6 +110,11 @@ def test_resnet_has_1x1_shortcuts_where_the_shape_changes() -> None:
     changed = [next(iter(shortcut.children())) for shortcut in shortcuts if shortcut is not None]
     assert [(c.kernel_size, c.stride) for c in changed if isinstance(c, nn.Conv2d)] == [((1, 1), (2, 2))] * 2
     assert "GlobalAvgPool2d" in kinds(net)
+
+
+def test_a_stride_alone_needs_a_shortcut() -> None:
+    block = nn.Sequential(*residual_block(4, 4, stride=2))
+    assert block(gpucnn.tensor(np.zeros((1, 4, 6, 6), np.float32))).shape == (1, 4, 3, 3)
 
 
 def test_resnet_takes_images_of_any_size() -> None:

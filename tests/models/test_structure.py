@@ -283,7 +283,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "in itself": (in_itself(), "at most"),
     "many layers": (around(*[[f"n{i}", RELU] for i in range(10_001)]), "at most 10000 layers"),
     "a large layer": (layer("Linear", in_features=2**20, out_features=2**20), "at most 268435456 parameters"),
-    "a large kernel": (layer("Conv2d", in_channels=1, out_channels=1, kernel_size=2**30), "parameters"),
+    "a large kernel": (layer("Conv2d", in_channels=1, out_channels=1, kernel_size=2**15), "parameters"),
     "large only with groups": (
         layer("Conv2d", in_channels=2**30, out_channels=2**30, kernel_size=1, groups=2**30), "parameters"),
     "a large norm": (layer("BatchNorm2d", num_features=2**31), "parameters"),

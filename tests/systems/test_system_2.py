@@ -55,9 +55,9 @@ def test_two_kernels_make_two_maps(backend: Backend) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_worked_example(backend: Backend, dtype: str) -> None:
     conv = worked_layer(dtype)
+    optimizer = optim.SGD(conv.parameters(), lr=0.001)
     y = conv(images(X, dtype))
     assert y.tolist() == Y
-    optimizer = optim.SGD(conv.parameters(), lr=0.001)
     y.backward(images(DY, dtype))
     optimizer.step()
     state = conv.state_dict()
@@ -135,6 +135,7 @@ def test_initial_mean_and_deviation() -> None:
     assert abs(values.std() - 0.5) < 0.02
 
 
+@pytest.mark.filterwarnings("ignore:device auto")
 def test_the_implementation_is_automatic_or_chosen() -> None:
     assert gpucnn.get_backend("cpu").name == "cpu"
     assert gpucnn.get_backend("auto").name.split(":")[0] in ("cpu", "cuda")

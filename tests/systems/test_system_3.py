@@ -79,10 +79,10 @@ class Dictionaries:
         values, losses = dict(self.net.named_parameters())[name], []
         with gpucnn.no_grad():
             before = values[place].item()
-            for moved in (before + 1e-4, before - 1e-4, before):
+            for moved in (before + 1e-6, before - 1e-6, before):
                 values[place] = moved
                 losses.append(self.loss(x, t).item())
-        return (losses[0] - losses[1]) / 2e-4
+        return (losses[0] - losses[1]) / 2e-6
 
     def save(self, path: Path) -> None:
         np.savez(path, **self.net.state_dict())
