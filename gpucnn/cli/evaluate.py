@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gpucnn import data
-from gpucnn.cli.options import checkpoint_option, device_option
+from gpucnn.cli.options import checkpoint_option, device_option, model_option
 from gpucnn.training import RunFolder, SavedModel, evaluate
 
 
@@ -19,11 +19,14 @@ from gpucnn.training import RunFolder, SavedModel, evaluate
 @click.option("--data", "source", metavar="SOURCE", help="Data set whose test images are read.  [that of the run]")
 @device_option("auto")
 @checkpoint_option
+@model_option
 @click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images at a time.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: loss, accuracy, confusion.")
-def command(run: Path, source: str | None, device: str, checkpoint: str, batch_size: int, as_json: bool) -> None:
+def command(
+    run: Path, source: str | None, device: str, checkpoint: str, model: str | None, batch_size: int, as_json: bool
+) -> None:
     """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN."""
-    saved = SavedModel.load(RunFolder.open(run), device, checkpoint)
+    saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
     splits = data.load(source or saved.data)
     result = evaluate(saved.net, saved.feed(splits.test), batch_size)
     confusion = result.confusion(len(saved.class_names))

@@ -32,3 +32,7 @@ checkpoint_option: Decorator = click.option(
     "--checkpoint", type=click.Choice(["last", "best"]), default="last", show_default=True,
     help="Which weights: those of the last save, or of the best validation accuracy.",
 )  # fmt: skip
+
+model_option: Decorator = click.option(
+    "--model", metavar="FILE.py:NAME", help="Needed where the network comes from a Python file: the file is run."
+)

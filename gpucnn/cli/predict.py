@@ -10,7 +10,7 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad
-from gpucnn.cli.options import checkpoint_option, device_option
+from gpucnn.cli.options import checkpoint_option, device_option, model_option
 from gpucnn.data import ArrayDataset
 from gpucnn.data.pictures import read_picture
 from gpucnn.errors import CheckpointError
@@ -25,15 +25,18 @@ AT_ONCE = 1000
 @click.argument("pictures", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @device_option("cpu")
 @checkpoint_option
+@model_option
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Answers for each picture.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per picture: file, answers.")
-def command(run: Path, pictures: tuple[Path, ...], device: str, checkpoint: str, top: int, as_json: bool) -> None:
+def command(
+    run: Path, pictures: tuple[Path, ...], device: str, checkpoint: str, model: str | None, top: int, as_json: bool
+) -> None:
     """Print the class and its probability for each picture file, by the network in folder RUN.
 
     Pictures are made grey or colour and scaled as the network was trained. A grey drawing may be dark on light or light on
     dark, of any size: it is centred as the digits of MNIST are. Needs the images extra: pip install 'gpucnn[images]'.
     """
-    saved = SavedModel.load(RunFolder.open(run), device, checkpoint)
+    saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
     if saved.pixels != "uint8":
         click.echo("Note: this network was trained on floats; pictures are given to it as 0 to 1.", err=True)
     images = np.stack([read_picture(path, saved.image_shape) for path in pictures])

@@ -13,7 +13,7 @@ from gpucnn.backend import get_backend
 from gpucnn.cli.options import check_device
 from gpucnn.cli.progress import reporter_for, say
 from gpucnn.errors import UsageError
-from gpucnn.training import RunFolder, Settings, Trainer, check_model, read_toml, run_name
+from gpucnn.training import RunFolder, Settings, Trainer, check_model, check_trusted, read_toml, run_name
 
 
 @click.command(short_help="Train a network and keep the run in a folder.")
@@ -72,6 +72,8 @@ def command(
     file = config if resume is None else RunFolder.open(resume).path / "config.toml"
     settings = read_settings(file, given)
     folder = RunFolder.new(out, run_name(settings), overwrite) if resume is None else RunFolder.open(resume)
+    if resume is not None:
+        check_trusted(settings.model, given.get("model"), str(resume))
     get_backend(settings.device)
     check_model(settings.model)  # a wrong device or name is better known before the data is read
     say(f"Reading {settings.data} ...", as_json)

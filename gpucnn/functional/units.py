@@ -110,7 +110,8 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     0.6931
     """
     check_float(input, "softplus")
-    check_number(threshold, "softplus", "threshold")
+    if threshold != math.inf:
+        check_number(threshold, "softplus", "threshold")
     check_number(beta, "softplus", "beta")
     if beta <= 0:
         raise ParameterError.expected("softplus", "beta", "a positive number", repr(beta))

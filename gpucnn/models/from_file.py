@@ -38,10 +38,8 @@ def load_from_file(path: str, name: str) -> Callable[..., Any]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    before, sys.modules[key] = (
-        sys.modules.get(key),
-        module,
-    )  # where dataclasses, for one, look for what is being defined
+    before = sys.modules.get(key)
+    sys.modules[key] = module  # where dataclasses, for one, look for what is being defined
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -18,9 +18,7 @@ class Branches(Module):
         if not layers:
             raise ParameterError.expected(type(self).__name__, "layers", "at least one", "none")
         for number, layer in enumerate(layers):
-            if not isinstance(layer, Module):
-                raise ParameterError.expected(type(self).__name__, f"layer {number}", "a Module", type(layer).__name__)
-            self.add_module(layer.name or str(number), layer)
+            self.add_new(getattr(layer, "name", None) or str(number), layer)
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -73,9 +71,14 @@ class Residual(Module):
     [-1.0, 4.0]
     """
 
+    block: Module
+
     def __init__(self, block: Module, shortcut: Module | None = None, *, name: str | None = None) -> None:
         super().__init__(name)
-        self.block, self.shortcut = block, shortcut
+        self.add_new("block", block)
+        self.shortcut: Module | None = None
+        if shortcut is not None:
+            self.add_module("shortcut", shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.block(x)

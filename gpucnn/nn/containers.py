@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gpucnn.errors import ParameterError
 from gpucnn.nn.fusion import fuse
 from gpucnn.nn.module import Module
 
@@ -22,21 +21,14 @@ class Sequential(Module):
         super().__init__(name)
         if len(layers) == 1 and isinstance(layers[0], Mapping):
             for key, layer in layers[0].items():
-                self._add(key, layer)
+                self.add_new(key, layer)
         else:
             for item in layers:
                 self.append(item)
 
     def append(self, layer: Any) -> None:
         """Add ``layer`` at the end; ParameterError unless it is a Module with an unused name."""
-        self._add(getattr(layer, "name", None) or str(len(self._modules)), layer)
-
-    def _add(self, key: str, layer: Any) -> None:
-        if not isinstance(layer, Module):
-            raise ParameterError.expected("Sequential", f"layer {key}", "a Module", type(layer).__name__)
-        if not isinstance(key, str) or "." in key or hasattr(self, key):
-            raise ParameterError.expected("Sequential", "layer name", "an unused name without dots", repr(key))
-        self.add_module(key, layer)
+        self.add_new(getattr(layer, "name", None) or str(len(self._modules)), layer)
 
     def forward(self, x: Any) -> Any:
         layers, place = list(self._modules.values()), 0

@@ -99,6 +99,15 @@ class Module:
         self._modules[name] = module
         object.__setattr__(self, name, module)
 
+    def add_new(self, name: str, module: Module) -> None:
+        """Register ``module`` under a name that nothing here has yet; ParameterError else."""
+        where = type(self).__name__
+        if not isinstance(module, Module):
+            raise ParameterError.expected(where, f"layer {name}", "a Module", type(module).__name__)
+        if not isinstance(name, str) or "." in name or hasattr(self, name):
+            raise ParameterError.expected(where, "layer name", "an unused name without dots", repr(name))
+        self.add_module(name, module)
+
     # --- calling -------------------------------------------------------------------------------------------------
 
     def forward(self, *inputs: Any) -> Any:

@@ -114,7 +114,8 @@ class LayerNorm(Scaled):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        shape = tuple(given)
         for n in shape:
             check_count(n, "LayerNorm", "normalized_shape")
         super().__init__(shape, elementwise_affine, device, dtype, name)

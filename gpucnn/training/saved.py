@@ -11,7 +11,7 @@ from gpucnn.data import Dataset
 from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.run_folder import RunFolder
-from gpucnn.training.settings import PRECISIONS
+from gpucnn.training.settings import PRECISIONS, check_trusted
 from gpucnn.training.setup import build_model
 
 
@@ -29,22 +29,26 @@ class SavedModel:
     pixels: str
 
     @classmethod
-    def load(cls, folder: RunFolder, device: str = "auto", which: str = "last") -> SavedModel:
-        """Return the network of a run's checkpoint; CheckpointError where there is none, or it is damaged."""
+    def load(cls, folder: RunFolder, device: str = "auto", which: str = "last", model: str | None = None) -> SavedModel:
+        """Return the network of a run's checkpoint; CheckpointError where there is none, or it is damaged.
+
+        Where the network comes from a Python file, ``model`` must name it again (UsageError else): the file is run.
+        """
         checkpoint = folder.load(which)
         try:
             task: dict[str, Any] = checkpoint.state["task"]
             C, H, W = task["image_shape"]
             normalisation = Normalisation(tuple(map(float, task["mean"])), tuple(map(float, task["std"])))
             names = [str(name) for name in task["class_names"]]
-            precision, model, data, pixels = (str(task[key]) for key in ("precision", "model", "data", "pixels"))
+            precision, described, data, pixels = (str(task[key]) for key in ("precision", "model", "data", "pixels"))
             if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
                 raise ValueError("a mean and std for each channel, and a known precision")
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error}).") from None
+        check_trusted(described, model, str(folder.path))
         backend = get_backend(device)
         try:
-            net = build_model(model, (C, H, W), len(names), precision, backend)
+            net = build_model(described, (C, H, W), len(names), precision, backend)
         except (UsageError, DataError, TypeError) as error:
             raise CheckpointError(f"{folder.path}: state.json describes no network: {error}") from None
         net.load_state_dict(checkpoint.model)

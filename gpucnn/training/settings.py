@@ -71,7 +71,7 @@ class Settings:
         named = self.data == "digits" or not os.path.exists(self.data)
         data = self.data if named else os.path.abspath(self.data)
         lr = DEFAULT_LR[self.optimizer] if self.lr is None else float(self.lr)
-        return dataclasses.replace(self, lr=lr, data=data)
+        return dataclasses.replace(self, lr=lr, data=data, model=absolute_model(self.model))
 
     def _choose(self, key: str, known: Any) -> None:
         value = getattr(self, key)
@@ -106,3 +106,25 @@ def read_toml(path: Path) -> dict[str, Any]:
         if not isinstance(value, (*kinds, int) if float in kinds else kinds) or isinstance(value, bool):
             raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), repr(value))
     return values
+
+
+def is_file_model(model: str) -> bool:
+    """Whether a model's description names a Python file, which is run when the network is built."""
+    return model.partition(":")[0].endswith(".py")
+
+
+def absolute_model(model: str) -> str:
+    """Return a model's description with its Python file, if it names one, as an absolute path."""
+    file, colon, rest = model.partition(":")
+    return os.path.abspath(file) + colon + rest if is_file_model(model) else model
+
+
+def check_trusted(saved: str, asked: str | None, where: str) -> None:
+    """UsageError where a run's network comes from a Python file that the user has not named as well.
+
+    A run folder may be a stranger's; to open it must not run code.
+    """
+    if is_file_model(saved) and (asked is None or absolute_model(asked) != saved):
+        raise UsageError(
+            f"{where}: the network comes from a Python file, which would be run. If you trust it, pass --model {saved}"
+        )

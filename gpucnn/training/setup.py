@@ -13,7 +13,7 @@ from gpucnn.backend import Backend, get_backend, use
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import DataError, ParameterError, ShapeError, UsageError
 from gpucnn.training.feed import Normalisation
-from gpucnn.training.settings import Settings
+from gpucnn.training.settings import Settings, is_file_model
 
 VALIDATION = 5000
 """Images held out for validation by default, or a fifth of the training images where that is fewer."""
@@ -43,7 +43,12 @@ def split_validation(
 
 
 def check_model(model: str) -> None:
-    """UsageError where ``model`` names no network, or has an option that it does not take."""
+    """UsageError where ``model`` names none of our networks, or has an option that it does not take.
+
+    A network from a user's file may need to know the data first: it is built, and checked, once they are read.
+    """
+    if is_file_model(model):
+        return
     try:
         models.build(model)
     except (ParameterError, ShapeError) as error:
