@@ -20,11 +20,12 @@ from gpucnn import data, models, nn, optim
 def main(device: str, source: str, epochs: int, batch_size: int, lr: float, seed: int) -> None:
     gpucnn.use(device)
     gpucnn.manual_seed(seed)
-    train, test = (split[np.arange(len(split))] for split in (data.load(source).train, data.load(source).test))
+    splits = data.load(source)
+    train, test = (part[np.arange(len(part))] for part in (splits.train, splits.test))  # images and labels
     mean, std = train[0].mean() / 255, train[0].std() / 255
 
-    def batch(split, chosen):
-        images, labels = split
+    def batch(part, chosen):
+        images, labels = part
         pixels = (images[chosen] / np.float32(255) - np.float32(mean)) / np.float32(std)
         return gpucnn.tensor(pixels), gpucnn.tensor(labels[chosen])
 
@@ -41,11 +42,11 @@ def main(device: str, source: str, epochs: int, batch_size: int, lr: float, seed
             loss.backward()
             optimizer.step()
             schedule.step()
+        right = 0
         with gpucnn.no_grad():
-            right = sum(
-                int((net(x).argmax(1) == y).sum())
-                for x, y in (batch(test, c) for c in np.array_split(np.arange(len(test[1])), 10))
-            )
+            for chosen in np.array_split(np.arange(len(test[1])), 10):
+                x, y = batch(test, chosen)
+                right += (net(x).argmax(1) == y).sum().item()
         print(f"epoch {epoch}: loss {loss.item():.4f}, test accuracy {right / len(test[1]):.4f}")
 
 
