@@ -12,27 +12,19 @@ from gpucnn.nn.activations import (
     Hardsigmoid,
     Identity,
     LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
+    Tanh,
     activation,
 )
 from gpucnn.nn.branches import Concat, Lambda, Parallel, Residual
 from gpucnn.nn.containers import Sequential
 from gpucnn.nn.conv import Conv1d, ConvBlock, ConvTranspose2d, DepthwiseSeparableConv2d
-from gpucnn.nn.layers import (
-    AvgPool2d,
-    Conv2d,
-    Dropout,
-    Dropout2d,
-    Flatten,
-    Linear,
-    LogSoftmax,
-    MaxPool2d,
-    ReLU,
-    Sigmoid,
-    Softmax,
-    Tanh,
-)
+from gpucnn.nn.layers import Conv2d, Dropout, Dropout2d, Flatten, Linear
 from gpucnn.nn.losses import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -48,10 +40,12 @@ from gpucnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from gpucnn.nn.pooling import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
+    AvgPool2d,
     CentrePool2d,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     LPPool2d,
+    MaxPool2d,
     MaxUnpool2d,
 )
 

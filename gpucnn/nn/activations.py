@@ -5,11 +5,75 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.errors import ParameterError
 from gpucnn.functional import units
-from gpucnn.nn.layers import ReLU, Sigmoid, Softmax, Tanh
 from gpucnn.nn.module import Module
+
+
+class ReLU(Module):
+    """max(x, 0), element by element.
+
+    >>> import gpucnn
+    >>> ReLU()(gpucnn.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x), element by element.
+
+    >>> import gpucnn
+    >>> Sigmoid()(gpucnn.tensor([0.0])).tolist()
+    [0.5]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.sigmoid(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent, element by element.
+
+    >>> import gpucnn
+    >>> Tanh()(gpucnn.tensor([0.0])).tolist()
+    [0.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.tanh(x)
+
+
+class Softmax(Module):
+    """e^x / sum(e^x) along ``dim``.
+
+    >>> import gpucnn
+    >>> Softmax()(gpucnn.tensor([[1.0, 1.0]])).tolist()
+    [[0.5, 0.5]]
+    """
+
+    def __init__(self, dim: int = -1, *, name: str | None = None) -> None:
+        super().__init__(name)
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, self.dim)
+
+
+class LogSoftmax(Softmax):
+    """log(softmax(x)) along ``dim``.
+
+    >>> import gpucnn
+    >>> LogSoftmax()(gpucnn.tensor([[0.0, 1000.0]])).tolist()
+    [[-1000.0, 0.0]]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x, self.dim)
 
 
 class Activation(Module):

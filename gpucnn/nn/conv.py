@@ -11,8 +11,9 @@ from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import Padding, PairLike, pair
 from gpucnn.nn.activations import activation as activation_layer
 from gpucnn.nn.containers import Sequential
-from gpucnn.nn.layers import AvgPool2d, Conv2d, MaxPool2d, Weighted, check_count, group_channels
+from gpucnn.nn.layers import Conv2d, Weighted, check_count, group_channels
 from gpucnn.nn.module import Module
+from gpucnn.nn.pooling import AvgPool2d, MaxPool2d
 
 
 class ConvTranspose2d(Weighted):

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from gpucnn.autograd import Tensor
 from gpucnn.errors import GpucnnError
 from gpucnn.functional.fused import conv2d_relu_max_pool2d
-from gpucnn.nn.layers import Conv2d, MaxPool2d, ReLU
+from gpucnn.nn.activations import ReLU
+from gpucnn.nn.layers import Conv2d
 from gpucnn.nn.module import Module
+from gpucnn.nn.pooling import MaxPool2d
 
 Fused = Callable[[Tensor], Tensor]
 

@@ -1,4 +1,4 @@
-"""The layers. Each says what it maps to what; the arithmetic is in ``gpucnn.functional``."""
+"""Convolution, the dense layer, flattening and dropout; the arithmetic is in ``gpucnn.functional``."""
 
 from __future__ import annotations
 
@@ -228,77 +228,6 @@ class Linear(Weighted):
         return f"{self.in_features}, {self.out_features}" + ("" if self._wants_bias else ", bias=False")
 
 
-class MaxPool2d(Module):
-    """Maximum of each window: (N, C, H, W) -> (N, C, OH, OW); see ``functional.max_pool2d``.
-
-    >>> import gpucnn
-    >>> MaxPool2d(2)(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
-    [[[[3.0]]]]
-    """
-
-    def __init__(
-        self,
-        kernel_size: PairLike,
-        stride: PairLike | None = None,
-        padding: Padding = 0,
-        dilation: PairLike = 1,
-        ceil_mode: bool = False,
-        *,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(name)
-        self.kernel_size = pair(kernel_size, "MaxPool2d", "kernel_size")
-        self.stride = self.kernel_size if stride is None else pair(stride, "MaxPool2d", "stride")
-        self.padding, self.dilation = padding, pair(dilation, "MaxPool2d", "dilation")
-        self.ceil_mode = ceil_mode
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
-
-
-class AvgPool2d(Module):
-    """Mean of each window: (N, C, H, W) -> (N, C, OH, OW); see ``functional.avg_pool2d``.
-
-    >>> import gpucnn
-    >>> AvgPool2d(2)(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
-    [[[[1.5]]]]
-    """
-
-    def __init__(
-        self,
-        kernel_size: PairLike,
-        stride: PairLike | None = None,
-        padding: Padding = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        *,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(name)
-        self.kernel_size = pair(kernel_size, "AvgPool2d", "kernel_size")
-        self.stride = self.kernel_size if stride is None else pair(stride, "AvgPool2d", "stride")
-        self.padding, self.ceil_mode = padding, ceil_mode
-        self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(
-            x,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
-        )
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
-
-
 class Flatten(Module):
     """Axes start_dim to end_dim become one: (N, C, H, W) -> (N, C*H*W).
 
@@ -313,70 +242,6 @@ class Flatten(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(self.start_dim, self.end_dim)
-
-
-class ReLU(Module):
-    """max(x, 0), element by element.
-
-    >>> import gpucnn
-    >>> ReLU()(gpucnn.tensor([-1.0, 2.0])).tolist()
-    [0.0, 2.0]
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x)
-
-
-class Sigmoid(Module):
-    """1 / (1 + e^-x), element by element.
-
-    >>> import gpucnn
-    >>> Sigmoid()(gpucnn.tensor([0.0])).tolist()
-    [0.5]
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.sigmoid(x)
-
-
-class Tanh(Module):
-    """The hyperbolic tangent, element by element.
-
-    >>> import gpucnn
-    >>> Tanh()(gpucnn.tensor([0.0])).tolist()
-    [0.0]
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.tanh(x)
-
-
-class Softmax(Module):
-    """e^x / sum(e^x) along ``dim``.
-
-    >>> import gpucnn
-    >>> Softmax()(gpucnn.tensor([[1.0, 1.0]])).tolist()
-    [[0.5, 0.5]]
-    """
-
-    def __init__(self, dim: int = -1, *, name: str | None = None) -> None:
-        super().__init__(name)
-        self.dim = dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.softmax(x, self.dim)
-
-
-class LogSoftmax(Softmax):
-    """log(softmax(x)) along ``dim``.
-
-    >>> import gpucnn
-    >>> LogSoftmax()(gpucnn.tensor([[0.0, 1000.0]])).tolist()
-    [[-1000.0, 0.0]]
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.log_softmax(x, self.dim)
 
 
 class Dropout(Module):

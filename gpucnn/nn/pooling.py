@@ -1,4 +1,4 @@
-"""Further pooling layers; sizes, padding and errors are those of the functions of the same names."""
+"""Pooling layers; sizes, padding and errors are those of the functions of the same names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,77 @@ from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.functional.arguments import Padding, PairLike, pair
 from gpucnn.nn.module import Module
+
+
+class MaxPool2d(Module):
+    """Maximum of each window: (N, C, H, W) -> (N, C, OH, OW); see ``functional.max_pool2d``.
+
+    >>> import gpucnn
+    >>> MaxPool2d(2)(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
+    [[[[3.0]]]]
+    """
+
+    def __init__(
+        self,
+        kernel_size: PairLike,
+        stride: PairLike | None = None,
+        padding: Padding = 0,
+        dilation: PairLike = 1,
+        ceil_mode: bool = False,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.kernel_size = pair(kernel_size, "MaxPool2d", "kernel_size")
+        self.stride = self.kernel_size if stride is None else pair(stride, "MaxPool2d", "stride")
+        self.padding, self.dilation = padding, pair(dilation, "MaxPool2d", "dilation")
+        self.ceil_mode = ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
+
+
+class AvgPool2d(Module):
+    """Mean of each window: (N, C, H, W) -> (N, C, OH, OW); see ``functional.avg_pool2d``.
+
+    >>> import gpucnn
+    >>> AvgPool2d(2)(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
+    [[[[1.5]]]]
+    """
+
+    def __init__(
+        self,
+        kernel_size: PairLike,
+        stride: PairLike | None = None,
+        padding: Padding = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.kernel_size = pair(kernel_size, "AvgPool2d", "kernel_size")
+        self.stride = self.kernel_size if stride is None else pair(stride, "AvgPool2d", "stride")
+        self.padding, self.ceil_mode = padding, ceil_mode
+        self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(
+            x,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+        )
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
 
 
 class LPPool2d(Module):
