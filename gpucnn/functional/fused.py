@@ -43,6 +43,10 @@ def conv2d_relu_max_pool2d(
     """
     x, single = image_batch(input, "conv2d")
     check_filters(x, weight, bias, groups)
+    if bias is not None and bias.ndim == 3:
+        raise ShapeError.expected(
+            "conv2d_relu_max_pool2d", "bias", f"shape {weight.shape[:1]}", bias.shape, "use conv2d for one per position"
+        )
     window = read_window("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
     OH, OW = window.output_size(x.shape[2], x.shape[3])
     if min(OH, OW) < 2:

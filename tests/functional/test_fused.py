@@ -12,6 +12,7 @@ from oracles import LAYOUTS, Sliding, assert_close, check_gradients, conv2d, con
 
 import gpucnn
 from gpucnn.backend import Backend
+from gpucnn.errors import ShapeError
 from gpucnn.functional.fused import conv2d_relu_max_pool2d
 
 TWO = Sliding((2, 2), (2, 2))
@@ -104,3 +105,9 @@ def test_a_nan_pixel_spoils_only_its_own_windows(backend: Backend) -> None:
 def test_too_small_an_image_is_named(backend: Backend, size: tuple[int, int]) -> None:
     with pytest.raises(gpucnn.errors.ShapeError, match="at least 2x2 pixels"):
         conv2d_relu_max_pool2d(gpucnn.tensor(np.ones((1, 1, *size))), gpucnn.tensor(np.ones((1, 1, 2, 2))))
+
+
+def test_a_bias_for_each_position_is_refused_by_name() -> None:
+    x, w = gpucnn.tensor(np.ones((1, 1, 5, 5))), gpucnn.tensor(np.ones((2, 1, 2, 2)))
+    with pytest.raises(ShapeError, match=r"conv2d_relu_max_pool2d: bias: expected shape \(2,\), got \(2, 4, 4\)"):
+        conv2d_relu_max_pool2d(x, w, gpucnn.tensor(np.ones((2, 4, 4))))
