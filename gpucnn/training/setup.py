@@ -12,6 +12,7 @@ from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Backend, get_backend, use
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import DataError, ParameterError, ShapeError, UsageError
+from gpucnn.training import named
 from gpucnn.training.feed import Normalisation
 from gpucnn.training.settings import Settings, is_file_model
 
@@ -55,6 +56,22 @@ def check_model(model: str) -> None:
         raise UsageError(f"model {model}: {error}") from None
 
 
+def check_named(settings: Settings) -> None:
+    """UsageError where the optimiser or the schedule has an option that it does not take, or one out of range."""
+    make_schedule(settings, make_optimizer(settings, nn.Linear(1, 1, device="cpu")), batches=100)
+
+
+def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
+    """Return the optimiser that ``settings`` describes."""
+    assert settings.lr is not None
+    return named.make_optimizer(settings.optimizer, net, settings.lr, settings.momentum, settings.weight_decay)
+
+
+def make_schedule(settings: Settings, optimizer: optim.Optimizer, batches: int) -> named.Schedule:
+    """Return the schedule that ``settings`` describes, of ``batches`` steps an epoch; None for a constant rate."""
+    return named.make_schedule(settings.schedule, optimizer, settings.epochs * batches, batches)
+
+
 def build_model(
     model: str, image_shape: tuple[int, int, int], classes: int, precision: str, backend: Backend | None = None
 ) -> nn.Module:
@@ -80,22 +97,6 @@ def build_model(
         raise UsageError.expected(f"model {model}", "outputs", f"one for each of {classes} classes", outputs[1:])
     net.train()
     return net
-
-
-def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
-    """Return the optimiser that ``settings`` names."""
-    assert settings.lr is not None
-    if settings.optimizer == "sgd":
-        return optim.SGD(net.named_parameters(), settings.lr, settings.momentum, settings.weight_decay)
-    return optim.Adam(net.named_parameters(), settings.lr, weight_decay=settings.weight_decay)
-
-
-def make_schedule(settings: Settings, optimizer: optim.Optimizer, batches: int) -> optim.lr_scheduler.OneCycleLR | None:
-    """Return the schedule that ``settings`` names; None for a constant learning rate."""
-    if settings.schedule == "constant":
-        return None
-    assert settings.lr is not None
-    return optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.epochs * batches)
 
 
 def task_of(settings: Settings, splits: Splits, normalisation: Normalisation) -> dict[str, Any]:
