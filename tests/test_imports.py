@@ -24,7 +24,7 @@ FLOORS: dict[str, set[str]] = {
     "functional": {"autograd"},
     "nn": {"functional"},
     "options": {"errors"},
-    "models": {"nn", "options"},
+    "models": {"nn", "options", "checkpoint"},
     "optim": {"autograd"},
     "data": {"errors"},
     "checkpoint": {"errors"},

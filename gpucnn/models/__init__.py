@@ -9,6 +9,7 @@ from gpucnn.errors import GpucnnError, UsageError, did_you_mean
 from gpucnn.models.deep import resnet, vgg
 from gpucnn.models.from_file import described, load_from_file
 from gpucnn.models.lenet import lenet
+from gpucnn.models.saved import load, save
 from gpucnn.models.small import conv_mlp, simple_convnet
 from gpucnn.models.structure import describe, rebuild
 from gpucnn.nn import Module
@@ -62,4 +63,16 @@ def _make(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Modul
     return net
 
 
-__all__ = ["MODELS", "build", "conv_mlp", "describe", "lenet", "rebuild", "resnet", "simple_convnet", "vgg"]
+__all__ = [
+    "MODELS",
+    "build",
+    "conv_mlp",
+    "describe",
+    "lenet",
+    "load",
+    "rebuild",
+    "resnet",
+    "save",
+    "simple_convnet",
+    "vgg",
+]

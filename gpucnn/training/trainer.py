@@ -241,7 +241,7 @@ class Trainer:
             "device": self.backend.name,
             "settings": asdict(self.settings),
             "data_sha256": self._data_sha256,
-            "task": task_of(self.settings, self.splits, self.normalisation),
+            "task": task_of(self.settings, self.net, self.splits, self.normalisation),
         }
         self.folder.save(self.step, Checkpoint(self.net.state_dict(), optimizer["state"], state), best)
         self._saved_step = self.step
