@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from gpucnn import use
-from gpucnn.backend import Backend, cpu_conv, cpu_fused, cpu_pool, get_backend, switch, workspace
+from gpucnn.backend import Backend, cpu_conv, cpu_fused, cpu_pool, cpu_rows, get_backend, switch, workspace
 from gpucnn.backend.cpu import CpuBackend
 from gpucnn.errors import DeviceError
 
@@ -94,6 +94,15 @@ def cut_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     chosen = CpuBackend()
     with use(chosen):
         yield chosen
+
+
+@pytest.fixture
+def by_rows(cut_small: Backend, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """A CPU backend that makes each row of output pixels a product wherever it can, a few rows at a time."""
+    for limit in ("LONG", "LONG_SUM"):
+        monkeypatch.setattr(cpu_rows, limit, 1)
+    monkeypatch.setattr(cpu_rows, "BAND_BYTES", 2000)
+    return cut_small
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool
+from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows
 from gpucnn.backend.base import Array, Backend, Divisor
 from gpucnn.backend.threads import BlasThreads
 from gpucnn.backend.window import Window
@@ -53,9 +53,9 @@ class CpuBackend(Backend):
     # --- batch-innermost memory --------------------------------------------------------------------------------
 
     def innermost(self, x: Array) -> Array:
-        """Return (N, C, H, W) ``x`` as a C-ordered (C, H, W, N) array: itself where its memory is so already."""
+        """Return (N, C, H, W) ``x`` as (C, H, W, N) with each channel C-ordered: itself where its memory is so already."""
         y = x.transpose(1, 2, 3, 0)
-        if y.flags.c_contiguous:
+        if y[:1].flags.c_contiguous:
             return y
         copy = self.workspace.empty(y.shape, y.dtype)
         if x.flags.c_contiguous:  # a 2-D transposition is the fastest way from batch-outermost memory
@@ -75,7 +75,7 @@ class CpuBackend(Backend):
         if not x.size:
             return super().conv2d(x, w, b, window, groups)
         self.ran["conv2d.fast"] += 1
-        return cpu_conv.forward(self, x, w, b, window, groups)
+        return self._convolution(x.shape, w.shape, window, groups, x.itemsize).forward(self, x, w, b, window, groups)
 
     def conv2d_input_gradient(
         self, dy: Array, w: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
@@ -83,7 +83,13 @@ class CpuBackend(Backend):
         if not dy.size:
             return super().conv2d_input_gradient(dy, w, shape, window, groups)
         self.ran["conv2d_input_gradient.fast"] += 1
-        return cpu_conv.input_gradient(self, dy, w, shape, window, groups)
+        F, CG, *kernel = w.shape
+        turned = cpu_rows.turned_window(window)
+        if window.stride == (1, 1) and min(turned.padding) >= 0:
+            how = self._convolution(dy.shape, (groups * CG, F // groups, *kernel), turned, groups, dy.itemsize)
+        else:
+            how = cpu_conv
+        return how.input_gradient(self, dy, w, shape, window, groups)
 
     def conv2d_weight_gradient(
         self, x: Array, dy: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
@@ -91,12 +97,21 @@ class CpuBackend(Backend):
         if not dy.size:
             return super().conv2d_weight_gradient(x, dy, shape, window, groups)
         self.ran["conv2d_weight_gradient.fast"] += 1
-        return cpu_conv.weight_gradient(self, x, dy, shape, window, groups)
+        how = self._convolution(x.shape, shape, window, groups, x.itemsize, cpu_rows.LONG_SUM)
+        dw, db = how.weight_gradient(self, x, dy, shape, window, groups)
+        return dw, db
+
+    def _convolution(
+        self, shape: Any, w_shape: Any, window: Window, groups: int, itemsize: int, least: int | None = None
+    ) -> Any:
+        """Return the room whose convolution is the faster one here."""
+        by_rows = cpu_rows.handles(shape, w_shape, window, groups, itemsize, self.workspace.limit, least)
+        return cpu_rows if by_rows else cpu_conv
 
     def conv2d_relu_max_pool2d(
         self, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_place: bool = True
     ) -> tuple[Array, Array | None]:
-        if not cpu_fused.handles(x, w, window, groups):
+        if not cpu_fused.handles(x, w, window, groups, self.workspace.limit):
             return super().conv2d_relu_max_pool2d(x, w, b, window, groups, needs_place)
         self.ran["conv2d_relu_max_pool2d.fast"] += 1
         return cpu_fused.forward(self, x, w, b, window, needs_place)
@@ -104,7 +119,7 @@ class CpuBackend(Backend):
     def conv2d_relu_max_pool2d_gradients(
         self, x: Array, w: Array, dy: Array, place: Array, window: Window, groups: int, needs: tuple[bool, bool]
     ) -> tuple[Array | None, Array | None, Array | None]:
-        if not cpu_fused.handles(x, w, window, groups):
+        if not cpu_fused.handles(x, w, window, groups, self.workspace.limit):
             return super().conv2d_relu_max_pool2d_gradients(x, w, dy, place, window, groups, needs)
         self.ran["conv2d_relu_max_pool2d_gradients.fast"] += 1
         return cpu_fused.gradients(self, x, w, dy, place, window, needs)

@@ -1,12 +1,15 @@
 """Convolution on the CPU: im2col by blocks of output pixels whose columns stay in the second-level cache.
 
-All arrays here are (C, H, W, N), the batch innermost. A block is a range of the flattened output pixels (OH, OW, N):
-whole rows, or a part of one. Its columns, (C*KH*KW, pixels), are made in one copy from a strided view, multiplied,
-and forgotten; backward makes them again, which costs less than keeping them.
+All arrays here are (C, H, W, N), the batch innermost. Images are padded a tile at a time, as large as the workspace's limit
+allows. Within a tile, a block is a range of the flattened output pixels (OH, OW, N): whole rows, or a part of one. Its
+columns, (C*KH*KW, pixels), are made in one copy from a strided view, multiplied, and forgotten; backward makes them again,
+which costs less than keeping them.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +22,31 @@ if TYPE_CHECKING:
 
 Array = Any
 Shape = tuple[int, int, int, int]
+Cut = tuple[slice, slice]
 
 BLOCK_BYTES = 1024 * 1024
 """Size of a block's columns: about a second-level cache. A third of it costs 10 % more, four times it about as much."""
-
-
 PART = 896
 """Pixels that one product of the weight gradient sums over."""
 
 
+# --- output pixels, cut --------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Output rows and columns of one block."""
+    """A range of output rows and columns."""
 
     rows: slice
     columns: slice
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def moved_to_origin(self) -> Block:
+        height, width = self.size
+        return Block(slice(0, height), slice(0, width))
 
     def pixels(self, OW: int, N: int) -> slice:
         """Return the block as a range of flattened (OH, OW, N) pixels; it is whole rows or lies in one row."""
@@ -41,108 +54,141 @@ class Block:
             (self.rows.start * OW + self.columns.start) * N, ((self.rows.stop - 1) * OW + self.columns.stop) * N
         )
 
-
-def blocks(OH: int, OW: int, N: int, depth: int, itemsize: int) -> list[Block]:
-    """Cut OH x OW output pixels into blocks whose ``depth`` columns fit the cache."""
-    pixels = max(BLOCK_BYTES // (depth * itemsize * N), 1)
-    if pixels < OW:
+    def cut(self, height: int, width: int) -> list[Block]:
+        """Return blocks of ``height`` rows or, where that is 0, of ``width`` pixels of one row."""
+        rows, columns = self.rows, self.columns
+        if height > 0:
+            return [Block(slice(i, min(i + height, rows.stop)), columns) for i in range(rows.start, rows.stop, height)]
+        width = max(width, 1)
         return [
-            Block(slice(row, row + 1), slice(start, min(start + pixels, OW)))
-            for row in range(OH)
-            for start in range(0, OW, pixels)
+            Block(slice(i, i + 1), slice(j, min(j + width, columns.stop)))
+            for i in range(rows.start, rows.stop)
+            for j in range(columns.start, columns.stop, width)
         ]
-    height = max(pixels // OW, 1)
-    return [Block(slice(row, min(row + height, OH)), slice(0, OW)) for row in range(0, OH, height)]
+
+    def seen(self, window: Window) -> tuple[slice, slice]:
+        """Return the rows and columns of the padded image that its windows see."""
+        (SH, SW), (EH, EW) = window.stride, window.extent
+        return (
+            slice(self.rows.start * SH, (self.rows.stop - 1) * SH + EH),
+            slice(self.columns.start * SW, (self.columns.stop - 1) * SW + EW),
+        )
 
 
-def padded_innermost(backend: CpuBackend, x: Array, window: Window) -> Array:
-    """Return (N, C, H, W) ``x`` as C-ordered (C, PH, PW, N) with the window's zero padding."""
-    if not any(window.padding):
-        return backend.innermost(x)
+def blocks(tile: Block, N: int, depth: int, itemsize: int) -> list[Block]:
+    """Cut a tile into blocks whose ``depth`` columns fit the cache."""
+    pixels = BLOCK_BYTES // (depth * itemsize * N)
+    return tile.cut(pixels // tile.size[1], pixels)
+
+
+def tiles(shape: Shape, itemsize: int, window: Window, limit: int) -> list[Block]:
+    """Cut the output for (N, C, H, W) images into tiles whose padded images take ``limit`` bytes at most."""
+    N, C, H, W = shape
+    OH, OW = window.output_size(H, W)
+    (EH, EW), (SH, SW), (PH, PW) = window.extent, window.stride, window.padded_size(H, W)
+    pixels = limit // (C * N * itemsize)
+    whole = Block(slice(0, OH), slice(0, OW))
+    return [whole] if pixels >= PH * PW else whole.cut((pixels // PW - EH) // SH + 1, (pixels // EH - EW) // SW + 1)
+
+
+# --- images and columns --------------------------------------------------------------------------------------------
+
+
+def padded(backend: CpuBackend, x: Array, window: Window, tile: Block) -> Array:
+    """Return what a tile's windows see of the padded images (N, C, H, W), as (C, rows, columns, N).
+
+    A view of ``x`` where it is batch-innermost there and no padding is seen.
+    """
     N, C, H, W = x.shape
-    top, bottom, left, right = window.padding
-    padded = backend.workspace.empty((C, H + top + bottom, W + left + right, N), x.dtype)
-    padded[:, :top], padded[:, top + H :] = 0, 0
-    padded[:, top : top + H, :left], padded[:, top : top + H, left + W :] = 0, 0
-    padded[:, top : top + H, left : left + W] = x.transpose(1, 2, 3, 0)
-    return padded
+    rows, columns = tile.seen(window)
+    row, height, above, below = _inside(rows, window.padding[0], H)
+    column, width, left, right = _inside(columns, window.padding[2], W)
+    inner = x.transpose(1, 2, 3, 0)[:, row : row + height, column : column + width]
+    if not (above or below or left or right) and inner[0, 0].flags.c_contiguous:
+        return inner
+    memory = backend.workspace.empty((C, above + height + below, left + width + right, N), x.dtype)
+    memory[:, :above], memory[:, above + height :] = 0, 0
+    middle = memory[:, above : above + height]
+    middle[:, :, :left], middle[:, :, left + width :] = 0, 0
+    np.copyto(middle[:, :, left : left + width], inner)
+    return memory
 
 
-def window_view(padded: Array, window: Window, OH: int, OW: int) -> Array:
-    """Return the (C, KH, KW, OH, OW, N) view of what each output pixel sees."""
-    sC, sH, sW, sN = padded.strides
+def _inside(seen: slice, before: int, length: int) -> tuple[int, int, int, int]:
+    """Return the first and the count of the image's rows among padded ones, and how many zeros lie before and after."""
+    first, last = seen.start - before, seen.stop - before
+    start, stop = min(max(first, 0), length), min(max(last, 0), length)
+    zeros = min(max(-first, 0), last - first)
+    return start, stop - start, zeros, last - first - zeros - (stop - start)
+
+
+def window_view(image: Array, window: Window, size: tuple[int, int]) -> Array:
+    """Return the (C, KH, KW, OH, OW, N) view of what each of (OH, OW) output pixels sees of (C, rows, columns, N)."""
+    sC, sH, sW, sN = image.strides
     (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
-    shape = (padded.shape[0], KH, KW, OH, OW, padded.shape[3])
-    return np.ndarray(shape, padded.dtype, padded, 0, (sC, sH * DH, sW * DW, sH * SH, sW * SW, sN))
+    shape = (image.shape[0], KH, KW, *size, image.shape[3])
+    return np.lib.stride_tricks.as_strided(image, shape, (sC, sH * DH, sW * DW, sH * SH, sW * SW, sN))
+
+
+def flat_rows(backend: CpuBackend, y: Array, tile: Block) -> Array:
+    """Return a tile of (N, F, OH, OW) as (F, pixels), a view where the batch is innermost."""
+    part = backend.innermost(y[:, :, tile.rows, tile.columns])
+    return part.reshape(part.shape[0], -1)
+
+
+def column_blocks(
+    backend: CpuBackend, x: Array, window: Window, tile: Block, groups: int
+) -> Iterator[tuple[int, slice, Array]]:
+    """Yield for each block of a tile and each group the group, the block's pixels in the tile, and their columns.
+
+    Columns are (depth + 1, pixels), the last row ones; their memory is used again for the next ones.
+    """
+    N, CG, (KH, KW), inside = x.shape[0], x.shape[1] // groups, window.kernel, tile.moved_to_origin()
+    depth = CG * KH * KW
+    image = padded(backend, x, window, tile)
+    views = [window_view(image[g * CG : (g + 1) * CG], window, tile.size) for g in range(groups)]
+    plan = blocks(inside, N, depth + 1, x.itemsize)
+    memory = backend.workspace.empty(((depth + 1) * N * max(math.prod(block.size) for block in plan),), x.dtype)
+    for block in plan:
+        pixels = N * math.prod(block.size)
+        columns = memory[: (depth + 1) * pixels].reshape(depth + 1, pixels)
+        for g, view in enumerate(views):
+            np.copyto(columns[:depth].reshape(CG, KH, KW, *block.size, N), view[:, :, :, block.rows, block.columns])
+            columns[depth] = 1
+            yield g, block.pixels(tile.size[1], N), columns
+
+
+# --- the convolution and its gradients -----------------------------------------------------------------------------
 
 
 def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
     """Return y (N, F, OH, OW). A row of ones under the columns adds the bias within the product."""
     N, C, H, W = x.shape
     F, CG, KH, KW = w.shape
-    OH, OW = window.output_size(H, W)
-    depth = CG * KH * KW
-    padded = padded_innermost(backend, x, window)
-    y = backend.workspace.empty((F, OH, OW, N), x.dtype)
-    flat = y.reshape(F, OH * OW * N)
+    FG, depth = F // groups, CG * KH * KW
+    y = backend.empty_innermost((N, F, *window.output_size(H, W)), x.dtype)
     filters = np.empty((F, depth + 1), w.dtype)
     filters[:, :depth] = w.reshape(F, depth)
     filters[:, depth] = 0 if b is None else b
-    views = [window_view(padded[g * CG : (g + 1) * CG], window, OH, OW) for g in range(groups)]
-    FG = F // groups
-    plan = blocks(OH, OW, N, depth + 1, x.itemsize)
-
-    columns = Columns(backend, plan, (CG, KH, KW), N, x.dtype)
-    for block in plan:
-        pixels = block.pixels(OW, N)
-        for g in range(groups):
+    for tile in tiles(x.shape, x.itemsize, window, backend.workspace.limit):
+        flat = flat_rows(backend, y, tile)
+        for g, pixels, columns in column_blocks(backend, x, window, tile, groups):
             mine = slice(g * FG, (g + 1) * FG)
-            np.matmul(filters[mine], columns.fill(views[g], block), out=flat[mine, pixels])
-    return y.transpose(3, 0, 1, 2)
-
-
-class Columns:
-    """A buffer for the columns of a block, with a row of ones below them."""
-
-    def __init__(
-        self, backend: CpuBackend, plan: list[Block], kernel: tuple[int, int, int], N: int, dtype: Any
-    ) -> None:
-        self.kernel, self.N = kernel, N
-        self.depth = kernel[0] * kernel[1] * kernel[2]
-        largest = max((p.rows.stop - p.rows.start) * (p.columns.stop - p.columns.start) for p in plan) * N
-        self._buffer = backend.workspace.empty(((self.depth + 1) * largest,), dtype)
-
-    def fill(self, view: Array, block: Block) -> Array:
-        """Return (depth + 1, pixels) columns of the block."""
-        rows, width = block.rows.stop - block.rows.start, block.columns.stop - block.columns.start
-        pixels = rows * width * self.N
-        columns = self._buffer[: (self.depth + 1) * pixels].reshape(self.depth + 1, pixels)
-        np.copyto(
-            columns[: self.depth].reshape(*self.kernel, rows, width, self.N), view[:, :, :, block.rows, block.columns]
-        )
-        columns[self.depth] = 1
-        return columns
+            np.matmul(filters[mine], columns, out=flat[mine, pixels])
+    return y
 
 
 def weight_gradient(
     backend: CpuBackend, x: Array, dy: Array, shape: Shape, window: Window, groups: int
 ) -> tuple[Array, Array]:
     """Return dL/dw of ``shape`` and dL/db (F,), which the row of ones gives."""
-    N, C, H, W = x.shape
     F, CG, KH, KW = shape
-    OH, OW = window.output_size(H, W)
-    depth, FG = CG * KH * KW, F // groups
-    padded = padded_innermost(backend, x, window)
-    flat = backend.innermost(dy).reshape(F, OH * OW * N)
-    views = [window_view(padded[g * CG : (g + 1) * CG], window, OH, OW) for g in range(groups)]
-    plan = blocks(OH, OW, N, depth + 1, x.itemsize)
+    FG, depth = F // groups, CG * KH * KW
     total = np.zeros((groups, depth + 1, FG), x.dtype)
-    columns = Columns(backend, plan, (CG, KH, KW), N, x.dtype)
-    for block in plan:
-        pixels = block.pixels(OW, N)
-        for g in range(groups):
-            mine = slice(g * FG, (g + 1) * FG)
-            add_product(total[g], columns.fill(views[g], block), flat[mine, pixels])
+    for tile in tiles(x.shape, x.itemsize, window, backend.workspace.limit):
+        flat = flat_rows(backend, dy, tile)
+        for g, pixels, columns in column_blocks(backend, x, window, tile, groups):
+            add_product(total[g], columns, flat[g * FG : (g + 1) * FG, pixels])
     total = total.transpose(0, 2, 1).reshape(F, depth + 1)
     return total[:, :depth].reshape(shape), total[:, depth].copy()
 
@@ -163,19 +209,43 @@ def input_gradient(backend: CpuBackend, dy: Array, w: Array, shape: Shape, windo
     """Return dL/dx of ``shape``: each block's columns, added to the pixels they came from, one kernel element at a time."""
     N, C, H, W = shape
     F, CG, KH, KW = w.shape
+    FG, depth = F // groups, CG * KH * KW
     OH, OW = window.output_size(H, W)
-    FG, top, left = F // groups, window.padding[0], window.padding[2]
-    flat = backend.innermost(dy).reshape(F, OH * OW * N)
-    padded = backend.workspace.empty((C, *window.padded_size(H, W), N), dy.dtype)
-    padded.fill(0)
-    for g in range(groups):
-        filters = w[g * FG : (g + 1) * FG].reshape(FG, CG * KH * KW).T
-        target = window_view(padded[g * CG : (g + 1) * CG], window, OH, OW)
-        for block in blocks(OH, OW, N, CG * KH * KW, dy.itemsize):
-            columns = np.matmul(filters, flat[g * FG : (g + 1) * FG, block.pixels(OW, N)])
-            source = columns.reshape(CG, KH, KW, -1, block.columns.stop - block.columns.start, N)
-            for kh in range(KH):
-                for kw in range(KW):
-                    seen = target[:, kh, kw, block.rows, block.columns]
-                    np.add(seen, source[:, kh, kw], out=seen)
-    return padded[:, top : top + H, left : left + W].transpose(3, 0, 1, 2)
+    dx = backend.empty_innermost(shape, dy.dtype)
+    inner = dx.transpose(1, 2, 3, 0)
+    inner.fill(0)
+    filters = [np.ascontiguousarray(w[g * FG : (g + 1) * FG].reshape(FG, depth).T) for g in range(groups)]
+    for block in blocks(Block(slice(0, OH), slice(0, OW)), N, depth, dy.itemsize):
+        height, width = block.size
+        flat = flat_rows(backend, dy, block)
+        columns = backend.workspace.empty((depth, height * width * N), dy.dtype)
+        source = columns.reshape(CG, KH, KW, height, width, N)
+        places = list(elements(window, block, H, W))
+        for g in range(groups):
+            np.matmul(filters[g], flat[g * FG : (g + 1) * FG], out=columns)
+            target = inner[g * CG : (g + 1) * CG]
+            for kh, kw, out, seen in places:
+                pixels = target[:, *seen]
+                np.add(pixels, source[:, kh, kw, *out], out=pixels)
+    return dx
+
+
+def elements(window: Window, block: Block, H: int, W: int) -> Iterator[tuple[int, int, Cut, Cut]]:
+    """Yield for each kernel element its row and column, the pixels of the block for which it meets the image, and those."""
+    (KH, KW), (DH, DW) = window.kernel, window.dilation
+    (SH, SW), (top, _, left, _) = window.stride, window.padding
+    first_row, first_column = block.rows.start * SH - top, block.columns.start * SW - left
+    rows = [steps_inside(kh * DH + first_row, SH, block.size[0], H) for kh in range(KH)]
+    columns = [steps_inside(kw * DW + first_column, SW, block.size[1], W) for kw in range(KW)]
+    for kh, (out_rows, in_rows) in enumerate(rows):
+        for kw, (out_columns, in_columns) in enumerate(columns):
+            yield kh, kw, (out_rows, out_columns), (in_rows, in_columns)
+
+
+def steps_inside(offset: int, stride: int, out: int, length: int) -> tuple[slice, slice]:
+    """Return the outputs i of one axis with 0 <= offset + i stride < length, and the inputs they see."""
+    first = max(-(offset // stride), 0)
+    last = min((length - 1 - offset) // stride, out - 1)
+    if last < first:
+        return slice(0, 0), slice(0, 0)
+    return slice(first, last + 1), slice(offset + first * stride, offset + last * stride + 1, stride)

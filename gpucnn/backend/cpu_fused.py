@@ -12,6 +12,7 @@ even and odd columns apart, so that every column of a window is contiguous.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,11 +37,15 @@ WIDE = 25
 """Kernel area from which the added arithmetic is small enough at any depth."""
 
 
-def handles(x: Array, w: Array, window: Window, groups: int) -> bool:
-    """Whether the kernel takes this case: stride 1, no dilation or groups, a window not too deep for what it adds."""
+def handles(x: Array, w: Array, window: Window, groups: int, limit: int) -> bool:
+    """Whether the kernel takes this case: stride 1, no dilation or groups, a window not too deep for what it adds.
+
+    It holds all images, padded, at once: no more of them than ``limit`` bytes.
+    """
     plain = window.stride == (1, 1) and window.dilation == (1, 1) and groups == 1
     area = window.kernel[0] * window.kernel[1]
-    return plain and x.size > 0 and (area >= WIDE or w.shape[1] * area <= DEEPEST)
+    small = x.shape[0] * x.shape[1] * math.prod(window.padded_size(*x.shape[2:])) * x.itemsize <= limit
+    return plain and x.size > 0 and small and (area >= WIDE or w.shape[1] * area <= DEEPEST)
 
 
 class Plan:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpucnn.backend.base import Divisor
+from gpucnn.backend.cpu_conv import Block, Cut
+from gpucnn.backend.cpu_conv import elements as kernel_elements
 from gpucnn.backend.window import Window
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 Array = Any
 Shape = tuple[int, int, int, int]
-Cut = tuple[slice, slice]
 
 BLOCK_BYTES = 512 * 1024
 """Size of the channels worked on together, so that every pass but the first finds them in the second-level cache."""
@@ -27,21 +28,8 @@ BLOCK_BYTES = 512 * 1024
 def elements(window: Window, H: int, W: int) -> Iterator[tuple[int, Cut, Cut]]:
     """Yield for each window element its number, the output pixels for which it lies in the image, and what they see."""
     OH, OW = window.output_size(H, W)
-    (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
-    rows = [_axis(kh * DH - window.padding[0], SH, OH, H) for kh in range(KH)]
-    columns = [_axis(kw * DW - window.padding[2], SW, OW, W) for kw in range(KW)]
-    for kh, (out_rows, in_rows) in enumerate(rows):
-        for kw, (out_columns, in_columns) in enumerate(columns):
-            yield kh * KW + kw, (out_rows, out_columns), (in_rows, in_columns)
-
-
-def _axis(offset: int, stride: int, out: int, length: int) -> tuple[slice, slice]:
-    """Return the outputs i of one axis with 0 <= offset + i stride < length, and the inputs they see."""
-    first = max(-(offset // stride), 0)
-    last = min((length - 1 - offset) // stride, out - 1)
-    if last < first:
-        return slice(0, 0), slice(0, 0)
-    return slice(first, last + 1), slice(offset + first * stride, offset + last * stride + 1, stride)
+    for kh, kw, out, seen in kernel_elements(window, Block(slice(0, OH), slice(0, OW)), H, W):
+        yield kh * window.kernel[1] + kw, out, seen
 
 
 def channel_blocks(image: Array) -> Iterator[slice]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.errors import ParameterError
+
 SMALLEST = 1 << 16
 """Bytes below which NumPy's own allocation is as good."""
 
@@ -32,14 +34,25 @@ SPARE = 1.5
 """Times the most that was ever in use at once: how much the pool holds before it lets idle buffers go."""
 
 
+def limit_from_environment() -> int:
+    """Return ``GPUCNN_WORKSPACE`` in bytes, 64 MiB where it is not set; ParameterError for what is no size."""
+    asked = os.environ.get("GPUCNN_WORKSPACE", "") or "64"
+    if not asked.isdecimal() or int(asked) < 1:
+        raise ParameterError.expected("GPUCNN_WORKSPACE", "value", "a positive whole number of MiB", repr(asked))
+    return int(asked) << 20
+
+
 class Workspace:
     """Gives out arrays whose memory comes back by itself once nothing looks into it any more.
 
     The pool holds each buffer in a list; an array given out, and every view of it, refers to the buffer. A buffer that
     only the list refers to is free. One up to twice too large will do.
+
+    limit: the bytes that one convolution may take for padded images; ``GPUCNN_WORKSPACE`` (in MiB), or 64 MiB.
     """
 
     def __init__(self) -> None:
+        self.limit = limit_from_environment()
         self._buffers: dict[int, list[np.ndarray[Any, Any]]] = {}
         self._peak = 0
         self._lock = threading.Lock()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import threading
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from gpucnn import models, nn, optim
 from gpucnn.backend import Backend, Window, workspace
 from gpucnn.backend.cpu import CpuBackend
 from gpucnn.backend.workspace import Workspace
+from gpucnn.errors import ParameterError
 
 FAST = (
     "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_gradients", "conv2d", "conv2d_input_gradient",
@@ -254,3 +256,49 @@ def test_idle_memory_is_given_back_when_shapes_change() -> None:
     assert sum(buffer.nbytes for buffers in room._buffers.values() for buffer in buffers) < 20_000_000
     room.clear()
     assert not any(room._buffers.values())
+
+
+@pytest.mark.slow
+def test_scratch_memory_of_a_large_convolution_stays_within_the_limit() -> None:
+    backend = CpuBackend()
+    backend.workspace.limit = 16 << 20
+    rng, window = np.random.default_rng(0), Window((3, 3), (1, 1), (1, 1, 1, 1))
+    x = rng.standard_normal((1, 64, 1024, 1024), np.float32)
+    w = rng.standard_normal((64, 64, 3, 3), np.float32)
+    for kernel, arguments in (
+        (backend.conv2d, (x, w, None, window)),
+        (backend.conv2d_input_gradient, (x, w, x.shape, window)),
+        (backend.conv2d_weight_gradient, (x, x, w.shape, window)),
+    ):
+        tracemalloc.start()
+        result = kernel(*arguments)
+        kept = sum(part.nbytes for part in (result if isinstance(result, tuple) else (result,)))
+        scratch = tracemalloc.get_traced_memory()[1] - kept
+        tracemalloc.stop()
+        assert scratch < 24 << 20, kernel.__name__  # the limit, a block's columns, and what rounding adds
+        backend.workspace.clear()
+
+
+def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Workspace().limit == 64 << 20
+    monkeypatch.setenv("GPUCNN_WORKSPACE", "3")
+    assert Workspace().limit == 3 << 20
+    for wrong in ("0", "-1", "many", "1.5"):
+        monkeypatch.setenv("GPUCNN_WORKSPACE", wrong)
+        with pytest.raises(ParameterError, match="GPUCNN_WORKSPACE"):
+            Workspace()
+
+
+@pytest.mark.parametrize("layout", ["images first", "batch innermost"])
+def test_fused_convolution_above_the_limit_is_done_in_parts(layout: str) -> None:
+    backend, rng = CpuBackend(), np.random.default_rng(0)
+    x = rng.standard_normal((3, 2, 12, 12), np.float32)
+    x = x if layout == "images first" else np.ascontiguousarray(x.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
+    w, b = rng.standard_normal((4, 2, 3, 3), np.float32), rng.standard_normal(4).astype(np.float32)
+    wanted, _ = backend.conv2d_relu_max_pool2d(x, w, b, Window((3, 3), (1, 1), (1, 1, 1, 1)), 1)
+    backend.workspace.limit = 1000
+    backend.ran.clear()
+    y, _ = backend.conv2d_relu_max_pool2d(x, w, b, Window((3, 3), (1, 1), (1, 1, 1, 1)), 1)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+    assert "conv2d_relu_max_pool2d.fast" not in backend.ran
+    assert "conv2d.fast" in backend.ran

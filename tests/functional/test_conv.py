@@ -104,6 +104,17 @@ def test_blocks_and_reused_memory_change_nothing(cut_small: Backend, case: dict[
     hold_against_loops(cut_small, case)
 
 
+@given(case=cases())
+def test_products_of_whole_rows_change_nothing(by_rows: Backend, case: dict[str, Any]) -> None:
+    hold_against_loops(by_rows, case)
+
+
+@given(case=cases(), limit=st.integers(1, 500))
+def test_images_padded_a_tile_at_a_time_change_nothing(cut_small: Backend, case: dict[str, Any], limit: int) -> None:
+    cut_small.workspace.limit = limit  # type: ignore[attr-defined]
+    hold_against_loops(cut_small, case)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_convolution_in_every_layout(backend: Backend, layout: str, dtype: str) -> None:
