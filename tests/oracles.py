@@ -1,15 +1,16 @@
-"""What results are held against: the definitions as loops in float64, and finite differences. Never gpucnn itself.
+"""What results are held against: the definitions as loops in float64, finite differences, PyTorch. Never gpucnn itself.
 
 Dimensions: N images, C channels, H x W pixels, F filters, KH x KW kernel, OH x OW output pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gpucnn import Tensor
 from gpucnn.backend import Backend
@@ -162,6 +163,49 @@ def assert_close(got: Tensor | Host, expected: Host, tolerance: float | None = N
     if expected.size:
         error, scale = np.abs(values - expected).max(), np.abs(expected).max()
         assert error <= tolerance * scale, f"off by {error}, {error / scale if scale else np.inf:.2g} of the largest"
+
+
+def hold_against_torch(
+    backend: Backend,
+    ours: Callable[..., Tensor],
+    theirs: Callable[..., Any],
+    inputs: Sequence[Host | None],
+    dtype: str = "float64",
+    layouts: Sequence[str] = LAYOUTS[:1],
+    seed: int = 0,
+) -> None:
+    """Assert that a function of the inputs and all its gradients, in ``dtype``, are those of PyTorch in float64.
+
+    Integers take no gradient and None stands for an argument that is absent. The inputs have the layouts in turn.
+    """
+    torch = pytest.importorskip("torch")
+    hosts = [a.astype(dtype) if a is not None and a.dtype.kind == "f" else a for a in inputs]
+    tensors, leaves = [], []
+    for place, host in enumerate(hosts):
+        floats = host is not None and host.dtype.kind == "f"
+        layout = layouts[place % len(layouts)]
+        tensors.append(None if host is None else lay_out(host, layout, backend).requires_grad_(floats))
+        wide = host.astype(np.float64) if floats else host
+        leaves.append(None if host is None else torch.tensor(wide, requires_grad=floats))
+    y, expected = ours(*tensors), theirs(*leaves)
+    assert y.dtype == dtype
+    assert_close_or_nan(y, expected.detach().numpy())
+    dy = np.random.default_rng([seed, 1]).standard_normal(y.shape).astype(dtype)
+    y.backward(lay_out(dy, layouts[-1], backend))
+    expected.backward(torch.tensor(dy.astype(np.float64)))
+    for tensor, leaf in zip(tensors, leaves, strict=True):
+        if leaf is not None and leaf.requires_grad:
+            assert tensor is not None
+            assert tensor.grad is not None
+            assert tensor.grad.dtype == dtype
+            assert_close_or_nan(tensor.grad, leaf.grad.numpy())
+
+
+def assert_close_or_nan(got: Tensor, expected: Host) -> None:
+    """Assert ``assert_close``, and NaN in the same places."""
+    values, blank = got.numpy(), np.isnan(expected)
+    np.testing.assert_array_equal(np.isnan(values), blank)
+    assert_close(np.where(blank, values.dtype.type(0), values), np.where(blank, 0, expected))
 
 
 def check_gradients(function: Callable[..., Tensor], backend: Backend, *inputs: Host, step: float = 1e-6) -> None:

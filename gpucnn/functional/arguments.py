@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gpucnn.autograd import Tensor
@@ -15,6 +16,14 @@ Padding = int | tuple[int, ...] | list[int] | str
 def is_count(value: Any, least: int) -> bool:
     """Whether ``value`` is an integer (not a bool) of at least ``least``."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_number(value: Any, where: str, argument: str, least: float = -math.inf, most: float = math.inf) -> None:
+    """ParameterError unless ``value`` is a number (not a bool, not NaN) from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        bounds = "" if math.isinf(least) else f" from {least}" if math.isfinite(most) else f" of at least {least}"
+        above = f" to {most}" if math.isfinite(most) else ""
+        raise ParameterError.expected(where, argument, f"a number{bounds}{above}", repr(value))
 
 
 def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:

@@ -14,6 +14,7 @@ from gpucnn.functional.arguments import (
     PairLike,
     check_float,
     check_same_dtype,
+    check_tensor,
     image_batch,
     is_count,
     pair,
@@ -70,6 +71,7 @@ def conv_transpose2d(
     """
     where = "conv_transpose2d"
     x, single = image_batch(input, where)
+    check_tensor(weight, where, "weight")
     if weight.ndim != 4:
         raise ShapeError.expected(where, "weight", "(C, F/groups, KH, KW)", f"shape {weight.shape}")
     if not is_count(groups, 1) or weight.shape[0] % groups:
