@@ -19,11 +19,13 @@ def is_count(value: Any, least: int) -> bool:
 
 
 def check_number(value: Any, where: str, argument: str, least: float = -math.inf, most: float = math.inf) -> None:
-    """ParameterError unless ``value`` is a number (not a bool, not NaN) from ``least`` to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        bounds = "" if math.isinf(least) else f" from {least}" if math.isfinite(most) else f" of at least {least}"
-        above = f" to {most}" if math.isfinite(most) else ""
-        raise ParameterError.expected(where, argument, f"a number{bounds}{above}", repr(value))
+    """ParameterError unless ``value`` is a finite number (not a bool) from ``least`` to ``most``."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not least <= value <= most:
+        wanted = "a finite number" if math.isinf(least) else f"a finite number of at least {least}"
+        if math.isfinite(most):
+            wanted = f"a number from {least} to {most}"
+        raise ParameterError.expected(where, argument, wanted, repr(value))
 
 
 def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:

@@ -26,13 +26,17 @@ def weighed_entropy(
     losses = -xp.where(d == 0, xp.zeros((), x.dtype), d * log_p).sum(1)
     divisor = counted if reduction == "mean" else xp.ones((), x.dtype)
     y = losses if reduction == "none" else xp.asarray(losses.sum() / divisor)
-    if not needs[0]:
+    if not any(needs):
         return y, None
 
-    def backward(dy: Array) -> tuple[Array, None, None]:
+    def backward(dy: Array) -> tuple[Array | None, Array | None, None]:
         each = (dy if reduction == "none" else xp.broadcast_to(dy / divisor, losses.shape))[:, None]
+        dd = -log_p * each if needs[1] else None
+        if not needs[0]:
+            return None, dd, None
         slope = xp.exp(log_p) * d.sum(1, keepdims=True) - d if normalise else -d
-        return slope * each, None, None
+        counts = (d != 0).any(1, keepdims=True)  # without any label that counts, each is 0 / 0
+        return xp.where(counts, slope * each, xp.zeros((), x.dtype)), dd, None
 
     return y, backward
 
@@ -85,7 +89,7 @@ def optioned_cross_entropy(
         d, counted = label_distribution(input, target, weight, ignore_index, label_smoothing)
     else:
         C = input.shape[1]
-        d = target.detach() * (1 - label_smoothing) + label_smoothing / C
+        d = target * (1 - label_smoothing) + label_smoothing / C
         d = d if weight is None else d * weight
         counted = input.like(input.backend.asarray(input.shape[0], input.dtype))
     return apply(weighed_entropy, input, d, counted, reduction=reduction, normalise=True)

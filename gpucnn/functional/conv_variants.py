@@ -94,15 +94,17 @@ def conv_transpose2d(
     OW = (W - 1) * SW - 2 * PW + window.extent[1] + XW
     if OH < 1 or OW < 1:
         raise ShapeError.expected(where, "output", "at least one pixel", f"{OH}x{OW}", "pad less")
-    # Rows and columns that not even the last step of the window reaches: no pixel adds to them.
-    empty_rows, empty_columns = max(XH - SH + 1, 0), max(XW - SW + 1, 0)
-    shape = (N, F, OH - empty_rows, OW - empty_columns)
-    if not empty_rows and not empty_columns:
+    if XH < SH and XW < SW:
+        shape = (N, F, OH, OW)
         return unbatch(
             apply(transposed_convolution, x, weight, bias, window=window, groups=groups, shape=shape), single
         )
+    # Not even a further step of the window would reach the last rows or columns: cut out of all that is reached, add zeros.
+    window = window.with_padding((0, 0, 0, 0))
+    shape = (N, F, (H - 1) * SH + window.extent[0], (W - 1) * SW + window.extent[1])
     y = apply(transposed_convolution, x, weight, None, window=window, groups=groups, shape=shape)
-    y = pad2d(y, (0, empty_rows, 0, empty_columns))
+    y = y[:, :, PH : PH + OH, PW : PW + OW]
+    y = pad2d(y, (0, OH - y.shape[2], 0, OW - y.shape[3]))
     return unbatch(y if bias is None else y + bias.reshape(F, 1, 1), single)
 
 

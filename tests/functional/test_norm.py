@@ -60,32 +60,38 @@ def hold_against_pytorch(backend: Backend, case: dict[str, Any]) -> None:
     b = rng.standard_normal(learnt) if case["shift" if kind != "group" else "scale"] else None  # PyTorch: both or none
     dtype, their = case["dtype"], torch.nn.functional
     own = kind != "batch" or case["training"] or not case["tracked"]
-    if own and values_normalised_together(case) in (2, 3):
+    together = values_normalised_together(case)
+    if own and together in (2, 3):
         dtype = "float64"  # the gradient of so few is a small difference of large numbers
+
+    def their_layer_norm(x: Any, w: Any, b: Any) -> Any:
+        if together > 1:
+            return their.layer_norm(x, learnt, w, b, eps)
+        y = 0 * x if w is None else 0 * x * w  # of a single value it gives a gradient of rounding errors
+        return y if b is None else y + b
+
+    def their_group_norm(x: Any, w: Any, b: Any) -> Any:
+        if together > 1 and len(x):
+            return their.group_norm(x, case["groups"], w, b, eps)
+        ones = [-1, *[1] * (x.ndim - 2)]  # it refuses a single value, and cannot give an empty batch's gradients
+        return 0 * x if w is None else 0 * x * w.reshape(ones) + b.reshape(ones)
+
     if kind == "layer":
         hold_against_torch(
             backend,
             lambda x, w, b: F.layer_norm(x, learnt, w, b, eps),
-            lambda x, w, b: their.layer_norm(x, learnt, w, b, eps),
+            their_layer_norm,
             (x, w, b), dtype, case["layouts"],
         )  # fmt: skip
     elif kind == "group":
         hold_against_torch(
             backend,
             lambda x, w, b: F.group_norm(x, case["groups"], w, b, eps),
-            lambda x, w, b: their_group_norm(their, x, case["groups"], w, b, eps),
+            their_group_norm,
             (x, w, b), dtype, case["layouts"],
         )  # fmt: skip
     else:
         hold_batch_norm_against_pytorch(backend, torch, case, dtype, (x, w, b))
-
-
-def their_group_norm(their: Any, x: Any, groups: int, w: Any, b: Any, eps: float) -> Any:
-    """PyTorch's; written out for the two cases it does not do: no image, and one with a value for each group."""
-    if x.numel() not in (0, groups):
-        return their.group_norm(x, groups, w, b, eps)
-    ones = [-1, *[1] * (x.ndim - 2)]
-    return 0 * x if w is None else 0 * x * w.reshape(ones) + b.reshape(ones)
 
 
 def hold_batch_norm_against_pytorch(
