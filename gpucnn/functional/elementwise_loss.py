@@ -75,7 +75,8 @@ def binary_entropy_of_logits(backend: Backend, x: Array, target: Array, needs: N
 def margin_shortfall(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
     xp, short = backend.xp, 1 - x * target
     active = (short > 0).astype(x.dtype)
-    return _compared(backend, xp.maximum(short, xp.zeros((), x.dtype)), needs, reduction, lambda: -target * active, lambda: -x * active)
+    losses = xp.maximum(short, xp.zeros((), x.dtype))
+    return _compared(backend, losses, needs, reduction, lambda: -target * active, lambda: -x * active)
 
 
 def _check_pair(input: Tensor, target: Tensor, reduction: str, where: str) -> None:

@@ -78,7 +78,14 @@ def their_hinge_loss(x: Any, t: Any, reduction: str) -> Any:
     return losses if reduction == "none" else getattr(losses, reduction)()
 
 
-ELEMENTWISE = ("mse_loss", "l1_loss", "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "hinge_loss")
+ELEMENTWISE = (
+    "mse_loss",
+    "l1_loss",
+    "huber_loss",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "hinge_loss",
+)
 
 
 @st.composite

@@ -105,7 +105,7 @@ def hold_batch_norm_against_pytorch(
     arguments = training, case["momentum"], case["eps"]
     if training and values_normalised_together(case) == 1:
         for library, running, tensor in ((torch.nn.functional, theirs, torch.tensor), (F, ours, gpucnn.tensor)):
-            with pytest.raises((ValueError, GpucnnError), match="more than 1 value|more than one value"):
+            with pytest.raises((ValueError, GpucnnError), match=r"more than 1 value|more than one value"):
                 library.batch_norm(tensor(inputs[0].astype(dtype)), *running, None, None, *arguments)
         return
     hold_against_torch(
