@@ -28,6 +28,12 @@ def check_number(value: Any, where: str, argument: str, least: float = -math.inf
         raise ParameterError.expected(where, argument, wanted, repr(value))
 
 
+def check_int(value: Any, where: str, argument: str) -> None:
+    """ParameterError unless ``value`` is an integer (not a bool)."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ParameterError.expected(where, argument, "an int", repr(value))
+
+
 def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:
     """Return an int or two as (height, width); ParameterError for anything else or below ``least``."""
     values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()

@@ -10,7 +10,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype, check_tensor
+from gpucnn.functional.arguments import check_float, check_number, check_same_dtype, check_tensor
 from gpucnn.functional.reduction import check_reduction
 
 
@@ -60,19 +60,18 @@ def label_distribution(
 
 
 def check_class_options(
-    where: str, input: Tensor, weight: Tensor | None, ignore_index: int | None, label_smoothing: float
+    where: str, input: Tensor | None, weight: Tensor | None, ignore_index: int | None, label_smoothing: float = 0.0
 ) -> None:
-    """Check the options that integer and soft targets share."""
+    """Check the options that integer and soft targets share; without an input, what can be checked without."""
     if weight is not None:
         check_tensor(weight, where, "weight")
+    if weight is not None and input is not None:
         if weight.shape != (input.shape[1],):
             raise ShapeError.expected(where, "weight", f"({input.shape[1]},), one for each class", weight.shape)
         check_same_dtype(input, weight, where, "weight")
     if ignore_index is not None and (not isinstance(ignore_index, int) or isinstance(ignore_index, bool)):
         raise ParameterError.expected(where, "ignore_index", "an int or None", repr(ignore_index))
-    number = isinstance(label_smoothing, (int, float)) and not isinstance(label_smoothing, bool)
-    if not number or not 0 <= label_smoothing <= 1:
-        raise ParameterError.expected(where, "label_smoothing", "a number from 0 to 1", repr(label_smoothing))
+    check_number(label_smoothing, where, "label_smoothing", 0, 1)
 
 
 def optioned_cross_entropy(
@@ -121,6 +120,6 @@ def nll_loss(
         )
     if target.dtype.kind not in "iu":
         raise DTypeError.expected("nll_loss", "target", "integers", target.dtype)
-    check_class_options("nll_loss", input, weight, ignore_index, 0.0)
+    check_class_options("nll_loss", input, weight, ignore_index)
     d, counted = label_distribution(input, target, weight, ignore_index, 0.0)
     return apply(weighed_entropy, input, d, counted, reduction=reduction, normalise=False)

@@ -8,6 +8,7 @@ from typing import Any
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
+from gpucnn.backend.window import Pair
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,
@@ -86,8 +87,7 @@ def conv_transpose2d(
     check_same_dtype(x, bias, where, "bias")
     (PH, PW), (SH, SW) = pair(padding, where, "padding", least=0), pair(stride, where, "stride")
     (XH, XW), (DH, DW) = pair(output_padding, where, "output_padding", least=0), pair(dilation, where, "dilation")
-    if max(SH, DH) <= XH or max(SW, DW) <= XW:
-        raise ParameterError.expected(where, "output_padding", "less than stride or dilation", repr(output_padding))
+    check_output_padding((XH, XW), (SH, SW), (DH, DW), where)
     N, _, H, W = x.shape
     window = Window((weight.shape[2], weight.shape[3]), (SH, SW), (PH, PH, PW, PW), (DH, DW))
     OH = (H - 1) * SH - 2 * PH + window.extent[0] + XH
@@ -106,6 +106,11 @@ def conv_transpose2d(
     y = y[:, :, PH : PH + OH, PW : PW + OW]
     y = pad2d(y, (0, OH - y.shape[2], 0, OW - y.shape[3]))
     return unbatch(y if bias is None else y + bias.reshape(F, 1, 1), single)
+
+
+def check_output_padding(output_padding: Pair, stride: Pair, dilation: Pair, where: str) -> None:
+    if any(max(s, d) <= extra for extra, s, d in zip(output_padding, stride, dilation, strict=True)):
+        raise ParameterError.expected(where, "output_padding", "less than stride or dilation", repr(output_padding))
 
 
 def conv1d(

@@ -7,7 +7,7 @@ from typing import Any
 from gpucnn import functional as F
 from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Backend
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_number
 from gpucnn.nn import init
 from gpucnn.nn.layers import check_count, new_parameter
@@ -127,6 +127,8 @@ class LayerNorm(Scaled):
     ) -> None:
         given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
         shape = tuple(given)
+        if not shape:
+            raise ParameterError.expected("LayerNorm", "normalized_shape", "at least one axis", "()")
         for n in shape:
             check_count(n, "LayerNorm", "normalized_shape")
         check_number(eps, "LayerNorm", "eps", 0)
