@@ -119,10 +119,11 @@ def hold_elementwise_loss_against_pytorch(backend: Backend, case: dict[str, Any]
     theirs = their_hinge_loss if name == "hinge_loss" else getattr(torch.nn.functional, name)
     # The logarithms that the loss cuts off at -100, PyTorch leaves infinite in the gradient by the target.
     fixed = name == "binary_cross_entropy" and case["extreme"]
+    our_target, their_target = gpucnn.tensor(target.astype(case["dtype"])), torch.tensor(target)
     hold_against_torch(
         backend,
-        lambda x, t=gpucnn.tensor(target.astype(case["dtype"])): getattr(F, name)(x, t, **options),
-        lambda x, t=torch.tensor(target): theirs(x, t, **options),
+        lambda x, t=our_target: getattr(F, name)(x, t, **options),
+        lambda x, t=their_target: theirs(x, t, **options),
         (x,) if fixed else (x, target),
         case["dtype"],
         case["layouts"],
