@@ -1,21 +1,23 @@
-"""What results are held against: the definitions as loops in float64, and finite differences. Never gpucnn itself.
+"""What results are held against: the definitions as loops in float64, finite differences, PyTorch. Never gpucnn itself.
 
 Dimensions: N images, C channels, H x W pixels, F filters, KH x KW kernel, OH x OW output pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gpucnn import Tensor
 from gpucnn.backend import Backend
 
 Host = np.ndarray[Any, Any]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+PADDING_NAMES = ("valid", "same", "full")
 LAYOUTS = ("C-ordered", "batch innermost", "sliced", "negative strides", "reversed axes")
 
 
@@ -55,6 +57,21 @@ class Sliding:
                         w = ow * self.stride[1] + kw * self.dilation[1] - self.sides[2]
                         if 0 <= h < H and 0 <= w < W:
                             yield (oh, ow), (kh, kw), (h, w)
+
+
+def padding_by_name(
+    name: str, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Return (top, bottom, left, right) that a name of padding means for an image of this (H, W)."""
+    sides: list[int] = []
+    for n, k, s, d in zip(size, kernel, stride, dilation, strict=True):
+        span = d * (k - 1) + 1
+        if name == "same":  # ceil(n / s) windows; the odd row or column is at the far side
+            whole = max((-(-n // s) - 1) * s + span - n, 0)
+            sides += [whole // 2, whole - whole // 2]
+        else:
+            sides += [span - 1] * 2 if name == "full" else [0, 0]
+    return sides[0], sides[1], sides[2], sides[3]
 
 
 def conv2d(x: Host, w: Host, b: Host | None, window: Sliding, groups: int = 1) -> Host:
@@ -136,8 +153,8 @@ def im2col(x: Host, window: Sliding) -> Host:
 
 def lay_out(host: Host, layout: str, backend: Backend) -> Tensor:
     """Return a tensor with the values of ``host`` whose memory is ordered as ``layout`` says."""
-    if layout == "C-ordered":
-        array = backend.asarray(np.ascontiguousarray(host))
+    if layout == "C-ordered" or not host.ndim:
+        array = backend.asarray(np.array(host, order="C"))
     elif layout == "batch innermost":
         order = (*range(1, host.ndim), 0)
         array = backend.asarray(np.ascontiguousarray(host.transpose(order))).transpose(np.argsort(order).tolist())
@@ -155,14 +172,59 @@ def lay_out(host: Host, layout: str, backend: Backend) -> Tensor:
 
 
 def assert_close(got: Tensor | Host, expected: Host, tolerance: float | None = None) -> None:
-    """Assert one shape and max|a - b| <= tolerance max|b|; by default the tolerance of the dtype that came."""
+    """Assert one shape and max|a - b| <= tolerance max|b|; by default the tolerance of the dtype that came.
+
+    What is expected to be infinite or NaN must be just that, and does not count in the maxima.
+    """
     values = got.numpy() if isinstance(got, Tensor) else got
     assert values.shape == expected.shape
     if tolerance is None:
         tolerance = TOLERANCE[str(values.dtype)]
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(values[~finite], expected[~finite])
+    values, expected = values[finite], expected[finite]
     if expected.size:
         error, scale = np.abs(values - expected).max(), np.abs(expected).max()
-        assert error <= tolerance * scale, f"off by {error}, {error / scale if scale else np.inf:.2g} of the largest"
+        tiny = np.finfo(values.dtype).tiny if values.dtype.kind == "f" else 0  # smaller numbers the dtype cannot hold
+        assert error <= tolerance * scale + tiny, (
+            f"off by {error}, {error / scale if scale else np.inf:.2g} of the largest"
+        )
+
+
+def hold_against_torch(
+    backend: Backend,
+    ours: Callable[..., Tensor],
+    theirs: Callable[..., Any],
+    inputs: Sequence[Host | None],
+    dtype: str = "float64",
+    layouts: Sequence[str] = LAYOUTS[:1],
+    seed: int = 0,
+) -> None:
+    """Assert that a function of the inputs and all its gradients, in ``dtype``, are those of PyTorch in float64.
+
+    Integers take no gradient and None stands for an argument that is absent. The inputs have the layouts in turn.
+    """
+    torch = pytest.importorskip("torch")
+    hosts = [a.astype(dtype) if a is not None and a.dtype.kind == "f" else a for a in inputs]
+    tensors, leaves = [], []
+    for place, host in enumerate(hosts):
+        floats = host is not None and host.dtype.kind == "f"
+        layout = layouts[place % len(layouts)]
+        tensors.append(None if host is None else lay_out(host, layout, backend).requires_grad_(floats))
+        wide = host.astype(np.float64) if floats else host
+        leaves.append(None if host is None else torch.tensor(wide, requires_grad=floats))
+    y, expected = ours(*tensors), theirs(*leaves)
+    assert y.dtype == dtype
+    assert_close(y, expected.detach().numpy())
+    dy = np.random.default_rng([seed, 1]).standard_normal(y.shape).astype(dtype)
+    y.backward(lay_out(dy, layouts[-1], backend))
+    expected.backward(torch.tensor(dy.astype(np.float64)))
+    for tensor, leaf in zip(tensors, leaves, strict=True):
+        if leaf is not None and leaf.requires_grad:
+            assert tensor is not None
+            assert tensor.grad is not None
+            assert tensor.grad.dtype == dtype
+            assert_close(tensor.grad, leaf.grad.numpy())
 
 
 def check_gradients(function: Callable[..., Tensor], backend: Backend, *inputs: Host, step: float = 1e-6) -> None:

@@ -300,7 +300,7 @@ class Backend(Updates):
 
     def relu_gradient(self, dy: Array, y: Array) -> Array:
         """Return dL/dx where ``y`` is the output: dy where y > 0, else 0."""
-        return dy * (y > 0)
+        return self.xp.where(y > 0, dy, self.xp.zeros((), dy.dtype))
 
     def erf(self, x: Array) -> Array:
         """Return the error function of each element."""

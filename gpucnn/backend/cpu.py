@@ -7,7 +7,6 @@ Products are shared among the threads of the BLAS.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ from gpucnn.backend.threads import BlasThreads
 from gpucnn.backend.window import Window
 from gpucnn.backend.workspace import Workspace
 from gpucnn.errors import ParameterError
-
-_NOTHING = nullcontext()
 
 
 class CpuBackend(Backend):
@@ -42,7 +39,7 @@ class CpuBackend(Backend):
         return np.array(array, order="C")
 
     def active(self) -> Any:
-        return _NOTHING
+        return np.errstate(all="ignore")  # 1 / 0 is infinity and 0 / 0 NaN without a warning, as on a GPU
 
     def describe(self) -> dict[str, Any]:
         return {"device": self.name, "threads": self.blas.count, "blas": self.blas.names()}
@@ -165,7 +162,7 @@ class CpuBackend(Backend):
         return self._elementwise(lambda a, out: np.maximum(a, 0, out=out), x)
 
     def relu_gradient(self, dy: Array, y: Array) -> Array:
-        return self._elementwise(lambda a, b, out: np.multiply(a, b > 0, out=out), dy, y)
+        return self._elementwise(_where_positive, dy, y)
 
     def _elementwise(self, function: Any, *arrays: Array) -> Array:
         """Return ``function`` of arrays of one shape, in the first one's memory order."""
@@ -207,6 +204,12 @@ class CpuBackend(Backend):
         if not where:
             return
         _adam(p, g, m, v, **numbers)
+
+
+def _where_positive(dy: Array, y: Array, out: Array) -> None:
+    """out = dy where y > 0, else 0, by bits: dy * (y > 0) makes NaN of infinity, and a choice takes ten times as long."""
+    bits = np.dtype(f"i{dy.itemsize}")
+    np.bitwise_and(dy.view(bits), np.negative((y > 0).view(np.int8)), out=out.view(bits))
 
 
 def _adam(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gpucnn.autograd import Tensor
@@ -15,6 +16,22 @@ Padding = int | tuple[int, ...] | list[int] | str
 def is_count(value: Any, least: int) -> bool:
     """Whether ``value`` is an integer (not a bool) of at least ``least``."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_number(value: Any, where: str, argument: str, least: float = -math.inf, most: float = math.inf) -> None:
+    """ParameterError unless ``value`` is a finite number (not a bool) from ``least`` to ``most``."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not least <= value <= most:
+        wanted = "a finite number" if math.isinf(least) else f"a finite number of at least {least}"
+        if math.isfinite(most):
+            wanted = f"a number from {least} to {most}"
+        raise ParameterError.expected(where, argument, wanted, repr(value))
+
+
+def check_int(value: Any, where: str, argument: str) -> None:
+    """ParameterError unless ``value`` is an integer (not a bool)."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ParameterError.expected(where, argument, "an int", repr(value))
 
 
 def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:

@@ -10,7 +10,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype, check_tensor
+from gpucnn.functional.arguments import check_float, check_number, check_same_dtype, check_tensor
 from gpucnn.functional.reduction import check_reduction
 
 
@@ -26,13 +26,17 @@ def weighed_entropy(
     losses = -xp.where(d == 0, xp.zeros((), x.dtype), d * log_p).sum(1)
     divisor = counted if reduction == "mean" else xp.ones((), x.dtype)
     y = losses if reduction == "none" else xp.asarray(losses.sum() / divisor)
-    if not needs[0]:
+    if not any(needs):
         return y, None
 
-    def backward(dy: Array) -> tuple[Array, None, None]:
+    def backward(dy: Array) -> tuple[Array | None, Array | None, None]:
         each = (dy if reduction == "none" else xp.broadcast_to(dy / divisor, losses.shape))[:, None]
+        dd = -log_p * each if needs[1] else None
+        if not needs[0]:
+            return None, dd, None
         slope = xp.exp(log_p) * d.sum(1, keepdims=True) - d if normalise else -d
-        return slope * each, None, None
+        counts = (d != 0).any(1, keepdims=True)  # without any label that counts, each is 0 / 0
+        return xp.where(counts, slope * each, xp.zeros((), x.dtype)), dd, None
 
     return y, backward
 
@@ -56,19 +60,18 @@ def label_distribution(
 
 
 def check_class_options(
-    where: str, input: Tensor, weight: Tensor | None, ignore_index: int | None, label_smoothing: float
+    where: str, input: Tensor | None, weight: Tensor | None, ignore_index: int | None, label_smoothing: float = 0.0
 ) -> None:
-    """Check the options that integer and soft targets share."""
+    """Check the options that integer and soft targets share; without an input, what can be checked without."""
     if weight is not None:
         check_tensor(weight, where, "weight")
+    if weight is not None and input is not None:
         if weight.shape != (input.shape[1],):
             raise ShapeError.expected(where, "weight", f"({input.shape[1]},), one for each class", weight.shape)
         check_same_dtype(input, weight, where, "weight")
     if ignore_index is not None and (not isinstance(ignore_index, int) or isinstance(ignore_index, bool)):
         raise ParameterError.expected(where, "ignore_index", "an int or None", repr(ignore_index))
-    number = isinstance(label_smoothing, (int, float)) and not isinstance(label_smoothing, bool)
-    if not number or not 0 <= label_smoothing <= 1:
-        raise ParameterError.expected(where, "label_smoothing", "a number from 0 to 1", repr(label_smoothing))
+    check_number(label_smoothing, where, "label_smoothing", 0, 1)
 
 
 def optioned_cross_entropy(
@@ -85,7 +88,7 @@ def optioned_cross_entropy(
         d, counted = label_distribution(input, target, weight, ignore_index, label_smoothing)
     else:
         C = input.shape[1]
-        d = target.detach() * (1 - label_smoothing) + label_smoothing / C
+        d = target * (1 - label_smoothing) + label_smoothing / C
         d = d if weight is None else d * weight
         counted = input.like(input.backend.asarray(input.shape[0], input.dtype))
     return apply(weighed_entropy, input, d, counted, reduction=reduction, normalise=True)
@@ -117,6 +120,6 @@ def nll_loss(
         )
     if target.dtype.kind not in "iu":
         raise DTypeError.expected("nll_loss", "target", "integers", target.dtype)
-    check_class_options("nll_loss", input, weight, ignore_index, 0.0)
+    check_class_options("nll_loss", input, weight, ignore_index)
     d, counted = label_distribution(input, target, weight, ignore_index, 0.0)
     return apply(weighed_entropy, input, d, counted, reduction=reduction, normalise=False)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
+from gpucnn.backend.window import Pair
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,
     PairLike,
     check_float,
     check_same_dtype,
+    check_tensor,
     image_batch,
     is_count,
     pair,
@@ -66,6 +68,7 @@ def conv_transpose2d(
     """
     where = "conv_transpose2d"
     x, single = image_batch(input, where)
+    check_tensor(weight, where, "weight")
     if weight.ndim != 4:
         raise ShapeError.expected(where, "weight", "(C, F/groups, KH, KW)", f"shape {weight.shape}")
     if not is_count(groups, 1) or weight.shape[0] % groups:
@@ -80,24 +83,30 @@ def conv_transpose2d(
     check_same_dtype(x, bias, where, "bias")
     (PH, PW), (SH, SW) = pair(padding, where, "padding", least=0), pair(stride, where, "stride")
     (XH, XW), (DH, DW) = pair(output_padding, where, "output_padding", least=0), pair(dilation, where, "dilation")
-    if max(SH, DH) <= XH or max(SW, DW) <= XW:
-        raise ParameterError.expected(where, "output_padding", "less than stride or dilation", repr(output_padding))
+    check_output_padding((XH, XW), (SH, SW), (DH, DW), where)
     N, _, H, W = x.shape
     window = Window((weight.shape[2], weight.shape[3]), (SH, SW), (PH, PH, PW, PW), (DH, DW))
     OH = (H - 1) * SH - 2 * PH + window.extent[0] + XH
     OW = (W - 1) * SW - 2 * PW + window.extent[1] + XW
     if OH < 1 or OW < 1:
         raise ShapeError.expected(where, "output", "at least one pixel", f"{OH}x{OW}", "pad less")
-    # Rows and columns that not even the last step of the window reaches: no pixel adds to them.
-    empty_rows, empty_columns = max(XH - SH + 1, 0), max(XW - SW + 1, 0)
-    shape = (N, F, OH - empty_rows, OW - empty_columns)
-    if not empty_rows and not empty_columns:
+    if XH < SH and XW < SW:
+        shape = (N, F, OH, OW)
         return unbatch(
             apply(transposed_convolution, x, weight, bias, window=window, groups=groups, shape=shape), single
         )
+    # Not even a further step of the window would reach the last rows or columns: cut out of all that is reached, add zeros.
+    window = window.with_padding((0, 0, 0, 0))
+    shape = (N, F, (H - 1) * SH + window.extent[0], (W - 1) * SW + window.extent[1])
     y = apply(transposed_convolution, x, weight, None, window=window, groups=groups, shape=shape)
-    y = pad2d(y, (0, empty_rows, 0, empty_columns))
+    y = y[:, :, PH : PH + OH, PW : PW + OW]
+    y = pad2d(y, (0, OH - y.shape[2], 0, OW - y.shape[3]))
     return unbatch(y if bias is None else y + bias.reshape(F, 1, 1), single)
+
+
+def check_output_padding(output_padding: Pair, stride: Pair, dilation: Pair, where: str) -> None:
+    if any(max(s, d) <= extra for extra, s, d in zip(output_padding, stride, dilation, strict=True)):
+        raise ParameterError.expected(where, "output_padding", "less than stride or dilation", repr(output_padding))
 
 
 def conv1d(

@@ -51,7 +51,7 @@ def binary_entropy(backend: Backend, p: Array, target: Array, needs: Needs, redu
     log_p = xp.maximum(xp.log(xp.maximum(p, xp.asarray(tiny, p.dtype))), floor)
     log_q = xp.maximum(xp.log(xp.maximum(1 - p, xp.asarray(tiny, p.dtype))), floor)
     log_p, log_q = xp.where(p == 0, floor, log_p), xp.where(p == 1, floor, log_q)
-    least = xp.asarray(1e-12, p.dtype)
+    least = xp.asarray(1e-12, xp.float32).astype(p.dtype)  # PyTorch's bound, which is a float32 in float64 too
     return _compared(
         backend,
         -(target * log_p + (1 - target) * log_q),
@@ -67,14 +67,16 @@ def binary_entropy_of_logits(backend: Backend, x: Array, target: Array, needs: N
     xp = backend.xp
     small = xp.exp(-abs(x))
     losses = xp.maximum(x, xp.zeros((), x.dtype)) - x * target + xp.log1p(small)
-    sigmoid = xp.where(x >= 0, xp.ones((), x.dtype), small) / (1 + small)
-    return _compared(backend, losses, needs, reduction, lambda: sigmoid - target, lambda: -x)
+    rest = small / (1 + small)  # sigmoid(-|x|): sigmoid(x) - target without the rounding of what is nearly 1
+    slope: Slope = lambda: xp.where(x >= 0, (1 - target) - rest, rest - target)  # noqa: E731 - beside its use
+    return _compared(backend, losses, needs, reduction, slope, lambda: -x)
 
 
 def margin_shortfall(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
-    short = 1 - x * target
+    xp, short = backend.xp, 1 - x * target
     active = (short > 0).astype(x.dtype)
-    return _compared(backend, short * active, needs, reduction, lambda: -target * active, lambda: -x * active)
+    losses = xp.maximum(short, xp.zeros((), x.dtype))
+    return _compared(backend, losses, needs, reduction, lambda: -target * active, lambda: -x * active)
 
 
 def _check_pair(input: Tensor, target: Tensor, reduction: str, where: str) -> None:

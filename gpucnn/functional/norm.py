@@ -8,13 +8,15 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype
+from gpucnn.functional.arguments import check_float, check_number, check_same_dtype
 
 Axes = tuple[int, ...]
 
 
 def standardise(backend: Backend, x: Array, needs: Needs, axes: Axes, eps: float) -> Result:
     """Array level: (x - mean) / sqrt(variance + eps) over ``axes``. Keeps the result and the factor."""
+    if not x.size:
+        return x, (lambda dy: (dy,)) if needs[0] else None
     mean = x.mean(axes, keepdims=True)
     centred = x - mean
     factor = 1 / backend.xp.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
@@ -42,7 +44,8 @@ def batch_norm(
     """Return each channel normalised over the batch (and pixels): (N, C) or (N, C, ...), then weight x + bias, each (C,).
 
     In training (or without running values) by the batch's own mean and variance, which also move the running ones by
-    ``momentum``, in place; otherwise by the running ones. Raises ShapeError for one value per channel in training.
+    ``momentum``, in place; otherwise by the running ones. Raises ShapeError for one value per channel in training; an
+    empty batch leaves the running values as they are.
     Source: Ioffe & Szegedy 2015.
 
     >>> import gpucnn
@@ -62,16 +65,17 @@ def batch_norm(
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("batch_norm", name, f"({C},), one for each channel", tensor.shape)
         check_same_dtype(input, tensor, "batch_norm", name)
-    _check_eps(eps, "batch_norm")
+    check_number(eps, "batch_norm", "eps", 0)
+    check_number(momentum, "batch_norm", "momentum", 0, 1)
     shape = (1, C, *(1,) * (input.ndim - 2))
     if running_mean is None or running_var is None or training:
         axes = (0, *range(2, input.ndim))
         count = math.prod(input.shape[i] for i in axes)
-        if training and count <= 1:
+        if training and count == 1:
             raise ShapeError.expected(
                 "batch_norm", "input", "more than one value for each channel in training", f"shape {input.shape}"
             )
-        if training and running_mean is not None and running_var is not None:
+        if training and count and running_mean is not None and running_var is not None:
             _move(running_mean, running_var, input, axes, count, momentum)
         y = apply(standardise, input, axes=axes, eps=eps)
     else:
@@ -81,7 +85,7 @@ def batch_norm(
 
 def _move(mean: Tensor, var: Tensor, x: Tensor, axes: Axes, count: int, momentum: float) -> None:
     """Move running values towards the batch's; the variance is the unbiased one, as in PyTorch."""
-    batch_mean, batch_var = x.array.mean(axes), x.array.var(axes) * (count / max(count - 1, 1))
+    batch_mean, batch_var = x.array.mean(axes), x.array.var(axes) * (count / (count - 1))
     for running, now in ((mean, batch_mean), (var, batch_var)):
         running.array[...] = (1 - momentum) * running.array + momentum * now
         running.note_change()
@@ -108,7 +112,7 @@ def layer_norm(
         if tensor is not None and tensor.shape != shape:
             raise ShapeError.expected("layer_norm", name, f"shape {shape}", tensor.shape)
         check_same_dtype(input, tensor, "layer_norm", name)
-    _check_eps(eps, "layer_norm")
+    check_number(eps, "layer_norm", "eps", 0)
     y = apply(standardise, input, axes=tuple(range(input.ndim - len(shape), input.ndim)), eps=eps)
     return _scale_and_shift(y, weight, bias, shape)
 
@@ -134,7 +138,7 @@ def group_norm(
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("group_norm", name, f"shape ({C},)", tensor.shape)
         check_same_dtype(input, tensor, "group_norm", name)
-    _check_eps(eps, "group_norm")
+    check_number(eps, "group_norm", "eps", 0)
     grouped = input.reshape(N, num_groups, input.size // max(N * num_groups, 1))
     y = apply(standardise, grouped, axes=(2,), eps=eps).reshape(*input.shape)
     return _scale_and_shift(y, weight, bias, (1, C, *(1,) * (input.ndim - 2)))
@@ -144,8 +148,3 @@ def _scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None, shap
     if weight is not None:
         y = y * weight.reshape(*shape)
     return y if bias is None else y + bias.reshape(*shape)
-
-
-def _check_eps(eps: float, where: str) -> None:
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not eps >= 0:
-        raise ParameterError.expected(where, "eps", "a number of at least 0", repr(eps))

@@ -78,12 +78,16 @@ def avg_pool2d(
     size: Pair = x.shape[2:]  # type: ignore[assignment]
     window, asked = pooling_window("avg_pool2d", size, kernel_size, stride, padding, dilation, ceil_mode)
     if divisor_override is not None:
-        if not isinstance(divisor_override, int) or isinstance(divisor_override, bool) or divisor_override == 0:
-            raise ParameterError.expected("avg_pool2d", "divisor_override", "a non-zero int", repr(divisor_override))
+        check_divisor(divisor_override, "avg_pool2d")
         divisor: Divisor = float(divisor_override)
     else:
         divisor = window_counts(window, asked if count_include_pad else (0, 0, 0, 0), size)
     return unbatch(apply(average, x, window=window, divisor=divisor), single)
+
+
+def check_divisor(value: int, where: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value == 0:
+        raise ParameterError.expected(where, "divisor_override", "a non-zero int", repr(value))
 
 
 def pooling_window(
@@ -99,16 +103,21 @@ def pooling_window(
     kernel = pair(kernel_size, where, "kernel_size")
     stride = kernel if stride is None else stride
     window = Window(kernel, pair(stride, where, "stride"), (0, 0, 0, 0), pair(dilation, where, "dilation"))
-    asked = sides(padding, window, *size, where)
-    (EH, EW) = window.extent
-    if not isinstance(padding, str) and (max(asked[:2]) > EH // 2 or max(asked[2:]) > EW // 2):
-        raise ParameterError.expected(where, "padding", f"at most half the window {EH, EW}", repr(padding))
+    asked = pooling_sides(where, size, window, padding)
     whole = asked
     if ceil_mode:
         below = _overhang(size[0], window.extent[0], window.stride[0], asked[0], asked[1])
         right = _overhang(size[1], window.extent[1], window.stride[1], asked[2], asked[3])
         whole = (asked[0], asked[1] + below, asked[2], asked[3] + right)
     return read_window(where, size, kernel, stride, whole, dilation), asked
+
+
+def pooling_sides(where: str, size: Pair, window: Window, padding: Padding) -> Sides:
+    """Return padding as (top, bottom, left, right); ParameterError for numbers above half of what the window spans."""
+    asked, (EH, EW) = sides(padding, window, *size, where), window.extent
+    if not isinstance(padding, str) and (max(asked[:2]) > EH // 2 or max(asked[2:]) > EW // 2):
+        raise ParameterError.expected(where, "padding", f"at most half the window {EH, EW}", repr(padding))
+    return asked
 
 
 def _overhang(n: int, extent: int, stride: int, before: int, after: int) -> int:

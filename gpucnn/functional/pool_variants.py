@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
@@ -109,14 +110,18 @@ def lp_pool2d(
     [[[5.0]]]
     """
     where = "lp_pool2d"
-    if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float)) or not norm_type > 0:
-        raise ParameterError.expected(where, "norm_type", "a positive number", repr(norm_type))
+    check_norm(norm_type, where)
     x, single = image_batch(input, where)
     check_float(x, where)
     if math.isinf(norm_type):
         return unbatch(max_pool2d(abs(x), kernel_size, stride, padding, dilation, ceil_mode), single)
     window, _ = pooling_window(where, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
     return unbatch(apply(norm_of_windows, x, window=window, p=float(norm_type)), single)
+
+
+def check_norm(value: float, where: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ParameterError.expected(where, "norm_type", "a positive number", repr(value))
 
 
 def norm_of_windows(backend: Backend, x: Array, needs: Needs, window: Window, p: float) -> Result:
@@ -184,12 +189,18 @@ def _bins(n: int, count: int) -> list[tuple[int, int]]:
     return [(i * n // count, -(-(i + 1) * n // count)) for i in range(count)]
 
 
-def _target(output_size: int | tuple[int | None, int | None], size: Pair, where: str) -> Pair:
-    wanted = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    if len(wanted) != 2 or not all(w is None or is_count(w, 1) for w in wanted):
+def adaptive_size(output_size: Any, where: str) -> tuple[int | None, int | None]:
+    """Return an int or two (None: the input's) as a pair; ParameterError for anything else."""
+    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if output_size is None or len(wanted) != 2 or not all(w is None or is_count(w, 1) for w in wanted):
         raise ParameterError.expected(
             where, "output_size", "an int or a pair of positive ints or None", repr(output_size)
         )
+    return wanted[0], wanted[1]
+
+
+def _target(output_size: int | tuple[int | None, int | None], size: Pair, where: str) -> Pair:
+    wanted = adaptive_size(output_size, where)
     if min(size) < 1:
         raise ShapeError.expected(where, "input", "at least one pixel", f"{size[0]}x{size[1]}")
     OH, OW = (n if w is None else w for w, n in zip(wanted, size, strict=True))

@@ -9,7 +9,7 @@ from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError
 from gpucnn.functional.activation import sigmoid
-from gpucnn.functional.arguments import check_float
+from gpucnn.functional.arguments import check_float, check_number
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
@@ -40,8 +40,9 @@ def soft_rectify(backend: Backend, x: Array, needs: Needs, beta: float, threshol
 
 
 def piecewise_sigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
-    y = backend.xp.clip(x / 6 + 0.5, 0, 1)
-    return y, (lambda dy: (dy * ((x > -3) & (x < 3)) / 6,)) if needs[0] else None
+    xp = backend.xp
+    y = xp.clip(x / 6 + 0.5, 0, 1)
+    return y, (lambda dy: (xp.where((x > -3) & (x < 3), dy / 6, xp.zeros((), x.dtype)),)) if needs[0] else None
 
 
 def gaussian_gate(backend: Backend, x: Array, needs: Needs) -> Result:
@@ -60,11 +61,6 @@ def tanh_gate(backend: Backend, x: Array, needs: Needs) -> Result:
     if not needs[0]:
         return y, None
     return y, lambda dy: (dy * 0.5 * (1 + t + x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)),)
-
-
-def check_number(value: float, where: str, argument: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ParameterError.expected(where, argument, "a finite number", repr(value))
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:

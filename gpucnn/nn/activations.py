@@ -7,9 +7,17 @@ from typing import Any
 
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
+from gpucnn.backend import get_backend
 from gpucnn.errors import ParameterError
 from gpucnn.functional import units
+from gpucnn.functional.arguments import check_int
 from gpucnn.nn.module import Module
+
+
+def one_number() -> Tensor:
+    """Return a tensor to try a function's options on."""
+    backend = get_backend("cpu")
+    return Tensor(backend.asarray(0.5, "float32"), backend)
 
 
 class ReLU(Module):
@@ -58,6 +66,7 @@ class Softmax(Module):
 
     def __init__(self, dim: int = -1, *, name: str | None = None) -> None:
         super().__init__(name)
+        check_int(dim, type(self).__name__, "dim")
         self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,6 +93,8 @@ class Activation(Module):
     def __init__(self, *, name: str | None = None, **options: Any) -> None:
         super().__init__(name)
         self.options = options
+        if options:  # try them on one number, so that a wrong one is refused here
+            type(self).function(one_number(), **options)
 
     def forward(self, x: Tensor) -> Tensor:
         return type(self).function(x, **self.options)

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpucnn.autograd import Tensor, concatenate
 from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.functional.arguments import check_int
 from gpucnn.nn.module import Module
 
 
@@ -56,6 +57,7 @@ class Concat(Branches):
 
     def __init__(self, *layers: Module, axis: int = 1, name: str | None = None) -> None:
         super().__init__(*layers, name=name)
+        check_int(axis, "Concat", "axis")
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:

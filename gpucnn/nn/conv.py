@@ -6,9 +6,10 @@ from typing import Any
 
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
-from gpucnn.backend import Backend
+from gpucnn.backend import Backend, Window
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import Padding, PairLike, pair
+from gpucnn.functional.arguments import Padding, PairLike, is_count, pair, sides
+from gpucnn.functional.conv_variants import check_output_padding
 from gpucnn.nn.activations import activation as activation_layer
 from gpucnn.nn.containers import Sequential
 from gpucnn.nn.layers import Conv2d, Weighted, check_count, group_channels
@@ -56,6 +57,7 @@ class ConvTranspose2d(Weighted):
         self.kernel_size, self.stride = pair(kernel_size, where, "kernel_size"), pair(stride, where, "stride")
         self.padding, self.dilation = pair(padding, where, "padding", 0), pair(dilation, where, "dilation")
         self.output_padding = pair(output_padding, where, "output_padding", 0)
+        check_output_padding(self.output_padding, self.stride, self.dilation, where)
         if in_channels is not None:
             self.materialise(in_channels)
 
@@ -102,15 +104,25 @@ class Conv1d(Weighted):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        for value, argument in ((out_channels, "out_channels"), (kernel_size, "kernel_size"), (groups, "groups")):
+        for value, argument in (
+            (out_channels, "out_channels"),
+            (kernel_size, "kernel_size"),
+            (stride, "stride"),
+            (dilation, "dilation"),
+            (groups, "groups"),
+        ):
             check_count(value, "Conv1d", argument)
+        if in_channels is not None:
+            check_count(in_channels, "Conv1d", "in_channels")
+        if not isinstance(padding, str) and not is_count(padding, 0):
+            raise ParameterError.expected("Conv1d", "padding", "an int of at least 0, or a name", repr(padding))
+        sides(padding, Window((1, kernel_size), (1, stride), dilation=(1, dilation)), 1, 1, "Conv1d")
         if out_channels % groups or (in_channels or groups) % groups:
             raise ParameterError.expected("Conv1d", "groups", f"a divisor of {in_channels} and {out_channels}", groups)
         super().__init__(bias, device, dtype, name)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         if in_channels is not None:
-            check_count(in_channels, "Conv1d", "in_channels")
             self.materialise(in_channels // groups)
 
     def weight_shape(self, in_size: int) -> tuple[int, ...]:

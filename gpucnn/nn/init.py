@@ -12,6 +12,7 @@ from typing import Any
 from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Generator, default_generator
 from gpucnn.errors import DTypeError, ParameterError, ShapeError, did_you_mean
+from gpucnn.functional.arguments import check_number
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 
@@ -22,12 +23,6 @@ def _check_tensor(tensor: Tensor, where: str) -> None:
         raise DTypeError.expected(where, "tensor", "a Tensor", type(tensor).__name__, "wrap it in gpucnn.tensor(...)")
 
 
-def _check_number(where: str, argument: str, value: float) -> None:
-    """ParameterError unless ``value`` is a finite number."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ParameterError.expected(where, argument, "a finite number", repr(value))
-
-
 def _check_draw(where: str, tensor: Tensor, generator: Generator | None, **numbers: float) -> None:
     """Check what random initialisers share: a floating tensor, a generator or none, finite numbers."""
     _check_tensor(tensor, where)
@@ -36,7 +31,7 @@ def _check_draw(where: str, tensor: Tensor, generator: Generator | None, **numbe
     if generator is not None and not isinstance(generator, Generator):
         raise ParameterError.expected(where, "generator", "a gpucnn.Generator", repr(generator))
     for argument, value in numbers.items():
-        _check_number(where, argument, value)
+        check_number(value, where, argument)
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
@@ -103,7 +98,7 @@ def constant_(tensor: Tensor, value: float) -> Tensor:
     >>> constant_(gpucnn.tensor([1.0, 2.0]), 3).tolist()
     [3.0, 3.0]
     """
-    _check_number("constant_", "value", value)
+    check_number(value, "constant_", "value")
     return _fill(tensor, value)
 
 
@@ -134,7 +129,7 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | No
     >>> xavier_uniform_(gpucnn.tensor([[0.0, 0.0]])).shape
     (1, 2)
     """
-    _check_number("xavier_uniform_", "gain", gain)
+    check_number(gain, "xavier_uniform_", "gain")
     bound = gain * math.sqrt(6 / sum(fans(tensor)))
     return uniform_(tensor, -bound, bound, generator)
 
@@ -146,7 +141,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | Non
     >>> xavier_normal_(gpucnn.tensor([[0.0, 0.0]])).shape
     (1, 2)
     """
-    _check_number("xavier_normal_", "gain", gain)
+    check_number(gain, "xavier_normal_", "gain")
     return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))), generator)
 
 

@@ -7,16 +7,18 @@ from typing import Any
 
 from gpucnn import functional as F
 from gpucnn.autograd import Parameter, Tensor
-from gpucnn.backend import Backend, Generator, get_backend
+from gpucnn.backend import Backend, Generator, Window, get_backend
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,
     PairLike,
     check_float,
+    check_int,
     image_batch,
     is_count,
     pair,
     read_window,
+    sides,
     unbatch,
 )
 from gpucnn.functional.conv import check_implementation
@@ -143,6 +145,7 @@ class Conv2d(Weighted):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
         self.stride, self.dilation = pair(stride, "Conv2d", "stride"), pair(dilation, "Conv2d", "dilation")
+        sides(padding, Window(self.kernel_size, self.stride, dilation=self.dilation), 1, 1, "Conv2d")
         self.padding, self.exact = padding, exact
         if padding_mode not in F.PADDING_MODES:
             raise ParameterError.expected("Conv2d", "padding_mode", " or ".join(F.PADDING_MODES), repr(padding_mode))
@@ -244,6 +247,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1, *, name: str | None = None) -> None:
         super().__init__(name)
+        check_int(start_dim, "Flatten", "start_dim")
+        check_int(end_dim, "Flatten", "end_dim")
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Tensor) -> Tensor:

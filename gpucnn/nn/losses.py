@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
+from gpucnn.functional.class_loss import check_class_options
 from gpucnn.functional.reduction import check_reduction
+from gpucnn.nn.activations import one_number
 from gpucnn.nn.module import Module
 
 
@@ -29,6 +31,7 @@ class CrossEntropyLoss(Module):
     ) -> None:
         super().__init__(name)
         check_reduction(reduction, "CrossEntropyLoss")
+        check_class_options("CrossEntropyLoss", None, weight, ignore_index, label_smoothing)
         self.reduction, self.weight = reduction, weight
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
@@ -61,6 +64,7 @@ class NLLLoss(Module):
     ) -> None:
         super().__init__(name)
         check_reduction(reduction, "NLLLoss")
+        check_class_options("NLLLoss", None, weight, ignore_index)
         self.reduction, self.weight, self.ignore_index = reduction, weight, ignore_index
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -76,6 +80,8 @@ class ElementwiseLoss(Module):
         super().__init__(name)
         check_reduction(reduction, type(self).__name__)
         self.reduction, self.options = reduction, options
+        if options:  # try them on one number, so that a wrong one is refused here
+            type(self).function(one_number(), one_number(), reduction, **options)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return type(self).function(input, target, self.reduction, **self.options)

@@ -7,7 +7,8 @@ from typing import Any
 from gpucnn import functional as F
 from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Backend
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.functional.arguments import check_number
 from gpucnn.nn import init
 from gpucnn.nn.layers import check_count, new_parameter
 from gpucnn.nn.module import Module
@@ -31,7 +32,10 @@ class Scaled(Module):
 
 
 class BatchNorm(Scaled):
-    """Each channel normalised over the batch: by the batch's values in training, by running ones in evaluation."""
+    """Each channel normalised over the batch: by the batch's values in training, by running ones in evaluation.
+
+    momentum=None makes the running values the plain mean of those of all batches so far.
+    """
 
     running_mean: Tensor | None
     running_var: Tensor | None
@@ -42,7 +46,7 @@ class BatchNorm(Scaled):
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
         *,
@@ -50,7 +54,11 @@ class BatchNorm(Scaled):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        check_count(num_features, type(self).__name__, "num_features")
+        where = type(self).__name__
+        check_count(num_features, where, "num_features")
+        check_number(eps, where, "eps", 0)
+        if momentum is not None:
+            check_number(momentum, where, "momentum", 0, 1)
         super().__init__((num_features,), affine, device, dtype, name)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.running_mean = self.running_var = None
@@ -64,10 +72,13 @@ class BatchNorm(Scaled):
         if x.ndim not in self.dimensions:
             wanted = " or ".join(str(n) for n in self.dimensions)
             raise ShapeError.expected(type(self).__name__, "input", f"{wanted} dimensions", f"shape {x.shape}")
+        momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.running_mean is not None:
             self.num_batches_tracked.array[...] += 1
+            if self.momentum is None:
+                momentum = 1 / self.num_batches_tracked.item()
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum, self.eps
         )
 
     def extra_repr(self) -> str:
@@ -116,8 +127,11 @@ class LayerNorm(Scaled):
     ) -> None:
         given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
         shape = tuple(given)
+        if not shape:
+            raise ParameterError.expected("LayerNorm", "normalized_shape", "at least one axis", "()")
         for n in shape:
             check_count(n, "LayerNorm", "normalized_shape")
+        check_number(eps, "LayerNorm", "eps", 0)
         super().__init__(shape, elementwise_affine, device, dtype, name)
         self.normalized_shape, self.eps = shape, eps
 
@@ -151,6 +165,7 @@ class GroupNorm(Scaled):
         check_count(num_channels, "GroupNorm", "num_channels")
         if num_channels % num_groups:
             raise ShapeError.expected("GroupNorm", "num_channels", f"a multiple of {num_groups} groups", num_channels)
+        check_number(eps, "GroupNorm", "eps", 0)
         super().__init__((num_channels,), affine, device, dtype, name)
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
+from gpucnn.backend import Window
+from gpucnn.backend.window import Pair
 from gpucnn.functional.arguments import Padding, PairLike, pair
+from gpucnn.functional.pool import check_divisor, pooling_sides
+from gpucnn.functional.pool_variants import adaptive_size, check_norm
 from gpucnn.nn.module import Module
+
+
+def check_window(where: str, kernel: Pair, stride: PairLike | None, padding: Padding, dilation: PairLike = 1) -> None:
+    """ParameterError for a window that no image could have."""
+    steps = kernel if stride is None else pair(stride, where, "stride")
+    pooling_sides(where, (1, 1), Window(kernel, steps, dilation=pair(dilation, where, "dilation")), padding)
 
 
 class MaxPool2d(Module):
@@ -31,6 +41,7 @@ class MaxPool2d(Module):
         self.stride = self.kernel_size if stride is None else pair(stride, "MaxPool2d", "stride")
         self.padding, self.dilation = padding, pair(dilation, "MaxPool2d", "dilation")
         self.ceil_mode = ceil_mode
+        check_window("MaxPool2d", self.kernel_size, stride, padding, dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -65,6 +76,9 @@ class AvgPool2d(Module):
         self.padding, self.dilation = padding, pair(dilation, "AvgPool2d", "dilation")
         self.ceil_mode = ceil_mode
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+        check_window("AvgPool2d", self.kernel_size, stride, padding, dilation)
+        if divisor_override is not None:
+            check_divisor(divisor_override, "AvgPool2d")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(
@@ -104,6 +118,8 @@ class LPPool2d(Module):
         super().__init__(name)
         self.norm_type, self.kernel_size = norm_type, pair(kernel_size, "LPPool2d", "kernel_size")
         self.stride, self.ceil_mode, self.padding, self.dilation = stride, ceil_mode, padding, dilation
+        check_norm(norm_type, "LPPool2d")
+        check_window("LPPool2d", self.kernel_size, stride, padding, dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.lp_pool2d(
@@ -135,6 +151,7 @@ class CentrePool2d(Module):
         super().__init__(name)
         self.kernel_size = pair(kernel_size, "CentrePool2d", "kernel_size")
         self.stride, self.padding, self.dilation, self.ceil_mode = stride, padding, dilation, ceil_mode
+        check_window("CentrePool2d", self.kernel_size, stride, padding, dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.centre_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -153,6 +170,7 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: int | tuple[int | None, int | None], *, name: str | None = None) -> None:
         super().__init__(name)
+        adaptive_size(output_size, type(self).__name__)
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,6 +233,10 @@ class MaxUnpool2d(Module):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
+        for value, argument, least in ((kernel_size, "kernel_size", 1), (padding, "padding", 0)):
+            pair(value, "MaxUnpool2d", argument, least)
+        if stride is not None:
+            pair(stride, "MaxUnpool2d", "stride")
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Tensor, indices: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:

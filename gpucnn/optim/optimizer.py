@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn.autograd import Parameter, Tensor
+from gpucnn.autograd import Parameter, Tensor, concatenate
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import CheckpointError, GraphError, ParameterError, ShapeError
 
+UNREAD_CONDITIONS = 100
 Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
 
 
@@ -99,6 +100,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self._buffers: list[list[FlatBuffer]] = []
         self.steps = 0
+        self._unread: list[tuple[Tensor, list[Segment]]] = []
         seen: set[int] = set()
         names: set[str] = set()
         members: list[list[tuple[str, Parameter]]] = []
@@ -154,7 +156,8 @@ class Optimizer:
     def step(self, where: Tensor | None = None) -> None:
         """Update every parameter that has a gradient. ``where``, a 0-d bool Tensor, if given: false changes nothing.
 
-        GraphError where another optimiser has taken the parameters over since.
+        On a GPU a false ``where`` is found out, and not counted as a step, when the state is read, or 100 steps later:
+        waiting for it here would stop the device. GraphError where another optimiser has taken the parameters over since.
         """
         for _, segment in self._segments():
             if segment.parameter.owner is not self:
@@ -162,6 +165,13 @@ class Optimizer:
                     f"{type(self).__name__}.step: parameter {segment.name} was moved, or belongs to a newer "
                     "optimiser. Make the optimiser after model.to(...), and use only the newest."
                 )
+        if where is not None and where.device == "cpu":
+            if not where.item():
+                return
+        elif where is not None:
+            if len(self._unread) == UNREAD_CONDITIONS:
+                self._take_back_steps()
+            self._unread.append((where, [s for _, s in self._segments() if s.parameter.grad is not None]))
         self.steps += 1
         condition = True if where is None else where.array
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
@@ -172,6 +182,18 @@ class Optimizer:
                     for span, step in buffer.spans():
                         self.update(buffer, span, step, buffer.settings(group), condition)
 
+    def _take_back_steps(self) -> None:
+        """Read the conditions that were left on the device; a step whose condition was false is not counted."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        held = concatenate([where.reshape(1) for where, _ in unread]).tolist()
+        for good, (_, counted) in zip(held, unread, strict=True):
+            if not good:
+                self.steps -= 1
+                for segment in counted:
+                    segment.steps -= 1
+
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         """Update one stretch of a flat buffer in place; ``step`` counts the updates of its parameters, this one too."""
         raise NotImplementedError
@@ -181,6 +203,7 @@ class Optimizer:
     def state_arrays(self) -> dict[str, Any]:
         """Return {"slot.parameter name": NumPy copy} of all state, in registration order; steps as "step.name"."""
         arrays = {}
+        self._take_back_steps()
         for buffer, segment in self._segments():
             for slot in self.slots:
                 values = buffer.backend.to_host(buffer.state[slot][segment.start : segment.stop])
@@ -191,8 +214,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"steps", "param_groups", "state"}: numbers, and NumPy copies by slot and parameter name."""
-        groups = [dict(group) for group in self.param_groups]
-        return {"steps": self.steps, "param_groups": groups, "state": self.state_arrays()}
+        groups, arrays = [dict(group) for group in self.param_groups], self.state_arrays()
+        return {"steps": self.steps, "param_groups": groups, "state": arrays}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned; CheckpointError, and no change, where it does not fit."""
@@ -217,7 +240,7 @@ class Optimizer:
                 buffer.state[slot][segment.start : segment.stop] = values[f"{slot}.{segment.name}"].reshape(-1)
             if self.counts_steps:
                 segment.steps = int(values[f"step.{segment.name}"])
-        self.steps = steps
+        self.steps, self._unread = steps, []
 
     def _state_like(self) -> Iterator[tuple[str, tuple[FlatBuffer, tuple[int, ...], Any]]]:
         """Yield the name of each state array with its buffer, shape and dtype."""

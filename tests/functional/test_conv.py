@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import LAYOUTS, Sliding, assert_close, conv2d, conv2d_gradients, lay_out
+from oracles import (
+    LAYOUTS,
+    PADDING_NAMES,
+    Sliding,
+    assert_close,
+    conv2d,
+    conv2d_gradients,
+    hold_against_torch,
+    lay_out,
+    padding_by_name,
+)
 
 import gpucnn
 import gpucnn.functional as F
@@ -27,17 +37,23 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
     kernel, dilation = pair(1, 3), pair(1, 2)
     sides = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    stride, padding = pair(1, 3), draw(st.sampled_from([sides, sides, *PADDING_NAMES]))
     size = []
     for axis in range(2):
         span = dilation[axis] * (kernel[axis] - 1) + 1
-        least = max(span - sum(sides[2 * axis : 2 * axis + 2]), 1)
+        least = {"same": 1, "full": 1, "valid": span}.get(
+            str(padding), max(span - sum(sides[2 * axis : 2 * axis + 2]), 1)
+        )
         size.append(draw(st.integers(least, least + 4)))
+    if isinstance(padding, str):
+        sides = padding_by_name(padding, (size[0], size[1]), kernel, stride, dilation)
     return {
         "N": draw(st.sampled_from([0, 1, 2, 3])),
         "C": groups * draw(st.integers(1, 3)),
         "F": groups * draw(st.integers(1, 3)),
         "size": tuple(size),
-        "window": Sliding(kernel, pair(1, 3), sides, dilation),
+        "window": Sliding(kernel, stride, sides, dilation),
+        "padding": padding,
         "groups": groups,
         "bias": draw(st.booleans()),
         "dtype": draw(st.sampled_from(DTYPES)),
@@ -59,7 +75,8 @@ def hold_against_loops(backend: Backend, case: dict[str, Any], implementation: s
     )
     b = None if b_host is None else gpucnn.tensor(b_host).requires_grad_()
     x.requires_grad_(), w.requires_grad_()
-    y = F.conv2d(x, w, b, window.stride, window.sides, window.dilation, groups, False, implementation)
+    padding = case.get("padding", window.sides)
+    y = F.conv2d(x, w, b, window.stride, padding, window.dilation, groups, False, implementation)
     assert y.dtype == case["dtype"]
     assert_close(y, conv2d(x_host, w_host, b_host, window, groups))
     y.backward(dy)
@@ -216,8 +233,15 @@ def test_convolution_is_pytorchs(backend: Backend, case: dict[str, Any]) -> None
     window, groups = case["window"], case["groups"]
     x = rng.standard_normal((case["N"], case["C"], *case["size"]))
     w = rng.standard_normal((case["F"], case["C"] // groups, *window.kernel))
+    b = rng.standard_normal(case["F"]) if case["bias"] else None
     top, bottom, left, right = window.sides
-    padded = torch.nn.functional.pad(torch.tensor(x), (left, right, top, bottom))
-    expected = torch.nn.functional.conv2d(padded, torch.tensor(w), None, window.stride, 0, window.dilation, groups)
-    y = F.conv2d(gpucnn.tensor(x), gpucnn.tensor(w), None, window.stride, window.sides, window.dilation, groups)
-    assert_close(y, expected.numpy())
+
+    def theirs(x: Any, w: Any, b: Any) -> Any:
+        padded = torch.nn.functional.pad(x, (left, right, top, bottom))
+        return torch.nn.functional.conv2d(padded, w, b, window.stride, 0, window.dilation, groups)
+
+    hold_against_torch(
+        backend,
+        lambda x, w, b: F.conv2d(x, w, b, window.stride, case["padding"], window.dilation, groups),
+        theirs, (x, w, b), case["dtype"], case["layouts"], case["seed"],
+    )  # fmt: skip

@@ -261,6 +261,24 @@ def test_hyper_parameters_can_be_read_as_a_dict() -> None:
         models.describe(nn.Lambda(abs))
 
 
+def test_strides_of_the_figure(backend: Backend) -> None:
+    y = F.conv2d(counting(1, 1, 3, 3), counting(1, 1, 2, 2), stride=(3, 2), padding=1)
+    assert y.tolist() == [[[[0, 8], [6, 8]]]]
+
+
+def test_fit_and_evaluate_with_loss_and_time_of_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    images, labels = gpucnn.data.draw_digits(200, seed=0)
+    model = "lenet:activation=sigmoid,padding=0,hidden=128,init=xavier_normal"
+    classifier = gpucnn.Classifier(model, lr=0.002, schedule="constant", device="cpu", verbose=True)
+    classifier.fit(images, labels, epochs=2, batch_size=64)
+    assert [set(epoch) >= {"loss", "seconds"} for epoch in classifier.history] == [True, True]
+    assert all(epoch["loss"] > 0 and epoch["seconds"] > 0 for epoch in classifier.history)
+    said = capsys.readouterr()
+    assert len(re.findall(r"loss \d", said.out + said.err)) == 2
+    assert classifier.score(images, labels) == np.mean(classifier.predict(images) == labels)
+    assert {"model": model, "lr": 0.002, "optimizer": "adam"}.items() <= classifier.get_params().items()
+
+
 def test_the_script_prints_loss_and_time_of_each_epoch(run_script: Callable[..., str], tiny_mnist: Path) -> None:
     said = run_script("system_1", "--data", tiny_mnist, "--epochs", 2, "--seed", 1, "--seed", 2)
     assert len(re.findall(r"^epoch [12]: loss \d\.\d{3}, \d+\.\d s$", said, re.MULTILINE)) == 4

@@ -126,6 +126,59 @@ def test_bias_on_off_per_channel() -> None:
     assert bias.shape == (2,)
 
 
+def test_a_bias_shared_by_all_positions_or_one_for_each(backend: Backend) -> None:
+    shared, own = (nn.Conv2d(1, 2, 2, bias=kind, image_size=3) for kind in ("channel", "position"))
+    assert [layer.bias.shape for layer in (shared, own) if layer.bias is not None] == [(2,), (2, 2, 2)]
+    rng = np.random.default_rng(0)
+    weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 1, 2, 2), (2, 2, 2)))
+    own.load_state_dict({"weight": weight, "bias": bias})
+    x = images(rng.standard_normal((4, 1, 3, 3)), "float32")
+    y = own(x)
+    np.testing.assert_allclose(y.numpy(), F.conv2d(x, gpucnn.tensor(weight)).numpy() + bias, rtol=1e-6)
+    y.sum().backward()
+    assert own.bias is not None
+    assert own.bias.grad is not None
+    assert own.bias.grad.tolist() == [[[4] * 2] * 2] * 2
+
+
+def test_smart_initialisation() -> None:
+    gpucnn.manual_seed(0)
+    weight = nn.Conv2d(20, 60, 5).weight
+    assert weight is not None
+    values = nn.init.initialise(weight, "smart").numpy()
+    assert abs(values.std() / np.sqrt(2 / (5**2 * 20)) - 1) < 0.02
+
+
+def stepped(attributes: dict[str, float], **options: float) -> float:
+    """Return what one step of SGD with learning rate 0.1 and a gradient of 2 makes of a parameter that is -3."""
+    p = nn.Parameter(gpucnn.tensor([-3.0], dtype="float64")).configure(**attributes)  # type: ignore[arg-type]
+    optimizer = optim.SGD([p], lr=0.1, **options)  # type: ignore[arg-type]
+    (p * 2).sum().backward()
+    optimizer.step()
+    return float(p)
+
+
+def test_attributes_of_one_parameter(backend: Backend) -> None:
+    assert stepped({}) == pytest.approx(-3 - 0.1 * 2)
+    assert stepped({"lr_multiplier": 0.5}) == pytest.approx(-3 - 0.5 * 0.1 * 2)
+    assert stepped({"l1": 0.25}) == pytest.approx(-3 - 0.1 * (2 - 0.25))
+    assert stepped({"l2": 0.25}) == pytest.approx(-3 - 0.1 * (2 - 0.25 * 3))
+    both = {"lr_multiplier": 2.0, "l1": 0.5, "l2": 0.25}
+    assert stepped(both, weight_decay=0.01) == pytest.approx(-3 - 0.2 * (2 - 0.5 - (0.25 + 0.01) * 3))
+
+
+def test_a_frozen_parameter_stays(backend: Backend) -> None:
+    conv = nn.Conv2d(1, 2, 2)
+    assert conv.weight is not None
+    conv.weight.configure(frozen=True)
+    before, optimizer = conv.state_dict(), optim.SGD(conv.parameters(), lr=0.1)
+    conv(images(np.ones((1, 1, 3, 3)), "float32")).sum().backward()
+    optimizer.step()
+    after = conv.state_dict()
+    assert after["weight"].tolist() == before["weight"].tolist()
+    assert (after["bias"] != before["bias"]).all()
+
+
 def test_initial_mean_and_deviation() -> None:
     gpucnn.manual_seed(0)
     weight = nn.Conv2d(20, 30, 5).weight

@@ -11,7 +11,7 @@ import pytest
 
 import gpucnn
 import gpucnn.functional as F
-from gpucnn import models, nn, optim
+from gpucnn import inspect, models, nn, optim
 from gpucnn.backend import Backend
 from gpucnn.errors import ShapeError
 
@@ -52,6 +52,13 @@ def test_the_network(backend: Backend) -> None:
         x = layer(x)
         shapes.append(x.shape[1:])
     assert shapes == [(30, 24, 24), (30, 24, 24), (30, 12, 12), (4320,), (100,), (100,), (10,)]
+
+
+def test_initial_weights() -> None:
+    gpucnn.manual_seed(0)
+    state = models.simple_convnet(**PARAMETERS, hidden=100, init_std=0.01).state_dict()
+    assert abs(state["4.weight"].std() / 0.01 - 1) < 0.01
+    assert not any(values.any() for name, values in state.items() if name.endswith("bias"))
 
 
 class Dictionaries:
@@ -155,6 +162,55 @@ def test_deeper_is_cheaper(layers: int, sees: int, weights: int, single: int) ->
     assert x.grad is not None
     rows, columns = np.nonzero(x.grad.numpy()[0, 0])
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (sees, sees), "the pixels that one output pixel depends on"
+
+
+@pytest.mark.parametrize(("layers", "sees", "weights", "single"), [(2, 5, 18, 25), (3, 7, 27, 49)])
+def test_the_summary_shows_that_deeper_is_cheaper(layers: int, sees: int, weights: int, single: int) -> None:
+    stack = inspect.summary(nn.Sequential(*[nn.Conv2d(1, 1, 3, bias=False) for _ in range(layers)]), (1, 9, 9))
+    wide = inspect.summary(nn.Conv2d(1, 1, sees, bias=False), (1, 9, 9))
+    assert (stack.parameters, wide.parameters) == (weights, single)
+    assert stack.rows[-1].receptive_field == wide.rows[-1].receptive_field == (sees, sees)
+    assert stack.rows[-1].output_shape == wide.rows[-1].output_shape == (1, 1, 10 - sees, 10 - sees)
+    assert [row.multiply_adds for row in stack.rows] == [9 * (9 - 2 * (i + 1)) ** 2 for i in range(layers)]
+    assert wide.multiply_adds == single * (10 - sees) ** 2
+    assert [row.activation_bytes for row in stack.rows] == [4 * (9 - 2 * (i + 1)) ** 2 for i in range(layers)]
+
+
+def test_filters_before_and_after_training_as_arrays(small: Dictionaries) -> None:
+    before = inspect.filters(small.net)
+    assert before.shape == (4, 1, 3, 3)
+    assert np.array_equal(before, small.net.state_dict()["0.weight"])
+    optimizer = optim.Adam(small.net.parameters(), lr=0.05)
+    small.gradient(X, T)
+    optimizer.step()
+    after = inspect.filters(small.net)
+    assert abs(after - before).max() == pytest.approx(0.05, rel=1e-3), "Adam's first step is the learning rate"
+
+
+def test_responses_to_edges_as_arrays() -> None:
+    square = np.zeros((8, 8), np.float32)
+    square[2:6, 2:6] = 1
+    vertical, horizontal = (inspect.responses(square, inspect.edge_filter(name)) for name in ("vertical", "horizontal"))
+    assert vertical[3].tolist() == [0, -1, 0, 0, 0, 1, 0]
+    assert not vertical[1].any()
+    np.testing.assert_array_equal(horizontal, vertical.T)
+
+
+def test_responses_of_the_first_layer_are_its_maps(small: Dictionaries) -> None:
+    kernels = inspect.filters(small.net)
+    maps = inspect.feature_maps(small.net, X, "0") - small.net.state_dict()["0.bias"][:, None, None]
+    np.testing.assert_allclose(inspect.responses(X, kernels, padding=1), maps, atol=1e-12)
+
+
+def test_the_numerical_check_is_a_function_for_users(small: Dictionaries) -> None:
+    def loss(x: gpucnn.Tensor) -> gpucnn.Tensor:
+        return F.cross_entropy(small.net(x), gpucnn.tensor(T))
+
+    report = inspect.check_gradients(loss, X, module=small.net, samples=5)
+    assert report
+    assert {check.name for check in report.checks} == {"input 0", *small.net.state_dict()}
+    wrong = inspect.check_gradients(lambda x: x * x.detach(), X, samples=5)
+    assert not wrong, "half of the gradient is missing"
 
 
 def test_the_script(run_script: Callable[..., str], tiny_mnist: Path) -> None:

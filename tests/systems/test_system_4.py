@@ -14,6 +14,7 @@ import gpucnn.functional as F
 from gpucnn import models, nn, optim
 from gpucnn.backend import Backend
 from gpucnn.data import ArrayDataset
+from gpucnn.errors import GpucnnError
 from gpucnn.training import Feed, Normalisation, evaluate, train_step
 
 
@@ -128,6 +129,32 @@ def test_a_model_trains_and_is_tested() -> None:
         for first in range(0, 40, 2):
             train_step(net, nn.CrossEntropyLoss(), optimizer, *feed.batch(order[first : first + 2]))
     assert evaluate(net, feed).accuracy == 1
+
+
+def test_targets_as_integers_or_one_hot_give_one_gradient(backend: Backend) -> None:
+    logits, gradients = np.random.default_rng(0).standard_normal((4, 3)), []
+    for target in (np.array([2, 0, 1, 1]), np.eye(3)[[2, 0, 1, 1]]):
+        x = gpucnn.tensor(logits, requires_grad=True)
+        F.cross_entropy(x, gpucnn.tensor(target)).backward()
+        assert x.grad is not None
+        gradients.append(x.grad.numpy())
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for gradient in gradients:
+        np.testing.assert_allclose(gradient, (softmax - np.eye(3)[[2, 0, 1, 1]]) / 4, atol=1e-15)
+
+
+def test_backward_starts_from_a_scalar(backend: Backend) -> None:
+    x = gpucnn.tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(GpucnnError, match="backward"):
+        (x * 2).backward()
+
+
+def test_batches_are_drawn_in_another_order_each_epoch() -> None:
+    feed = Feed(small_splits(20, 10).train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
+    orders = [feed.order(0, epoch).tolist() for epoch in (0, 1, 0)]
+    assert orders[0] != orders[1]
+    assert orders[0] == orders[2]
+    assert sorted(orders[1]) == list(range(len(orders[1])))
 
 
 def test_the_script(run_script: Callable[..., str], tiny_mnist: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -41,26 +39,53 @@ def test_step_is_the_loop_written_out(backend: Backend, optimizer: str) -> None:
     assert nets[0] == nets[1]
 
 
-@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "SGD", "Adagrad", "RMSprop", "Adadelta"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_loss_that_is_not_finite_changes_no_parameter(backend: Backend, optimizer: str, bad: float) -> None:
+def test_loss_that_is_not_finite_changes_no_parameter_and_no_state(
+    backend: Backend, optimizer: str, bad: float
+) -> None:
     gpucnn.manual_seed(3)
     net, loss_fn = models.lenet(), nn.CrossEntropyLoss()
     update = getattr(optim, optimizer)(net.named_parameters(), lr=0.1)
     train_step(net, loss_fn, update, *batch())
-    before, state = net.state_dict(), update.state_dict()["state"]
+    before, state = net.state_dict(), update.state_dict()
     x, y = batch(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loss, _ = train_step(net, loss_fn, update, x + bad, y)
+    loss, _ = train_step(net, loss_fn, update, x + bad, y)
     assert not np.isfinite(loss.item())
-    after, state_after = net.state_dict(), update.state_dict()["state"]
+    after, state_after = net.state_dict(), update.state_dict()
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
-    kept = [name for name in state if not name.startswith("step.")]  # that a step was asked for is counted
-    assert all(state[name].tobytes() == state_after[name].tobytes() for name in kept)
-    assert kept
+    assert (state["steps"], state_after["steps"]) == (1, 1)
+    assert all(values.tobytes() == state_after["state"][name].tobytes() for name, values in state["state"].items())
+    assert state["state"]
     train_step(net, loss_fn, update, x, y)
     assert all(np.isfinite(value).all() for value in net.state_dict().values()), "and the next step is a good one"
+
+
+def test_after_a_flagged_step_training_goes_on_as_if_it_had_not_been(backend: Backend) -> None:
+    ends = []
+    for flagged in (False, True):
+        gpucnn.manual_seed(3)
+        net, loss_fn = models.lenet(), nn.CrossEntropyLoss()
+        update = optim.Adam(net.named_parameters(), lr=0.01)
+        train_step(net, loss_fn, update, *batch(0))
+        if flagged:
+            x, y = batch(1)
+            train_step(net, loss_fn, update, x + float("nan"), y)
+            update.state_dict()  # on a GPU a flag is counted when the state is read
+        train_step(net, loss_fn, update, *batch(2))
+        ends.append({name: values.tobytes() for name, values in net.state_dict().items()})
+    assert ends[0] == ends[1]
+
+
+def test_flags_are_counted_out_for_the_parameters_that_took_part(backend: Backend) -> None:
+    first, second = (nn.Parameter(gpucnn.tensor([1.0])) for _ in range(2))
+    update = optim.Adam([("first", first), ("second", second)])
+    for good, both in ((True, True), (False, False), (True, False), (False, True)) * 40:
+        update.zero_grad()
+        (first * second if both else first * 2).sum().backward()
+        update.step(where=gpucnn.tensor(0.0 if good else float("nan")).isfinite())
+    state = update.state_dict()
+    assert (state["steps"], state["state"]["step.first"], state["state"]["step.second"]) == (80, 80, 40)
 
 
 def test_totals_are_means_over_images(backend: Backend) -> None:
