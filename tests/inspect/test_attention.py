@@ -134,7 +134,7 @@ def test_mistakes() -> None:
     net, image = models.lenet(), np.zeros((1, 28, 28))
     with pytest.raises(ParameterError, match="one with a convolution, got Sequential"):
         grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), image)
-    with pytest.raises(ParameterError, match="one of 0, 1, .*got 'conv'"):
+    with pytest.raises(ParameterError, match=r"one of 0, 1, .*got 'conv'"):
         grad_cam(net, image, layer="conv")
     with pytest.raises(ParameterError, match="one that gives maps"):
         grad_cam(net, image, layer="7")
