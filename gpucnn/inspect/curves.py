@@ -71,20 +71,18 @@ def chart(title: str, series: Sequence[Series], y_label: str, ends: tuple[float 
     low, high = (choose(ys) if end is None else end for end, choose in zip(ends, (min, max), strict=True))
     y_ticks = ticks(low, high if high > low else low + 1)
     low, high = min(low, y_ticks[0]), max(high, y_ticks[-1])
-    first = min(x for one in series for x, _ in one.points)
     last = max(x for one in series for x, _ in one.points)
-    first, last = (first, last) if last > first else (first - 0.5, last + 0.5)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across, up = (x - first) / (last - first), (y - low) / (high - low)
+        across, up = x / last, (y - low) / (high - low)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
     parts = []
     for y in y_ticks:
-        _, row = place(first, y)
+        _, row = place(0, y)
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{row:.1f}" y2="{row:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{row + 5:.1f}" text-anchor="end">{y:g}</text>')
-    for x in ticks(math.ceil(first), math.floor(last), whole=True):
+    for x in ticks(0, math.floor(last), whole=True):
         column, _ = place(x, low)
         parts.append(f'<text x="{column:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{x:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2

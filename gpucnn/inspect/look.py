@@ -19,6 +19,9 @@ from gpucnn.inspect.pictures import SIGNED, coloured, enlarged, image_pixels, ov
 from gpucnn.inspect.report import MOST_FILTERS
 
 MOST_ANSWERS = 10
+LEAST_DROP = 0.01
+"""Probability that has to be lost for the full colour: of a sure answer, what is lost is mostly noise."""
+
 SIDE = 336
 """Pixels that a picture is enlarged to, about."""
 
@@ -89,9 +92,7 @@ def look_page(found: Look, title: str) -> str:
         section("Where it looked", _places(found, label)),
         section("Probabilities", _probabilities(found)),
     ]
-    parts += [
-        section(f"Feature maps of {key or 'the convolution'}", _maps(key, maps)) for key, maps in found.maps.items()
-    ]
+    parts += [section(f"Feature maps of layer {key or 0}", _maps(key, maps)) for key, maps in found.maps.items()]
     figures = (
         picture(_large(coloured((values + 1) / 2, SIGNED)), f"The picture's {which} edges", f"{which} edges")
         for which, values in found.edges.items()
@@ -111,8 +112,7 @@ def heats(found: Look) -> dict[str, Any]:
     >>> list(heats(found))
     ['Occlusion']
     """
-    most = float(found.covered.max())
-    heat = np.maximum(found.covered, 0) / (most if most > 0 else 1)
+    heat = np.maximum(found.covered, 0) / max(float(found.covered.max()), LEAST_DROP)
     shown = {} if found.cam is None else {"Grad-CAM": overlaid(found.image, found.cam)}
     return shown | {"Occlusion": overlaid(found.image, heat)}
 
@@ -134,10 +134,10 @@ def _probabilities(found: Look) -> str:
     order = np.argsort(-found.probabilities, kind="stable")[:MOST_ANSWERS]
     rows = (
         [name(found.class_names[i]), f"{found.probabilities[i]:.2%}",
-         f'<td class="bar"><span style="--share: {found.probabilities[i]:.4f}"></span></td>']
+         f'<span class="bar" style="--share: {found.probabilities[i]:.4f}"></span>']
         for i in order
     )  # fmt: skip
-    return table(f"The {len(order)} most probable classes", ["class", "probability", ""], rows, "bars facts")
+    return table(f"The {len(order)} most probable classes", ["class", "probability", ""], rows, "bars")
 
 
 def _maps(key: str, maps: Any) -> str:
@@ -145,7 +145,7 @@ def _maps(key: str, maps: Any) -> str:
     tiles, largest = map_pixels(maps)
     about = f"{F_} maps of {h}x{w}" + (f", the first {MOST_FILTERS} shown" if F_ > MOST_FILTERS else "")
     about += f"; blue is negative, white 0, red positive, full colour {largest:.3g}."
-    return f"<p>{about}</p>{picture(sheet(tiles, side=640), f'Feature maps of {key}')}"
+    return f"<p>{about}</p>{picture(sheet(tiles, side=640), f'Feature maps of layer {key}')}"
 
 
 def map_pixels(maps: Any) -> tuple[Any, float]:

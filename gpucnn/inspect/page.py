@@ -50,20 +50,24 @@ svg { display: block; width: 100%; height: auto; }
 .scroll { overflow-x: auto; overflow-wrap: normal; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .4rem; }
+caption span { display: inline-block; position: sticky; left: 0; max-width: calc(100vw - 4.2rem); white-space: normal; }
 th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
 tbody th { background: var(--panel); position: sticky; left: 0; }
-tbody th, thead th:first-child, .facts td, td.words { text-align: left; }
+tbody th, thead th:first-child, .facts td, .words td:nth-child(2), .words th:nth-child(2) { text-align: left; }
 .facts { width: 100%; }
 .facts th { width: 35%; font-weight: 400; color: var(--quiet); vertical-align: top; }
 .facts td { overflow-wrap: anywhere; }
-.confusion th bdi { display: inline-block; max-width: 8rem; overflow: hidden; text-overflow: ellipsis;
+th bdi, td bdi, .tiles bdi { display: inline-block; max-width: 12rem; overflow: hidden; text-overflow: ellipsis;
   vertical-align: bottom; white-space: nowrap; }
+.confusion th bdi { max-width: 8rem; }
+.tiles bdi { max-width: 100%; }
 .confusion td.right { background: rgb(var(--right) / calc(var(--share) * .5)); }
 .confusion td.wrong { background: rgb(var(--wrong) / calc(var(--share) * .55)); }
 .confusion td.none { color: var(--quiet); }
-.bars td.bar { width: 55%; text-align: left; }
-.bar span { display: block; height: .9rem; min-width: 1px; width: calc(var(--share) * 100%); border-radius: .2rem;
+.bars { width: 100%; max-width: 40rem; }
+.bars td:last-child { width: 60%; }
+.bar { display: block; height: .9rem; min-width: 1px; width: calc(var(--share) * 100%); border-radius: .2rem;
   background: rgb(var(--right)); }
 details { margin-top: .75rem; }
 summary { cursor: pointer; color: var(--quiet); }
@@ -78,6 +82,7 @@ circle.train { fill: var(--train); } circle.val { fill: var(--val); } circle.tes
 circle { stroke: none !important; }
 .axis { stroke: var(--line); stroke-width: 1; }
 svg text { fill: var(--quiet); font-size: 14px; font-family: inherit; }
+@media (max-width: 40rem) { svg text { font-size: 18px; } }
 footer { margin-top: 1.5rem; }
 """
 
@@ -95,9 +100,9 @@ def name(value: Any) -> str:
     """Return a name that came with the data: its writing direction does not reach beyond it.
 
     >>> name("a&b")
-    '<bdi>a&amp;b</bdi>'
+    '<bdi title="a&amp;b">a&amp;b</bdi>'
     """
-    return f"<bdi>{text(value)}</bdi>"
+    return f'<bdi title="{text(value)}">{text(value)}</bdi>'
 
 
 def page(title: str, html: str, refresh: int | None = None) -> str:
@@ -157,10 +162,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind
     """
     heads = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
     body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(c if c.startswith("<td") else f"<td>{c}</td>" for c in row[1:])}</tr>'
-        for row in rows
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
     )
-    html = f'<table class="{kind}"><caption>{text(caption)}</caption><thead><tr>{heads}</tr></thead>'
+    html = f'<table class="{kind}"><caption><span>{text(caption)}</span></caption><thead><tr>{heads}</tr></thead>'
     return scrolling(caption, f"{html}<tbody>{body}</tbody></table>")
 
 

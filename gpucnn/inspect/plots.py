@@ -88,7 +88,7 @@ def _draw_filters(page: Any, before: Any, after: Any) -> None:
     if before is not None and before.shape == after.shape:
         stacks = {"before training": before, **stacks}
     largest = max(float(np.abs(shown_filters(stack)).max()) for stack in stacks.values())
-    page.set_size_inches(4.5 * len(stacks), 4.5)
+    page.set_size_inches(4.5 * len(stacks), 3.5)
     for axes, (title, stack) in zip(page.subplots(1, len(stacks), squeeze=False)[0], stacks.items(), strict=True):
         axes.imshow(sheet(filter_pixels(stack[:MOST_FILTERS], largest)), interpolation="nearest")
         axes.set_title(title)
@@ -132,7 +132,8 @@ def _draw_mistakes(page: Any, outcome: Outcome) -> None:
 
 def look_plot(found: Look, title: str) -> bytes:
     """Return a look as a PNG file; GpucnnError without Matplotlib."""
-    tiles = {"the picture": image_pixels(found.image), **heats(found)}
+    label = _short(found.class_names[found.target])
+    tiles = {"the picture": image_pixels(found.image)} | {f"{k} for {label}": v for k, v in heats(found).items()}
     tiles |= {f"{which} edges": coloured((values + 1) / 2, SIGNED) for which, values in found.edges.items()}
     sheets = {f"maps of {key}": sheet(map_pixels(maps)[0]) for key, maps in found.maps.items()}
     columns = len(tiles)

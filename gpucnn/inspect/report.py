@@ -29,6 +29,9 @@ MOST_FILTERS = 64
 MOST_CLASSES = 20
 """Classes up to which the confusion matrix is a table of numbers; beyond, it is a picture, and the worst are named."""
 
+MOST_LAYERS = 30
+"""Layers up to which their table is open from the start."""
+
 LARGEST_TILE = 96
 """Pixels of a mistake's longer side; larger images are drawn smaller."""
 
@@ -169,7 +172,7 @@ def _confusion_table(outcome: Outcome) -> str:
     counts = np.asarray(outcome.confusion)
     wrong = counts - np.diag(np.diag(counts))
     most = max(int(wrong.max()), 1)
-    names = [f'<bdi title="{text(label)}">{text(label)}</bdi>' for label in outcome.class_names]
+    names = [name(label) for label in outcome.class_names]
     rows = []
     for i, label in enumerate(names):
         cells = []
@@ -186,7 +189,7 @@ def _confusion_table(outcome: Outcome) -> str:
     head = "".join(f'<th scope="col">{label}</th>' for label in names)
     return scrolling(
         "Confusion matrix",
-        '<table class="confusion"><caption>Counts. Recall: the right share of a row; precision: of a column</caption>'
+        '<table class="confusion"><caption><span>Recall: the right share of a row; precision: of a column</span></caption>'
         f'<thead><tr><th scope="col">true \\ answer</th>{head}<th scope="col">recall</th></tr></thead>'
         f'<tbody>{"".join(rows)}<tr><th scope="row">precision</th>{precision}<td></td></tr></tbody></table>',
     )
@@ -206,11 +209,15 @@ def _confusion_picture(outcome: Outcome) -> str:
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CLASSES]
     pairs = [(int(at) // K, int(at) % K) for at in order if wrong.flat[at]]
     rows = (
-        [name(outcome.class_names[i]), f'<td class="words">{name(outcome.class_names[j])}</td>', f"{wrong[i, j]}",
-         _share(wrong[i, j], counts[i].sum())]
+        [
+            name(outcome.class_names[i]),
+            name(outcome.class_names[j]),
+            f"{wrong[i, j]}",
+            _share(wrong[i, j], counts[i].sum()),
+        ]
         for i, j in pairs
-    )  # fmt: skip
-    words = table("The most frequent mistakes", ["true class", "answer", "times", "share of the class"], rows)
+    )
+    words = table("The most frequent mistakes", ["true class", "answer", "times", "share of the class"], rows, "words")
     caption = "Row: true class, column: answer, both from the first class at the top left; lighter is more"
     return f'<div class="row">{picture(pixels, alt, caption)}{words if pairs else ""}</div>'
 
@@ -226,7 +233,7 @@ def _mistakes(outcome: Outcome) -> str:
         alt = text(f"Test image of class {label}, answered {answer}")
         tiles.append(
             f'<li><figure><img src="{data_uri(pixels)}" alt="{alt}" width="{W}" height="{H}"><figcaption>{name(label)} '
-            f"as <b>{name(answer)}</b>, {mistake.confidence:.1%}</figcaption></figure></li>"
+            f"as <b>{name(answer)}</b> ({mistake.confidence:.1%})</figcaption></figure></li>"
         )
     count = outcome.count - int(np.trace(outcome.confusion))
     about = f"{len(tiles)} of {count:,} mistakes, the highest loss first: the true class, the answer, its probability."
@@ -256,14 +263,21 @@ def _filters(before: Any, after: Any) -> str:
 def _layers(summary: Summary) -> str:
     head = ["layer", "class", "output", "parameters", "multiply-adds", "sees (pixels)"]
     rows = (
-        [text(row.name or "-"), f'<td class="words">{text(row.kind)}</td>', "x".join(map(str, row.output_shape[1:])),
-         f"{row.parameters:,}", f"{row.multiply_adds:,}",
-         "-" if row.receptive_field is None else "x".join(map(str, row.receptive_field))]
+        [
+            text(row.name or "-"),
+            text(row.kind),
+            "x".join(map(str, row.output_shape[1:])),
+            f"{row.parameters:,}",
+            f"{row.multiply_adds:,}",
+            "-" if row.receptive_field is None else "x".join(map(str, row.receptive_field)),
+        ]
         for row in summary.rows
-    )  # fmt: skip
+    )
     size = "x".join(map(str, summary.input_shape))
     caption = (
         f"{summary.model} on one image of {size}, {summary.dtype}: {summary.parameters:,} parameters, "
         f"{summary.multiply_adds:,} multiply-adds; more in summary.txt"
     )
-    return table(caption, head, rows)
+    layers = table(caption, head, rows, "words")
+    few = len(summary.rows) <= MOST_LAYERS
+    return layers if few else f"<details><summary>All {len(summary.rows)} layers</summary>{layers}</details>"
