@@ -30,13 +30,13 @@ class TensorBoard(Reporter):
 
     def __init__(self) -> None:
         try:
-            from tensorboardX import event_file_writer
+            from tensorboardX import RecordWriter
             from tensorboardX.proto import event_pb2
         except ImportError:
             raise GpucnnError(
                 "TensorBoard files need tensorboardX. Install it: pip install 'gpucnn[tensorboard]'."
             ) from None
-        self._writers, self._events = event_file_writer, event_pb2
+        self._record_writer, self._events = RecordWriter, event_pb2
         self._writer: Any = None
 
     def start(self, trainer: Trainer) -> None:
@@ -44,7 +44,9 @@ class TensorBoard(Reporter):
         try:
             folder = trainer.folder.path.absolute() / FOLDER
             folder.mkdir(exist_ok=True)
-            self._writer = self._writers.EventsWriter(str(folder / "events"), f".{os.getpid()}.{trainer.step}")
+            name = f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{trainer.step}"
+            self._writer = self._record_writer(str(folder / name))
+            self._write(file_version="brain.Event:2")
             if trainer.step:  # what an earlier process noted after the checkpoint is void
                 begin = self._events.SessionLog(status=self._events.SessionLog.START)
                 self._write(step=trainer.step + 1, session_log=begin)
@@ -76,7 +78,7 @@ class TensorBoard(Reporter):
             self._stop(error)
 
     def _write(self, **content: Any) -> None:
-        self._writer.write_event(self._events.Event(wall_time=time.time(), **content))
+        self._writer.write(self._events.Event(wall_time=time.time(), **content).SerializeToString())
 
     def _flush(self) -> None:
         if self._writer is not None:
