@@ -50,6 +50,8 @@ class ReportWriter(Reporter):
             self._write(trainer, RELOAD)
 
     def finish(self, trainer: Trainer) -> None:
+        if trainer.history and not trainer.measured and not self._live:
+            return  # resumed and stopped within an epoch: the report of before says more
         run = self._write(trainer)
         done = trainer.epoch >= trainer.settings.epochs
         if run is not None and done:

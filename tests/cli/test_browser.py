@@ -21,7 +21,8 @@ CONTRASTS = """
 (() => {
   const parse = c => (c.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
   const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
   const behind = e => { const c = parse(getComputedStyle(e).backgroundColor);
     const a = c.length > 3 ? c[3] : 1; if (a == 1) return c;
     const under = e.parentElement ? behind(e.parentElement) : [255, 255, 255];

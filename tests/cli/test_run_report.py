@@ -142,6 +142,19 @@ def test_filters_before_training_outlive_a_resume(data: Path) -> None:
     assert len(page().section("Filters of the first convolution").all("img")) == 1
 
 
+def test_stopped_within_the_first_epoch_after_a_resume(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(data)
+    before = Path("run/report.html").read_text()
+
+    def power_failure(*_: Any) -> None:
+        raise RuntimeError("power failure")
+
+    monkeypatch.setattr("gpucnn.training.trainer.train_step", power_failure)
+    with pytest.raises(RuntimeError, match="power failure"):
+        gpucnn("train", "--resume", "run", "--epochs", 3)
+    assert Path("run/report.html").read_text() == before, "it shows more than could be drawn now"
+
+
 def test_a_report_that_cannot_be_drawn_is_only_a_note(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("no ink")
