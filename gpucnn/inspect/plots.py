@@ -34,8 +34,8 @@ def plots(run: Run) -> Iterator[tuple[str, bytes]]:
     GpucnnError without Matplotlib.
 
     >>> from gpucnn.inspect import Run
-    >>> list(plots(Run("lenet on digits", "no epoch done")))
-    []
+    >>> for name, content in plots(Run("lenet", "done", filters_after=np.ones((6, 1, 5, 5)))):  # doctest: +SKIP
+    ...     Path(name).write_bytes(content)
     """
     figure = figure_class()
     drawn: list[tuple[str, Callable[[Any], None]]] = []
