@@ -13,6 +13,7 @@ from gpucnn import inspect, nn
 from gpucnn.cli.progress import say
 from gpucnn.data import Dataset
 from gpucnn.errors import GpucnnError, ParameterError
+from gpucnn.inspect.page import flattened
 from gpucnn.training import Evaluation, Reporter, RunFolder, Trainer
 
 FILTERS = "first-filters.safetensors"
@@ -112,7 +113,7 @@ def gather(
     """Return all that there is to tell of a run; its numbers are those of the folder's files."""
     environment: dict[str, Any] = {}
     with only_noted("environment in the report"):
-        environment = json.loads((folder.path / "environment.json").read_bytes())
+        environment = dict(flattened(json.loads((folder.path / "environment.json").read_bytes())))
     given = {key: value for key, value in settings.items() if value is not None}
     before = kept_first_filters(folder)
     return inspect.Run(title, state, given, environment, folder.metrics(), summary, before, first_filters(net), outcome)

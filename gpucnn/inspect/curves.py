@@ -16,6 +16,9 @@ MOST_STEPS = 600
 MOST_DOTS = 40
 """Points up to which each is marked, and says its number under the mouse."""
 
+LARGEST = 1e15
+"""Numbers from here on are none that training gives."""
+
 SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
@@ -33,12 +36,27 @@ class Series:
 
 
 def epochs_of(metrics: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return those objects of ``metrics.jsonl`` that tell of a whole epoch.
+    """Return those objects of ``metrics.jsonl`` that tell of a whole epoch; a file may hold others, and nonsense.
 
     >>> epochs_of([{"step": 100, "loss": 2.0}, {"step": 200, "epoch": 1, "train_loss": 1.0}])
     [{'step': 200, 'epoch': 1, 'train_loss': 1.0}]
     """
-    return [values for values in metrics if "train_loss" in values]
+    return [
+        values
+        for values in metrics
+        if is_number(values.get("train_loss"))
+        and all(isinstance(values.get(key), int) and 0 < values[key] < LARGEST for key in ("epoch", "step"))
+        and all(value is None or is_number(value) for value in values.values())
+    ]
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value``, which a file gave, is a number that can be drawn.
+
+    >>> is_number(0.5), is_number("0.5"), is_number(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(value, (int, float)) and abs(value) < LARGEST
 
 
 def series_of(metrics: Sequence[Mapping[str, Any]], what: str) -> list[Series]:
@@ -52,7 +70,8 @@ def series_of(metrics: Sequence[Mapping[str, Any]], what: str) -> list[Series]:
     found = []
     if what == "loss" and epochs:
         batches = epochs[-1]["step"] / epochs[-1]["epoch"]
-        steps = [(values["step"] / batches, values["loss"]) for values in metrics if "loss" in values]
+        noted = [v for v in metrics if is_number(v.get("loss")) and is_number(v.get("step"))]
+        steps = [(values["step"] / batches, values["loss"]) for values in noted]
         found.append(Series("single steps", "steps", tuple(steps[:: -(-len(steps) // MOST_STEPS) or 1])))
     for key, name in SPLITS:
         points = ((values["epoch"], values.get(f"{key}_{what}")) for values in epochs)

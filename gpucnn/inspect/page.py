@@ -174,13 +174,20 @@ def facts(caption: str, values: Mapping[str, Any]) -> str:
     >>> "<th scope=\\"row\\">a.b</th><td>1</td>" in facts("Settings", {"a": {"b": 1}})
     True
     """
-    rows = "".join(f'<tr><th scope="row">{text(key)}</th><td>{text(value)}</td></tr>' for key, value in _flat(values))
+    rows = "".join(
+        f'<tr><th scope="row">{text(key)}</th><td>{text(value)}</td></tr>' for key, value in flattened(values)
+    )
     return f'<table class="facts"><caption>{text(caption)}</caption><tbody>{rows}</tbody></table>'
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield (name, value) of mappings in mappings, as ``facts`` shows them.
+
+    >>> dict(flattened({"a": {"b": 1, "c": [2, 3]}}))
+    {'a.b': 1, 'a.c': '2, 3'}
+    """
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flattened(value, f"{prefix}{key}.")
         else:
             yield prefix + str(key), ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

@@ -132,9 +132,9 @@ def _cards(run: Run) -> str:
             if last.get(f"{key}_accuracy") is not None:
                 cards.append((f"{words} accuracy", _exactly(last[f"{key}_accuracy"], ".2%")))
         cards.append(("Epochs", str(last["epoch"])))
-        seconds = sum(values["seconds"] for values in epochs)
+        seconds = sum(values.get("seconds") or 0 for values in epochs)
         cards.append(("Training time", f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"))
-        cards.append(("Images per second", f"{last['images_per_second']:,.0f}"))
+        cards.append(("Images per second", f"{last.get('images_per_second') or 0:,.0f}"))
     if run.summary is not None:
         cards.append(("Parameters", f"{run.summary.parameters:,}"))
     return f'<dl class="cards">{"".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for what, value in cards)}</dl>'
@@ -152,7 +152,7 @@ def _curves(run: Run) -> str:
     ]
     columns = [(f"{words} {what}", f"{key}_{what}") for key, words in SPLITS for what in ("loss", "accuracy")]
     rows = (
-        [str(v["epoch"]), *(_exactly(v.get(key), ".4f") for _, key in columns), f"{v['seconds']:.1f}"]
+        [str(v["epoch"]), *(_exactly(v.get(key), ".4f") for _, key in columns), f"{v.get('seconds') or 0:.1f}"]
         for v in epochs_of(run.metrics)
     )
     numbers = table("One row per epoch", ["epoch", *(words for words, _ in columns), "seconds"], rows)

@@ -302,6 +302,32 @@ def test_other_data_and_missing_data(data: Path) -> None:
     assert_refused(gpucnn("visualize", "run", "--data", data, "--device", "cpu"), 1, "small.npz")
 
 
+NONSENSE = [
+    {"epoch": "<script>", "step": 5, "train_loss": 1.0},
+    {"epoch": 1, "step": 5, "train_loss": "<b>"},
+    {"epoch": 1, "step": 5, "train_loss": 1.0, "test_loss": "<i>"},
+    {"epoch": 1, "step": 5, "train_loss": float("nan")},
+    {"epoch": 0, "step": 0, "train_loss": 1.0},
+    {"epoch": 10**400, "step": 10**400, "train_loss": 1.0},
+    {"epoch": 1, "step": 5, "train_loss": []},
+    {"step": 6, "loss": {}},
+]
+
+
+def test_a_strangers_folder_gives_no_traceback(data: Path) -> None:
+    train(data)
+    good = pages.table(page().section("Curves"))
+    with Path("run/metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(values) + "\n" for values in NONSENSE)
+    for about in ("[1]", "{", "{'a'", '{"a":' * 900 + "1" + "}" * 900, '{"<b>": "<i>"}'):
+        Path("run/environment.json").write_text(about)
+        result = gpucnn("visualize", "run", "--device", "cpu")
+        assert result.code == 0, result.err
+        assert pages.table(page().section("Curves")) == good
+        assert not {"script", "i"} & page().tags()
+    assert pages.table(page().section("Environment")) == [["<b>", "<i>"]]
+
+
 @pytest.fixture
 def picture(data: Path) -> Path:
     from PIL import Image
