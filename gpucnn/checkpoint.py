@@ -47,14 +47,34 @@ def write_atomically(path: Path, content: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def packed(arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> bytes:
+    """Return host arrays by name, and texts by name, in the safetensors format."""
+    import numpy as np
+    import safetensors.numpy
+
+    # safetensors writes the memory as it lies: make it C-ordered
+    return safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata)
+
+
+def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the arrays and texts of a safetensors file; CheckpointError where it is missing or damaged."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            names = file.keys()  # the only way to them: it is no mapping
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file.") from None
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: is no whole safetensors file ({error}).") from None
+
+
 def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) -> Path:
     """Write the checkpoint of ``step`` into ``folder``, point ``last`` (and ``best``) at it, delete what neither needs.
 
     Returns its path. OSError (a full disk, say) leaves the checkpoints before as they were.
     """
-    import numpy as np
-    import safetensors.numpy
-
     folder.mkdir(parents=True, exist_ok=True)
     final = _free_name(folder, f"step-{step:06d}")
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
@@ -63,8 +83,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) ->
         temporary.mkdir()
         digests = {}
         for kind in WEIGHTS:
-            arrays = getattr(checkpoint, kind)  # safetensors writes the memory as it lies: make it C-ordered
-            content = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+            content = packed(getattr(checkpoint, kind))
             digests[f"{kind}.safetensors"] = hashlib.sha256(content).hexdigest()
             _write_synced(temporary / f"{kind}.safetensors", content)
         state = {"format": FORMAT, "step": step, **checkpoint.state, "sha256": digests}

@@ -2,13 +2,28 @@
 
 A message says where, what was expected, what came and what to do, in one or two lines:
 
+>>> str(UsageError.expected("model", "name", "lenet", "lenett", "did you mean lenet?"))
+'model: name: expected lenet, got lenett. Did you mean lenet?'
 >>> str(ShapeError.expected("conv2d", "input", "3 channels", "1 channel", "build the layer with in_channels=1"))
 'conv2d: input: expected 3 channels, got 1 channel. Build the layer with in_channels=1.'
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean ...?" with the nearest of the ``known`` words; nothing where none is near.
+
+    >>> did_you_mean("adm", ["adam", "sgd"])
+    'did you mean adam?'
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 class GpucnnError(Exception):
@@ -19,7 +34,7 @@ class GpucnnError(Exception):
     @classmethod
     def expected(cls, where: str, argument: str, expected: str, got: Any, remedy: str = "") -> Self:
         """Return an error whose message names the function, the argument, both sides and the cure."""
-        cure = f" {remedy[0].upper()}{remedy[1:]}." if remedy else ""
+        cure = f" {remedy[0].upper()}{remedy[1:]}{'' if remedy.endswith('?') else '.'}" if remedy else ""
         return cls(f"{where}: {argument}: expected {expected}, got {got}.{cure}")
 
 

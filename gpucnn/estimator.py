@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib
 import inspect
 import math
@@ -18,7 +17,15 @@ from gpucnn import nn
 from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Backend, default_generator, get_backend, manual_seed, use
 from gpucnn.data import ArrayDataset
-from gpucnn.errors import DataError, DivergedError, DTypeError, GpucnnError, ParameterError, ShapeError
+from gpucnn.errors import (
+    DataError,
+    DivergedError,
+    DTypeError,
+    GpucnnError,
+    ParameterError,
+    ShapeError,
+    did_you_mean,
+)
 from gpucnn.training import Feed, Normalisation, Settings, Totals, build_model, evaluate, train_step
 from gpucnn.training.setup import make_optimizer, make_schedule, split_validation
 
@@ -91,8 +98,7 @@ class Classifier:
         known = self.get_params()
         for name in params:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                remedy = f"did you mean {near[0]}?" if near else ""
+                remedy = did_you_mean(name, known)
                 raise ParameterError.expected("Classifier", "parameter", f"one of {', '.join(known)}", name, remedy)
         for name, value in params.items():
             setattr(self, name, value)
@@ -218,14 +224,14 @@ class Classifier:
                 x, y = feed.batch(order[start : start + settings.batch_size])
                 loss, logits = train_step(net, loss_fn, optimizer, x, y)
                 totals.add(loss, logits, y)
-                if schedule is not None:
-                    schedule.step()
+                schedule.after_step()
             values: dict[str, Any] = {"epoch": epoch + 1, "loss": totals.loss, "accuracy": totals.accuracy}
             seconds = time.perf_counter() - clock
             values |= {"seconds": seconds, "images_per_second": totals.count / max(seconds, 1e-9)}
             if validation_feed is not None:
                 measured = evaluate(net, validation_feed)
                 values |= {"val_loss": measured.loss, "val_accuracy": measured.accuracy}
+            schedule.after_epoch(values.get("val_loss", values["loss"]))
             if not math.isfinite(values["loss"]):
                 raise DivergedError(
                     f"Classifier.fit: the loss is {values['loss']} in epoch {epoch + 1}. "

@@ -111,7 +111,8 @@ def avg_pool2d(
     counts = np.zeros(y.shape[2:])
     for oh, ow in np.ndindex(*counts.shape):
         for kh, kw in np.ndindex(*window.kernel):
-            h, w = oh * window.stride[0] + kh - top, ow * window.stride[1] + kw - left
+            h = oh * window.stride[0] + kh * window.dilation[0] - top
+            w = ow * window.stride[1] + kw * window.dilation[1] - left
             in_image = 0 <= h < H and 0 <= w < W
             in_padding = h < H + bottom and w < W + right
             counts[oh, ow] += in_image or (count_include_pad and in_padding)

@@ -186,7 +186,7 @@ MISTAKES: list[tuple[type[GpucnnError], str, dict[str, Any], Any, Any]] = [
     (DataError, "NaN or infinity", {}, X[:2], [0.0, float("nan")]),
     (DataError, "NaN or infinity", {}, np.full((2, 6, 6), np.inf), [0, 1]),
     (DataError, "fewer than the 200 training images", {"validation": 200}, X, Y),
-    (UsageError, "optimizer: expected adam or sgd", {"optimizer": "adm"}, X, Y),
+    (UsageError, "optimizer: expected sgd or adam", {"optimizer": "adm"}, X, Y),
     (UsageError, "epochs: expected a whole number", {"epochs": 0}, X, Y),
     (UsageError, "lr: expected a finite number", {"lr": -1.0}, X, Y),
     (UsageError, r"Did you mean lenet\?", {"model": "lennet"}, X, Y),

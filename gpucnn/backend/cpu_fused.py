@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpucnn.backend.cpu_conv import BLOCK_BYTES
+from gpucnn.backend.cpu_conv import BLOCK_BYTES, add_product
 from gpucnn.backend.window import Window
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Plan:
         sC, sR, sP, sX, sN = held.strides
         shape = (self.C, self.K2H // 2, 2, self.K2W // 2, 2, rows.stop - rows.start, self.PW, self.N)
         strides = (sC, 2 * sR, sR, sX, sP, 2 * sR, sX, sN)
-        return np.lib.stride_tricks.as_strided(held[:, 2 * rows.start :], shape, strides)
+        return np.ndarray(shape, held.dtype, held, 2 * rows.start * sR, strides)
 
     def columns(self, held: Array, rows: slice, buffer: Array) -> Array:
         """Return the (depth + 1, pixels) columns of these pooled rows, the last row ones."""
@@ -176,20 +176,20 @@ def _pool(four: Array, y: Array, place: Array | None) -> None:
         np.maximum(a, c, out=a)
         np.maximum(a, 0, out=y)
         return
-    right_above, right_below = np.greater(b, a), np.greater(d, c)
+    right, right_below, below = np.greater(b, a), np.greater(d, c), np.empty(a.shape, bool)
     np.maximum(a, b, out=a)
     np.maximum(c, d, out=c)
-    below = np.greater(c, a)
+    np.greater(c, a, out=below)
     np.maximum(a, c, out=a)
     np.maximum(a, 0, out=y)
-    column = right_above
-    np.logical_xor(right_above, right_below, out=right_below)
+    np.logical_xor(right, right_below, out=right_below)
     np.logical_and(right_below, below, out=right_below)
-    np.logical_xor(column, right_below, out=column)
-    code = column.view(np.uint8)
-    np.add(code, np.left_shift(below.view(np.uint8), 1), out=code)
-    dead = np.less_equal(a, 0).view(np.uint8)
-    np.add(code, np.left_shift(dead, 2), out=place)
+    np.logical_xor(right, right_below, out=right)  # of the upper row, or where that lost, of the lower one
+    np.add(below.view(np.uint8), below.view(np.uint8), out=place)
+    np.add(place, right.view(np.uint8), out=place)
+    dead = np.less_equal(a, 0, out=right).view(np.uint8)
+    np.left_shift(dead, 2, out=dead)
+    np.add(place, dead, out=place)
 
 
 def gradients(
@@ -206,26 +206,27 @@ def gradients(
     N, F = plan.N, plan.F
     needs_images, needs_parameters = needs
     held = plan.take(backend, x) if needs_parameters else None
-    total = np.zeros((4 * F, plan.depth + 1), x.dtype)
+    total = np.zeros((plan.depth + 1, 4 * F), x.dtype)
     filters = np.ascontiguousarray(plan.expanded(w, None)[:, :-1].T) if needs_images else None
     dheld = plan.held(backend, x.dtype) if needs_images else None
     if dheld is not None:
         dheld.fill(0)
     gradient, winners = backend.innermost(dy), backend.innermost(place)
     buffer, outputs = plan.buffers(backend, x.dtype)
+    places = np.arange(4, dtype=winners.dtype).reshape(4, 1, 1, 1, 1)
     for rows in plan.blocks(x.itemsize):
         four = outputs[: 4 * F * (rows.stop - rows.start) * plan.PW * N].reshape(4, F, -1, plan.PW, N)
-        for k in range(4):
-            np.multiply(gradient[:, rows], np.equal(winners[:, rows], k), out=four[k])
+        np.copyto(four, np.equal(winners[:, rows], places))
+        np.multiply(four, gradient[:, rows], out=four)
         flat = four.reshape(4 * F, -1)
         if held is not None:
-            total += np.matmul(flat, plan.columns(held, rows, buffer).T)
+            add_product(total, plan.columns(held, rows, buffer), flat)
         if filters is not None:
             columns = buffer[: plan.depth * flat.shape[1]].reshape(plan.depth, flat.shape[1])
             np.matmul(filters, flat, out=columns)
             _scatter(columns, plan.windows(dheld, rows))
     dx = None if dheld is None else plan.give(backend, dheld)
-    return (dx, *plan.folded(total)) if needs_parameters else (dx, None, None)
+    return (dx, *plan.folded(total.T)) if needs_parameters else (dx, None, None)
 
 
 def _scatter(columns: Array, windows: Array) -> None:

@@ -28,15 +28,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_free_locks)
 
 
+SPARE = 1.5
+"""Times the most that was ever in use at once: how much the pool holds before it lets idle buffers go."""
+
+
 class Workspace:
     """Gives out arrays whose memory comes back by itself once nothing looks into it any more.
 
     The pool holds each buffer in a list; an array given out, and every view of it, refers to the buffer. A buffer that
-    only the list refers to is free.
+    only the list refers to is free. One up to twice too large will do.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[int, list[np.ndarray[Any, Any]]] = {}
+        self._peak = 0
         self._lock = threading.Lock()
         _workspaces.add(self)
 
@@ -46,40 +51,46 @@ class Workspace:
         size = math.prod(shape) * dtype.itemsize
         if size < SMALLEST:
             return np.empty(shape, dtype)
-        room = _room(size)
+        wanted = room = _room(size)
         with self._lock:
-            buffers = self._buffers.setdefault(room, [])
-            for i in range(len(buffers)):
-                if sys.getrefcount(buffers[i]) == _FREE:
-                    return np.ndarray(shape, dtype, buffer=buffers[i])
-            self._drop_idle(room)
-            buffer = np.empty(room, np.uint8)
-            buffers.append(buffer)
+            while room <= 2 * wanted:
+                buffers = self._buffers.get(room, ())
+                for i in range(len(buffers)):
+                    if sys.getrefcount(buffers[i]) == _FREE:
+                        return np.ndarray(shape, dtype, buffer=buffers[i])
+                room = _room(room + 1)
+            self._make_way(wanted)
+            buffer = np.empty(wanted, np.uint8)
+            self._buffers.setdefault(wanted, []).append(buffer)
             return np.ndarray(shape, dtype, buffer=buffer)
 
     def clear(self) -> None:
         """Give all free memory back to the system."""
         with self._lock:
-            for buffers in self._buffers.values():
-                for i in reversed(range(len(buffers))):
-                    if sys.getrefcount(buffers[i]) == _FREE:
-                        del buffers[i]
+            self._peak = 0
+            self._drop_free(0)
 
-    def _drop_idle(self, wanted: int) -> None:
-        """Before growing, let free buffers go while more is free than is wanted or in use: shapes have changed."""
-        used = free = 0
-        for room, buffers in self._buffers.items():
-            for i in range(len(buffers)):
-                if sys.getrefcount(buffers[i]) == _FREE:
-                    free += room
-                else:
-                    used += room
+    def _make_way(self, wanted: int) -> None:
+        """Before growing, let free buffers go that shapes of before needed, the largest first."""
+        total = sum(room * len(buffers) for room, buffers in self._buffers.items())
+        free = sum(room for room, buffers in self._buffers.items() for i in _free(buffers))
+        self._peak = max(self._peak, total - free + wanted)
+        self._drop_free(SPARE * self._peak - wanted)
+
+    def _drop_free(self, limit: float) -> None:
+        """Let free buffers go until what is held is within ``limit`` bytes."""
+        total = sum(room * len(buffers) for room, buffers in self._buffers.items())
         for room in sorted(self._buffers, reverse=True):
             buffers = self._buffers[room]
-            for i in reversed(range(len(buffers))):
-                if free > used + wanted and sys.getrefcount(buffers[i]) == _FREE:
+            for i in reversed(_free(buffers)):
+                if total > limit:
                     del buffers[i]
-                    free -= room
+                    total -= room
+
+
+def _free(buffers: list[np.ndarray[Any, Any]]) -> list[int]:
+    """Return the places of the buffers that only this list refers to."""
+    return [i for i in range(len(buffers)) if sys.getrefcount(buffers[i]) == _FREE]
 
 
 def _room(size: int) -> int:

@@ -21,6 +21,7 @@ from gpucnn.training import (
     TensorBoard,
     Trainer,
     check_model,
+    check_named,
     check_trusted,
     read_toml,
     run_name,
@@ -41,11 +42,24 @@ from gpucnn.training import (
     "--epochs", type=click.IntRange(1), help="Passes over the training images; with --resume, the total.  [5]"
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Images per step.  [64]")
-@click.option("--optimizer", type=click.Choice(["adam", "sgd"]), help="How weights are updated.  [adam]")
-@click.option("--lr", type=click.FloatRange(0), help="Learning rate; of one-cycle, the highest.  [adam 0.005, sgd 0.1]")
+@click.option(
+    "--optimizer",
+    metavar="NAME[:OPTION=VALUE,...]",
+    help="sgd, adam, adamw, rmsprop, adagrad or adadelta, e.g. sgd:nesterov=true.  [adam]",
+)
+@click.option(
+    "--lr", type=click.FloatRange(0), help="Learning rate; of one-cycle, the highest.  [adam 0.005, sgd 0.1, ...]"
+)
 @click.option("--momentum", type=click.FloatRange(0, 1), help="Of sgd.  [0.9]")
-@click.option("--weight-decay", type=click.FloatRange(0), help="Added to the gradient, times the weight.  [0]")
-@click.option("--schedule", type=click.Choice(["one-cycle", "constant"]), help="Of the learning rate.  [one-cycle]")
+@click.option(
+    "--weight-decay", type=click.FloatRange(0), help="Added to the gradient, times the weight.  [0; adamw 0.01]"
+)
+@click.option(
+    "--schedule",
+    metavar="NAME[:OPTION=VALUE,...]",
+    help="Of the learning rate: one-cycle, constant, cosine, polynomial, exponential, step, multi-step, warm-up or "
+    "plateau, e.g. cosine:warmup=1 (lengths in epochs).  [one-cycle]",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of initial weights, shuffling and dropout.  [0]")
 @click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="Use N training images, after a seeded shuffle.  [all]"
@@ -96,6 +110,7 @@ def command(
         check_trusted(settings.model, given.get("model"), str(resume))
     extra = [TensorBoard()] if tensorboard else []
     get_backend(settings.device)
+    check_named(settings)
     check_model(settings.model)  # a wrong device or name is better known before the data is read
     say(f"Reading {settings.data} ...", as_json)
     reporter = Reporters(reporter_for(as_json), *extra, ReportWriter(live, quiet=as_json))

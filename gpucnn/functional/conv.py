@@ -5,6 +5,8 @@ Legend, here and in the backends: N images, C channels, H x W pixels, F filters,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
@@ -20,13 +22,25 @@ from gpucnn.functional.arguments import (
     read_window,
     unbatch,
 )
+from gpucnn.functional.conv_loops import loop_convolution
 
 
 def convolution(
-    backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
+    backend: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    needs: Needs,
+    window: Window,
+    groups: int,
+    kernels: type[Backend] | None = None,
 ) -> Result:
-    """Array level: y = x * w + b. Keeps x for the weight gradient and w for the input gradient, no columns."""
-    y = backend.conv2d(x, w, b, window, groups)
+    """Array level: y = x * w + b. Keeps x for the weight gradient and w for the input gradient, no columns.
+
+    kernels: the class whose kernels do it; the backend's own by default.
+    """
+    kernels = kernels or type(backend)
+    y = kernels.conv2d(backend, x, w, b, window, groups)
     if not any(needs):
         return y, None
     x_shape, w_shape = x.shape, w.shape
@@ -35,12 +49,27 @@ def convolution(
     kept_w = w if needs[0] else None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        dx = backend.conv2d_input_gradient(dy, kept_w, x_shape, window, groups) if needs[0] else None
+        dx = kernels.conv2d_input_gradient(backend, dy, kept_w, x_shape, window, groups) if needs[0] else None
         if not needs_parameters:
             return dx, None, None
-        return (dx, *backend.conv2d_weight_gradient(kept_x, dy, w_shape, window, groups))
+        return (dx, *kernels.conv2d_weight_gradient(backend, kept_x, dy, w_shape, window, groups))
 
     return y, backward
+
+
+def column_convolution(
+    backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
+) -> Result:
+    """Array level: the reference, by one matrix of columns and one product."""
+    return convolution(backend, x, w, b, needs, window, groups, Backend)
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., Result]] = {
+    "auto": convolution,
+    "im2col": column_convolution,
+    "loops": loop_convolution,
+}
+"""Convolutions by name: the backend's fastest, the reference with one matrix of columns, the definition as loops."""
 
 
 def conv2d(
@@ -52,6 +81,7 @@ def conv2d(
     dilation: PairLike = 1,
     groups: int = 1,
     exact: bool = False,
+    implementation: str = "auto",
 ) -> Tensor:
     """Return the cross-correlation of images with filters.
 
@@ -60,6 +90,7 @@ def conv2d(
     Output: (N, F, OH, OW) with OH = floor((H + top + bottom - dilation (KH - 1) - 1) / stride) + 1, OW alike.
     padding: an int, a pair, four sides (top, bottom, left, right), "valid", "same" (ceil(n / stride) pixels, the odd row
     and column at the bottom and right) or "full". exact=True refuses a size that the stride does not divide.
+    implementation: "auto", the device's fastest; "im2col", the plain product with the matrix of columns; "loops".
     Raises ShapeError, DTypeError, ParameterError or MixedDeviceError with what does not fit.
     Source: Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document processing".
 
@@ -71,11 +102,19 @@ def conv2d(
     """
     x, single = image_batch(input, "conv2d")
     check_filters(x, weight, bias, groups)
+    check_implementation(implementation, "conv2d")
+    chosen = IMPLEMENTATIONS[implementation]
     window = read_window("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
     if bias is not None and bias.ndim == 3:
         _check_position_bias(bias, (weight.shape[0], *window.output_size(x.shape[2], x.shape[3])))
-        return unbatch(apply(convolution, x, weight, None, window=window, groups=groups) + bias, single)
-    return unbatch(apply(convolution, x, weight, bias, window=window, groups=groups), single)
+        return unbatch(apply(chosen, x, weight, None, window=window, groups=groups) + bias, single)
+    return unbatch(apply(chosen, x, weight, bias, window=window, groups=groups), single)
+
+
+def check_implementation(name: str, where: str) -> None:
+    """ParameterError unless there is a convolution of this name."""
+    if name not in IMPLEMENTATIONS:
+        raise ParameterError.expected(where, "implementation", " or ".join(map(repr, IMPLEMENTATIONS)), repr(name))
 
 
 def _check_position_bias(bias: Tensor, shape: tuple[int, int, int]) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
@@ -17,10 +14,9 @@ from gpucnn.functional.arguments import (
     image_batch,
     is_count,
     pair,
-    read_window,
     unbatch,
 )
-from gpucnn.functional.conv import check_filters, conv2d
+from gpucnn.functional.conv import conv2d
 from gpucnn.functional.pad import pad2d
 
 Shape = tuple[int, int, int, int]
@@ -159,31 +155,11 @@ def conv2d_loops(
 ) -> Tensor:
     """Return what ``conv2d`` returns, by the definition: one loop for each dimension. To read, and to check others by.
 
-    y[n, f, i, j] = bias[f] + sum over c, kh, kw of weight[f, c, kh, kw] x[n, c', i stride + kh dilation - top, ...], where
-    c' runs over the channels of f's group and pixels outside the image are 0. Slow; no gradient.
+    The same as ``conv2d(..., implementation="loops")``; ``functional.conv_loops`` has the loops. Slow.
 
     >>> import gpucnn
     >>> x = gpucnn.tensor([[[[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]]])
     >>> conv2d_loops(x, gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
     [[[[19.0, 25.0], [37.0, 43.0]]]]
     """
-    x, single = image_batch(input, "conv2d")
-    check_filters(x, weight, bias, groups)
-    N, _, H, W = x.shape
-    F, CG, KH, KW = weight.shape
-    window = read_window("conv2d", (H, W), (KH, KW), stride, padding, dilation)
-    OH, OW = window.output_size(H, W)
-    (SH, SW), (DH, DW), (top, _, left, _) = window.stride, window.dilation, window.padding
-    images, filters = x.tolist(), weight.tolist()
-    biases: list[Any] = [0.0] * F if bias is None else bias.tolist()  # of (F,), or for each position (F, OH, OW)
-    y = [[[[0.0] * OW for _ in range(OH)] for _ in range(F)] for _ in range(N)]
-    for n, f, i, j in itertools.product(range(N), range(F), range(OH), range(OW)):
-        total = biases[f][i][j] if isinstance(biases[f], list) else biases[f]
-        for c, kh, kw in itertools.product(range(CG), range(KH), range(KW)):
-            row, column = i * SH + kh * DH - top, j * SW + kw * DW - left
-            if 0 <= row < H and 0 <= column < W:
-                channel = f // (F // groups) * CG + c
-                total += filters[f][c][kh][kw] * images[n][channel][row][column]
-        y[n][f][i][j] = total
-    result = x.like(x.backend.asarray(y, x.dtype).reshape(N, F, OH, OW))
-    return unbatch(result, single)
+    return conv2d(input, weight, bias, stride, padding, dilation, groups, implementation="loops")

@@ -59,6 +59,7 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
+    dilation: PairLike = 1,
 ) -> Tensor:
     """Return the mean of each window: (N, C, H, W) -> (N, C, OH, OW), floating dtypes; one (C, H, W) image too.
 
@@ -75,7 +76,7 @@ def avg_pool2d(
     x, single = image_batch(input, "avg_pool2d")
     check_float(x, "avg_pool2d")
     size: Pair = x.shape[2:]  # type: ignore[assignment]
-    window, asked = pooling_window("avg_pool2d", size, kernel_size, stride, padding, 1, ceil_mode)
+    window, asked = pooling_window("avg_pool2d", size, kernel_size, stride, padding, dilation, ceil_mode)
     if divisor_override is not None:
         if not isinstance(divisor_override, int) or isinstance(divisor_override, bool) or divisor_override == 0:
             raise ParameterError.expected("avg_pool2d", "divisor_override", "a non-zero int", repr(divisor_override))
@@ -99,8 +100,9 @@ def pooling_window(
     stride = kernel if stride is None else stride
     window = Window(kernel, pair(stride, where, "stride"), (0, 0, 0, 0), pair(dilation, where, "dilation"))
     asked = sides(padding, window, *size, where)
-    if not isinstance(padding, str) and (max(asked[:2]) > kernel[0] // 2 or max(asked[2:]) > kernel[1] // 2):
-        raise ParameterError.expected(where, "padding", f"at most half the kernel {kernel}", repr(padding))
+    (EH, EW) = window.extent
+    if not isinstance(padding, str) and (max(asked[:2]) > EH // 2 or max(asked[2:]) > EW // 2):
+        raise ParameterError.expected(where, "padding", f"at most half the window {EH, EW}", repr(padding))
     whole = asked
     if ceil_mode:
         below = _overhang(size[0], window.extent[0], window.stride[0], asked[0], asked[1])
@@ -121,14 +123,15 @@ def window_counts(window: Window, counted: Sides, size: Pair) -> Divisor:
     """Return how many elements of each window lie in the image or its ``counted`` padding."""
     (H, W), (OH, OW) = size, window.output_size(*size)
     top, _, left, _ = window.padding
-    rows = _counts(OH, window.kernel[0], window.stride[0], -top, -counted[0], H + counted[1])
-    columns = _counts(OW, window.kernel[1], window.stride[1], -left, -counted[2], W + counted[3])
+    (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
+    rows = _counts(OH, range(0, KH * DH, DH), SH, -top, -counted[0], H + counted[1])
+    columns = _counts(OW, range(0, KW * DW, DW), SW, -left, -counted[2], W + counted[3])
     if len(set(rows)) == 1 and len(set(columns)) == 1:
         return float(rows[0] * columns[0])
     return rows, columns
 
 
-def _counts(windows: int, kernel: int, stride: int, start: int, low: int, high: int) -> list[int]:
+def _counts(windows: int, offsets: range, stride: int, start: int, low: int, high: int) -> list[int]:
     """Return for each window along one axis how many of its elements lie from ``low`` to ``high`` (at least one)."""
-    starts = [start + i * stride for i in range(windows)]
-    return [max(min(first + kernel, high) - max(first, low), 1) for first in starts]
+    firsts = range(start, start + windows * stride, stride)
+    return [max(sum(low <= first + offset < high for offset in offsets), 1) for first in firsts]

@@ -155,7 +155,12 @@ def centre_weights(kernel: Pair) -> list[list[float]]:
 
 
 def centre_pool2d(
-    input: Tensor, kernel_size: PairLike, stride: PairLike | None = None, padding: Padding = 0, dilation: PairLike = 1
+    input: Tensor,
+    kernel_size: PairLike,
+    stride: PairLike | None = None,
+    padding: Padding = 0,
+    dilation: PairLike = 1,
+    ceil_mode: bool = False,
 ) -> Tensor:
     """Return each window's mean, weighted by 1 / (1 + distance from the centre), the weights summing to 1.
 
@@ -166,7 +171,7 @@ def centre_pool2d(
     where = "centre_pool2d"
     x, single = image_batch(input, where)
     check_float(x, where)
-    window, _ = pooling_window(where, x.shape[2:], kernel_size, stride, padding, dilation, False)  # type: ignore[arg-type]
+    window, _ = pooling_window(where, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
     N, C, H, W = x.shape
     weights = x.like(x.backend.asarray(centre_weights(window.kernel), x.dtype))
     planes = x.reshape(N * C, 1, H, W)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from gpucnn import functional as F
 from gpucnn import nn
 from gpucnn.autograd import Tensor, tensor
-from gpucnn.errors import DTypeError, ParameterError, ShapeError
+from gpucnn.errors import DTypeError, ParameterError, ShapeError, did_you_mean
 from gpucnn.functional.arguments import Padding, PairLike
 from gpucnn.inspect.watch import check_module, home_of, watched
 
@@ -106,10 +105,9 @@ def feature_maps(model: nn.Module, x: Any, layer: str | None = None) -> Any:
     elif layer in modules:
         chosen = {layer: modules[layer]}
     else:
-        near = difflib.get_close_matches(layer, modules, 1)
         known = ", ".join(name for name in modules if name)
         raise ParameterError.expected(
-            "feature_maps", "layer", f"one of {known}", repr(layer), f"did you mean {near[0]}?" if near else ""
+            "feature_maps", "layer", f"one of {known}", repr(layer), did_you_mean(layer, modules)
         )
     names = {id(module): name for name, module in chosen.items()}
     maps: dict[str, Any] = {}

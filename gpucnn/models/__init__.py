@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
-from gpucnn.errors import GpucnnError, UsageError
+from gpucnn.errors import GpucnnError, UsageError, did_you_mean
 from gpucnn.models.deep import resnet, vgg
 from gpucnn.models.from_file import described, load_from_file
 from gpucnn.models.lenet import lenet
+from gpucnn.models.saved import load, save
 from gpucnn.models.small import conv_mlp, simple_convnet
 from gpucnn.models.structure import describe, rebuild
 from gpucnn.nn import Module
+from gpucnn.options import parameters_of, read_options
 
 MODELS: dict[str, Callable[..., Module]] = {
     "lenet": lenet,
@@ -41,24 +41,11 @@ def build(text: str, **defaults: Any) -> Module:
     elif name in MODELS:
         make = MODELS[name]
     else:
-        near = difflib.get_close_matches(name, MODELS, 1)
-        raise UsageError.expected(
-            "model", "name", f"{', '.join(sorted(MODELS))}, or FILE.py:NAME", repr(name),
-            f"did you mean {near[0]}?" if near else "",
-        )  # fmt: skip
-    parameters = inspect.signature(make).parameters.values()
-    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters)
+        expected = f"{', '.join(sorted(MODELS))}, or FILE.py:NAME"
+        raise UsageError.expected("model", "name", expected, repr(name), did_you_mean(name, MODELS))
+    known, _ = parameters_of(make)
     options = {key: value for key, value in defaults.items() if key in known}
-    for item in rest.split(",") if rest else []:
-        key, equals, value = item.partition("=")
-        if not equals or not (key in known or takes_all):
-            near = difflib.get_close_matches(key, known, 1)
-            raise UsageError.expected(
-                f"model {name}", "option", f"OPTION=VALUE with {', '.join(known)}", repr(item),
-                f"did you mean {near[0]}?" if near else "",
-            )  # fmt: skip
-        options[key] = _value(value)
+    options |= read_options(rest, make, f"model {name}")
     return _make(name, make, options)
 
 
@@ -76,15 +63,16 @@ def _make(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Modul
     return net
 
 
-def _value(text: str) -> int | float | bool | str:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-__all__ = ["MODELS", "build", "conv_mlp", "describe", "lenet", "rebuild", "resnet", "simple_convnet", "vgg"]
+__all__ = [
+    "MODELS",
+    "build",
+    "conv_mlp",
+    "describe",
+    "lenet",
+    "load",
+    "rebuild",
+    "resnet",
+    "save",
+    "simple_convnet",
+    "vgg",
+]

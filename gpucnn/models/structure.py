@@ -78,14 +78,16 @@ _BATCH_NORM = {"num_features": COUNT, "eps": NUMBER, "momentum": NUMBER, "affine
 LAYERS: dict[str, tuple[type[nn.Module], dict[str, Kind]]] = {
     kind.__name__: (kind, arguments)
     for kind, arguments in (
-        (nn.Conv2d, {**_CONV, "bias": BIAS, "padding_mode": WORD, "exact": FLAG, "image_size": LENGTHS}),
+        (nn.Conv2d, {**_CONV, "bias": BIAS, "padding_mode": WORD, "exact": FLAG, "image_size": LENGTHS,
+                     "implementation": WORD}),
         (nn.Conv1d, _CONV),
         (nn.ConvTranspose2d, {**_CONV, "output_padding": LENGTHS}),
         (nn.Linear, {"in_features": CHANNELS, "out_features": COUNT, "bias": FLAG, "dtype": DTYPE}),
         (nn.MaxPool2d, {**_POOL, "dilation": LENGTHS, "ceil_mode": FLAG}),
-        (nn.AvgPool2d, {**_POOL, "ceil_mode": FLAG, "count_include_pad": FLAG, "divisor_override": CHANNELS}),
+        (nn.AvgPool2d, {**_POOL, "dilation": LENGTHS, "ceil_mode": FLAG, "count_include_pad": FLAG,
+                        "divisor_override": CHANNELS}),
         (nn.LPPool2d, {**_POOL, "norm_type": NUMBER, "dilation": LENGTHS, "ceil_mode": FLAG}),
-        (nn.CentrePool2d, {**_POOL, "dilation": LENGTHS}),
+        (nn.CentrePool2d, {**_POOL, "dilation": LENGTHS, "ceil_mode": FLAG}),
         (nn.MaxUnpool2d, _POOL),
         (nn.AdaptiveAvgPool2d, {"output_size": LENGTHS}),
         (nn.AdaptiveMaxPool2d, {"output_size": LENGTHS}),

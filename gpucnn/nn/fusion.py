@@ -20,10 +20,11 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
     conv, _, pool = layers
     assert isinstance(conv, Conv2d)
     assert isinstance(pool, MaxPool2d)
-    plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, conv.padding_mode)
+    plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+    usual = (conv.padding_mode, conv.implementation) == ("zeros", "auto")
     weight = conv.weight
     per_position = conv.bias is not None and conv.bias.ndim == 3
-    if weight is None or per_position or plain != ((2, 2), (2, 2), 0, (1, 1), False, "zeros"):
+    if weight is None or per_position or not usual or plain != ((2, 2), (2, 2), 0, (1, 1), False):
         return None
 
     def fused(x: Tensor) -> Tensor:

@@ -5,14 +5,13 @@ For a weight of shape (O, I, *kernel): fan_in = I * kernel area, fan_out = O * k
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Generator, default_generator
-from gpucnn.errors import DTypeError, ParameterError, ShapeError
+from gpucnn.errors import DTypeError, ParameterError, ShapeError, did_you_mean
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 
@@ -264,8 +263,7 @@ def initialise(tensor: Tensor, how: str | Callable[..., Tensor], **options: Any)
     if callable(how):
         return how(tensor, **options)
     if how not in INITIALISERS:
-        near = difflib.get_close_matches(str(how), INITIALISERS, 1)
-        remedy = f"did you mean {near[0]}?" if near else ""
+        remedy = did_you_mean(str(how), INITIALISERS)
         raise ParameterError.expected("initialise", "how", ", ".join(INITIALISERS), repr(how), remedy)
     return INITIALISERS[how](tensor, **options)
 

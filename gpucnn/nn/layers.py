@@ -19,6 +19,7 @@ from gpucnn.functional.arguments import (
     read_window,
     unbatch,
 )
+from gpucnn.functional.conv import check_implementation
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 
@@ -100,7 +101,7 @@ class Conv2d(Weighted):
 
     in_channels=None takes the channels of the first input. Parameters: weight (F, C/groups, KH, KW), bias (F,).
     padding_mode: "zeros", "reflect" or "replicate". bias: True or "channel", False, or "position": one for each output
-    pixel, (F, OH, OW), which needs image_size, the input's (H, W).
+    pixel, (F, OH, OW), which needs image_size, the input's (H, W). implementation: "auto", "im2col" or "loops".
 
     >>> import gpucnn
     >>> Conv2d(1, 6, 5, padding=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape
@@ -121,6 +122,7 @@ class Conv2d(Weighted):
         *,
         exact: bool = False,
         image_size: PairLike | None = None,
+        implementation: str = "auto",
         device: str | Backend | None = None,
         dtype: Any = None,
         name: str | None = None,
@@ -144,7 +146,8 @@ class Conv2d(Weighted):
         self.padding, self.exact = padding, exact
         if padding_mode not in F.PADDING_MODES:
             raise ParameterError.expected("Conv2d", "padding_mode", " or ".join(F.PADDING_MODES), repr(padding_mode))
-        self.padding_mode = padding_mode
+        check_implementation(implementation, "Conv2d")
+        self.padding_mode, self.implementation = padding_mode, implementation
         if in_channels is not None:
             self.materialise(in_channels // groups)
 
@@ -168,7 +171,9 @@ class Conv2d(Weighted):
             x, single = image_batch(x, "Conv2d")
             window = read_window("Conv2d", x.shape[2:], self.kernel_size, self.stride, padding, self.dilation)  # type: ignore[arg-type]
             x, padding = unbatch(F.pad2d(x, window.padding, self.padding_mode), single), 0
-        return F.conv2d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups, self.exact)
+        return F.conv2d(
+            x, weight, self.bias, self.stride, padding, self.dilation, self.groups, self.exact, self.implementation
+        )
 
     def extra_repr(self) -> str:
         words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
@@ -179,6 +184,7 @@ class Conv2d(Weighted):
             ("groups", 1),
             ("exact", False),
             ("padding_mode", "zeros"),
+            ("implementation", "auto"),
         ):
             if getattr(self, key) != usual:
                 words.append(f"{key}={getattr(self, key)!r}")

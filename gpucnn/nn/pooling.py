@@ -56,12 +56,14 @@ class AvgPool2d(Module):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
         *,
+        dilation: PairLike = 1,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
         self.kernel_size = pair(kernel_size, "AvgPool2d", "kernel_size")
         self.stride = self.kernel_size if stride is None else pair(stride, "AvgPool2d", "stride")
-        self.padding, self.ceil_mode = padding, ceil_mode
+        self.padding, self.dilation = padding, pair(dilation, "AvgPool2d", "dilation")
+        self.ceil_mode = ceil_mode
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,6 +75,7 @@ class AvgPool2d(Module):
             self.ceil_mode,
             self.count_include_pad,
             self.divisor_override,
+            self.dilation,
         )
 
     def extra_repr(self) -> str:
@@ -125,15 +128,16 @@ class CentrePool2d(Module):
         stride: PairLike | None = None,
         padding: Padding = 0,
         dilation: PairLike = 1,
+        ceil_mode: bool = False,
         *,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
         self.kernel_size = pair(kernel_size, "CentrePool2d", "kernel_size")
-        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.stride, self.padding, self.dilation, self.ceil_mode = stride, padding, dilation, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.centre_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation)
+        return F.centre_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"

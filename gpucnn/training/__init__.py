@@ -7,7 +7,7 @@ from gpucnn.training.reporters import EachEpoch, Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
 from gpucnn.training.settings import Settings, check_trusted, read_toml
-from gpucnn.training.setup import build_model, check_model, run_name
+from gpucnn.training.setup import build_model, check_model, check_named, run_name
 from gpucnn.training.step import Totals, train_step
 from gpucnn.training.tensorboard import TensorBoard
 from gpucnn.training.trainer import Reporter, Trainer
@@ -28,6 +28,7 @@ __all__ = [
     "Trainer",
     "build_model",
     "check_model",
+    "check_named",
     "check_trusted",
     "evaluate",
     "read_toml",

@@ -12,7 +12,7 @@ from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import PRECISIONS, check_trusted
-from gpucnn.training.setup import build_model
+from gpucnn.training.setup import build_model, rebuild_model
 
 
 @dataclass
@@ -32,23 +32,33 @@ class SavedModel:
     def load(cls, folder: RunFolder, device: str = "auto", which: str = "last", model: str | None = None) -> SavedModel:
         """Return the network of a run's checkpoint; CheckpointError where there is none, or it is damaged.
 
-        Where the network comes from a Python file, ``model`` must name it again (UsageError else): the file is run.
+        The network is rebuilt from the structure in the checkpoint. One with layers of a user's own is built as it was for
+        training; where that takes a Python file, ``model`` must name it again (UsageError else): the file is run.
         """
         checkpoint = folder.load(which)
         try:
             task: dict[str, Any] = checkpoint.state["task"]
-            C, H, W = task["image_shape"]
+            C, H, W = (int(size) for size in task["image_shape"])
             normalisation = Normalisation(tuple(map(float, task["mean"])), tuple(map(float, task["std"])))
             names = [str(name) for name in task["class_names"]]
             precision, described, data, pixels = (str(task[key]) for key in ("precision", "model", "data", "pixels"))
-            if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
-                raise ValueError("a mean and std for each channel, and a known precision")
+            if (
+                not len(normalisation.mean) == len(normalisation.std) == C
+                or precision not in PRECISIONS
+                or min(H, W) < 1
+            ):
+                raise ValueError("a mean and std for each channel, a size and a known precision")
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error}).") from None
-        check_trusted(described, model, str(folder.path))
+        structure = task.get("structure") if model is None else None
+        if structure is None:
+            check_trusted(described, model, str(folder.path))
         backend = get_backend(device)
         try:
-            net = build_model(described, (C, H, W), len(names), precision, backend)
+            if structure is None:
+                net = build_model(described, (C, H, W), len(names), precision, backend)
+            else:
+                net = rebuild_model(structure, (C, H, W), len(names), precision, backend)
         except (UsageError, DataError, TypeError) as error:
             raise CheckpointError(f"{folder.path}: state.json describes no network: {error}") from None
         net.load_state_dict(checkpoint.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -12,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from gpucnn.errors import UsageError
+from gpucnn.errors import UsageError, did_you_mean
+from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
 
-DEFAULT_LR = {"adam": 5e-3, "sgd": 0.1}
-SCHEDULES = ("one-cycle", "constant")
 PRECISIONS = ("float32", "float64")
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
@@ -24,7 +22,8 @@ DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 class Settings:
     """The settings of ``gpucnn train``; each field is described by the option of the same name.
 
-    ``validation=None`` holds out 5,000 images, or a fifth of the training images where that is fewer.
+    ``validation=None`` holds out 5,000 images, or a fifth of the training images where that is fewer. ``lr`` and
+    ``weight_decay`` are by default those of the optimiser (``named.OPTIMIZERS``).
     """
 
     model: str = "lenet"
@@ -36,7 +35,7 @@ class Settings:
     optimizer: str = "adam"
     lr: float | None = None
     momentum: float = 0.9
-    weight_decay: float = 0.0
+    weight_decay: float | None = None
     schedule: str = "one-cycle"
     seed: int = 0
     limit: int | None = None
@@ -45,9 +44,11 @@ class Settings:
 
     def resolved(self) -> Self:
         """Return the settings with every default filled in; UsageError for what cannot be."""
-        self._choose("optimizer", DEFAULT_LR)
-        self._choose("schedule", SCHEDULES)
-        self._choose("precision", PRECISIONS)
+        check_named(self.optimizer, OPTIMIZERS, "optimizer")
+        check_named(self.schedule, SCHEDULES, "schedule")
+        if self.precision not in PRECISIONS:
+            remedy = did_you_mean(str(self.precision), PRECISIONS)
+            raise UsageError.expected("settings", "precision", " or ".join(PRECISIONS), repr(self.precision), remedy)
         if not re.fullmatch(DEVICE, str(self.device)):
             raise UsageError.expected("settings", "device", "cpu, cuda, cuda:N or auto", repr(self.device))
         for key, least in (("epochs", 1), ("batch_size", 1), ("validation", 0), ("seed", 0), ("limit", 1)):
@@ -70,16 +71,11 @@ class Settings:
             )
         named = self.data == "digits" or not os.path.exists(self.data)
         data = self.data if named else os.path.abspath(self.data)
-        lr = DEFAULT_LR[self.optimizer] if self.lr is None else float(self.lr)
-        return dataclasses.replace(self, lr=lr, data=data, model=absolute_model(self.model))
-
-    def _choose(self, key: str, known: Any) -> None:
-        value = getattr(self, key)
-        if value not in known:
-            near = difflib.get_close_matches(str(value), known, 1)
-            raise UsageError.expected(
-                "settings", key, " or ".join(known), repr(value), f"did you mean {near[0]}?" if near else ""
-            )
+        _, lr, weight_decay = OPTIMIZERS[self.optimizer.partition(":")[0]]
+        lr = lr if self.lr is None else float(self.lr)
+        weight_decay = weight_decay if self.weight_decay is None else float(self.weight_decay)
+        model = absolute_model(self.model)
+        return dataclasses.replace(self, lr=lr, weight_decay=weight_decay, data=data, model=model)
 
     def to_toml(self) -> str:
         """Return the settings as TOML; what is not set is left out."""
@@ -99,9 +95,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     for key, value in values.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
-            remedy = f"did you mean {near[0]}?" if near else ""
-            raise UsageError.expected(str(path), "key", f"one of {', '.join(fields)}", repr(key), remedy)
+            expected = f"one of {', '.join(fields)}"
+            raise UsageError.expected(str(path), "key", expected, repr(key), did_you_mean(key, fields))
         kinds = tuple(kind for kind in (str, int, float) if kind.__name__ in str(fields[key].type))
         if not isinstance(value, (*kinds, int) if float in kinds else kinds) or isinstance(value, bool):
             raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), repr(value))

@@ -12,6 +12,7 @@ from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Backend, get_backend, use
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import DataError, ParameterError, ShapeError, UsageError
+from gpucnn.training import named
 from gpucnn.training.feed import Normalisation
 from gpucnn.training.settings import Settings, is_file_model
 
@@ -55,13 +56,26 @@ def check_model(model: str) -> None:
         raise UsageError(f"model {model}: {error}") from None
 
 
+def check_named(settings: Settings) -> None:
+    """UsageError where the optimiser or the schedule has an option that it does not take, or one out of range."""
+    make_schedule(settings, make_optimizer(settings, nn.Linear(1, 1, device="cpu")), batches=100)
+
+
+def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
+    """Return the optimiser that ``settings`` describes."""
+    assert settings.lr is not None
+    return named.make_optimizer(settings.optimizer, net, settings.lr, settings.momentum, settings.weight_decay)
+
+
+def make_schedule(settings: Settings, optimizer: optim.Optimizer, batches: int) -> named.Schedule:
+    """Return the schedule that ``settings`` describes, of ``batches`` steps an epoch; None for a constant rate."""
+    return named.make_schedule(settings.schedule, optimizer, settings.epochs * batches, batches)
+
+
 def build_model(
     model: str, image_shape: tuple[int, int, int], classes: int, precision: str, backend: Backend | None = None
 ) -> nn.Module:
-    """Return the network that ``model`` describes, for images of this shape; UsageError where it does not fit them.
-
-    One image is sent through it to see.
-    """
+    """Return the network that ``model`` describes, for images of this shape; UsageError where it does not fit them."""
     C, H, W = image_shape
     if H != W:
         raise DataError.expected(f"model {model}", "images", "as high as wide", f"{H}x{W} pixels", "crop or pad them")
@@ -69,40 +83,54 @@ def build_model(
     try:
         with use(backend):
             net = models.build(model, classes=classes, in_channels=C, image_size=H)
-        if precision != "float32":
-            net.to(precision)
+    except (ParameterError, ShapeError) as error:
+        raise UsageError(f"model {model}: {error}") from None
+    return fitted(net, model, image_shape, classes, precision, backend)
+
+
+def rebuild_model(
+    structure: Any, image_shape: tuple[int, int, int], classes: int, precision: str, backend: Backend
+) -> nn.Module:
+    """Return the network of this structure (``models.describe``), with new weights; UsageError where it does not fit."""
+    try:
+        with use(backend):
+            net = models.rebuild(structure)
+    except ParameterError as error:
+        raise UsageError(str(error)) from None
+    return fitted(net, "of the structure", image_shape, classes, precision, backend)
+
+
+def fitted(
+    net: nn.Module, model: str, image_shape: tuple[int, int, int], classes: int, precision: str, backend: Backend
+) -> nn.Module:
+    """Return ``net`` in the precision asked for; UsageError unless an image sent through it gives one output a class."""
+    if precision != "float32":
+        net.to(precision)
+    try:
         with no_grad():
-            x = Tensor(backend.asarray(np.zeros((1, C, H, W), precision)), backend)
+            x = Tensor(backend.asarray(np.zeros((1, *image_shape), precision)), backend)
             outputs = net.eval()(x).shape
     except (ParameterError, ShapeError) as error:
         raise UsageError(f"model {model}: {error}") from None
     if outputs != (1, classes):
         raise UsageError.expected(f"model {model}", "outputs", f"one for each of {classes} classes", outputs[1:])
-    net.train()
-    return net
+    return net.train()
 
 
-def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
-    """Return the optimiser that ``settings`` names."""
-    assert settings.lr is not None
-    if settings.optimizer == "sgd":
-        return optim.SGD(net.named_parameters(), settings.lr, settings.momentum, settings.weight_decay)
-    return optim.Adam(net.named_parameters(), settings.lr, weight_decay=settings.weight_decay)
-
-
-def make_schedule(settings: Settings, optimizer: optim.Optimizer, batches: int) -> optim.lr_scheduler.OneCycleLR | None:
-    """Return the schedule that ``settings`` names; None for a constant learning rate."""
-    if settings.schedule == "constant":
+def structure_of(net: nn.Module) -> dict[str, Any] | None:
+    """Return the network's structure as JSON can hold it; None for one with layers outside the table."""
+    try:
+        return models.describe(net)
+    except ParameterError:
         return None
-    assert settings.lr is not None
-    return optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.epochs * batches)
 
 
-def task_of(settings: Settings, splits: Splits, normalisation: Normalisation) -> dict[str, Any]:
+def task_of(settings: Settings, net: nn.Module, splits: Splits, normalisation: Normalisation) -> dict[str, Any]:
     """Return what evaluation and prediction need to know besides the weights."""
     first, _ = splits.train[np.arange(1)]
     return {
         "model": settings.model,
+        "structure": structure_of(net),
         "precision": settings.precision,
         "data": settings.data,
         "class_names": splits.train.class_names,

@@ -154,8 +154,7 @@ class Trainer:
             x, y = self.train_feed.batch(order[self.position * size : (self.position + 1) * size])
             loss, logits = train_step(self.net, self.loss_fn, self.optimizer, x, y)
             self.totals.add(loss, logits, y)
-            if self.schedule is not None:
-                self.schedule.step()
+            self.schedule.after_step()
             self.position += 1
             self.reporter.step(self, len(y))
             if self.position % LOG_EVERY == 0:
@@ -173,6 +172,8 @@ class Trainer:
         values |= self._measure("test", self.test_feed)
         for name in ("val_loss", "test_loss"):  # weights that were blown up by the epoch's last steps
             self._check_finite(values[name])
+        held_out = values["val_loss"]
+        self.schedule.after_epoch(values["train_loss"] if held_out is None else held_out)
         values |= {"seconds": self.seconds, "images_per_second": self.totals.count / max(self.seconds, 1e-9)}
         self.epoch, self.position, self.seconds, self.totals = self.epoch + 1, 0, 0.0, Totals(self.backend)
         best = values["val_accuracy"] is not None and values["val_accuracy"] > self.best_accuracy
@@ -236,12 +237,12 @@ class Trainer:
             "best_accuracy": self.best_accuracy,
             "generator": {"seed": default_generator.seed, "counter": default_generator.counter},
             "optimizer": {"steps": optimizer["steps"], "param_groups": optimizer["param_groups"]},
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "threads": self.backend.describe().get("threads"),
             "device": self.backend.name,
             "settings": asdict(self.settings),
             "data_sha256": self._data_sha256,
-            "task": task_of(self.settings, self.splits, self.normalisation),
+            "task": task_of(self.settings, self.net, self.splits, self.normalisation),
         }
         self.folder.save(self.step, Checkpoint(self.net.state_dict(), optimizer["state"], state), best)
         self._saved_step = self.step
@@ -267,8 +268,7 @@ class Trainer:
         groups = [{**group, "betas": tuple(group["betas"])} if "betas" in group else group
                   for group in state["optimizer"]["param_groups"]]  # fmt: skip
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups, "state": saved.optimizer})
-        if self.schedule is not None and state["schedule"] is not None:
-            self.schedule.load_state_dict(state["schedule"])
+        self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         if not 0 <= self.position < self.batches:
             raise ValueError(f"position {self.position} of {self.batches}")

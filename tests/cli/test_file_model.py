@@ -1,4 +1,7 @@
-"""A network from a Python file trains; a run that came from one runs no code until the user names the file again."""
+"""A network from a Python file trains; a run that came from one runs no code until the user names the file again.
+
+Where all its layers are gpucnn's, the checkpoint holds its structure, and the file is not needed.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ NET = """
 from pathlib import Path
 from gpucnn import nn
 Path(__file__).with_suffix(".ran").touch()
-def Net(classes, in_channels, image_size, width=4):
+def Plain(classes, in_channels, image_size, width=4):
     size = in_channels * image_size * image_size
     return nn.Sequential(nn.Flatten(), nn.Linear(size, width), nn.ReLU(), nn.Linear(width, classes))
+class Net(nn.Sequential):
+    def __init__(self, classes, in_channels, image_size, width=4):
+        super().__init__(Plain(classes, in_channels, image_size, width))
 """
 
 
@@ -50,3 +56,16 @@ def test_named_again_it_does(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp
     assert gpucnn("evaluate", tmp_path / "r", "--device", "cpu", "--model", model).code == 0
     result = gpucnn("train", "--resume", tmp_path / "r", "--epochs", 2, "--model", model)
     assert result.code == 0, result.err
+
+
+def test_a_network_of_listed_layers_answers_without_its_file(trained: Path) -> None:
+    result = gpucnn(
+        "train", "--model", "net.py:Plain", "--data", Path("r").resolve().parent / "small.npz", "--device", "cpu",
+        "--epochs", 1, "--out", "plain",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    trained.unlink()
+    Path("net.py").unlink()
+    result = gpucnn("evaluate", "plain", "--device", "cpu")
+    assert result.code == 0, result.err
+    assert not trained.exists()

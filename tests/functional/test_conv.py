@@ -46,7 +46,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def hold_against_loops(backend: Backend, case: dict[str, Any]) -> None:
+def hold_against_loops(backend: Backend, case: dict[str, Any], implementation: str = "auto") -> None:
     """Compare output and all gradients of one convolution with the loops."""
     rng = np.random.default_rng(case["seed"])
     window, groups, (H, W) = case["window"], case["groups"], case["size"]
@@ -59,7 +59,7 @@ def hold_against_loops(backend: Backend, case: dict[str, Any]) -> None:
     )
     b = None if b_host is None else gpucnn.tensor(b_host).requires_grad_()
     x.requires_grad_(), w.requires_grad_()
-    y = F.conv2d(x, w, b, window.stride, window.sides, window.dilation, groups)
+    y = F.conv2d(x, w, b, window.stride, window.sides, window.dilation, groups, False, implementation)
     assert y.dtype == case["dtype"]
     assert_close(y, conv2d(x_host, w_host, b_host, window, groups))
     y.backward(dy)
@@ -80,6 +80,23 @@ def test_convolution_and_its_gradients_are_those_of_the_loops(backend: Backend, 
 @given(case=cases())
 def test_a_thousand_convolutions(backend: Backend, case: dict[str, Any]) -> None:
     hold_against_loops(backend, case)
+
+
+@pytest.mark.parametrize("implementation", ["im2col", "loops"])
+@given(case=cases())
+def test_a_convolution_chosen_by_name(backend: Backend, implementation: str, case: dict[str, Any]) -> None:
+    hold_against_loops(backend, case, implementation)
+
+
+def test_the_name_decides_which_kernels_run(backend: Backend) -> None:
+    x, w = gpucnn.tensor(np.ones((2, 1, 4, 4)), requires_grad=True), gpucnn.tensor(np.ones((1, 1, 2, 2)))
+    backend.ran.clear()
+    F.conv2d(x, w, implementation="im2col").sum().backward()
+    assert {"conv2d.reference", "conv2d_input_gradient.reference"} <= set(backend.ran)
+    assert not {name for name in backend.ran if "conv2d" in name and not name.endswith(".reference")}
+    backend.ran.clear()
+    F.conv2d(x, w, implementation="loops").sum().backward()
+    assert not {name for name in backend.ran if "conv2d" in name}
 
 
 @given(case=cases())

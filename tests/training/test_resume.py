@@ -248,8 +248,10 @@ def test_state_that_lacks_something_is_one_line(tmp_path: Path, key: str, value:
 @pytest.mark.parametrize(
     "task",
     [
-        KeyError, 5, {}, {"model": "alexnet"}, {"model": "../../etc"}, {"model": "lenet:classes=3"}, {"class_names": 4},
-        {"class_names": ["a"]}, {"image_shape": [1, 28]}, {"image_shape": [3, 28, 28]}, {"image_shape": [1, 28, 20]},
+        KeyError, 5, {}, {"model": "alexnet", "structure": None}, {"model": "../../etc", "structure": None},
+        {"model": "lenet:classes=3", "structure": None}, {"structure": 3}, {"structure": {"layer": "os.system"}},
+        {"structure": {"layer": "Flatten"}}, {"class_names": 4}, {"class_names": ["a"]},
+        {"image_shape": [1, 28]}, {"image_shape": [3, 28, 28]}, {"image_shape": [1, 28, 20]},
         {"image_shape": [1, -3, -3]}, {"image_shape": ["a", "b", "c"]}, {"mean": []}, {"mean": None},
         {"std": ["x"]}, {"precision": "float128"}, {"precision": 3},
     ],

@@ -1,0 +1,68 @@
+"""A network in one file: its weights, and the structure that rebuilds it, in the safetensors format."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from gpucnn.backend import Backend, use
+from gpucnn.checkpoint import packed, read_packed, write_atomically
+from gpucnn.errors import CheckpointError, GpucnnError
+from gpucnn.models.structure import describe, rebuild
+from gpucnn.nn import Module
+
+KEY = "gpucnn.structure"
+
+
+def save(net: Module, path: str | os.PathLike[str]) -> None:
+    """Write weights and structure of ``net`` to one file, whole or not at all; any safetensors reader reads the weights.
+
+    Raises ParameterError for a network with a layer that cannot be described (see ``describe``), CheckpointError where the
+    file cannot be written.
+
+    >>> import tempfile
+    >>> from gpucnn import nn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), folder + "/net.safetensors")
+    ...     load(folder + "/net.safetensors")
+    Sequential(
+      (0): Linear(2, 3)
+      (1): ReLU()
+    )
+    """
+    content = packed(net.state_dict(), {KEY: json.dumps(describe(net))})
+    try:
+        write_atomically(Path(path), content)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}).") from None
+
+
+def load(path: str | os.PathLike[str], device: str | Backend | None = None) -> Module:
+    """Return the network that ``save`` wrote, on a device; in training mode, like any new one.
+
+    Runs no code of the file's: layers come from a fixed table. CheckpointError for a file that is missing, damaged, or
+    holds weights without a structure.
+
+    >>> load("nowhere.safetensors")
+    Traceback (most recent call last):
+    gpucnn.errors.CheckpointError: nowhere.safetensors: no such file.
+    """
+    weights, texts = read_packed(Path(path))
+    if KEY not in texts:
+        cure = "build the network yourself and use load_state_dict"
+        raise CheckpointError.expected(str(path), "metadata", f"a structure ({KEY})", "weights alone", cure)
+    try:
+        structure = json.loads(texts[KEY])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the structure is no JSON ({error}).") from None
+    try:
+        if device is None:
+            net = rebuild(structure)
+        else:
+            with use(device):
+                net = rebuild(structure)
+        net.load_state_dict(weights)
+    except GpucnnError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return net

@@ -1,0 +1,57 @@
+"""Things by name with options, in one word: NAME:OPTION=VALUE,... as the command line and TOML files give them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn.errors import UsageError, did_you_mean
+
+Value = int | float | bool | str | tuple[int | float, ...]
+
+
+def read_options(text: str, make: Callable[..., Any], where: str, first: int = 0) -> dict[str, Value]:
+    """Return the keyword arguments for ``make`` that "OPTION=VALUE,..." gives; the ``first`` few it gets otherwise.
+
+    Values are whole numbers, numbers, true or false, several numbers joined by "+", or else text.
+    UsageError for an option that ``make`` has no parameter for.
+
+    >>> read_options("low=1,high=2.5,at=3+5", lambda low, high, at: None, "example")
+    {'low': 1, 'high': 2.5, 'at': (3, 5)}
+    """
+    known, takes_all = parameters_of(make)
+    options: dict[str, Value] = {}
+    for item in text.split(",") if text else []:
+        key, equals, value = item.partition("=")
+        if not equals or not (key in known[first:] or takes_all):
+            expected = f"OPTION=VALUE with {', '.join(known[first:])}" if known[first:] else "none"
+            raise UsageError.expected(where, "option", expected, repr(item), did_you_mean(key, known[first:]))
+        options[key] = _value(value)
+    return options
+
+
+def parameters_of(make: Callable[..., Any]) -> tuple[list[str], bool]:
+    """Return the names that ``make`` takes as keywords, and whether it takes any others."""
+    parameters = inspect.signature(make).parameters.values()
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return named, any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _value(text: str) -> Value:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    number = _number(text)
+    if number is not None:
+        return number
+    numbers = tuple(_number(part) for part in text.split("+"))
+    return text if None in numbers else numbers  # type: ignore[return-value]
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
