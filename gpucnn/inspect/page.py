@@ -75,7 +75,7 @@ summary { cursor: pointer; color: var(--quiet); }
   font-size: .875rem; }
 .legend svg { display: inline-block; width: 1.8rem; height: .7rem; margin-right: .35rem; }
 .line { fill: none; stroke-width: 2.5; stroke-linejoin: round; stroke-linecap: round; }
-.steps { stroke: var(--train); stroke-width: 1; opacity: .45; }
+.steps { stroke: var(--train); stroke-width: 1; opacity: .65; }
 .train { stroke: var(--train); } .val { stroke: var(--val); stroke-dasharray: 7 5; }
 .test { stroke: var(--test); stroke-dasharray: 1.5 5.5; }
 circle.train { fill: var(--train); } circle.val { fill: var(--val); } circle.test { fill: var(--test); }
