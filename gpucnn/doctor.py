@@ -11,7 +11,11 @@ from gpucnn.backend import get_backend
 from gpucnn.errors import GpucnnError
 from gpucnn.training import environment
 
-EXTRAS = {"pillow": ("PIL", "images", "pictures for gpucnn predict"), "matplotlib": ("matplotlib", "plots", "plots")}
+EXTRAS = {
+    "pillow": ("PIL", "images", "reading pictures: gpucnn predict, gpucnn visualize RUN IMAGE"),
+    "matplotlib": ("matplotlib", "plots", "a run's pictures as files of their own"),
+    "tensorboardX": ("tensorboardX", "tensorboard", "gpucnn train --tensorboard"),
+}
 
 
 def examine() -> dict[str, Any]:

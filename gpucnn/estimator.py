@@ -132,12 +132,20 @@ class Classifier:
 
     # --- learning ------------------------------------------------------------------------------------------------
 
-    def fit(self, x: Any, y: Any, epochs: int | None = None, batch_size: int | None = None) -> Self:
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        callback: Callable[[dict[str, Any]], object] | None = None,
+    ) -> Self:
         """Train a new network on images ``x`` with labels ``y`` (N,) of any kind that sorts; returns self.
 
-        epochs and batch_size stand in for the constructor's. The same seed gives the same network; the process's random
-        generator stays as it was. Each dict of ``history`` has epoch, loss, accuracy (0 to 1), seconds,
-        images_per_second, and with validation val_loss and val_accuracy.
+        epochs and batch_size stand in for the constructor's; callback is called with each dict of ``history`` as it comes.
+        The same seed gives the same network; the process's random generator stays as it was. Each dict
+        of ``history`` has epoch, loss, accuracy (0 to 1), seconds, images_per_second, and with validation val_loss and
+        val_accuracy.
         Raises ShapeError, DTypeError or DataError for images and labels that do not fit, UsageError or ParameterError for a
         parameter, DivergedError where the loss stops being finite. After an error, what an earlier ``fit`` learnt is kept.
         """
@@ -162,6 +170,7 @@ class Classifier:
                 Feed(train, backend, normalisation),
                 None if held_out is None else Feed(held_out, backend, normalisation),
                 settings,
+                callback,
             )
         finally:
             default_generator.seed, default_generator.counter = before
@@ -196,7 +205,12 @@ class Classifier:
         return net
 
     def _train(
-        self, net: nn.Module, feed: Feed, validation_feed: Feed | None, settings: Settings
+        self,
+        net: nn.Module,
+        feed: Feed,
+        validation_feed: Feed | None,
+        settings: Settings,
+        callback: Callable[[dict[str, Any]], object] | None,
     ) -> list[dict[str, Any]]:
         loss_fn, optimizer = nn.CrossEntropyLoss(), make_optimizer(settings, net)
         starts = range(0, len(feed), settings.batch_size)
@@ -226,6 +240,8 @@ class Classifier:
             history.append(values)
             if self.verbose:
                 print(_line(values, settings.epochs), flush=True)
+            if callback is not None:
+                callback(values)
         return history
 
     # --- answering -----------------------------------------------------------------------------------------------

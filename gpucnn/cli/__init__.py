@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a network and keep the run in a folder.",
     "evaluate": "Measure a trained network on a data set.",
     "predict": "Say what picture files show.",
+    "visualize": "Draw a run, or what its network makes of a picture.",
     "summary": "Say what each layer of a network gives, costs and sees.",
     "doctor": "Say what this machine has, and what is missing.",
 }

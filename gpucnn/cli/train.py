@@ -12,8 +12,20 @@ from gpucnn import data
 from gpucnn.backend import get_backend
 from gpucnn.cli.options import check_device
 from gpucnn.cli.progress import reporter_for, say
+from gpucnn.cli.run_report import ReportWriter
 from gpucnn.errors import UsageError
-from gpucnn.training import RunFolder, Settings, Trainer, check_model, check_named, check_trusted, read_toml, run_name
+from gpucnn.training import (
+    Reporters,
+    RunFolder,
+    Settings,
+    TensorBoard,
+    Trainer,
+    check_model,
+    check_named,
+    check_trusted,
+    read_toml,
+    run_name,
+)
 
 
 @click.command(short_help="Train a network and keep the run in a folder.")
@@ -67,11 +79,20 @@ from gpucnn.training import RunFolder, Settings, Trainer, check_model, check_nam
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue this run from its last checkpoint."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
+@click.option("--live", is_flag=True, help="Draw the report after each epoch too; opened once, it reloads itself.")
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files, to tensorboard/ in the run folder.")
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object per epoch on standard output, nothing else there."
 )
 def command(
-    out: Path | None, config: Path | None, resume: Path | None, overwrite: bool, as_json: bool, **options: Any
+    out: Path | None,
+    config: Path | None,
+    resume: Path | None,
+    overwrite: bool,
+    live: bool,
+    tensorboard: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Train a network and keep the run in a folder.
 
@@ -87,11 +108,13 @@ def command(
     folder = RunFolder.new(out, run_name(settings), overwrite) if resume is None else RunFolder.open(resume)
     if resume is not None:
         check_trusted(settings.model, given.get("model"), str(resume))
+    extra = [TensorBoard()] if tensorboard else []
     get_backend(settings.device)
     check_named(settings)
     check_model(settings.model)  # a wrong device or name is better known before the data is read
     say(f"Reading {settings.data} ...", as_json)
-    trainer = Trainer(settings, data.load(settings.data), folder, reporter_for(as_json))
+    reporter = Reporters(reporter_for(as_json), *extra, ReportWriter(live, quiet=as_json))
+    trainer = Trainer(settings, data.load(settings.data), folder, reporter)
     if resume is not None:
         trainer.resume()
     last = trainer.train()

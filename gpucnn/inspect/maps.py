@@ -66,7 +66,7 @@ def responses(image: Any, kernels: Any, stride: PairLike = 1, padding: Padding =
     >>> responses([[1, 1, 0, 0, 1]], edge_filter("vertical")).tolist()
     [[0.0, 1.0, 0.0, -1.0]]
     """
-    x, w = _host(image, "image"), _host(kernels, "kernels")
+    x, w = host_array(image, "image"), host_array(kernels, "kernels")
     dtype = np.float64 if x.dtype == np.float64 and not isinstance(image, (list, tuple)) else np.float32
     if x.ndim not in (2, 3, 4):
         raise ShapeError.expected("responses", "image", "(H, W), (C, H, W) or (N, C, H, W)", f"shape {x.shape}")
@@ -118,7 +118,7 @@ def feature_maps(model: nn.Module, x: Any, layer: str | None = None) -> Any:
 
     if not isinstance(x, Tensor):
         backend, dtype = home_of(model)
-        x = tensor(_host(x, "x").astype(dtype), device=backend)
+        x = tensor(host_array(x, "x").astype(dtype), device=backend)
     with watched(model, chosen.values(), keep):
         model(x)
     if layer is None:
@@ -130,7 +130,7 @@ def feature_maps(model: nn.Module, x: Any, layer: str | None = None) -> Any:
     return maps[layer]
 
 
-def _host(data: Any, argument: str) -> Any:
+def host_array(data: Any, argument: str) -> Any:
     """Return an array, nested lists or a Tensor as a NumPy array of numbers."""
     try:
         array = data.numpy() if isinstance(data, Tensor) else np.asarray(data)

@@ -3,22 +3,27 @@
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining
+from gpucnn.training.reporters import EachEpoch, Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
 from gpucnn.training.settings import Settings, check_trusted, read_toml
 from gpucnn.training.setup import build_model, check_model, check_named, run_name
 from gpucnn.training.step import Totals, train_step
+from gpucnn.training.tensorboard import TensorBoard
 from gpucnn.training.trainer import Reporter, Trainer
 
 __all__ = [
+    "EachEpoch",
     "Evaluation",
     "Feed",
     "InterruptedTraining",
     "Normalisation",
     "Reporter",
+    "Reporters",
     "RunFolder",
     "SavedModel",
     "Settings",
+    "TensorBoard",
     "Totals",
     "Trainer",
     "build_model",

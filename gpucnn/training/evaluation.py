@@ -19,18 +19,25 @@ BATCH = 1000
 
 @dataclass
 class Evaluation:
-    """Mean loss, share of right answers (0 to 1), and answers: labels and predictions (N,)."""
+    """Mean loss, share of right answers (0 to 1), and of each image (N,): label, prediction, its probability, the loss."""
 
     loss: float
     accuracy: float
     labels: Any
     predictions: Any
+    confidences: Any
+    losses: Any
 
     def confusion(self, classes: int) -> Any:
         """Return the (classes, classes) counts: row = label, column = prediction."""
         counts = np.zeros((classes, classes), np.int64)
         np.add.at(counts, (self.labels, self.predictions), 1)
         return counts
+
+    def worst(self, count: int) -> Any:
+        """Return the places of the mistakes with the highest losses, the worst first, at most ``count``: (M,) int64."""
+        wrong = np.flatnonzero(self.labels != self.predictions)
+        return wrong[np.argsort(-self.losses[wrong], kind="stable")[:count]]
 
 
 def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
@@ -40,17 +47,13 @@ def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
     """
     if not len(feed):
         raise DataError.expected("evaluate", "data set", "at least one image", "none")
-    totals, labels, predictions = Totals(feed.backend), [], []
+    totals, kept = Totals(feed.backend), []
     with evaluating(net):
         for start in range(0, len(feed), batch_size):
             x, y = feed.batch(np.arange(start, min(start + batch_size, len(feed))))
             logits = net(x)
             totals.add(F.cross_entropy(logits, y), logits, y)
-            labels.append(y)
-            predictions.append(logits.argmax(1))
-    return Evaluation(
-        totals.loss,
-        totals.accuracy,
-        np.concatenate([y.numpy() for y in labels]),
-        np.concatenate([p.numpy() for p in predictions]),
-    )
+            confidences = F.softmax(logits).max(1)
+            kept.append((y, logits.argmax(1), confidences, F.cross_entropy(logits, y, reduction="none")))
+    each = (np.concatenate([part.numpy() for part in parts]) for parts in zip(*kept, strict=True))
+    return Evaluation(totals.loss, totals.accuracy, *each)

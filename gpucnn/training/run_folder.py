@@ -18,7 +18,11 @@ from gpucnn import checkpoint
 from gpucnn.checkpoint import Checkpoint, write_atomically
 from gpucnn.errors import CheckpointError, RunFolderError, UsageError
 
-OWN_FILES = ("config.toml", "environment.json", "metrics.jsonl", "summary.txt")
+OWN_FILES = (
+    "config.toml", "environment.json", "metrics.jsonl", "summary.txt", "report.html", "first-filters.safetensors",
+    "curves.png", "filters.png", "confusion.png", "mistakes.png",
+)  # fmt: skip
+OWN_FOLDERS = ("checkpoints", "tensorboard", "looks")
 
 
 class RunFolder:
@@ -105,10 +109,10 @@ class RunFolder:
             raise UsageError.expected("run folder", str(path), "a run with a config.toml", "none there")
         return cls(path)
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: str, content: str | bytes) -> None:
         """Write one of the run's files whole; RunFolderError where the disk refuses."""
         try:
-            write_atomically(self.path / name, text.encode())
+            write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
         except OSError as error:
             raise RunFolderError(f"{self.path / name}: cannot be written ({error.strerror}).") from None
 
@@ -196,6 +200,7 @@ def _holds_a_run(path: Path) -> UsageError:
 
 def _remove_run(path: Path) -> None:
     """Delete what a run wrote, and nothing else that a user may have put beside it."""
-    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    for name in OWN_FOLDERS:
+        shutil.rmtree(path / name, ignore_errors=True)
     for name in OWN_FILES:
         (path / name).unlink(missing_ok=True)

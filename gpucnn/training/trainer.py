@@ -84,6 +84,7 @@ class Trainer:
         self.seconds = 0.0  # spent on the epoch under way
         self.best_accuracy = -1.0
         self.history: list[dict[str, Any]] = []
+        self.measured: dict[str, Evaluation] = {}  # "val" and "test", as they were after the last epoch
         self._saved_step = -1
         self._data_sha256 = splits.sha256()
 
@@ -186,7 +187,7 @@ class Trainer:
     def _measure(self, name: str, feed: Feed | None) -> dict[str, float | None]:
         if feed is None:
             return {f"{name}_loss": None, f"{name}_accuracy": None}
-        result: Evaluation = evaluate(self.net, feed)
+        result = self.measured[name] = evaluate(self.net, feed)
         return {f"{name}_loss": result.loss, f"{name}_accuracy": result.accuracy}
 
     def _log(self, loss: float) -> None:

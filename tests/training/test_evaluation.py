@@ -35,10 +35,17 @@ def test_against_logits_by_hand(backend: Backend, batch_size: int) -> None:
     assert result.accuracy == (logits.argmax(1) == LABELS).mean()
     assert result.labels.tolist() == LABELS.tolist()
     assert result.predictions.tolist() == logits.argmax(1).tolist()
+    np.testing.assert_allclose(result.confidences, probabilities.max(1), rtol=1e-5)
+    losses = -np.log(probabilities[np.arange(37), LABELS])
+    np.testing.assert_allclose(result.losses, losses, rtol=1e-4, atol=1e-6)
+    mistakes = sorted((-losses[i], i) for i in range(37) if logits[i].argmax() != LABELS[i])
+    assert result.worst(5).tolist() == [i for _, i in mistakes[:5]]
+    assert len(result.worst(1000)) == len(mistakes) == 37 - round(37 * result.accuracy)
 
 
 def test_confusion_counts_label_by_row() -> None:
-    result = Evaluation(0.0, 0.0, np.array([0, 0, 2, 2, 2, 1]), np.array([0, 1, 2, 2, 0, 1]))
+    labels, predictions = np.array([0, 0, 2, 2, 2, 1]), np.array([0, 1, 2, 2, 0, 1])
+    result = Evaluation(0.0, 0.0, labels, predictions, np.ones(6), np.zeros(6))
     assert result.confusion(4).tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
 
 

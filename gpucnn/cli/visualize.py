@@ -1,0 +1,113 @@
+"""``gpucnn visualize``."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import numpy as np
+
+from gpucnn import data, inspect
+from gpucnn.checkpoint import write_atomically
+from gpucnn.cli.options import checkpoint_option, device_option, model_option
+from gpucnn.cli.run_report import draw_pictures, gather, outcome_of, state_of
+from gpucnn.data import ArrayDataset
+from gpucnn.data.pictures import read_picture
+from gpucnn.errors import GpucnnError, RunFolderError, UsageError
+from gpucnn.inspect.curves import epochs_of
+from gpucnn.training import RunFolder, SavedModel, Settings, evaluate, read_toml
+
+
+@click.command(short_help="Draw a run, or what its network makes of a picture.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.option("--data", "source", metavar="SOURCE", help="Data set whose test images are answered.  [that of the run]")
+@click.option("--class", "about", metavar="NAME", help="With IMAGE: the class to explain.  [the network's answer]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="With IMAGE: .html or .png.  [RUN/looks/IMAGE.html]"
+)
+@device_option("auto")
+@checkpoint_option
+@model_option
+def command(
+    run: Path,
+    image: Path | None,
+    source: str | None,
+    about: str | None,
+    out: Path | None,
+    device: str,
+    checkpoint: str,
+    model: str | None,
+) -> None:
+    """Draw the report and pictures of the run in folder RUN again: curves, confusion matrix, worst mistakes, filters.
+
+    With IMAGE, a picture file, one page says instead what the network makes of it: where it looked (Grad-CAM and
+    occlusion), each convolution's feature maps, the probabilities, and the picture's edges by hand-made filters.
+    IMAGE needs the images extra, files in PNG the plots extra: pip install 'gpucnn[images,plots]'.
+    """
+    if image is None and (about is not None or out is not None):
+        raise UsageError("--class and --out are about one picture: name it after the run.")
+    if image is not None and source is not None:
+        raise UsageError("--data is about the whole run: leave it out, or leave out the picture.")
+    folder = RunFolder.open(run)
+    saved = SavedModel.load(folder, device, checkpoint, model)
+    if image is None:
+        redraw(folder, saved, source, checkpoint)
+    else:
+        look_at(saved, image, about, out or run / "looks" / f"{image.stem}.html")
+
+
+def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint: str) -> None:
+    """Write the report and the pictures of a run again."""
+    settings = asdict(Settings(**read_toml(folder.path / "config.toml")))
+    name, outcome = source or saved.data, None
+    try:
+        splits = data.load(name)
+        name = splits.name
+        measured = evaluate(saved.net, saved.feed(splits.test))
+        outcome = outcome_of(measured, splits.test, saved.class_names, name)
+    except GpucnnError as error:
+        if source is not None:
+            raise
+        warnings.warn(f"no confusion matrix and mistakes: {error}", stacklevel=2)
+    epochs = epochs_of(folder.metrics())
+    state = state_of(epochs[-1]["epoch"] if epochs else 0, settings["epochs"], "not finished")
+    if checkpoint == "best":
+        state += "; confusion matrix, mistakes and filters are those of the best checkpoint"
+    summary = inspect.summary(saved.net, saved.image_shape)
+    title = f"{settings['model']} on {name if source is None else Path(saved.data).stem}"
+    described = gather(folder, title, state, settings, saved.net, summary, outcome)
+    folder.write("report.html", inspect.report(described).encode())
+    click.echo(f"Report: {folder.path / 'report.html'}")
+    draw_pictures(folder, described)
+
+
+def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None:
+    """Write a page, or a PNG file, on what a network makes of a picture file."""
+    if out.suffix.lower() not in (".html", ".png"):
+        raise UsageError.expected("visualize", "--out", "a file name that ends in .html or .png", out.name)
+    target = None
+    if about is not None:
+        if about not in saved.class_names:
+            near = difflib.get_close_matches(about, saved.class_names, 1)
+            known = ", ".join(saved.class_names[:20])
+            raise UsageError.expected(
+                "visualize", "--class", f"one of {known}", repr(about), f"did you mean {near[0]}?" if near else ""
+            )
+        target = saved.class_names.index(about)
+    pixels = read_picture(path, saved.image_shape)
+    x, _ = saved.feed(ArrayDataset(pixels[None], [0], saved.class_names)).batch(np.arange(1))
+    found = inspect.look(saved.net, pixels, saved.class_names, x, target)
+    draw = inspect.look_plot if out.suffix.lower() == ".png" else inspect.look_page
+    content = draw(found, path.name)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise RunFolderError(f"{out}: cannot be written ({error.strerror}).") from None
+    answer = int(found.probabilities.argmax())
+    click.echo(f"{path}: {saved.class_names[answer]} ({found.probabilities[answer]:.1%})")
+    click.echo(f"Written: {out}")

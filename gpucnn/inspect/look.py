@@ -1,0 +1,163 @@
+"""What a network makes of one picture: where it looked, its feature maps, its probabilities, the picture's edges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn import functional as F
+from gpucnn import nn
+from gpucnn.autograd import Tensor, tensor
+from gpucnn.errors import ShapeError
+from gpucnn.inspect.attention import CONVOLUTIONS, grad_cam, occlusion
+from gpucnn.inspect.maps import edge_filter, feature_maps, responses
+from gpucnn.inspect.page import name, page, picture, section, table, text
+from gpucnn.inspect.pictures import SIGNED, coloured, enlarged, image_pixels, overlaid, sheet
+from gpucnn.inspect.report import MOST_FILTERS
+
+MOST_ANSWERS = 10
+LEAST_DROP = 0.01
+"""Probability that has to be lost for the full colour: of a sure answer, what is lost is mostly noise."""
+
+SIDE = 336
+"""Pixels that a picture is enlarged to, about."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image (C, H, W), as the data set would hold it, and what the network makes of it.
+
+    probabilities: (K,). target: the class that the looking is about. cam: Grad-CAM (H, W), None without a convolution.
+    covered: occlusion (H, W). maps: each convolution's dotted name and feature maps (F, h, w). edges: what the filters for
+    vertical and horizontal edges answer to the grey image, 0 to 1.
+
+    >>> sorted(look(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), np.zeros((1, 2, 2)), ["a", "b"]).edges)
+    ['horizontal', 'vertical']
+    """
+
+    image: Any
+    class_names: Sequence[str]
+    probabilities: Any
+    target: int
+    cam: Any
+    covered: Any
+    maps: Mapping[str, Any]
+    edges: Mapping[str, Any]
+
+
+def look(
+    model: nn.Module, image: Any, class_names: Sequence[str], x: Tensor | None = None, target: int | None = None
+) -> Look:
+    """Return what ``model`` makes of ``image`` (C, H, W). target: by default the model's answer.
+
+    x: the image as the model takes it, (1, C, H, W) normalised; by default as it is. Errors: see ``grad_cam``.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3))
+    >>> {name: maps.shape for name, maps in look(net, np.zeros((1, 8, 8)), "abc").maps.items()}
+    {'0': (6, 4, 4)}
+    """
+    image = np.asarray(image)
+    if image.ndim != 3:
+        raise ShapeError.expected("look", "image", "(C, H, W)", f"shape {image.shape}")
+    given = image[None] if x is None else x
+    modules = dict(model.named_modules())
+    made = feature_maps(model, given)
+    maps = {key: found[0] for key, found in made.items() if isinstance(modules[key], CONVOLUTIONS)}
+    logits = feature_maps(model, given, "")
+    probabilities = F.softmax(tensor(logits, device="cpu")).numpy()[0]
+    chosen = int(probabilities.argmax()) if target is None else target
+    covered = occlusion(model, given, chosen)
+    cam = grad_cam(model, given, chosen) if maps else None
+    pixels = image_pixels(image).astype(np.float32) / 255
+    grey = pixels if pixels.ndim == 2 else pixels.mean(2)
+    edges = {which: responses(grey, edge_filter(which)) for which in ("vertical", "horizontal")}
+    return Look(image, list(class_names), probabilities, chosen, cam, covered, maps, edges)
+
+
+def look_page(found: Look, title: str) -> str:
+    """Return a look as a page of HTML in one file.
+
+    >>> found = look(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), np.zeros((1, 2, 2)), ["a", "b"])
+    >>> "<h1>one.png</h1>" in look_page(found, "one.png")
+    True
+    """
+    label = found.class_names[found.target]
+    answer = int(found.probabilities.argmax())
+    said = f"The network says {name(found.class_names[answer])}, with probability {found.probabilities[answer]:.1%}."
+    parts = [
+        f"<header><h1>{text(title)}</h1><p>{said}</p></header>",
+        section("Where it looked", _places(found, label)),
+        section("Probabilities", _probabilities(found)),
+    ]
+    parts += [section(f"Feature maps of layer {key or 0}", _maps(key, maps)) for key, maps in found.maps.items()]
+    figures = (
+        picture(_large(coloured((values + 1) / 2, SIGNED)), f"The picture's {which} edges", f"{which} edges")
+        for which, values in found.edges.items()
+    )
+    about = (
+        "<p>Not learnt: the difference of neighbouring pixels, which is all an edge is. Blue gets lighter, red darker; "
+        "left to right for vertical edges, top to bottom for horizontal ones.</p>"
+    )
+    parts.append(section("Edges by hand-made filters", f'{about}<div class="row">{"".join(figures)}</div>'))
+    return page(title, "\n".join(parts))
+
+
+def heats(found: Look) -> dict[str, Any]:
+    """Return what there is to draw of where the network looked: {what it is: picture (H, W, 3) uint8}.
+
+    >>> found = look(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), np.zeros((1, 2, 2)), ["a", "b"])
+    >>> list(heats(found))
+    ['Occlusion']
+    """
+    heat = np.maximum(found.covered, 0) / max(float(found.covered.max()), LEAST_DROP)
+    shown = {} if found.cam is None else {"Grad-CAM": overlaid(found.image, found.cam)}
+    return shown | {"Occlusion": overlaid(found.image, heat)}
+
+
+def _places(found: Look, label: str) -> str:
+    shown = [
+        picture(_large(image_pixels(found.image)), "The picture as the network reads it", "as the network reads it")
+    ]
+    captions = {
+        "Grad-CAM": "Grad-CAM: the lighter, the more the last convolution found there that speaks for the class",
+        "Occlusion": "Occlusion: the lighter, the more the probability falls when a square there is covered; "
+        f"by {max(float(found.covered.max()), 0):.1%} at most",
+    }
+    shown += [picture(_large(pixels), f"{what} for {label}", captions[what]) for what, pixels in heats(found).items()]
+    return f'<p>For the class {name(label)}.</p><div class="row">{"".join(shown)}</div>'
+
+
+def _probabilities(found: Look) -> str:
+    order = np.argsort(-found.probabilities, kind="stable")[:MOST_ANSWERS]
+    rows = (
+        [name(found.class_names[i]), f"{found.probabilities[i]:.2%}",
+         f'<span class="bar" style="--share: {found.probabilities[i]:.4f}"></span>']
+        for i in order
+    )  # fmt: skip
+    return table(f"The {len(order)} most probable classes", ["class", "probability", ""], rows, "bars")
+
+
+def _maps(key: str, maps: Any) -> str:
+    F_, h, w = maps.shape
+    tiles, largest = map_pixels(maps)
+    about = f"{F_} maps of {h}x{w}" + (f", the first {MOST_FILTERS} shown" if F_ > MOST_FILTERS else "")
+    about += f"; blue is negative, white 0, red positive, full colour {largest:.3g}."
+    return f"<p>{about}</p>{picture(sheet(tiles, side=640), f'Feature maps of layer {key}')}"
+
+
+def map_pixels(maps: Any) -> tuple[Any, float]:
+    """Return feature maps (F, h, w) as pictures (F, h, w, 3) on one scale, and the value of its full colour.
+
+    >>> map_pixels(np.array([[[-2.0, 0.0]]]))[0].tolist()
+    [[[[33, 102, 172], [247, 247, 247]]]]
+    """
+    maps = np.nan_to_num(maps[:MOST_FILTERS])
+    largest = float(np.abs(maps).max()) or 1.0
+    return coloured((maps / largest + 1) / 2, SIGNED), largest
+
+
+def _large(pixels: Any) -> Any:
+    return enlarged(pixels, max(SIDE // max(pixels.shape[:2]), 1))
