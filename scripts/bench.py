@@ -1,154 +1,272 @@
 """Measure gpucnn beside PyTorch in one run: alternating rounds of the loop that a user writes by hand.
 
-python scripts/bench.py --batch-size 64 --batch-size 256 --json benchmarks/cpu.json
+python scripts/bench.py --json benchmarks/cpu.json
+python scripts/bench.py Conv2d:in_channels=64,out_channels=64,kernel_size=3,padding=1 --input-shape 64,32,32 --batch-size 32
 
-Both read the same images from memory, by a permutation, and train LeNet with Adam. PyTorch is tried in both memory formats
-with its fused Adam; the faster one counts. Ratios are gpucnn's images/s over PyTorch's, round by round.
+PyTorch runs the same network with the same weights, its images in memory too, in both memory formats and with the fused
+Adam; the faster format counts. Ratios are gpucnn's images/s over PyTorch's, round by round. Memory is the peak of training
+above what five steps at batch 16 leave, each in a process of its own. On a GPU, PyTorch also runs under CUDA graphs.
 """
 
-import json
 import os
-import platform
 import statistics
-import time
-from collections.abc import Callable
-from datetime import date
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
-import gpucnn
-from gpucnn import data, models, nn, optim
+from gpucnn import benchmark, models
+from gpucnn.backend import get_backend
+from gpucnn.benchmark import IMAGES, Step
 
-Step = Callable[[np.ndarray], None]
-
-
-def gpucnn_steps(images: np.ndarray, labels: np.ndarray, device: str) -> dict[str, Step]:
-    gpucnn.use(device)
-    gpucnn.manual_seed(0)
-    net, loss_fn = models.lenet(), nn.CrossEntropyLoss()
-    optimizer = optim.Adam(net.parameters(), lr=1e-3)
-    all_images, all_labels = gpucnn.tensor(images), gpucnn.tensor(labels)
-
-    def train(chosen: np.ndarray) -> None:
-        optimizer.zero_grad()
-        loss = loss_fn(net(all_images[chosen]), all_labels[chosen])
-        loss.backward()
-        optimizer.step()
-
-    def infer(chosen: np.ndarray) -> None:
-        with gpucnn.no_grad():
-            net(all_images[chosen]).argmax(1)
-
-    return {"train": train, "infer": infer}
+CONV = "Conv2d:in_channels=16,out_channels=16,kernel_size=3,padding=1"
 
 
-def torch_steps(images: np.ndarray, labels: np.ndarray, channels_last: bool) -> dict[str, Step]:
+def torch_twin(structure: dict[str, Any]) -> Any:
+    """Return the PyTorch module with the structure that ``models.describe`` gave."""
+    from torch import nn
+
+    children = {name: torch_twin(child) for name, child in structure.get("children", [])}
+    if structure["layer"] in ("Sequential", "ConvBlock"):
+        return nn.Sequential(*children.values())
+    ours = {"exact", "image_size", "implementation"}
+    arguments = {key: value for key, value in structure["arguments"].items() if key not in ours}
+    arguments.pop("dtype", None)
+    if structure["layer"] == "AvgPool2d":
+        arguments.pop("dilation")
+    as_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    return getattr(nn, structure["layer"])(**as_tuples)
+
+
+def torch_steps(what: str, shape: tuple[int, int, int], kind: str, device: str, least: int) -> dict[str, Step]:
+    """Return PyTorch's "train" and "infer"; ``kind`` is contiguous, channels-last or graphs."""
     import torch
-    from torch import nn as tnn
+    from torch import nn
 
+    torch.set_num_threads(int(os.environ.get("GPUCNN_THREADS") or len(os.sched_getaffinity(0))))
     torch.manual_seed(0)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    net = tnn.Sequential(
-        tnn.Conv2d(1, 6, 5, padding=2), tnn.ReLU(), tnn.MaxPool2d(2), tnn.Conv2d(6, 16, 5), tnn.ReLU(), tnn.MaxPool2d(2),
-        tnn.Flatten(), tnn.Linear(400, 120), tnn.ReLU(), tnn.Linear(120, 84), tnn.ReLU(), tnn.Linear(84, 10),
-    ).to(memory_format=layout)  # fmt: skip
-    loss_fn, optimizer = tnn.CrossEntropyLoss(), torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-    all_images = torch.from_numpy(images).to(memory_format=layout)
-    all_labels = torch.from_numpy(labels)
+    images, labels = benchmark.images_of(shape, least)
+    layout = torch.channels_last if kind == "channels-last" else torch.contiguous_format
+    net = torch_twin(models.describe(benchmark.make(what, shape, "cpu"))).to(device, memory_format=layout)
+    all_images = torch.from_numpy(images).to(device).to(memory_format=layout)
+    all_labels = torch.from_numpy(labels).to(device)
+    if what[:1].isupper():
+        return torch_layer_steps(net, all_images)
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True, capturable=kind == "graphs")
+
+    def work(x: Any, y: Any) -> None:
+        optimizer.zero_grad(set_to_none=kind != "graphs")
+        loss_fn(net(x), y).backward()
+        optimizer.step()
+
+    graphs: dict[int, Any] = {}
 
     def train(chosen: np.ndarray) -> None:
-        index = torch.from_numpy(chosen)
-        optimizer.zero_grad()
-        loss = loss_fn(net(all_images[index]), all_labels[index])
-        loss.backward()
-        optimizer.step()
+        index = torch.from_numpy(chosen).to(device)
+        if kind != "graphs":
+            work(all_images[index], all_labels[index])
+            return
+        if len(chosen) not in graphs:
+            graphs[len(chosen)] = captured(work, all_images[index], all_labels[index])
+        graph, x, y = graphs[len(chosen)]
+        torch.index_select(all_images, 0, index, out=x)
+        torch.index_select(all_labels, 0, index, out=y)
+        graph.replay()
 
     def infer(chosen: np.ndarray) -> None:
         with torch.inference_mode():
-            net(all_images[torch.from_numpy(chosen)]).argmax(1)
+            net(all_images[torch.from_numpy(chosen).to(device)]).argmax(1)
 
     return {"train": train, "infer": infer}
 
 
-def images_per_second(step: Step, batch_size: int, count: int, seconds: float) -> float:
-    """Run ``step`` on shuffled batches for some seconds, after a few to warm up."""
-    order = np.random.default_rng(0).permutation(count)
-    batches = [order[i : i + batch_size] for i in range(0, count - batch_size + 1, batch_size)]
-    for chosen in batches[:3]:
-        step(chosen)
-    done, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < seconds:
-        step(batches[done % len(batches)])
-        done += 1
-    return done * batch_size / spent
+def captured(work: Any, x: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Return a CUDA graph of ``work`` and the tensors it reads."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work(x, y)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work(x, y)
+    return graph, x, y
 
 
-def summarise(rates: dict[str, list[float]]) -> dict[str, object]:
-    """Return medians and the ratio to PyTorch's faster format, round by round."""
-    row: dict[str, object] = {name: round(statistics.median(values)) for name, values in rates.items()}
+def torch_layer_steps(layer: Any, images: Any) -> dict[str, Step]:
+    import torch
+
+    batches: dict[int, Any] = {}
+
+    def batch(size: int) -> Any:
+        if size not in batches:
+            batches.clear()
+            x = images[:size].clone().requires_grad_()
+            batches[size] = x, layer(x).detach()
+        return batches[size]
+
+    def train(chosen: np.ndarray) -> None:
+        x, gradient = batch(len(chosen))
+        for tensor in (x, *layer.parameters()):
+            tensor.grad = None
+        layer(x).backward(gradient)
+
+    def infer(chosen: np.ndarray) -> None:
+        x, _ = batch(len(chosen))
+        with torch.inference_mode():
+            layer(x)
+
+    return {"train": train, "infer": infer}
+
+
+def torch_wait(device: str) -> Any:
+    """Return something whose ``synchronize`` waits for PyTorch's device; None for the CPU."""
+    if device == "cpu":
+        return None
+    import torch
+
+    return torch.cuda
+
+
+def compare(
+    what: str,
+    shape: tuple[int, int, int],
+    device: str,
+    modes: tuple[str, ...],
+    sizes: tuple[int, ...],
+    rounds: int,
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Return for each mode and batch size the median rates and the ratio to PyTorch's faster kind, round by round."""
+    least = max(sizes)
+    sides = {"gpucnn": (benchmark.steps_of(what, shape, device, least), get_backend(device))}
+    if has_torch():
+        kinds = ("contiguous", "channels-last") if device == "cpu" else ("contiguous", "channels-last", "graphs")
+        for kind in kinds if device == "cpu" or not what[:1].isupper() else kinds[:2]:
+            sides[f"torch {kind}"] = torch_steps(what, shape, kind, torch_device(device), least), torch_wait(device)
+    rows = []
+    for mode in modes:
+        for size in sizes:
+            rates: dict[str, list[float]] = {name: [] for name in sides}
+            for _ in range(rounds):
+                for name, (steps, wait) in sides.items():
+                    rates[name].append(benchmark.images_per_second(steps[mode], size, seconds, wait))
+            rows.append({"mode": mode, "batch": size, **summarise(rates)})
+            click.echo(f"measured {mode} at batch {size}", err=True)
+    return rows
+
+
+def summarise(rates: dict[str, list[float]]) -> dict[str, Any]:
+    row: dict[str, Any] = {name: statistics.median(values) for name, values in rates.items()}
     peers = [name for name in rates if name.startswith("torch")]
     if peers:
         best = max(peers, key=lambda name: statistics.median(rates[name]))
         ratios = [ours / theirs for ours, theirs in zip(rates["gpucnn"], rates[best], strict=True)]
-        row |= {"peer": best, "ratio": round(statistics.median(ratios), 2)}
-        row |= {"ratio_min": round(min(ratios), 2), "ratio_max": round(max(ratios), 2)}
+        row |= {
+            "ratio": round(statistics.median(ratios), 2),
+            "min": round(min(ratios), 2),
+            "max": round(max(ratios), 2),
+        }
     return row
 
 
+def memory(what: str, shape: tuple[int, int, int], sizes: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return the peak memory of training on the CPU, in MB, of both; PyTorch's in the format that takes less."""
+    rows = []
+    for size in sizes:
+        row: dict[str, Any] = {"batch": size, "gpucnn MB": benchmark.memory_of(what, shape, size) / 1e6}
+        if has_torch():
+            folder = str(Path(__file__).parent)
+            row["torch MB"] = (
+                min(
+                    benchmark.peak_memory_apart(
+                        f"import sys; sys.path.insert(0, {folder!r}); import bench\n"
+                        f"steps = bench.torch_steps({what!r}, {shape!r}, {kind!r}, 'cpu', {size})\n"
+                        f"print(bench.benchmark.peak_memory(steps['train'], {size}, {IMAGES}))"
+                    )
+                    for kind in ("contiguous", "channels-last")
+                )
+                / 1e6
+            )
+            row["ratio"] = round(row["gpucnn MB"] / row["torch MB"], 2)
+        rows.append(row)
+    return rows
+
+
+def scaling(device: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Return the time per pixel of a 3x3 convolution, 16 to 16 channels, forward and backward, as batch and image grow."""
+    cases = [("batch", size, (16, 28, 28), size) for size in (64, 128, 256, 512, 1024, 2048, 4096)]
+    cases += [("area", side, (16, side, side), 16) for side in (28, 56, 112, 224, 512)]
+    rows: list[dict[str, Any]] = []
+    for what, value, shape, size in cases:
+        steps = benchmark.steps_of(CONV, shape, device, size)["train"]
+        rate = max(benchmark.images_per_second(steps, size, seconds, get_backend(device)) for _ in range(rounds))
+        cost = 1e9 / rate / (shape[1] * shape[2])
+        before = rows[-1] if rows and rows[-1]["grows"] == what else None
+        row = {"grows": what, "to": value, "ns a pixel": round(cost, 2)}
+        rows.append({**row, "against the one before": round(cost / before["ns a pixel"], 2) if before else None})
+    return rows
+
+
+def has_torch() -> bool:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def torch_device(device: str) -> str:
+    return "cpu" if device == "cpu" else "cuda"
+
+
 @click.command(help=__doc__)
+@click.argument("model", default="lenet", metavar="[NAME[:OPTION=VALUE,...]]")
+@click.option("--input-shape", default="1,28,28", show_default=True, metavar="C,H,W")
 @click.option(
-    "--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1), default=[64, 256], show_default=True
+    "--batch-size", "sizes", multiple=True, type=click.IntRange(1), default=[1, 64, 256, 1000], show_default=True
 )
 @click.option("--mode", "modes", multiple=True, type=click.Choice(["train", "infer"]), default=["train", "infer"])
-@click.option("--rounds", default=5, show_default=True, help="Alternating rounds.")
-@click.option("--seconds", default=1.0, show_default=True, help="Length of each measurement.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--rounds", default=7, show_default=True, help="Alternating rounds.")
+@click.option("--seconds", default=0.5, show_default=True, help="Length of each measurement.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--memory", "with_memory", is_flag=True, help="Also the peak memory of training, on the CPU.")
+@click.option("--scaling", "with_scaling", is_flag=True, help="Also the cost against batch size and image area.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here as well.")
 def main(
-    batch_sizes: tuple[int, ...],
+    model: str,
+    input_shape: str,
+    sizes: tuple[int, ...],
     modes: tuple[str, ...],
     rounds: int,
     seconds: float,
     device: str,
+    with_memory: bool,
+    with_scaling: bool,
     json_file: Path | None,
 ) -> None:
-    digits, labels = data.draw_digits(10_000, seed=0)
-    images = ((digits / np.float32(255) - np.float32(0.13)) / np.float32(0.31)).astype(np.float32)
-    steps = {"gpucnn": gpucnn_steps(images, labels, device)}
-    versions = {"gpucnn": gpucnn.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    try:
-        import torch
-    except ImportError:
+    C, H, W = map(int, input_shape.split(","))
+    if not has_torch():
         click.echo("PyTorch is not installed: measuring gpucnn alone.", err=True)
-    else:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        versions["torch"] = torch.__version__
-        steps |= {"torch": torch_steps(images, labels, False), "torch channels-last": torch_steps(images, labels, True)}
-    results = []
-    for mode in modes:
-        for batch_size in batch_sizes:
-            rates: dict[str, list[float]] = {name: [] for name in steps}
-            for _ in range(rounds):
-                for name, step in steps.items():
-                    rates[name].append(images_per_second(step[mode], batch_size, len(images), seconds))
-            row = {"mode": mode, "batch_size": batch_size, **summarise(rates)}
-            click.echo("  ".join(f"{key}: {value}" for key, value in row.items()))
-            results.append(row)
+    report: dict[str, Any] = {"model": model, "input_shape": [C, H, W], "machine": benchmark.machine(device)}
+    if has_torch():
+        report["machine"]["versions"]["torch"] = sys.modules["torch"].__version__
+    report["speed"] = compare(model, (C, H, W), device, modes, sizes, rounds, seconds)
+    click.echo(benchmark.table(report["speed"]))
+    if with_memory:
+        report["memory"] = memory(model, (C, H, W), sizes)
+        click.echo("\n" + benchmark.table(report["memory"]))
+    if with_scaling:
+        report["scaling"] = scaling(device, rounds, seconds)
+        click.echo("\n" + benchmark.table(report["scaling"]))
     if json_file is not None:
-        machine = {"processor": processor_name(), "cores": len(os.sched_getaffinity(0))}
-        report = {"date": date.today().isoformat(), "machine": machine, "versions": versions, "lenet": results}
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def processor_name() -> str:
-    """Return the processor's name, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+        benchmark.write_json(json_file, report)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ FLOORS: dict[str, set[str]] = {
     "training": {"models", "optim", "data", "checkpoint", "options"},
     "inspect": {"models"},
     "estimator": {"training", "inspect"},
-    "benchmark": {"training"},
+    "benchmark": {"training", "options"},
     "doctor": {"training"},
     "cli": {"estimator", "benchmark", "doctor", "training", "inspect"},
     "__main__": {"cli"},

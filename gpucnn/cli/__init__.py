@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Say what picture files show.",
     "visualize": "Draw a run, or what its network makes of a picture.",
     "summary": "Say what each layer of a network gives, costs and sees.",
+    "bench": "Measure images per second, and memory.",
     "doctor": "Say what this machine has, and what is missing.",
 }
 

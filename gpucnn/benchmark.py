@@ -1,0 +1,302 @@
+"""How fast a network or layer is, and how much memory training takes: what ``gpucnn bench`` and scripts/bench.py measure.
+
+What is timed is the loop that a user writes by hand, batches gathered from memory by a shuffled index included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpucnn
+from gpucnn import nn, optim
+from gpucnn.backend import Backend, get_backend, use
+from gpucnn.errors import GpucnnError, ParameterError, UsageError, did_you_mean
+from gpucnn.models.structure import LAYERS
+from gpucnn.options import read_options
+from gpucnn.training import build_model
+
+Step = Callable[[np.ndarray[Any, Any]], None]
+"""Does the work of one batch, given as indices of the images."""
+Shape = tuple[int, int, int]
+
+IMAGES = 4096
+"""Images in memory, at least; at most half a gigabyte of them."""
+WARM_UP = 3
+"""Batches before the clock starts."""
+
+
+def images_of(shape: Shape, least: int = 1) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return images (count, C, H, W) float32 with normal pixels, and labels (count,) of ten classes: at least ``least``.
+
+    >>> images, labels = images_of((3, 8, 8))
+    >>> images.shape, labels.shape
+    ((4096, 3, 8, 8), (4096,))
+    """
+    count = max(min(IMAGES, (1 << 29) // (4 * shape[0] * shape[1] * shape[2])), least)
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((count, *shape), np.float32), rng.integers(0, 10, count)
+
+
+def network_steps(
+    net: nn.Module, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], device: str | Backend
+) -> dict[str, Step]:
+    """Return the steps "train" (cross-entropy, Adam) and "infer" (the class of each image) of a network on its device.
+
+    >>> images, labels = images_of((1, 28, 28))
+    >>> steps = network_steps(build_model("lenet", (1, 28, 28), 10, "float32", get_backend("cpu")), images, labels, "cpu")
+    >>> steps["train"](np.arange(4))
+    """
+    loss_fn, optimizer = nn.CrossEntropyLoss(), optim.Adam(net.parameters(), lr=1e-3)
+    all_images, all_labels = (gpucnn.tensor(array, device=device) for array in (images, labels))
+
+    def train(chosen: np.ndarray[Any, Any]) -> None:
+        optimizer.zero_grad()
+        loss = loss_fn(net(all_images[chosen]), all_labels[chosen])
+        loss.backward()
+        optimizer.step()
+
+    def infer(chosen: np.ndarray[Any, Any]) -> None:
+        with gpucnn.no_grad():
+            net(all_images[chosen]).argmax(1)
+
+    return {"train": train, "infer": infer}
+
+
+def layer_steps(layer: nn.Module, images: np.ndarray[Any, Any], device: str | Backend) -> dict[str, Step]:
+    """Return the steps "train" (forward, and backward to input and parameters) and "infer" of one layer.
+
+    The images of a batch are those that come first: gathering them is no part of a layer.
+
+    >>> steps = layer_steps(nn.Conv2d(3, 4, 3, device="cpu"), images_of((3, 8, 8))[0], "cpu")
+    >>> steps["train"](np.arange(4))
+    """
+    batches: dict[int, tuple[gpucnn.Tensor, gpucnn.Tensor]] = {}
+
+    def batch(size: int) -> tuple[gpucnn.Tensor, gpucnn.Tensor]:
+        if size not in batches:
+            batches.clear()
+            x = gpucnn.tensor(images[:size], device=device)
+            x = (x * 1.0).requires_grad_()  # in the memory order that a layer before it would leave
+            batches[size] = x, layer(x).detach()
+        return batches[size]
+
+    def train(chosen: np.ndarray[Any, Any]) -> None:
+        x, gradient = batch(len(chosen))
+        for tensor in (x, *layer.parameters()):
+            tensor.grad = None
+        layer(x).backward(gradient)
+
+    def infer(chosen: np.ndarray[Any, Any]) -> None:
+        x, _ = batch(len(chosen))
+        with gpucnn.no_grad():
+            layer(x)
+
+    return {"train": train, "infer": infer}
+
+
+def make(what: str, shape: Shape, device: str | Backend) -> nn.Module:
+    """Return the network or the layer that ``what`` describes: lenet:pooling=avg, or Conv2d:in_channels=3,out_channels=8,...
+
+    UsageError for an unknown name or option, or where images of ``shape`` do not fit a network.
+
+    >>> make("Conv2d:in_channels=3,out_channels=8,kernel_size=3", (3, 8, 8), "cpu")
+    Conv2d(3, 8, kernel_size=(3, 3))
+    """
+    name, _, rest = what.partition(":")
+    if not name[:1].isupper():
+        return build_model(what, shape, 10, "float32", get_backend(device))
+    if name not in LAYERS:
+        raise UsageError.expected("bench", "layer", "a layer of gpucnn.nn", repr(name), did_you_mean(name, LAYERS))
+    kind: Callable[..., nn.Module] = LAYERS[name][0]
+    try:
+        with use(device):
+            return kind(**read_options(rest, kind, f"layer {name}"))
+    except (ParameterError, TypeError) as error:
+        raise UsageError(f"layer {name}: {error}") from None
+
+
+def steps_of(what: str, shape: Shape, device: str | Backend, least: int = 1) -> dict[str, Step]:
+    """Return "train" and "infer" of the network or the layer that ``what`` describes, with images in memory.
+
+    >>> sorted(steps_of("ReLU", (3, 8, 8), "cpu"))
+    ['infer', 'train']
+    """
+    gpucnn.manual_seed(0)
+    module, (images, labels) = make(what, shape, device), images_of(shape, least)
+    if what[:1].isupper():
+        return layer_steps(module, images, device)
+    return network_steps(module, images, labels, device)
+
+
+def images_per_second(
+    step: Step, batch_size: int, seconds: float, backend: Backend | None = None, count: int | None = None
+) -> float:
+    """Return how many images a second ``step`` does, on shuffled batches from ``count`` images, for about so many seconds.
+
+    >>> images_per_second(lambda chosen: None, 8, seconds=0.01) > 1000
+    True
+    """
+    order = np.random.default_rng(0).permutation(max(count or IMAGES, batch_size))
+    batches = [order[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
+    for i in range(WARM_UP):
+        step(batches[i % len(batches)])
+    wait = backend.synchronize if backend is not None else lambda: None
+    wait()
+    done, start = 0, time.perf_counter()
+    while True:
+        step(batches[done % len(batches)])
+        done += 1
+        if time.perf_counter() - start >= seconds:
+            wait()
+            return done * batch_size / (time.perf_counter() - start)
+
+
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+def peak_memory(train: Step, batch_size: int, count: int) -> int:
+    """Return the bytes that training at this batch size takes at its peak above what five steps at batch 16 leave.
+
+    For a process of its own: what came before must not have been larger. Linux tells; elsewhere it is the process's peak.
+    """
+    for _ in range(5):
+        train(np.arange(16) % count)
+    before = _reset_peak()
+    order = np.random.default_rng(0).permutation(count)
+    for first in range(0, 8 * batch_size, batch_size):
+        train(np.take(order, np.arange(first, first + batch_size), mode="wrap"))
+    return _peak() - before
+
+
+def peak_memory_apart(call: str) -> int:
+    """Return what a Python expression (of ``peak_memory``) gives in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GpucnnError(f"bench: measuring memory failed: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
+    return int(done.stdout.split()[-1])
+
+
+def memory_of(what: str, shape: Shape, batch_size: int) -> int:
+    """Return the ``peak_memory`` of a network or layer on the CPU, measured in a process of its own."""
+    return peak_memory_apart(
+        "from gpucnn.benchmark import peak_memory, steps_of\n"
+        f"print(peak_memory(steps_of({what!r}, {shape!r}, 'cpu', {batch_size})['train'], {batch_size}, {IMAGES}))"
+    )
+
+
+def _reset_peak() -> int:
+    """Forget the highest resident size so far, where the system can, and return it (Linux: the size now)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except OSError:
+        return _peak()
+
+
+def _peak() -> int:
+    try:
+        return _status("VmHWM")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+# --- reports -----------------------------------------------------------------------------------------------------
+
+
+def measure(
+    what: str,
+    shape: Shape,
+    batch_sizes: tuple[int, ...],
+    modes: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    device: str,
+) -> list[dict[str, Any]]:
+    """Return for each mode and batch size the median images/s of some rounds, with the slowest and the fastest.
+
+    >>> row, = measure("ReLU", (1, 4, 4), (2,), ("infer",), rounds=1, seconds=0.01, device="cpu")
+    >>> sorted(row)
+    ['batch_size', 'images_per_second', 'max', 'milliseconds', 'min', 'mode']
+    """
+    backend = get_backend(device)
+    steps, rows = steps_of(what, shape, backend, max(batch_sizes)), []
+    for mode in modes:
+        for size in batch_sizes:
+            rates = [images_per_second(steps[mode], size, seconds, backend) for _ in range(rounds)]
+            middle = statistics.median(rates)
+            row: dict[str, Any] = {"mode": mode, "batch_size": size, "images_per_second": round(middle)}
+            row |= {"milliseconds": round(1e3 * size / middle, 4), "min": round(min(rates)), "max": round(max(rates))}
+            rows.append(row)
+    return rows
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Return what a report says of where it was made: date, processor, cores, device, versions.
+
+    >>> sorted(machine("cpu"))
+    ['cores', 'date', 'device', 'processor', 'versions']
+    """
+    versions = {"gpucnn": gpucnn.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    about: dict[str, Any] = {"date": date.today().isoformat(), "processor": processor_name(), "cores": cores}
+    return about | {"device": get_backend(device).describe(), "versions": versions}
+
+
+def processor_name() -> str:
+    """Return the processor's name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return rows with the same keys as aligned columns, numbers to the right.
+
+    >>> print(table([{"mode": "train", "images/s": 12345.0}]))
+    mode   images/s
+    train    12,345
+    """
+
+    def shown(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+        return f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
+
+    keys = list(rows[0])
+    cells = [keys, *([shown(row[key]) for key in keys] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
+    text = [isinstance(rows[0][key], str) for key in keys]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(line, widths, text, strict=True)
+        ).rstrip()
+        for line in cells
+    )
+
+
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write a report whole, or leave the file as it was."""
+    from gpucnn.checkpoint import write_atomically
+
+    write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())

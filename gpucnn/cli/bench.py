@@ -1,0 +1,67 @@
+"""``gpucnn bench``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from gpucnn import benchmark
+from gpucnn.cli.options import device_option
+from gpucnn.cli.summary import read_shape
+
+
+@click.command(short_help="Measure images per second, and memory.")
+@click.argument("model", metavar="[NAME[:OPTION=VALUE,...]]", default="lenet")
+@click.option(
+    "--input-shape", default="1,28,28", show_default=True, callback=read_shape, metavar="C,H,W",
+    help="Channels, rows and columns (pixels) of an image.",
+)  # fmt: skip
+@click.option(
+    "--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1), default=[1, 64, 256, 1024],
+    show_default=True, help="Images at a time; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--mode", "modes", multiple=True, type=click.Choice(["train", "infer"]), default=["train", "infer"],
+    show_default=True, help="Training steps, or inference; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Measurements of each; the median counts."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.001), default=0.5, show_default=True, help="Length of each measurement."
+)
+@click.option("--memory", is_flag=True, help="Also the peak memory of training, on the CPU, in bytes.")
+@device_option("auto")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output: machine, speed, memory.")
+def command(
+    model: str,
+    input_shape: tuple[int, int, int],
+    batch_sizes: tuple[int, ...],
+    modes: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    memory: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure training and inference of MODEL (lenet by default) or of one layer, such as
+    Conv2d:in_channels=64,out_channels=64,kernel_size=3,padding=1 with --input-shape 64,32,32.
+
+    The loop that is timed is the one a user writes by hand. For PyTorch beside it: scripts/bench.py.
+    """
+    report: dict[str, Any] = {"model": model, "input_shape": list(input_shape), "machine": benchmark.machine(device)}
+    report["speed"] = benchmark.measure(model, input_shape, batch_sizes, modes, rounds, seconds, device)
+    if memory:
+        report["memory"] = [
+            {"batch_size": size, "peak_bytes": benchmark.memory_of(model, input_shape, size)} for size in batch_sizes
+        ]
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    about = report["machine"]
+    click.echo(f"{model} on {about['device']['device']} ({about['processor']}, {about['cores']} cores)\n")
+    click.echo(benchmark.table(report["speed"]))
+    if memory:
+        click.echo("\nPeak memory of training above a warm start:\n" + benchmark.table(report["memory"]))
