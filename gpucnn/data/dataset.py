@@ -122,11 +122,15 @@ class ArrayDataset(Dataset):
 
 @dataclass
 class Splits:
-    """A training and a test set of the same task, and what they are called."""
+    """A training and a test set of the same task, what they are called, and how a picture file becomes such an image.
+
+    framing: "centred": ink in the middle, light on dark, as in MNIST (colour is only scaled); "cropped": the middle square.
+    """
 
     name: str
     train: Dataset
     test: Dataset
+    framing: str = "centred"
 
     def __post_init__(self) -> None:
         for split, data in (("training", self.train), ("test", self.test)):

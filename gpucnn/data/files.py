@@ -6,6 +6,7 @@ import gzip
 import math
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def find_idx(folder: Path, name: str) -> Path | None:
     return None
 
 
-def load_idx_folder(folder: Path) -> Splits:
+def load_idx_folder(folder: Path, class_names: Sequence[str] | None = None) -> Splits:
     """Return the data set of a folder with the four IDX files under MNIST's names."""
     parts = {}
     for split, names in IDX_NAMES.items():
@@ -79,7 +80,7 @@ def load_idx_folder(folder: Path) -> Splits:
                 raise DataError.expected(str(folder), "files", f"{name} or {name}.gz", "a folder without it")
         images, labels = (read_idx(file) for file in files if file is not None)
         parts[split] = (images, labels, str(files[0]))
-    return _splits(folder.name or str(folder), parts)
+    return _splits(folder.name or str(folder), parts, class_names)
 
 
 def load_npz(path: Path) -> Splits:
@@ -142,7 +143,7 @@ def _images_first(images: NDArray[Any]) -> NDArray[Any]:
     return images
 
 
-def _splits(name: str, parts: dict[str, Any], class_names: list[str] | None = None) -> Splits:
+def _splits(name: str, parts: dict[str, Any], class_names: Sequence[str] | None = None) -> Splits:
     images, labels, where = parts["train"]
     train = ArrayDataset(images, labels, class_names, where)
     images, labels, where = parts["test"]

@@ -14,6 +14,9 @@ from gpucnn.errors import DataError
 LARGEST = 50_000_000
 """Pixels above which a picture is refused: more than a camera's, less than what fills the memory."""
 
+LARGEST_FILE = 2**27
+"""Bytes above which a file is refused: more than any camera's, less than takes a minute to read."""
+
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")
 """What is read. Pillow knows more, of which some start other programs."""
 
@@ -21,39 +24,58 @@ FAINTEST = 16
 """Least difference of brightness (of 255) between ink and paper: less is noise."""
 
 
-def read_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Return a picture file as uint8 (C, H, W) of ``shape``.
+def read_picture(path: Path, shape: tuple[int, int, int], framing: str = "centred") -> NDArray[np.uint8]:
+    """Return a picture file as uint8 (C, H, W) of ``shape``, framed as the training images were (see ``Splits``).
 
-    One channel: grey, light on dark whichever way it came, the ink scaled into the middle 20/28 and centred by its mass,
-    as MNIST was made (LeCun et al. 1998). Three channels: RGB, scaled to fit. DataError for what is no picture, is too
-    large or shows nothing, and without Pillow.
+    "centred", one channel: light on dark whichever way it came, the ink scaled into the middle 20/28 and centred by its
+    mass, as MNIST was made (LeCun et al. 1998). "cropped", or three channels: the middle of the picture, scaled.
+    DataError for what is no picture, is too large or shows nothing, and without Pillow.
     """
     C, H, W = shape
     if C not in (1, 3):
         raise DataError.expected(str(path), "network", "one that reads grey or RGB pictures", f"{C} channels")
-    picture = _on_white(_open(path))
+    picture = open_picture(path)
     if C == 3:
-        return np.asarray(picture.convert("RGB").resize((W, H))).transpose(2, 0, 1)
+        return square(picture.convert("RGB"), H, W).transpose(2, 0, 1)
+    if framing == "cropped":
+        return square(picture.convert("L"), H, W)[None]
     ink = _ink(np.asarray(picture.convert("L"), np.float32))
     if ink.max() < FAINTEST:
         raise DataError(f"{path}: shows nothing: all of it is of about one brightness.")
     return _centre(ink * (255 / ink.max()), H, W)[None]
 
 
-def _open(path: Path) -> Any:
+def square(picture: Any, H: int, W: int) -> NDArray[np.uint8]:
+    """Return the middle of a picture, as large as fits the shape, as uint8 (H, W) or (H, W, channels)."""
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.fit(picture, (W, H), Image.Resampling.BICUBIC))
+
+
+def open_picture(path: Path, decode: bool = True) -> Any:
+    """Return a picture file as a Pillow picture of 8 bits a channel, upright, on white where it is transparent.
+
+    Without ``decode``, as the file's head describes it. DataError for what is no picture or too large.
+    """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise DataError("reading pictures needs Pillow. Install it: pip install 'gpucnn[images]'.") from None
     Image.init()  # registers every format, so that it can be asked for by name
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise DataError(
+                f"{path}: has {path.stat().st_size:,} bytes, {LARGEST_FILE:,} are allowed. Scale it down first."
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is large, or of odd metadata: what matters is checked here
             with Image.open(path, formats=FORMATS) as picture:
                 if picture.width * picture.height > LARGEST:
                     raise DataError(f"{path}: has {picture.width}x{picture.height} pixels. Scale it down first.")
+                if not decode:
+                    return picture
                 picture.load()
-                return ImageOps.exif_transpose(_eight_bits(picture))
+                return _on_white(ImageOps.exif_transpose(_eight_bits(picture)))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except IsADirectoryError:

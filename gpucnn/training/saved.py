@@ -27,6 +27,7 @@ class SavedModel:
     precision: str
     data: str
     pixels: str
+    framing: str
 
     @classmethod
     def load(cls, folder: RunFolder, device: str = "auto", which: str = "last", model: str | None = None) -> SavedModel:
@@ -40,7 +41,9 @@ class SavedModel:
             C, H, W = task["image_shape"]
             normalisation = Normalisation(tuple(map(float, task["mean"])), tuple(map(float, task["std"])))
             names = [str(name) for name in task["class_names"]]
-            precision, described, data, pixels = (str(task[key]) for key in ("precision", "model", "data", "pixels"))
+            precision, described, data, pixels, framing = (
+                str(task[key]) for key in ("precision", "model", "data", "pixels", "framing")
+            )
             if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
                 raise ValueError("a mean and std for each channel, and a known precision")
         except (LookupError, TypeError, ValueError) as error:
@@ -52,7 +55,7 @@ class SavedModel:
         except (UsageError, DataError, TypeError) as error:
             raise CheckpointError(f"{folder.path}: state.json describes no network: {error}") from None
         net.load_state_dict(checkpoint.model)
-        return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data, pixels)
+        return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data, pixels, framing)
 
     def feed(self, data: Dataset) -> Feed:
         """Return batches of ``data`` as this network reads them; DataError where images or classes do not fit."""
@@ -60,4 +63,17 @@ class SavedModel:
             raise DataError.expected("data", "images", f"shape {self.image_shape}, as in training", data.image_shape)
         if data.classes > len(self.class_names):
             raise DataError.expected("data", "classes", f"at most {len(self.class_names)}", data.classes)
+        unnamed = _are_numbers(data.class_names) or _are_numbers(self.class_names)
+        if data.class_names != self.class_names and not unnamed:
+            raise DataError.expected(
+                "data", "classes", f"those of the training, {_in_short(self.class_names)}", _in_short(data.class_names)
+            )
         return Feed(data, self.backend, self.normalisation, self.precision)
+
+
+def _are_numbers(names: list[str]) -> bool:
+    return names == [str(number) for number in range(len(names))]
+
+
+def _in_short(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

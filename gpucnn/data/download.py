@@ -1,0 +1,100 @@
+"""Fetching the data sets known by name, once, into a cache folder (needs pooch, the ``download`` extra)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpucnn.data.sources import SOURCES, File, Source
+from gpucnn.errors import DataError
+
+TIMEOUT = 30.0
+"""Seconds without a byte after which a mirror is given up."""
+
+ROUNDS = 2
+"""Times that every mirror is tried."""
+
+PIECE = 2**16
+
+
+def fetch(name: str) -> Path:
+    """Return the folder that holds the files of the data set ``name``, one of ``SOURCES``; fetched where missing.
+
+    The folder lies in ``GPUCNN_CACHE``, by default the platform's cache folder. Each file is compared with its SHA-256 at
+    every call and arrives under its name whole or not at all. DataError, with the steps to do by hand, where it cannot be
+    had, and without pooch.
+    """
+    source = SOURCES[name]
+    try:
+        import pooch
+    except ImportError:
+        raise DataError(
+            f"{name}: downloading needs pooch. Install it: pip install 'gpucnn[download]'\n{_by_hand(name, source)}"
+        ) from None
+    pooch.get_logger().setLevel("WARNING")
+    home = os.environ.get("GPUCNN_CACHE")
+    folder = (Path(home).expanduser() if home else Path(pooch.os_cache("gpucnn"))) / name
+    for file in source.files:
+        _fetch_file(name, source, file, folder)
+    return folder
+
+
+def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:
+    import pooch
+    from requests import RequestException
+
+    faults = {}
+    for mirror in source.mirrors * ROUNDS:
+        get = pooch.HTTPDownloader(
+            progressbar=_bar(file),
+            chunk_size=PIECE,
+            timeout=TIMEOUT,
+            headers={"Accept-Encoding": "identity"},  # a .gz file comes as it is
+        )
+        try:
+            pooch.retrieve(mirror + file.name, f"sha256:{file.sha256}", file.name, folder, downloader=get)
+            return
+        except RequestException as error:
+            faults[mirror] = _why(error)
+        except ValueError:
+            faults[mirror] = "sent something else than the published file"
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot be written ({error.strerror or error}). Set GPUCNN_CACHE to a folder with room."
+            ) from None
+    reasons = "; ".join(f"{urlsplit(mirror).netloc} {fault}" for mirror, fault in faults.items())
+    raise DataError(f"{name}: {file.name} could not be downloaded ({reasons}).\n{_by_hand(name, source)}")
+
+
+def _bar(file: File) -> Any:
+    """Return a progress bar that is shown on terminals only, and ends a download that is longer than the file."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]  # it has no types
+        def update(self, n: float | None = 1) -> bool | None:
+            if self.n > file.size + PIECE:
+                raise ValueError("longer than the published file")
+            shown: bool | None = super().update(n)
+            return shown
+
+    return Bar(total=file.size, desc=file.name, unit="B", unit_scale=True, leave=False, disable=None)
+
+
+def _why(error: Exception) -> str:
+    from requests import ConnectionError, HTTPError, Timeout
+    from requests.exceptions import ChunkedEncodingError
+
+    if isinstance(error, HTTPError) and error.response is not None:
+        return f"answered {error.response.status_code} {error.response.reason or ''}".rstrip()
+    if isinstance(error, Timeout) or "timed out" in str(error):
+        return f"sent nothing for {TIMEOUT:g} seconds"
+    if isinstance(error, ChunkedEncodingError):
+        return "broke off"
+    return "cannot be reached" if isinstance(error, ConnectionError) else f"failed ({type(error).__name__})"
+
+
+def _by_hand(name: str, source: Source) -> str:
+    files = ", ".join(file.name for file in source.files)
+    return f"By hand: put {files} from {source.mirrors[0]} into a folder {name}, and set GPUCNN_DATA to the folder above it."
