@@ -45,14 +45,16 @@ def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:
     import pooch
     from requests import RequestException
 
-    faults = {}
-    for mirror in source.mirrors * ROUNDS:
-        get = pooch.HTTPDownloader(
-            progressbar=_bar(file),
+    def get(url: str, output_file: str, caller: Any) -> None:
+        pooch.HTTPDownloader(
+            progressbar=_bar(file, Path(output_file)),
             chunk_size=PIECE,
             timeout=TIMEOUT,
             headers={"Accept-Encoding": "identity"},  # a .gz file comes as it is
-        )
+        )(url, output_file, caller)
+
+    faults = {}
+    for mirror in source.mirrors * ROUNDS:
         try:
             pooch.retrieve(mirror + file.name, f"sha256:{file.sha256}", file.name, folder, downloader=get)
             return
@@ -68,16 +70,19 @@ def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:
     raise DataError(f"{name}: {file.name} could not be downloaded ({reasons}).\n{_by_hand(name, source)}")
 
 
-def _bar(file: File) -> Any:
+def _bar(file: File, arriving: Path) -> Any:
     """Return a progress bar that is shown on terminals only, and ends a download that is longer than the file."""
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]  # it has no types
-        def update(self, n: float | None = 1) -> bool | None:
-            if self.n > file.size + PIECE:
+        def __bool__(self) -> bool:
+            return True  # pooch asks before each update, and tqdm says no where the server gave no length
+
+        def update(self, n: float = 1) -> None:
+            size = arriving.stat().st_size
+            if size > file.size:
                 raise ValueError("longer than the published file")
-            shown: bool | None = super().update(n)
-            return shown
+            super().update(size - self.n)
 
     return Bar(total=file.size, desc=file.name, unit="B", unit_scale=True, leave=False, disable=None)
 
