@@ -19,7 +19,7 @@ class GpucnnError(Exception):
     @classmethod
     def expected(cls, where: str, argument: str, expected: str, got: Any, remedy: str = "") -> Self:
         """Return an error whose message names the function, the argument, both sides and the cure."""
-        cure = f" {remedy[0].upper()}{remedy[1:]}." if remedy else ""
+        cure = f" {remedy[0].upper()}{remedy[1:]}{'' if remedy.endswith('?') else '.'}" if remedy else ""
         return cls(f"{where}: {argument}: expected {expected}, got {got}.{cure}")
 
 

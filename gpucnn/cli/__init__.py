@@ -19,11 +19,24 @@ COMMANDS = {
     "evaluate": "Measure a trained network on a data set.",
     "predict": "Say what picture files show.",
     "summary": "Say what each layer of a network gives, costs and sees.",
+    "data": "List, show, download and convert data sets.",
     "doctor": "Say what this machine has, and what is missing.",
 }
 
 
-class Commands(click.Group):
+class Group(click.Group):
+    """A group of commands that says which one may have been meant."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        near = difflib.get_close_matches(args[0], known, 1)
+        if args[0] not in known and not args[0].startswith("-"):
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class Commands(Group):
     """A group whose commands are imported only when needed, so that --help answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -38,13 +51,6 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        near = difflib.get_close_matches(args[0], COMMANDS, 1)
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

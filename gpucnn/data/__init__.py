@@ -11,7 +11,7 @@ from gpucnn.data.augment import Augmentation
 from gpucnn.data.cifar import ARCHIVE, is_cifar10, load_cifar10
 from gpucnn.data.dataset import ArrayDataset, Dataset, Splits, Subset
 from gpucnn.data.digits import draw_digits
-from gpucnn.data.download import fetch
+from gpucnn.data.download import fetch, offline_folder
 from gpucnn.data.files import IDX_NAMES, find_idx, load_idx_folder, load_npz, read_idx
 from gpucnn.data.folder import is_picture_folder, load_pictures
 from gpucnn.data.sources import SOURCES
@@ -44,10 +44,7 @@ def load(
         return Splits("digits", _digits(DIGITS_TRAIN, seed=0), _digits(DIGITS_TEST, seed=1))
     path = Path(source).expanduser()
     if source in SOURCES and not os.path.exists(path):
-        home = os.environ.get("GPUCNN_DATA")
-        folder = Path(home).expanduser() / source if home else None
-        splits = _load_folder(folder if folder is not None and folder.is_dir() else fetch(source), source)
-        return replace(splits, name=source)
+        return replace(_load_folder(offline_folder(source) or fetch(source), source), name=source)
     if os.path.isdir(path):  # unlike path.is_dir(), says no to a name that is too long to be one
         return load_pictures(path, image_size, like, framing) if _holds_pictures(source) else _load_folder(path)
     if path.suffix == ".npz":

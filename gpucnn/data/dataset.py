@@ -18,6 +18,9 @@ Labels = NDArray[np.int64]
 MOST_CLASSES = 2**16
 """Classes beyond which labels are taken for a mistake, where no class names say otherwise."""
 
+FRAMINGS = ("centred", "cropped")
+"""Ways in which a picture file becomes an image like those of a data set; see ``Splits``."""
+
 
 class Dataset:
     """Base of data sets. A subclass gives ``__len__``, ``__getitem__`` and ``class_names``.

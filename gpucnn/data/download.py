@@ -34,11 +34,41 @@ def fetch(name: str) -> Path:
             f"{name}: downloading needs pooch. Install it: pip install 'gpucnn[download]'\n{_by_hand(name, source)}"
         ) from None
     pooch.get_logger().setLevel("WARNING")
-    home = os.environ.get("GPUCNN_CACHE")
-    folder = (Path(home).expanduser() if home else Path(pooch.os_cache("gpucnn"))) / name
+    folder = cache_folder(name)
     for file in source.files:
         _fetch_file(name, source, file, folder)
     return folder
+
+
+def offline_folder(name: str) -> Path | None:
+    """Return the folder of a data set under ``GPUCNN_DATA``; None where there is none."""
+    home = os.environ.get("GPUCNN_DATA")
+    folder = Path(home).expanduser() / name if home else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder that the data set ``name`` is downloaded to; needs pooch where ``GPUCNN_CACHE`` is not set."""
+    home = os.environ.get("GPUCNN_CACHE")
+    if home:
+        return Path(home).expanduser() / name
+    import pooch
+
+    return Path(pooch.os_cache("gpucnn")) / name
+
+
+def whereabouts(name: str) -> str:
+    """Return in words where a data set known by name lies, or how much there is to download."""
+    source = SOURCES[name]
+    if (folder := offline_folder(name)) is not None:
+        return str(folder)
+    try:
+        folder = cache_folder(name)
+    except ImportError:
+        return "not here; downloading needs pip install 'gpucnn[download]'"
+    if all((folder / file.name).is_file() for file in source.files):
+        return str(folder)
+    return f"not here; {sum(file.size for file in source.files) / 1e6:.0f} MB to download"
 
 
 def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.data.dataset import ArrayDataset
 from gpucnn.errors import DataError
 
 LARGEST = 50_000_000
@@ -19,6 +21,8 @@ LARGEST_FILE = 2**27
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")
 """What is read. Pillow knows more, of which some start other programs."""
+
+NO_PILLOW = "pictures need Pillow. Install it: pip install 'gpucnn[images]'."
 
 FAINTEST = 16
 """Least difference of brightness (of 255) between ink and paper: less is noise."""
@@ -60,7 +64,7 @@ def open_picture(path: Path, decode: bool = True) -> Any:
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
-        raise DataError("reading pictures needs Pillow. Install it: pip install 'gpucnn[images]'.") from None
+        raise DataError(NO_PILLOW) from None
     Image.init()  # registers every format, so that it can be asked for by name
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -133,3 +137,32 @@ def _centre(ink: NDArray[np.float32], H: int, W: int) -> NDArray[np.uint8]:
     page = np.zeros((H, W), np.uint8)
     page[top : top + small.shape[0], left : left + small.shape[1]] = small
     return page
+
+
+def contact_sheet(data: ArrayDataset, across: int = 10, classes: int = 50) -> bytes:
+    """Return a PNG with a row for each of the first ``classes`` classes: its name and its first ``across`` images."""
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError:
+        raise DataError(NO_PILLOW) from None
+    C, H, W = data.image_shape
+    images = data.images
+    if images.dtype != np.uint8:
+        low, high = float(images.min()), float(images.max())
+        images = ((images - low) * (255 / max(high - low, 1e-30))).astype(np.uint8)
+    names = data.class_names[:classes]
+    zoom = max(1, 56 // max(H, W))
+    margin, step = 90, max(H, W) * zoom + 2
+    sheet = Image.new("RGB", (margin + across * step, len(names) * step), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, name in enumerate(names):
+        draw.text((4, row * step + step // 2 - 6), name[:13], fill="black")
+        for column, place in enumerate(np.flatnonzero(data.labels == row)[:across]):
+            pixels = images[place].transpose(1, 2, 0) if C == 3 else images[place, 0]
+            picture = Image.fromarray(np.ascontiguousarray(pixels)).resize(
+                (W * zoom, H * zoom), Image.Resampling.NEAREST
+            )
+            sheet.paste(picture, (margin + column * step, row * step))
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()

@@ -8,6 +8,7 @@ from typing import Any
 from gpucnn import nn
 from gpucnn.backend import Backend, get_backend
 from gpucnn.data import Dataset
+from gpucnn.data.dataset import FRAMINGS
 from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.run_folder import RunFolder
@@ -46,6 +47,8 @@ class SavedModel:
             )
             if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
                 raise ValueError("a mean and std for each channel, and a known precision")
+            if framing not in FRAMINGS:
+                raise ValueError(f"framing {framing!r}")
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error}).") from None
         check_trusted(described, model, str(folder.path))
