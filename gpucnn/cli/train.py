@@ -104,8 +104,9 @@ def command(
 def read_settings(file: Path | None, given: dict[str, Any]) -> Settings:
     """Return the settings: options win over the file, and the file over the environment's device, with a note."""
     from_file = read_toml(file) if file is not None else {}
-    if "val_split" in given:
-        from_file.pop("validation", None)
+    for key, other in (("validation", "val_split"), ("val_split", "validation")):
+        if key in given:
+            from_file.pop(other, None)
     environment = os.environ.get("GPUCNN_DEVICE")
     if environment and "device" not in given and from_file.setdefault("device", environment) != environment:
         click.echo(

@@ -85,18 +85,19 @@ def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:
 
     faults = {}
     for mirror in source.mirrors * ROUNDS:
+        host = urlsplit(mirror).netloc
         try:
             pooch.retrieve(mirror + file.name, f"sha256:{file.sha256}", file.name, folder, downloader=get)
             return
         except RequestException as error:
-            faults[mirror] = _why(error)
+            faults[host] = _why(error)
         except ValueError:
-            faults[mirror] = "sent something else than the published file"
+            faults[host] = "sent something else than the published file"
         except OSError as error:
             raise DataError(
                 f"{folder}: cannot be written ({error.strerror or error}). Set GPUCNN_CACHE to a folder with room."
             ) from None
-    reasons = "; ".join(f"{urlsplit(mirror).netloc} {fault}" for mirror, fault in faults.items())
+    reasons = "; ".join(f"{host} {fault}" for host, fault in faults.items())
     raise DataError(f"{name}: {file.name} could not be downloaded ({reasons}).\n{_by_hand(name, source)}")
 
 

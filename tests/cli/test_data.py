@@ -190,6 +190,16 @@ def test_a_network_of_digits_reads_a_folder_of_drawings(tmp_path: Path) -> None:
     assert json.loads(result.out)["accuracy"] > 0.8, "uncentred it would be about 0.2"
 
 
+def test_an_option_for_the_split_wins_over_either_in_the_file(shapes: Path, tmp_path: Path) -> None:
+    for setting, option, held_out in (
+        ("validation = 30", ("--val-split", 0.25), 20),
+        ("val_split = 0.25", ("--validation", 7), 7),
+    ):
+        (tmp_path / "c.toml").write_text(setting)
+        result = gpucnn(*train(shapes, "--config", "c.toml", "--epochs", 1, "--overwrite", *option))
+        assert f"{held_out} for validation" in result.out, result.err
+
+
 def test_mistakes_in_training(shapes: Path) -> None:
     assert_refused(gpucnn(*train(shapes, "--augment", "shfit=2")), 2, "augment", "Did you mean shift?")
     assert_refused(gpucnn(*train(shapes, "--val-split", 0.1, "--validation", 5)), 2, "one of validation and val_split")
