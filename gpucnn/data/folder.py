@@ -75,7 +75,7 @@ class _Reader:
             raise DataError.expected("pictures", "all together", f"at most {LARGEST:,} bytes", f"{shape}")
         images = np.empty(shape, np.uint8)
         for image, path in zip(images, paths, strict=True):
-            picture = open_picture(path)
+            picture = open_picture(path, near=self.size)
             self.resized += picture.size != (self.size, self.size)
             self.cropped += picture.width != picture.height
             image[...] = square(picture.convert("RGB"), self.size, self.size)

@@ -47,12 +47,11 @@ def read_picture(path: Path, shape: tuple[int, int, int], framing: str = "centre
     C, H, W = shape
     if C not in (1, 3):
         raise DataError.expected(str(path), "network", "one that reads grey or RGB pictures", f"{C} channels")
-    picture = open_picture(path)
     if C == 3:
-        return square(picture.convert("RGB"), H, W).transpose(2, 0, 1)
+        return square(open_picture(path, near=max(H, W)).convert("RGB"), H, W).transpose(2, 0, 1)
     if framing == "cropped":
-        return square(picture.convert("L"), H, W)[None]
-    ink = _ink(np.asarray(picture.convert("L"), np.float32))
+        return square(open_picture(path, near=max(H, W)).convert("L"), H, W)[None]
+    ink = _ink(np.asarray(open_picture(path).convert("L"), np.float32))
     if ink.max() < FAINTEST:
         raise DataError(f"{path}: shows nothing: all of it is of about one brightness.")
     return _centre(ink * (255 / ink.max()), H, W)[None]
@@ -65,10 +64,11 @@ def square(picture: Any, H: int, W: int) -> NDArray[np.uint8]:
     return np.asarray(ImageOps.fit(picture, (W, H), Image.Resampling.BICUBIC))
 
 
-def open_picture(path: Path, decode: bool = True) -> Any:
+def open_picture(path: Path, near: int | None = None, decode: bool = True) -> Any:
     """Return a picture file as a Pillow picture of 8 bits a channel, upright, on white where it is transparent.
 
-    Without ``decode``, as the file's head describes it. DataError for what is no picture or too large.
+    near: the side in pixels that it will be scaled to, for which a large JPEG is decoded at an eighth, a quarter or half of
+    its size. Without ``decode``, as the file's head describes it. DataError for what is no picture or too large.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -87,6 +87,8 @@ def open_picture(path: Path, decode: bool = True) -> Any:
                     raise DataError(f"{path}: has {picture.width}x{picture.height} pixels. Scale it down first.")
                 if not decode:
                     return picture
+                if near is not None:
+                    picture.draft(None, (2 * near, 2 * near))
                 picture.load()
                 return _on_white(ImageOps.exif_transpose(_eight_bits(picture)))
     except FileNotFoundError:

@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server with two mirrors, "one" and "two", of a data set that takes kmnist's place; an empty cache."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -121,7 +121,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
         monkeypatch.delenv("GPUCNN_DATA", raising=False)
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(download, "TIMEOUT", 0.3)
+        monkeypatch.setattr(download, "TIMEOUT", 0.3 if "stall" in request.node.name else 10)
         yield server
         server.gone.set()
         server.shutdown()

@@ -286,6 +286,15 @@ def test_cropped_framing_takes_the_middle_and_keeps_the_shades(tmp_path: Path) -
     np.testing.assert_array_equal(read_back[0], page[:, 10:20])
 
 
+def test_a_large_photograph_is_decoded_small_and_looks_the_same(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:1200, 0:1600] / 1200
+    photo = np.stack([127 + 120 * np.sin(5 * x), 255 * y, 127 + 120 * np.cos(4 * x + 3 * y)], -1).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "p.jpg", quality=95)
+    page = read_picture(tmp_path / "p.jpg", (3, 32, 32)).transpose(1, 2, 0).astype(float)
+    blocks = photo[8:1192, 208:1392].reshape(32, 37, 32, 37, 3).mean((1, 3))
+    assert np.abs(page - blocks).mean() < 3
+
+
 def read_picture_as(tmp_path: Path, page: np.ndarray, framing: str) -> np.ndarray:
     Image.fromarray(page).save(tmp_path / "f.png")
     return read_picture(tmp_path / "f.png", (1, 10, 10), framing)
