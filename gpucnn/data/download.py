@@ -82,6 +82,7 @@ def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:
             timeout=TIMEOUT,
             headers={"Accept-Encoding": "identity"},  # a .gz file comes as it is
         )(url, output_file, caller)
+        Path(output_file).chmod(0o644)  # pooch's temporary files are for their owner alone; a cache may be shared
 
     faults = {}
     for mirror in source.mirrors * ROUNDS:

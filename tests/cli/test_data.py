@@ -145,6 +145,20 @@ def test_colour_pictures_train_evaluate_and_predict(shapes: Path, model: str) ->
         assert np.mean(right) == 1
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("model", ["lenet", "vgg:width=4,hidden=8", "resnet:width=4,blocks=1"])
+def test_colour_images_in_an_npz_train(tmp_path: Path, model: str, channels_last: bool) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    images = rng.integers(0, 60, (120, 3, 32, 32), np.uint8)
+    images[np.arange(120), labels] += 150
+    x = images.transpose(0, 2, 3, 1) if channels_last else images
+    np.savez(tmp_path / "c.npz", x_train=x[:90], y_train=labels[:90], x_test=x[90:], y_test=labels[90:])
+    result = gpucnn(*train(tmp_path / "c.npz", "--model", model, "--json"))
+    assert result.code == 0, result.err
+    assert json.loads(result.out.splitlines()[-1])["train_accuracy"] > 0.5
+
+
 @pytest.mark.parametrize("size", [12, 28, 33, 48])
 def test_other_sizes_train_or_are_refused(shapes: Path, size: int) -> None:
     for model in ("lenet", "vgg:width=2,hidden=4", "resnet:width=2,blocks=1"):

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import os
 import re
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import idx
+from runs import assert_refused, gpucnn, idx
 
 from gpucnn.data import SOURCES, download, fetch, load
 from gpucnn.data.sources import File, Source
@@ -241,6 +242,24 @@ def test_without_pooch(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(DataError, match=r"pip install 'gpucnn\[download\]'\nBy hand: put train-images"):
         load("kmnist")
+
+
+def test_from_the_command_line(server: Server, tmp_path: Path) -> None:
+    result = gpucnn("data", "download", "kmnist")
+    assert (result.code, result.out) == (0, f"kmnist: {tmp_path / 'cache' / 'kmnist'}\n")
+    assert f"kmnist         small: {tmp_path / 'cache' / 'kmnist'}" in gpucnn("data", "list").out
+    server.ways = {"one": ["404"], "two": ["500"]}
+    for path in fetch("kmnist").iterdir():
+        path.unlink()
+    assert_refused(gpucnn("train", "--data", "kmnist", "--device", "cpu"), 1, "could not be downloaded", "By hand: put")
+
+
+def test_others_may_read_what_is_in_a_shared_cache(server: Server) -> None:
+    before = os.umask(0o022)
+    try:
+        assert {oct(path.stat().st_mode & 0o777) for path in fetch("kmnist").iterdir()} == {"0o644"}
+    finally:
+        os.umask(before)
 
 
 def test_progress_is_shown_on_terminals_only(server: Server) -> None:
