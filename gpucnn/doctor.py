@@ -11,7 +11,11 @@ from gpucnn.backend import get_backend
 from gpucnn.errors import GpucnnError
 from gpucnn.training import environment
 
-EXTRAS = {"pillow": ("PIL", "images", "pictures for gpucnn predict"), "matplotlib": ("matplotlib", "plots", "plots")}
+EXTRAS = {
+    "pillow": ("PIL", "images", "pictures to train on and to predict"),
+    "pooch": ("pooch", "download", "data sets by name"),
+    "matplotlib": ("matplotlib", "plots", "plots"),
+}
 
 
 def examine() -> dict[str, Any]:
