@@ -49,7 +49,8 @@ from gpucnn.training import RunFolder, Settings, Trainer, check_model, check_tru
 @click.option(
     "--augment",
     metavar="LIST",
-    help="Change training images at random: some of shift=2 rotate=10 scale=0.1 flip elastic=1 cutout=8 noise=0.05, commas between.  [none]",
+    help="Change training images at random: some of shift=2 rotate=10 scale=0.1 flip elastic=1 cutout=8 noise=0.05, "
+    "commas between.  [none]",
 )
 @click.option(
     "--image-size",
