@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -12,20 +11,39 @@ from typing import Any
 import click
 
 from gpucnn import __version__
-from gpucnn.errors import GpucnnError
+from gpucnn.errors import GpucnnError, did_you_mean
 
-COMMANDS = {
-    "train": "Train a network and keep the run in a folder.",
-    "evaluate": "Measure a trained network on a data set.",
-    "predict": "Say what picture files show.",
-    "visualize": "Draw a run, or what its network makes of a picture.",
-    "summary": "Say what each layer of a network gives, costs and sees.",
-    "bench": "Measure images per second, and memory.",
-    "doctor": "Say what this machine has, and what is missing.",
+GROUPS = {
+    "Train and use": {
+        "train": "Train a network and keep the run in a folder.",
+        "evaluate": "Measure a trained network on a data set.",
+        "predict": "Say what picture files show.",
+    },
+    "Look": {
+        "visualize": "Draw a run, or what its network makes of a picture.",
+        "summary": "Say what each layer of a network gives, costs and sees.",
+    },
+    "Data and machine": {
+        "data": "List, show, download and convert data sets.",
+        "bench": "Measure images per second, and memory.",
+        "doctor": "Say what this machine has, and what is missing.",
+    },
 }
+COMMANDS = {name: said for group in GROUPS.values() for name, said in group.items()}
 
 
-class Commands(click.Group):
+class Group(click.Group):
+    """A group of commands that says which one may have been meant."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            hint = did_you_mean(repr(args[0]), map(repr, known)).capitalize()
+            raise click.UsageError(f"No such command {args[0]!r}. {hint}".rstrip(), ctx)
+        return super().resolve_command(ctx, args)
+
+
+class Commands(Group):
     """A group whose commands are imported only when needed, so that --help answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -38,15 +56,10 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        near = difflib.get_close_matches(args[0], COMMANDS, 1)
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
+        widest = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), said) for name, said in group.items()])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN."""
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
-    splits = data.load(source or saved.data)
+    splits = data.load(source or saved.data, like=saved.image_shape, framing=saved.framing)
     result = evaluate(saved.net, saved.feed(splits.test), batch_size)
     confusion = result.confusion(len(saved.class_names))
     if as_json:

@@ -39,7 +39,7 @@ def command(
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
     if saved.pixels != "uint8":
         click.echo("Note: this network was trained on floats; pictures are given to it as 0 to 1.", err=True)
-    images = np.stack([read_picture(path, saved.image_shape) for path in pictures])
+    images = np.stack([read_picture(path, saved.image_shape, saved.framing) for path in pictures])
     feed = saved.feed(ArrayDataset(images, np.zeros(len(images), int), saved.class_names))
     for start in range(0, len(images), AT_ONCE):
         with no_grad():

@@ -30,7 +30,7 @@ from gpucnn.training import (
 
 @click.command(short_help="Train a network and keep the run in a folder.")
 @click.option("--model", metavar="NAME[:OPTION=VALUE,...]", help="Network, e.g. lenet:pooling=avg.  [lenet]")
-@click.option("--data", metavar="SOURCE", help="digits (built in), mnist, a folder of IDX files, or an .npz.  [digits]")
+@click.option("--data", metavar="SOURCE", help="digits (built in), mnist, cifar10 ..., an .npz, or a folder.  [digits]")
 @click.option(
     "--device",
     callback=check_device,
@@ -69,6 +69,18 @@ from gpucnn.training import (
     type=click.IntRange(0),
     metavar="N",
     help="Hold N training images out for validation.  [5000, at most a fifth]",
+)
+@click.option("--val-split", type=click.FloatRange(0, 1, max_open=True), help="The same as a share of the images.")
+@click.option(
+    "--augment",
+    metavar="LIST",
+    help="Change training images at random: some of shift=2 rotate=10 scale=0.1 flip elastic=1 cutout=8 noise=0.05, "
+    "commas between.  [none]",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(1),
+    help="Pixels of a side that pictures are scaled to.  [their own, at most 64]",
 )
 @click.option(
     "--target-accuracy", type=click.FloatRange(0, 1), help="Exit with 3 if the validation accuracy ends below."
@@ -114,7 +126,7 @@ def command(
     check_model(settings.model)  # a wrong device or name is better known before the data is read
     say(f"Reading {settings.data} ...", as_json)
     reporter = Reporters(reporter_for(as_json), *extra, ReportWriter(live, quiet=as_json))
-    trainer = Trainer(settings, data.load(settings.data), folder, reporter)
+    trainer = Trainer(settings, data.load(settings.data, settings.image_size), folder, reporter)
     if resume is not None:
         trainer.resume()
     last = trainer.train()
@@ -130,6 +142,9 @@ def command(
 def read_settings(file: Path | None, given: dict[str, Any]) -> Settings:
     """Return the settings: options win over the file, and the file over the environment's device, with a note."""
     from_file = read_toml(file) if file is not None else {}
+    for key, other in (("validation", "val_split"), ("val_split", "validation")):
+        if key in given:
+            from_file.pop(other, None)
     environment = os.environ.get("GPUCNN_DEVICE")
     if environment and "device" not in given and from_file.setdefault("device", environment) != environment:
         click.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from gpucnn.cli.options import checkpoint_option, device_option, model_option
 from gpucnn.cli.run_report import draw_pictures, gather, outcome_of, state_of
 from gpucnn.data import ArrayDataset
 from gpucnn.data.pictures import read_picture
-from gpucnn.errors import GpucnnError, RunFolderError, UsageError
+from gpucnn.errors import GpucnnError, RunFolderError, UsageError, did_you_mean
 from gpucnn.inspect.curves import epochs_of
 from gpucnn.training import RunFolder, SavedModel, Settings, evaluate, read_toml
 
@@ -92,11 +91,8 @@ def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None
     target = None
     if about is not None:
         if about not in saved.class_names:
-            near = difflib.get_close_matches(about, saved.class_names, 1)
-            known = ", ".join(saved.class_names[:20])
-            raise UsageError.expected(
-                "visualize", "--class", f"one of {known}", repr(about), f"did you mean {near[0]}?" if near else ""
-            )
+            known, remedy = ", ".join(saved.class_names[:20]), did_you_mean(about, saved.class_names)
+            raise UsageError.expected("visualize", "--class", f"one of {known}", repr(about), remedy)
         target = saved.class_names.index(about)
     pixels = read_picture(path, saved.image_shape)
     x, _ = saved.feed(ArrayDataset(pixels[None], [0], saved.class_names)).batch(np.arange(1))

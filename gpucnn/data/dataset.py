@@ -18,6 +18,9 @@ Labels = NDArray[np.int64]
 MOST_CLASSES = 2**16
 """Classes beyond which labels are taken for a mistake, where no class names say otherwise."""
 
+FRAMINGS = ("centred", "cropped")
+"""Ways in which a picture file becomes an image like those of a data set; see ``Splits``."""
+
 
 class Dataset:
     """Base of data sets. A subclass gives ``__len__``, ``__getitem__`` and ``class_names``.
@@ -122,11 +125,15 @@ class ArrayDataset(Dataset):
 
 @dataclass
 class Splits:
-    """A training and a test set of the same task, and what they are called."""
+    """A training and a test set of the same task, what they are called, and how a picture file becomes such an image.
+
+    framing: "centred": ink in the middle, light on dark, as in MNIST (colour is only scaled); "cropped": the middle square.
+    """
 
     name: str
     train: Dataset
     test: Dataset
+    framing: str = "centred"
 
     def __post_init__(self) -> None:
         for split, data in (("training", self.train), ("test", self.test)):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zipfile
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data.dataset import ArrayDataset, Splits
+from gpucnn.data.dataset import FRAMINGS, ArrayDataset, Splits
 from gpucnn.errors import DataError
 
 IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -69,7 +72,7 @@ def find_idx(folder: Path, name: str) -> Path | None:
     return None
 
 
-def load_idx_folder(folder: Path) -> Splits:
+def load_idx_folder(folder: Path, class_names: Sequence[str] | None = None) -> Splits:
     """Return the data set of a folder with the four IDX files under MNIST's names."""
     parts = {}
     for split, names in IDX_NAMES.items():
@@ -79,11 +82,11 @@ def load_idx_folder(folder: Path) -> Splits:
                 raise DataError.expected(str(folder), "files", f"{name} or {name}.gz", "a folder without it")
         images, labels = (read_idx(file) for file in files if file is not None)
         parts[split] = (images, labels, str(files[0]))
-    return _splits(folder.name or str(folder), parts)
+    return _splits(folder.name or str(folder), parts, class_names)
 
 
 def load_npz(path: Path) -> Splits:
-    """Return the data set of an .npz with x_train, y_train, x_test, y_test, and optionally class_names."""
+    """Return the data set of an .npz with x_train, y_train, x_test, y_test, and optionally class_names and framing."""
     parts: dict[str, Any] = {}
     try:
         _check_sizes(path)
@@ -94,6 +97,7 @@ def load_npz(path: Path) -> Splits:
             for split in ("train", "test"):
                 parts[split] = (_images_first(archive[f"x_{split}"]), archive[f"y_{split}"], str(path))
             names = _texts(archive["class_names"], path) if "class_names" in archive else None
+            framing = str(archive["framing"]) if "framing" in archive else "centred"
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except DataError:
@@ -102,7 +106,21 @@ def load_npz(path: Path) -> Splits:
         raise DataError(
             f"{path}: is no readable .npz of plain arrays ({_one_line(error)}). Save it with numpy.savez."
         ) from None
-    return _splits(path.stem, parts, names)
+    if framing not in FRAMINGS:
+        raise DataError.expected(str(path), "framing", " or ".join(FRAMINGS), repr(framing[:50]))
+    return replace(_splits(path.stem, parts, names), framing=framing)
+
+
+def npz_bytes(splits: Splits) -> bytes:
+    """Return a data set as the content of a packed .npz that ``load_npz`` reads."""
+    file = io.BytesIO()
+    x_train, y_train = splits.train[np.arange(len(splits.train))]
+    x_test, y_test = splits.test[np.arange(len(splits.test))]
+    np.savez_compressed(
+        file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test,
+        class_names=np.array(splits.train.class_names), framing=np.array(splits.framing),
+    )  # fmt: skip
+    return file.getvalue()
 
 
 def _check_sizes(path: Path) -> None:
@@ -142,7 +160,7 @@ def _images_first(images: NDArray[Any]) -> NDArray[Any]:
     return images
 
 
-def _splits(name: str, parts: dict[str, Any], class_names: list[str] | None = None) -> Splits:
+def _splits(name: str, parts: dict[str, Any], class_names: Sequence[str] | None = None) -> Splits:
     images, labels, where = parts["train"]
     train = ArrayDataset(images, labels, class_names, where)
     images, labels, where = parts["test"]

@@ -9,8 +9,11 @@ import numpy as np
 
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Array, Backend
-from gpucnn.data import ArrayDataset, Dataset
+from gpucnn.data import ArrayDataset, Augmentation, Dataset
 from gpucnn.errors import DataError
+
+AUGMENTING = 1
+"""Last number of the seed of an augmented batch; none is 0, which would seed as if it were left out."""
 
 SAMPLE = 10_000
 """Images from which the mean and standard deviation are measured, where a data set is not in memory."""
@@ -53,12 +56,20 @@ def read_batch(data: Dataset, indices: Any) -> tuple[Any, Any]:
 
 
 class Feed:
-    """Gives batches of a data set as tensors on a device: images (B, C, H, W) normalised, labels (B,) int64."""
+    """Gives batches of a data set as tensors on a device: images (B, C, H, W) normalised, labels (B,) int64.
+
+    With an ``augmentation``, batches that are asked for with a seed are augmented, on the host.
+    """
 
     def __init__(
-        self, data: Dataset, backend: Backend, normalisation: Normalisation, precision: str = "float32"
+        self,
+        data: Dataset,
+        backend: Backend,
+        normalisation: Normalisation,
+        precision: str = "float32",
+        augmentation: Augmentation | None = None,
     ) -> None:
-        self.data, self.backend = data, backend
+        self.data, self.backend, self.augmentation = data, backend, augmentation
         self._dtype = np.dtype(precision)
         first, _ = read_batch(data, np.arange(min(len(data), 1)))
         pixel = 255.0 if first.dtype == np.uint8 else 1.0
@@ -66,7 +77,7 @@ class Feed:
         self._scale = backend.asarray((1 / (pixel * std)).astype(self._dtype))
         self._shift = backend.asarray((-mean / std).astype(self._dtype))
         self._resident: tuple[Array, Array] | None = None
-        if isinstance(data, ArrayDataset):
+        if isinstance(data, ArrayDataset) and augmentation is None:
             self._resident = backend.asarray(data.images), backend.asarray(data.labels)
 
     def __len__(self) -> int:
@@ -76,8 +87,11 @@ class Feed:
         """Return the shuffled indices of an epoch, on the host."""
         return np.random.default_rng([seed, epoch]).permutation(len(self))
 
-    def batch(self, indices: Any) -> tuple[Tensor, Tensor]:
-        """Return the images and labels of these indices (a host array)."""
+    def batch(self, indices: Any, seed: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of these indices (a host array).
+
+        They are augmented where ``seed`` is given, and it alone says how: a resumed run sees what it would have seen.
+        """
         backend = self.backend
         with backend.active():
             if self._resident is not None:
@@ -86,6 +100,8 @@ class Feed:
                 labels = labels[chosen]
             else:
                 host_images, host_labels = read_batch(self.data, indices)
+                if self.augmentation is not None and seed:
+                    host_images = self.augmentation(host_images, np.random.default_rng([*seed, AUGMENTING]))
                 images, labels = backend.asarray(host_images), backend.asarray(host_labels)
                 chosen = backend.xp.arange(len(indices))
             x = backend.gather(images, chosen, self._scale, self._shift, self._dtype)

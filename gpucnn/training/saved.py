@@ -8,6 +8,7 @@ from typing import Any
 from gpucnn import nn
 from gpucnn.backend import Backend, get_backend
 from gpucnn.data import Dataset
+from gpucnn.data.dataset import FRAMINGS
 from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.run_folder import RunFolder
@@ -27,6 +28,7 @@ class SavedModel:
     precision: str
     data: str
     pixels: str
+    framing: str
 
     @classmethod
     def load(cls, folder: RunFolder, device: str = "auto", which: str = "last", model: str | None = None) -> SavedModel:
@@ -42,12 +44,11 @@ class SavedModel:
             normalisation = Normalisation(tuple(map(float, task["mean"])), tuple(map(float, task["std"])))
             names = [str(name) for name in task["class_names"]]
             precision, described, data, pixels = (str(task[key]) for key in ("precision", "model", "data", "pixels"))
-            if (
-                not len(normalisation.mean) == len(normalisation.std) == C
-                or precision not in PRECISIONS
-                or min(H, W) < 1
-            ):
-                raise ValueError("a mean and std for each channel, a size and a known precision")
+            framing = str(task.get("framing", "centred"))
+            if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
+                raise ValueError("a mean and std for each channel, and a known precision")
+            if min(H, W) < 1 or framing not in FRAMINGS:
+                raise ValueError(f"a size and a known framing, not {H}x{W} and {framing!r}")
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error}).") from None
         structure = task.get("structure") if model is None else None
@@ -62,7 +63,7 @@ class SavedModel:
         except (UsageError, DataError, TypeError) as error:
             raise CheckpointError(f"{folder.path}: state.json describes no network: {error}") from None
         net.load_state_dict(checkpoint.model)
-        return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data, pixels)
+        return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data, pixels, framing)
 
     def feed(self, data: Dataset) -> Feed:
         """Return batches of ``data`` as this network reads them; DataError where images or classes do not fit."""
@@ -70,4 +71,17 @@ class SavedModel:
             raise DataError.expected("data", "images", f"shape {self.image_shape}, as in training", data.image_shape)
         if data.classes > len(self.class_names):
             raise DataError.expected("data", "classes", f"at most {len(self.class_names)}", data.classes)
+        unnamed = _are_numbers(data.class_names) or _are_numbers(self.class_names)
+        if data.class_names != self.class_names and not unnamed:
+            raise DataError.expected(
+                "data", "classes", f"those of the training, {_in_short(self.class_names)}", _in_short(data.class_names)
+            )
         return Feed(data, self.backend, self.normalisation, self.precision)
+
+
+def _are_numbers(names: list[str]) -> bool:
+    return names == [str(number) for number in range(len(names))]
+
+
+def _in_short(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

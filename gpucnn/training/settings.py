@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gpucnn.data.augment import Augmentation
 from gpucnn.errors import UsageError, did_you_mean
 from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
 
@@ -22,8 +23,8 @@ DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 class Settings:
     """The settings of ``gpucnn train``; each field is described by the option of the same name.
 
-    ``validation=None`` holds out 5,000 images, or a fifth of the training images where that is fewer. ``lr`` and
-    ``weight_decay`` are by default those of the optimiser (``named.OPTIMIZERS``).
+    ``validation=None`` holds out the share ``val_split`` of the training images; by default 5,000, or a fifth where that is
+    fewer. ``lr`` and ``weight_decay`` are by default those of the optimiser (``named.OPTIMIZERS``).
     """
 
     model: str = "lenet"
@@ -40,7 +41,15 @@ class Settings:
     seed: int = 0
     limit: int | None = None
     validation: int | None = None
+    val_split: float | None = None
+    augment: str | None = None
+    image_size: int | None = None
     target_accuracy: float | None = None
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """What ``augment`` describes; UsageError where it is no list of augmentations."""
+        return None if self.augment is None else Augmentation.parse(self.augment)
 
     def resolved(self) -> Self:
         """Return the settings with every default filled in; UsageError for what cannot be."""
@@ -51,13 +60,15 @@ class Settings:
             raise UsageError.expected("settings", "precision", " or ".join(PRECISIONS), repr(self.precision), remedy)
         if not re.fullmatch(DEVICE, str(self.device)):
             raise UsageError.expected("settings", "device", "cpu, cuda, cuda:N or auto", repr(self.device))
-        for key, least in (("epochs", 1), ("batch_size", 1), ("validation", 0), ("seed", 0), ("limit", 1)):
+        counts = {"epochs": 1, "batch_size": 1, "validation": 0, "seed": 0, "limit": 1, "image_size": 1}
+        for key, least in counts.items():
             value = getattr(self, key)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise UsageError.expected("settings", key, f"a whole number of at least {least}", repr(value))
         if self.seed >= 2**63:
             raise UsageError.expected("settings", "seed", "a whole number below 2**63", self.seed)
-        for key, high in (("lr", None), ("momentum", 1), ("weight_decay", None), ("target_accuracy", 1)):
+        shares: dict[str, float | None] = {"momentum": 1, "target_accuracy": 1, "val_split": 1}
+        for key, high in ({"lr": None, "weight_decay": None} | shares).items():
             value = getattr(self, key)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if value is not None and (not number or value < 0 or (high is not None and value > high)):
@@ -65,6 +76,9 @@ class Settings:
                 raise UsageError.expected("settings", key, limit, repr(value))
         if self.momentum == 1:
             raise UsageError.expected("settings", "momentum", "a number below 1", self.momentum)
+        if self.validation is not None and self.val_split is not None:
+            raise UsageError.expected("settings", "validation", "one of validation and val_split", "both")
+        _ = self.augmentation  # what is wrong with it is told before the data are read
         if self.target_accuracy is not None and self.validation == 0:
             raise UsageError.expected(
                 "settings", "target_accuracy", "a validation split to measure it on", "validation=0"

@@ -21,15 +21,16 @@ VALIDATION = 5000
 
 
 def split_validation(
-    train: Dataset, limit: int | None, validation: int | None, seed: int
+    train: Dataset, limit: int | None, validation: int | None, seed: int, share: float | None = None
 ) -> tuple[Dataset, Dataset | None]:
     """Return the training and validation sets: seeded shuffle, then the first ``limit``, of which some are held out.
 
+    validation: how many, or None for ``share`` of them (by default 5,000, or a fifth where that is fewer).
     DataError where nothing would be left to train on.
     """
     order = np.random.default_rng(seed).permutation(len(train))[: limit or len(train)]
     if validation is None:
-        validation = min(VALIDATION, len(order) // 5)
+        validation = min(VALIDATION, len(order) // 5) if share is None else round(share * len(order))
     if validation >= len(order):
         raise DataError.expected(
             "validation",
@@ -136,6 +137,7 @@ def task_of(settings: Settings, net: nn.Module, splits: Splits, normalisation: N
         "class_names": splits.train.class_names,
         "image_shape": list(splits.train.image_shape),
         "pixels": str(first.dtype),
+        "framing": splits.framing,
         "mean": list(normalisation.mean),
         "std": list(normalisation.std),
     }

@@ -60,14 +60,16 @@ class Trainer:
         self.splits, self.folder = splits, folder
         self.reporter = reporter or Reporter()
         self.backend: Backend = get_backend(settings.device)
-        train, validation = split_validation(splits.train, settings.limit, settings.validation, settings.seed)
+        train, validation = split_validation(
+            splits.train, settings.limit, settings.validation, settings.seed, settings.val_split
+        )
         held_out = 0 if validation is None else len(validation)
         if settings.target_accuracy is not None and not held_out:
             raise UsageError.expected("train", "target_accuracy", "a validation split to measure it on", "none")
-        settings = replace(settings, device=self.backend.name, validation=held_out)
+        settings = replace(settings, device=self.backend.name, validation=held_out, val_split=None)
         self.settings = settings
         self.normalisation = Normalisation.of(train)
-        self.train_feed = self._feed(train)
+        self.train_feed = Feed(train, self.backend, self.normalisation, settings.precision, settings.augmentation)
         self.validation_feed = self._feed(validation) if validation is not None else None
         self.test_feed = self._feed(splits.test)
         manual_seed(settings.seed)
@@ -151,7 +153,8 @@ class Trainer:
         order = self.train_feed.order(self.settings.seed, self.epoch)
         clock = time.perf_counter() - self.seconds
         while self.position < self.batches:
-            x, y = self.train_feed.batch(order[self.position * size : (self.position + 1) * size])
+            chosen = order[self.position * size : (self.position + 1) * size]
+            x, y = self.train_feed.batch(chosen, (self.settings.seed, self.epoch, self.position))
             loss, logits = train_step(self.net, self.loss_fn, self.optimizer, x, y)
             self.totals.add(loss, logits, y)
             self.schedule.after_step()

@@ -246,3 +246,55 @@ def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(DataError, match=r"pip install 'gpucnn\[images\]'"):
         read_picture(tmp_path / "a.png", GREY)
+
+
+@pytest.mark.parametrize("side", [100, 400, 3000])
+def test_a_hairline_is_drawn_as_with_a_usual_pen(tmp_path: Path, side: int) -> None:
+    thin, usual = (np.full((side, side), 255, np.uint8) for _ in range(2))
+    for page, width in ((thin, 1), (usual, side // 12)):
+        first, last = side // 2 - width // 2, side // 2 + (width + 1) // 2
+        page[side // 10 - width // 2 : side * 9 // 10 + width // 2, first:last] = 0
+        page[first:last, side // 4 - width // 2 : side * 3 // 4 + width // 2] = 0
+    page, other = (read(tmp_path, Image.fromarray(drawing))[0].astype(float) for drawing in (thin, usual))
+    near = min(
+        far(np.roll(page, (i, j), (0, 1)), other) for i in (-1, 0, 1) for j in (-1, 0, 1)
+    )  # where half a pixel is rounded to
+    assert near < 0.3
+    assert page[5:23].max(1).min() > 200, "the line is whole and bright"
+
+
+def test_ink_of_usual_width_is_left_as_it_is(tmp_path: Path) -> None:
+    from gpucnn.data.pictures import _thickened
+
+    for width in (8, 12, 20):
+        ink = np.zeros((100, 60), np.float32)
+        ink[:, 20 : 20 + width], ink[40 : 40 + width] = 255, 200
+        np.testing.assert_array_equal(_thickened(ink), ink)
+
+
+def test_a_file_of_too_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(png_bytes())
+    monkeypatch.setattr("gpucnn.data.pictures.LARGEST_FILE", 50)
+    with pytest.raises(DataError, match=r"a\.png: has \d+ bytes, 50 are allowed"):
+        read_picture(tmp_path / "a.png", GREY)
+
+
+def test_cropped_framing_takes_the_middle_and_keeps_the_shades(tmp_path: Path) -> None:
+    page = np.full((10, 30), 200, np.uint8)
+    page[:, 10:20] = np.arange(10) * 5
+    read_back = read_picture_as(tmp_path, page, "cropped")
+    np.testing.assert_array_equal(read_back[0], page[:, 10:20])
+
+
+def test_a_large_photograph_is_decoded_small_and_looks_the_same(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:1200, 0:1600] / 1200
+    photo = np.stack([127 + 120 * np.sin(5 * x), 255 * y, 127 + 120 * np.cos(4 * x + 3 * y)], -1).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "p.jpg", quality=95)
+    page = read_picture(tmp_path / "p.jpg", (3, 32, 32)).transpose(1, 2, 0).astype(float)
+    blocks = photo[8:1192, 208:1392].reshape(32, 37, 32, 37, 3).mean((1, 3))
+    assert np.abs(page - blocks).mean() < 3
+
+
+def read_picture_as(tmp_path: Path, page: np.ndarray, framing: str) -> np.ndarray:
+    Image.fromarray(page).save(tmp_path / "f.png")
+    return read_picture(tmp_path / "f.png", (1, 10, 10), framing)

@@ -32,7 +32,7 @@ class Notebook:
 def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
     one = Notebook()
     module = SimpleNamespace(display=one.display, Image=lambda data: SimpleNamespace(data=data))
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=module))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=module, version_info=(9, 0)))
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     return one
 

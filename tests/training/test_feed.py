@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpucnn.backend import Backend
-from gpucnn.data import ArrayDataset, Dataset
+from gpucnn.data import ArrayDataset, Augmentation, Dataset
 from gpucnn.errors import DataError
 from gpucnn.training import Feed, Normalisation
 
@@ -77,6 +77,22 @@ def test_order_is_seeded_complete_and_new_in_each_epoch(backend: Backend) -> Non
     assert orders == [feed.order(seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(9)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
+
+
+@pytest.mark.parametrize("kind", [ArrayDataset, OneByOne])
+def test_augmentation_only_with_a_seed_which_decides_it(backend: Backend, kind: Any) -> None:
+    as_they_are = Normalisation((0.0, 0.0), (1 / 255, 1 / 255))
+    feed = Feed(kind(IMAGES, LABELS), backend, as_they_are, augmentation=Augmentation(shift=1, noise=0.1))
+    chosen = np.array([4, 0, 8])
+    plain, _ = feed.batch(chosen)
+    np.testing.assert_allclose(plain.numpy(), IMAGES[chosen], atol=1e-4)
+    (first, labels), (again, _) = (feed.batch(chosen, (0, 0, 5)) for _ in range(2))
+    np.testing.assert_array_equal(first.numpy(), again.numpy())
+    assert labels.tolist() == LABELS[chosen].tolist()
+    others = [feed.batch(chosen, seed)[0].numpy() for seed in ((0, 0, 0), (0, 0, 6), (0, 1, 5), (1, 0, 5))]
+    for i, one in enumerate([plain.numpy(), first.numpy(), *others]):
+        assert sum(np.array_equal(one, other) for other in [plain.numpy(), first.numpy(), *others]) == 1, i
+    assert np.abs(first.numpy() - first.numpy().round()).max() < 1e-4, "augmented as uint8, before the normalisation"
 
 
 @pytest.mark.parametrize(

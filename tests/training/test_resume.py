@@ -81,6 +81,21 @@ def test_interrupted_again_and_again(tmp_path: Path) -> None:
     assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("step", [3, 10, 14])
+def test_augmented_images_are_the_same_after_an_interruption(tmp_path: Path, step: int) -> None:
+    changes = {"augment": "shift=2,rotate=10,elastic=1,cutout=5,noise=0.05"}
+    trainer(tmp_path / "whole", **changes).train()
+    with pytest.raises(InterruptedTraining):
+        trainer(tmp_path / "run", Raises(step, signal.SIGINT), **changes).train()
+    resumed(tmp_path / "run", **changes).train()
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+    trainer(tmp_path / "plain").train()
+    assert weights(tmp_path / "plain") != weights(tmp_path / "whole")
+    with pytest.raises(UsageError, match="resume: augment: expected shift=2"):
+        resumed(tmp_path / "run", epochs=3)
+
+
 def test_seconds_go_on_where_they_were(tmp_path: Path) -> None:
     class Slow(Raises):
         def step(self, trainer: Any, images: int) -> None:

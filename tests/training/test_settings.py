@@ -43,13 +43,24 @@ def test_path_of_data_is_made_absolute_and_names_are_not(tmp_path: Path, monkeyp
         {"limit": 0},
         {"lr": -1.0}, {"lr": float("nan")}, {"lr": float("inf")}, {"lr": "0.1"}, {"momentum": 1}, {"momentum": 1.5},
         {"weight_decay": -0.1}, {"target_accuracy": 1.01}, {"target_accuracy": 0.9, "validation": 0},
-        {"device": "gpu"}, {"device": "cuda:"}, {"device": "cuda:-1"}, {"device": ""}, {"device": "cpu\n"},
+        {"val_split": 1.5}, {"val_split": -0.1}, {"val_split": "0.1"}, {"image_size": 0}, {"image_size": 28.5},
+        {"validation": 5, "val_split": 0.1}, {"device": "gpu"}, {"device": "cuda:"},
+        {"device": "cuda:-1"}, {"device": ""}, {"device": "cpu\n"},
     ],
 )  # fmt: skip
 def test_out_of_range_is_wrong_usage(change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"settings: {next(iter(change))}: expected ") as caught:
         Settings(**change).resolved()
     assert caught.value.exit_code == 2
+
+
+def test_augmentation_is_read_before_anything_is_trained() -> None:
+    assert Settings().resolved().augmentation is None
+    augmentation = Settings(augment="shift=2,flip").resolved().augmentation
+    assert augmentation is not None
+    assert (augmentation.shift, augmentation.flip, augmentation.noise) == (2, True, 0)
+    with pytest.raises(UsageError, match="Did you mean rotate"):
+        Settings(augment="rotat=5").resolved()
 
 
 @pytest.mark.parametrize(

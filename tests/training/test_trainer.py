@@ -137,6 +137,11 @@ def test_validation_by_default(count: int, held_out: int) -> None:
     assert (len(train), len(validation or [])) == (count - held_out, held_out)
 
 
+def test_validation_as_a_share(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", validation=None, val_split=0.25, limit=400)
+    assert (len(run.train_feed), run.settings.validation, run.settings.val_split) == (300, 100, None)
+
+
 @pytest.mark.parametrize(("limit", "validation"), [(None, 600), (None, 10**9), (50, 50)])
 def test_validation_that_leaves_nothing_to_train_on(limit: int | None, validation: int) -> None:
     with pytest.raises(DataError, match="Pass a smaller --validation"):

@@ -1,0 +1,98 @@
+"""``gpucnn data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from gpucnn import data
+from gpucnn.checkpoint import write_atomically
+from gpucnn.cli import Group
+from gpucnn.data.download import whereabouts
+from gpucnn.data.files import npz_bytes
+from gpucnn.data.pictures import contact_sheet
+from gpucnn.errors import DataError, UsageError, did_you_mean
+
+image_size_option = click.option(
+    "--image-size",
+    type=click.IntRange(1),
+    help="Pixels of a side that pictures are scaled to.  [their own, at most 64]",
+)
+
+
+@click.group(cls=Group, name="data", short_help="List, show, download and convert data sets.")
+def command() -> None:
+    """List, show, download and convert data sets.
+
+    A SOURCE is what `gpucnn train --data` takes: a name, an .npz, or a folder of IDX files or of pictures.
+    """
+
+
+@command.command("list", short_help="Print the data sets known by name, and where they lie.")
+def list_sources() -> None:
+    """Print the data sets known by name, and where they lie."""
+    click.echo(f"{'digits':<14} handwritten-looking digits, 28x28 grey: built in")
+    for name, source in data.SOURCES.items():
+        click.echo(f"{name:<14} {source.about}: {whereabouts(name)}")
+
+
+@command.command(short_help="Print what a data set holds.")
+@click.argument("source")
+@image_size_option
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="Write a picture with ten images of each class.",
+)
+def show(source: str, image_size: int | None, sheet: Path | None) -> None:
+    """Print shape, dtype, SHA-256 and counts per class of the data set SOURCE."""
+    splits = data.load(source, image_size)
+    images, train_labels = splits.train[np.arange(len(splits.train))]
+    _, test_labels = splits.test[np.arange(len(splits.test))]
+    C, H, W = splits.train.image_shape
+    click.echo(f"{splits.name}: {len(train_labels):,} training and {len(test_labels):,} test images")
+    click.echo(f"image    {C} x {H} x {W} (channels, rows, columns), {images.dtype}, {images.min()} to {images.max()}")
+    click.echo(f"sha256   {splits.sha256()}")
+    names = splits.train.class_names
+    width = max(len("class"), *(len(name) for name in names))
+    click.echo(f"{'class':<{width}}    train     test")
+    counts = [np.bincount(labels, minlength=len(names)) for labels in (train_labels, test_labels)]
+    for name, train, test in zip(names, *counts, strict=True):
+        click.echo(f"{name:<{width}} {train:>8,} {test:>8,}")
+    if sheet is not None:
+        assert isinstance(splits.train, data.ArrayDataset)
+        write_atomically(sheet, contact_sheet(splits.train))
+        click.echo(f"Contact sheet: {sheet}")
+
+
+@command.command(short_help="Download data sets known by name.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+def download(names: tuple[str, ...]) -> None:
+    """Download each data set NAME, verify it, and print the folder that keeps it."""
+    for name in names:
+        if name not in data.SOURCES:
+            remedy = did_you_mean(name, data.SOURCES)
+            raise UsageError.expected("data download", "name", " or ".join(data.SOURCES), repr(name), remedy)
+    for name in names:
+        click.echo(f"{name}: {data.fetch(name)}")
+
+
+@command.command(short_help="Write a data set as one .npz file.")
+@click.argument("source")
+@click.argument("out", metavar="OUT.npz", type=click.Path(path_type=Path))
+@image_size_option
+@click.option("--overwrite", is_flag=True, help="Replace OUT.npz if it exists.")
+def convert(source: str, out: Path, image_size: int | None, overwrite: bool) -> None:
+    """Write the data set SOURCE as OUT.npz, which `--data` reads."""
+    if out.suffix != ".npz":
+        raise UsageError.expected("data convert", "OUT.npz", "a file name that ends in .npz", repr(str(out)))
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists. Replace it with --overwrite, or choose another name.")
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"{out.parent}: no such folder.")
+    splits = data.load(source, image_size)
+    write_atomically(out, npz_bytes(splits))
+    click.echo(f"{out}: {len(splits.train):,} training and {len(splits.test):,} test images")

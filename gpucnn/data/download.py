@@ -1,0 +1,137 @@
+"""Fetching the data sets known by name, once, into a cache folder (needs pooch, the ``download`` extra)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpucnn.data.sources import SOURCES, File, Source
+from gpucnn.errors import DataError
+
+TIMEOUT = 30.0
+"""Seconds without a byte after which a mirror is given up."""
+
+ROUNDS = 2
+"""Times that every mirror is tried."""
+
+PIECE = 2**16
+
+
+def fetch(name: str) -> Path:
+    """Return the folder that holds the files of the data set ``name``, one of ``SOURCES``; fetched where missing.
+
+    The folder lies in ``GPUCNN_CACHE``, by default the platform's cache folder. Each file is compared with its SHA-256 at
+    every call and arrives under its name whole or not at all. DataError, with the steps to do by hand, where it cannot be
+    had, and without pooch.
+    """
+    source = SOURCES[name]
+    try:
+        import pooch
+    except ImportError:
+        raise DataError(
+            f"{name}: downloading needs pooch. Install it: pip install 'gpucnn[download]'\n{_by_hand(name, source)}"
+        ) from None
+    pooch.get_logger().setLevel("WARNING")
+    folder = cache_folder(name)
+    for file in source.files:
+        _fetch_file(name, source, file, folder)
+    return folder
+
+
+def offline_folder(name: str) -> Path | None:
+    """Return the folder of a data set under ``GPUCNN_DATA``; None where there is none."""
+    home = os.environ.get("GPUCNN_DATA")
+    folder = Path(home).expanduser() / name if home else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder that the data set ``name`` is downloaded to; needs pooch where ``GPUCNN_CACHE`` is not set."""
+    home = os.environ.get("GPUCNN_CACHE")
+    if home:
+        return Path(home).expanduser() / name
+    import pooch
+
+    return Path(pooch.os_cache("gpucnn")) / name
+
+
+def whereabouts(name: str) -> str:
+    """Return in words where a data set known by name lies, or how much there is to download."""
+    source = SOURCES[name]
+    if (folder := offline_folder(name)) is not None:
+        return str(folder)
+    try:
+        folder = cache_folder(name)
+    except ImportError:
+        return "not here; downloading needs pip install 'gpucnn[download]'"
+    if all((folder / file.name).is_file() for file in source.files):
+        return str(folder)
+    return f"not here; {sum(file.size for file in source.files) / 1e6:.0f} MB to download"
+
+
+def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:
+    import pooch
+    from requests import RequestException
+
+    def get(url: str, output_file: str, caller: Any) -> None:
+        pooch.HTTPDownloader(
+            progressbar=_bar(file, Path(output_file)),
+            chunk_size=PIECE,
+            timeout=TIMEOUT,
+            headers={"Accept-Encoding": "identity"},  # a .gz file comes as it is
+        )(url, output_file, caller)
+        Path(output_file).chmod(0o644)  # pooch's temporary files are for their owner alone; a cache may be shared
+
+    faults = {}
+    for mirror in source.mirrors * ROUNDS:
+        host = urlsplit(mirror).netloc
+        try:
+            pooch.retrieve(mirror + file.name, f"sha256:{file.sha256}", file.name, folder, downloader=get)
+            return
+        except RequestException as error:
+            faults[host] = _why(error)
+        except ValueError:
+            faults[host] = "sent something else than the published file"
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot be written ({error.strerror or error}). Set GPUCNN_CACHE to a folder with room."
+            ) from None
+    reasons = "; ".join(f"{host} {fault}" for host, fault in faults.items())
+    raise DataError(f"{name}: {file.name} could not be downloaded ({reasons}).\n{_by_hand(name, source)}")
+
+
+def _bar(file: File, arriving: Path) -> Any:
+    """Return a progress bar that is shown on terminals only, and ends a download that is longer than the file."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]  # it has no types
+        def __bool__(self) -> bool:
+            return True  # pooch asks before each update, and tqdm says no where the server gave no length
+
+        def update(self, n: float = 1) -> None:
+            size = arriving.stat().st_size
+            if size > file.size:
+                raise ValueError("longer than the published file")
+            super().update(size - self.n)
+
+    return Bar(total=file.size, desc=file.name, unit="B", unit_scale=True, leave=False, disable=None)
+
+
+def _why(error: Exception) -> str:
+    from requests import ConnectionError, HTTPError, Timeout
+    from requests.exceptions import ChunkedEncodingError
+
+    if isinstance(error, HTTPError) and error.response is not None:
+        return f"answered {error.response.status_code} {error.response.reason or ''}".rstrip()
+    if isinstance(error, Timeout) or "timed out" in str(error):
+        return f"sent nothing for {TIMEOUT:g} seconds"
+    if isinstance(error, ChunkedEncodingError):
+        return "broke off"
+    return "cannot be reached" if isinstance(error, ConnectionError) else f"failed ({type(error).__name__})"
+
+
+def _by_hand(name: str, source: Source) -> str:
+    files = ", ".join(file.name for file in source.files)
+    return f"By hand: put {files} from {source.mirrors[0]} into a folder {name}, and set GPUCNN_DATA to the folder above it."
