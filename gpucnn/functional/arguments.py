@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 from gpucnn.autograd import Tensor
@@ -85,6 +86,16 @@ def read_window(
 
     ShapeError where it does not fit, or with ``exact`` where the stride leaves rows or columns over.
     """
+    try:
+        return _window(where, image_size, kernel, stride, padding, dilation, exact)
+    except TypeError:  # a list, which no cache takes
+        return _window.__wrapped__(where, image_size, kernel, stride, padding, dilation, exact)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _window(
+    where: str, image_size: Pair, kernel: PairLike, stride: PairLike, padding: Padding, dilation: PairLike, exact: bool
+) -> Window:
     window = Window(
         pair(kernel, where, "kernel_size"),
         pair(stride, where, "stride"),

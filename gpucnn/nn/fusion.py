@@ -43,6 +43,7 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
 PATTERNS: tuple[tuple[tuple[type[Module], ...], Callable[[Sequence[Module]], Fused | None]], ...] = (
     ((Conv2d, ReLU, MaxPool2d), conv_relu_pool),
 )
+FIRST = {kinds[0] for kinds, _ in PATTERNS}
 
 
 def fuse(layers: Sequence[Module]) -> tuple[Fused, int] | None:
@@ -50,6 +51,8 @@ def fuse(layers: Sequence[Module]) -> tuple[Fused, int] | None:
 
     Only layers of exactly these classes, without hooks, are fused: whoever watches or changes a layer sees it run.
     """
+    if type(layers[0]) not in FIRST:
+        return None
     for kinds, make in PATTERNS:
         first = layers[: len(kinds)]
         if tuple(type(layer) for layer in first) == kinds and not any(layer.has_hooks() for layer in first):
