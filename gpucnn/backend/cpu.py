@@ -2,27 +2,30 @@
 
 Activations keep their logical shape (N, C, H, W), but kernels return views of (C, H, W, N) memory: each slice that
 convolution and pooling take is then one long contiguous run, and the product of filters and columns comes out in place.
-Products are shared among the threads of the BLAS.
+Large kernels are shared among threads.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows
+from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows, workers
 from gpucnn.backend.base import Array, Backend, Divisor
-from gpucnn.backend.threads import BlasThreads
+from gpucnn.backend.threads import BlasThreads, available_threads, blas_threads
 from gpucnn.backend.window import Window
+from gpucnn.backend.workers import Band, Workers, bands, joined
 from gpucnn.backend.workspace import Workspace
 from gpucnn.errors import ParameterError
 
 
 class CpuBackend(Backend):
-    """Arrays in the computer's own memory. ``threads`` sets those of the BLAS, for the whole process.
+    """Arrays in the computer's own memory. Large kernels are shared among ``threads`` threads.
 
-    By default ``GPUCNN_THREADS``, or as many as the BLAS has already, but no more than the cores at hand.
+    By default ``GPUCNN_THREADS``, or the cores that the process may use. Sets the BLAS to one thread, for the whole process,
+    or to ``GPUCNN_BLAS_THREADS``; where that is more than one, the BLAS shares its products and nothing else is shared.
     """
 
     name = "cpu"
@@ -32,7 +35,9 @@ class CpuBackend(Backend):
         super().__init__()
         if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
             raise ParameterError.expected("CpuBackend", "threads", "a positive int", repr(threads))
-        self.blas = BlasThreads(threads)
+        self.blas = BlasThreads(blas_threads())
+        count = available_threads() if threads is None else threads
+        self.workers = Workers(count if blas_threads() == 1 else 1)
         self.workspace = Workspace()
 
     def to_host(self, array: Array) -> Any:
@@ -42,7 +47,7 @@ class CpuBackend(Backend):
         return np.errstate(all="ignore")  # 1 / 0 is infinity and 0 / 0 NaN without a warning, as on a GPU
 
     def describe(self) -> dict[str, Any]:
-        return {"device": self.name, "threads": self.blas.count, "blas": self.blas.names()}
+        return {"device": self.name, "threads": max(self.workers.count, self.blas.count), "blas": self.blas.names()}
 
     def _bit_generator(self, key: list[int]) -> Any:
         return np.random.Philox(key=key)
@@ -72,7 +77,17 @@ class CpuBackend(Backend):
         if not x.size:
             return super().conv2d(x, w, b, window, groups)
         self.ran["conv2d.fast"] += 1
-        return self._convolution(x.shape, w.shape, window, groups, x.itemsize).forward(self, x, w, b, window, groups)
+        how = self._convolution(x.shape, w.shape, window, groups, x.itemsize)
+        plan = self._bands(x.shape, w.shape, window)
+        if len(plan) == 1:
+            return how.forward(self, x, w, b, window, groups)
+        y = self.empty_innermost((x.shape[0], w.shape[0], *window.output_size(*x.shape[2:])), x.dtype)
+
+        def work(band: Band) -> None:
+            y[:, :, band.rows] = how.forward(self, x[:, :, band.seen], w, b, band.window, groups)
+
+        self.workers.run(work, plan)
+        return y
 
     def conv2d_input_gradient(
         self, dy: Array, w: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
@@ -80,13 +95,19 @@ class CpuBackend(Backend):
         if not dy.size:
             return super().conv2d_input_gradient(dy, w, shape, window, groups)
         self.ran["conv2d_input_gradient.fast"] += 1
-        F, CG, *kernel = w.shape
-        turned = cpu_rows.turned_window(window)
+        (N, C, _, W), (F, CG, *kernel), turned = shape, w.shape, cpu_rows.turned_window(window)
+        how: Any = cpu_conv
         if window.stride == (1, 1) and min(turned.padding) >= 0:
             how = self._convolution(dy.shape, (groups * CG, F // groups, *kernel), turned, groups, dy.itemsize)
-        else:
-            how = cpu_conv
-        return how.input_gradient(self, dy, w, shape, window, groups)
+        plan = self._bands(shape, w.shape, window)
+        if len(plan) == 1:
+            return how.input_gradient(self, dy, w, shape, window, groups)
+
+        def work(band: Band) -> Array:
+            part = (N, C, band.seen.stop - band.seen.start, W)
+            return how.input_gradient(self, dy[:, :, band.rows], w, part, band.window, groups)
+
+        return joined(lambda: self.empty_innermost(shape, dy.dtype), self.workers.run(work, plan), plan)
 
     def conv2d_weight_gradient(
         self, x: Array, dy: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
@@ -95,8 +116,13 @@ class CpuBackend(Backend):
             return super().conv2d_weight_gradient(x, dy, shape, window, groups)
         self.ran["conv2d_weight_gradient.fast"] += 1
         how = self._convolution(x.shape, shape, window, groups, x.itemsize, cpu_rows.LONG_SUM)
-        dw, db = how.weight_gradient(self, x, dy, shape, window, groups)
-        return dw, db
+
+        def work(band: Band) -> tuple[Array, Array]:
+            dw, db = how.weight_gradient(self, x[:, :, band.seen], dy[:, :, band.rows], shape, band.window, groups)
+            return dw, db
+
+        parts = self.workers.run(work, self._bands(x.shape, shape, window))
+        return sum(dw for dw, _ in parts), sum(db for _, db in parts)
 
     def _convolution(
         self, shape: Any, w_shape: Any, window: Window, groups: int, itemsize: int, least: int | None = None
@@ -105,13 +131,34 @@ class CpuBackend(Backend):
         by_rows = cpu_rows.handles(shape, w_shape, window, groups, itemsize, self.workspace.limit, least)
         return cpu_rows if by_rows else cpu_conv
 
+    def _bands(self, shape: Any, w_shape: Any, window: Window, unit: int = 1) -> list[Band]:
+        """Return the bands of output rows (each of ``unit`` rows of windows) that threads take; one for too little work."""
+        OH, OW = window.output_size(*shape[2:])
+        work = 2 * shape[0] * OH * OW * math.prod(w_shape)
+        return bands(window, shape[2], OH // unit, unit, self.workers.count if work >= workers.LEAST_WORK else 1)
+
     def conv2d_relu_max_pool2d(
         self, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_place: bool = True
     ) -> tuple[Array, Array | None]:
         if not cpu_fused.handles(x, w, window, groups, self.workspace.limit):
             return super().conv2d_relu_max_pool2d(x, w, b, window, groups, needs_place)
         self.ran["conv2d_relu_max_pool2d.fast"] += 1
-        return cpu_fused.forward(self, x, w, b, window, needs_place)
+        plan = self._bands(x.shape, w.shape, window, 2)
+        if len(plan) == 1:
+            return cpu_fused.forward(self, x, w, b, window, needs_place)
+        OH, OW = window.output_size(*x.shape[2:])
+        shape = (x.shape[0], w.shape[0], OH // 2, OW // 2)
+        y = self.empty_innermost(shape, x.dtype)
+        place = self.empty_innermost(shape, np.uint8) if needs_place else None
+
+        def work(band: Band) -> None:
+            part, where = cpu_fused.forward(self, x[:, :, band.seen], w, b, band.window, needs_place)
+            y[:, :, band.rows] = part
+            if place is not None:
+                place[:, :, band.rows] = where
+
+        self.workers.run(work, plan)
+        return y, place
 
     def conv2d_relu_max_pool2d_gradients(
         self, x: Array, w: Array, dy: Array, place: Array, window: Window, groups: int, needs: tuple[bool, bool]
@@ -119,7 +166,19 @@ class CpuBackend(Backend):
         if not cpu_fused.handles(x, w, window, groups, self.workspace.limit):
             return super().conv2d_relu_max_pool2d_gradients(x, w, dy, place, window, groups, needs)
         self.ran["conv2d_relu_max_pool2d_gradients.fast"] += 1
-        return cpu_fused.gradients(self, x, w, dy, place, window, needs)
+        plan = self._bands(x.shape, w.shape, window, 2)
+
+        def work(band: Band) -> tuple[Array | None, Array | None, Array | None]:
+            seen, rows = x[:, :, band.seen], band.rows
+            return cpu_fused.gradients(self, seen, w, dy[:, :, rows], place[:, :, rows], band.window, needs)
+
+        if len(plan) == 1:
+            return cpu_fused.gradients(self, x, w, dy, place, window, needs)
+        parts = self.workers.run(work, plan)
+        dx = joined(lambda: self.empty_innermost(x.shape, dy.dtype), [p[0] for p in parts], plan) if needs[0] else None
+        if not needs[1]:
+            return dx, None, None
+        return dx, sum(dw for _, dw, _ in parts), sum(db for _, _, db in parts)
 
     # --- pooling -----------------------------------------------------------------------------------------------
 
@@ -156,7 +215,11 @@ class CpuBackend(Backend):
             return np.matmul(a, b)
         if not a.flags.c_contiguous and a.flags.f_contiguous and b.flags.f_contiguous:
             return self.matmul(b.T, a.T).T  # batch-innermost rows come out batch-innermost
-        return np.matmul(a, b, out=self.workspace.empty((a.shape[0], b.shape[1]), a.dtype))
+        y = self.workspace.empty((a.shape[0], b.shape[1]), a.dtype)
+        count = self.workers.count if 2 * a.size * b.shape[1] >= workers.LEAST_WORK else 1
+        parts = [slice(len(a) * i // count, len(a) * (i + 1) // count) for i in range(count)]
+        self.workers.run(lambda rows: np.matmul(a[rows], b, out=y[rows]), parts)
+        return y
 
     def relu(self, x: Array) -> Array:
         return self._elementwise(lambda a, out: np.maximum(a, 0, out=out), x)

@@ -1,7 +1,8 @@
-"""How many threads the BLAS shares a matrix product among: all the parallelism there is on the CPU.
+"""How many threads the CPU's kernels are shared among, and the BLAS's threads beside them.
 
-Measured on two cores (docs/design.md): handing work to a second Python thread costs tens of microseconds where a sleeping
-core must be woken, and again at every turn of the interpreter's lock, while the BLAS's own threads wait awake in C.
+Two kinds of threads that wait awake for each other do harm, so there is one kind at a time. By default that is ours
+(``workers``), which share large kernels while the BLAS keeps to one; ``GPUCNN_BLAS_THREADS`` asks for the BLAS's instead.
+Measured in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -17,13 +18,22 @@ from gpucnn.errors import ParameterError
 
 def available_threads() -> int:
     """Return ``GPUCNN_THREADS``, or else the number of cores that this process may use, as a container limits them."""
-    asked = os.environ.get("GPUCNN_THREADS", "")
-    if asked:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ParameterError.expected("GPUCNN_THREADS", "value", "a positive whole number", repr(asked))
-        return int(asked)
+    if (asked := _asked("GPUCNN_THREADS")) is not None:
+        return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min(cores, _container_cores() or cores), 1)
+
+
+def blas_threads() -> int:
+    """Return ``GPUCNN_BLAS_THREADS``, or else 1."""
+    return _asked("GPUCNN_BLAS_THREADS") or 1
+
+
+def _asked(variable: str) -> int | None:
+    asked = os.environ.get(variable, "")
+    if asked and (not asked.isdecimal() or int(asked) < 1):
+        raise ParameterError.expected(variable, "value", "a positive whole number", repr(asked))
+    return int(asked) if asked else None
 
 
 def _container_cores() -> int | None:
@@ -36,15 +46,12 @@ def _container_cores() -> int | None:
 
 
 class BlasThreads:
-    """The BLAS libraries of this process, set once to ``count`` threads where they would use more, or were told to."""
+    """The BLAS libraries of this process, set once to ``count`` threads."""
 
-    def __init__(self, count: int | None = None) -> None:
+    def __init__(self, count: int) -> None:
         self._libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
-        wanted = available_threads() if count is None else count
-        told = count is not None or bool(os.environ.get("GPUCNN_THREADS"))
         for library in self._libraries:
-            if told or library.get_num_threads() > wanted:
-                library.set_num_threads(wanted)
+            library.set_num_threads(count)
 
     @property
     def count(self) -> int:

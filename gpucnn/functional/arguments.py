@@ -87,7 +87,7 @@ def read_window(
     ShapeError where it does not fit, or with ``exact`` where the stride leaves rows or columns over.
     """
     try:
-        return _window(where, image_size, kernel, stride, padding, dilation, exact)
+        return _window(where, image_size, kernel, stride, padding, dilation, exact)  # type: ignore[arg-type]
     except TypeError:  # a list, which no cache takes
         return _window.__wrapped__(where, image_size, kernel, stride, padding, dilation, exact)
 

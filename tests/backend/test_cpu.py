@@ -8,16 +8,15 @@ import signal
 import threading
 import tracemalloc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 import gpucnn
 from gpucnn import models, nn, optim
-from gpucnn.backend import Backend, Window, workspace
+from gpucnn.backend import Backend, Window, workers, workspace
 from gpucnn.backend.cpu import CpuBackend
 from gpucnn.backend.workspace import Workspace
 from gpucnn.errors import ParameterError
@@ -51,14 +50,12 @@ def train(backend: Backend, model: str = "lenet", batch: int = 16, steps: int = 
 
 
 @pytest.fixture(params=[1, 2, 3])
-def threaded(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """A CPU backend whose BLAS has one to three threads."""
-    with threadpool_limits(limits=None):
-        before = CpuBackend().blas.count
-        chosen = CpuBackend(threads=request.param)
-        assert chosen.describe()["threads"] == request.param
-        yield chosen
-        CpuBackend(threads=before)
+def threaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """A CPU backend that shares even small kernels among one to three threads."""
+    monkeypatch.setattr(workers, "LEAST_WORK", 0)
+    chosen = CpuBackend(threads=request.param)
+    assert chosen.describe()["threads"] == request.param
+    return chosen
 
 
 @pytest.mark.parametrize("model", ["lenet", "lenet:activation=sigmoid,pooling=avg", "lenet:activation=tanh"])

@@ -1,0 +1,158 @@
+"""Threads that take a part of a large kernel each, and the bands of rows that such a kernel is cut into.
+
+Small kernels are not shared: waking a core takes tens of microseconds (docs/performance.md). Bands do not depend on how busy
+the machine is, so the same number of threads gives the same bits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend.window import Window
+
+LEAST_WORK = 50e6
+"""Floating-point operations from which a convolution is shared: one or two milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Some rows of the output, the rows of the image that they see, and the window as it slides over those alone."""
+
+    rows: slice
+    seen: slice
+    window: Window
+
+
+def bands(window: Window, H: int, rows: int, unit: int, count: int) -> list[Band]:
+    """Cut ``rows`` rows of output, each made of ``unit`` rows of windows, into ``count`` bands or as many as there are rows.
+
+    One band where some windows see nothing but padding.
+    """
+    top, bottom, left, right = window.padding
+    SH, EH = window.stride[0], window.extent[0]
+    count = min(count, rows) if top < EH and bottom < EH else 1
+    cuts = [rows * i // count for i in range(count + 1)]
+    found = []
+    for first, last in itertools.pairwise(cuts):
+        start, stop = first * unit * SH - top, (last * unit - 1) * SH + EH - top
+        padding = (max(-start, 0), max(stop - H, 0), left, right)
+        found.append(Band(slice(first, last), slice(max(start, 0), min(stop, H)), window.with_padding(padding)))
+    return found
+
+
+def joined(empty: Callable[[], Any], parts: Sequence[Any], plan: Sequence[Band]) -> Any:
+    """Return the (N, C, H, W) that the bands' parts add up to, in memory that ``empty`` gives; zeros where none reaches."""
+    y, done = empty(), 0
+    for part, band in zip(parts, plan, strict=True):
+        first, last = band.seen.start, band.seen.stop
+        both = min(max(done - first, 0), last - first)
+        y[:, :, done:first] = 0
+        y[:, :, first : first + both] += part[:, :, :both]
+        y[:, :, first + both : last] = part[:, :, both:]
+        done = max(done, last)
+    y[:, :, done:] = 0
+    return y
+
+
+class Workers:
+    """``count`` - 1 threads, made when they are first needed, and the caller's own.
+
+    While they work for one caller, another does all of its work itself. They end with this object.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._free = threading.Lock()
+        self._threads: list[Worker] = []
+        _all.add(self)
+
+    def __del__(self) -> None:
+        for worker in self._threads:
+            worker.end()
+
+    def run(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        """Return ``work`` of each of the parts, in their order. What one raises is raised, once all are done."""
+        if len(parts) < 2 or not self._free.acquire(blocking=False):
+            return [work(part) for part in parts]
+        try:
+            while len(self._threads) < min(len(parts), self.count) - 1:
+                self._threads.append(Worker())
+            shares: list[list[int]] = [[] for _ in range(len(self._threads) + 1)]
+            for i in range(len(parts)):
+                shares[i % len(shares)].append(i)
+            results: list[Any] = [None] * len(parts)
+
+            def take(mine: list[int]) -> None:
+                for i in mine:
+                    results[i] = work(parts[i])
+
+            for worker, mine in zip(self._threads, shares[1:], strict=True):
+                worker.start(partial(take, mine))
+            try:
+                take(shares[0])
+            finally:
+                errors = [worker.wait() for worker in self._threads]
+            for error in errors:
+                if error is not None:
+                    raise error
+            return results
+        finally:
+            self._free.release()
+
+
+class Worker:
+    """A thread that sleeps until it is given something to do. Two locks hand over faster than a queue."""
+
+    def __init__(self) -> None:
+        self._given, self._done = threading.Lock(), threading.Lock()
+        self._given.acquire()
+        self._done.acquire()
+        self._task: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._live, name="gpucnn kernel", daemon=True).start()
+
+    def start(self, task: Callable[[], None]) -> None:
+        self._task, self._error = task, None
+        self._given.release()
+
+    def wait(self) -> BaseException | None:
+        """Wait until the task is done; return what it raised."""
+        self._done.acquire()
+        return self._error
+
+    def end(self) -> None:
+        """Let the thread go."""
+        self._task = None
+        self._given.release()
+
+    def _live(self) -> None:
+        while self._given.acquire() and self._task is not None:
+            try:
+                with np.errstate(all="ignore"):  # as the caller has it: NumPy keeps this for each thread
+                    self._task()
+            except BaseException as error:
+                self._error = error
+            self._task = None  # and with it, the arrays it holds on to
+            self._done.release()
+
+
+_all: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    """In a forked process there are no threads but the one that forked."""
+    for workers in _all:
+        workers._threads, workers._free = [], threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
