@@ -131,7 +131,10 @@ def test_an_archive_that_unpacks_to_more_than_it_should_is_left(
     assert most < 2**25
 
 
-@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"no tar at all" * 99), "cut", "flipped"])
+@pytest.mark.parametrize(
+    "content", [b"", b"text", gzip.compress(b"no tar at all" * 99), "cut", "flipped"],
+    ids=["empty", "text", "no tar", "cut", "flipped"],
+)  # fmt: skip
 def test_damaged_archives(tmp_path: Path, content: bytes | str) -> None:
     whole = bytearray(pack(tmp_path / ARCHIVE, inside(FILES)).read_bytes())
     if content == "flipped":
