@@ -19,6 +19,7 @@ release = version = gpucnn.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
 myst_heading_anchors = 3
+smartquotes = False  # "same" is what one types
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
