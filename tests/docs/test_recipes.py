@@ -1,0 +1,45 @@
+"""The tables of optimisers and schedules say what the code says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from runs import ROOT
+
+from gpucnn.training import Settings
+from gpucnn.training.named import OPTIMIZERS, SCHEDULES
+
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in (ROOT / "docs" / "recipes.md").read_text().splitlines()
+    if line.startswith("| `")
+]
+ELSEWHERE = ("params", "lr", "weight_decay", "optimizer", "length")
+
+
+def options(make: Callable[..., Any], **of_a_run: float) -> str:
+    """Return the options that a text may give, with their defaults (in a run, where they differ) as a text gives them."""
+    said = []
+    for name, parameter in inspect.signature(make).parameters.items():
+        if name not in ELSEWHERE:
+            value = of_a_run.get(name, parameter.default)
+            text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value).lower().replace("e-0", "e-")
+            said.append(f"`{name}={'' if value is None else text}`")
+    return ", ".join(said) or "none"
+
+
+def test_optimisers() -> None:
+    runs = {"sgd": {"momentum": Settings().momentum}}
+    wanted = [
+        [f"`{name}`", str(lr), str(decay), options(make, **runs.get(name, {}))]
+        for name, (make, lr, decay) in OPTIMIZERS.items()
+    ]
+    assert ROWS[: len(wanted)] == wanted
+
+
+def test_schedules() -> None:
+    said = {name: (inspect.getdoc(make) or "").replace("``", "`") for name, make in SCHEDULES.items()}
+    wanted = [[f"`{name}`", said[name], options(make)] for name, make in SCHEDULES.items()]
+    assert ROWS[len(OPTIMIZERS) :] == wanted
