@@ -181,6 +181,13 @@ class Tensor(Operators):
             other.version = self.version
         return other
 
+    def gradient_room(self) -> Array | None:
+        """Return the memory that waits for a first gradient, where an optimiser owns some."""
+        return None
+
+    def fill_gradient_room(self) -> None:
+        """Note that the first gradient was copied there."""
+
     def accumulate_grad(self, gradient: Array) -> None:
         """Add ``gradient`` to ``grad``: what the tape calls at a leaf."""
         if self._grad is None:

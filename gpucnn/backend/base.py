@@ -10,7 +10,7 @@ that does not handle a case returns what this one returns. ``ran`` counts which 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Self
@@ -288,11 +288,39 @@ class Backend(Updates):
             return rows[:, None] * columns
         return self.asarray(divisor, dtype)
 
+    # --- normalisation -----------------------------------------------------------------------------------------
+
+    def standardise(self, x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array]:
+        """Return (x - mean) / sqrt(variance + eps) over ``axes``, and what ``standardise_gradient`` needs: the factor."""
+        self.ran["standardise.reference"] += 1
+        centred = x - x.mean(axes, keepdims=True)
+        factor = 1 / self.xp.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
+        return centred * factor, factor
+
+    def standardise_gradient(self, dy: Array, y: Array, factor: Array, axes: tuple[int, ...]) -> Array:
+        """Return dL/dx from dL/dy and what ``standardise`` returned."""
+        self.ran["standardise_gradient.reference"] += 1
+        along = (dy * y).mean(axes, keepdims=True)
+        return factor * (dy - dy.mean(axes, keepdims=True) - y * along)
+
     # --- products, activation, loss ----------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array) -> Array:
         """Return the matrix product, batched over leading axes as in ``numpy.matmul``."""
         return self.xp.matmul(a, b)
+
+    def affine(self, x: Array, w: Array, b: Array | None) -> Array:
+        """Return y (M, O) = x w^T + b for rows x (M, I), w (O, I), b (O,)."""
+        self.ran["affine.reference"] += 1
+        y = self.matmul(x, w.T)
+        if b is not None:
+            y += b
+        return y
+
+    def affine_parameter_gradients(self, x: Array, dy: Array) -> tuple[Array, Array]:
+        """Return dL/dw (O, I) and dL/db (O,) from the rows and dL/dy (M, O)."""
+        self.ran["affine_parameter_gradients.reference"] += 1
+        return self.matmul(dy.T, x), dy.sum(0)
 
     def relu(self, x: Array) -> Array:
         """Return max(x, 0); NaN stays NaN."""
@@ -319,6 +347,11 @@ class Backend(Updates):
         gradient = exponentials / total
         gradient[rows, target] -= 1
         return losses, gradient
+
+    def copy_all(self, pairs: Sequence[tuple[Array, Array]]) -> None:
+        """Copy each pair's second array into its first, of the same shape."""
+        for target, source in pairs:
+            target[...] = source
 
     # --- data -------------------------------------------------------------------------------------------------
 

@@ -11,20 +11,17 @@ from gpucnn.functional.arguments import check_float, check_same_dtype, check_ten
 
 def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
     """Array level: y = x w^T + b on (M, I) rows."""
-    y = backend.matmul(x, w.T)
-    if b is not None:
-        y += b
+    y = backend.affine(x, w, b)
     if not any(needs):
         return y, None
     kept_x = x if needs[1] else None
     kept_w = w if needs[0] else None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        return (
-            backend.matmul(dy, kept_w) if needs[0] else None,
-            backend.matmul(dy.T, kept_x) if needs[1] else None,
-            dy.sum(0) if needs[2] else None,
-        )
+        dx = backend.matmul(dy, kept_w) if needs[0] else None
+        if needs[1] and needs[2]:
+            return (dx, *backend.affine_parameter_gradients(kept_x, dy))
+        return dx, backend.matmul(dy.T, kept_x) if needs[1] else None, dy.sum(0) if needs[2] else None
 
     return y, backward
 

@@ -15,18 +15,8 @@ Axes = tuple[int, ...]
 
 def standardise(backend: Backend, x: Array, needs: Needs, axes: Axes, eps: float) -> Result:
     """Array level: (x - mean) / sqrt(variance + eps) over ``axes``. Keeps the result and the factor."""
-    mean = x.mean(axes, keepdims=True)
-    centred = x - mean
-    factor = 1 / backend.xp.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
-    y = centred * factor
-    if not needs[0]:
-        return y, None
-
-    def backward(dy: Array) -> tuple[Array]:
-        along = (dy * y).mean(axes, keepdims=True)
-        return (factor * (dy - dy.mean(axes, keepdims=True) - y * along),)
-
-    return y, backward
+    y, factor = backend.standardise(x, axes, eps)
+    return y, (lambda dy: (backend.standardise_gradient(dy, y, factor, axes),)) if needs[0] else None
 
 
 def batch_norm(

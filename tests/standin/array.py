@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .counters import transfers
+from .counters import launches, transfers
 from .signatures import Call, gap, missing, real_cupy
 from .values import check_supported, is_scalar, poison, unsupported
 
@@ -106,9 +106,11 @@ class ndarray:
         return view_of(self, self._host.view() if dtype is None else self._host.view(dtype))
 
     def copy(self, order: str = "C") -> "ndarray":
+        launches.note("copy")
         return wrap(self._host.copy(order))  # type: ignore[arg-type]
 
     def flatten(self, order: str = "C") -> "ndarray":
+        launches.note("flatten")
         return wrap(self._host.flatten(order))  # type: ignore[arg-type]
 
     def __copy__(self) -> "ndarray":
@@ -130,7 +132,10 @@ class ndarray:
         check_supported(np.dtype(dtype))
         with np.errstate(all="ignore"):
             cast = self._host.astype(dtype, order=order or "K", copy=copy)  # type: ignore[call-overload]
-        return self if cast is self._host else wrap(cast)
+        if cast is self._host:
+            return self
+        launches.note("astype")
+        return wrap(cast)
 
     # Between host and device
 
@@ -256,10 +261,13 @@ class ndarray:
         # The ellipsis makes NumPy return an array where it would return a scalar.
         has_ellipsis = any(place is Ellipsis for place in places)
         found = self._host[places if has_ellipsis else (*places, Ellipsis)]
+        if is_advanced:
+            launches.note("getitem")
         return wrap(np.array(found, order="C")) if is_advanced else view_of(self, found)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         places, is_advanced = host_index(index)
+        launches.note("setitem")
         if isinstance(value, ndarray):
             value = value._host
         elif is_advanced:
@@ -274,6 +282,7 @@ class ndarray:
             self._host[places] = value
 
     def fill(self, value: Any) -> None:
+        launches.note("fill")
         host = value._host if isinstance(value, ndarray) else np.asarray(value, self.dtype)
         if host.ndim:
             raise ValueError(f"non-scalar {type(value).__name__} cannot be used for fill")
@@ -285,6 +294,7 @@ class ndarray:
         if out is not None and out.dtype != self.dtype:
             raise TypeError("Output dtype mismatch")
         places = host_of(indices, "take", allow_host=True)
+        launches.note("take")
         return result_of(np.asarray(self._host.take(places, axis)), [self], out)
 
     def sort(self, axis: int = -1, kind: Any = None) -> None:
@@ -384,4 +394,11 @@ def run(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], keeps_order: 
     found: list[ndarray] = []
     host_args = tuple(host_of(value, call.dotted, found) for value in args)
     host_kwargs = {name: host_of(value, call.dotted, found) for name, value in kwargs.items()}
-    return result_of(call.run(host_args, host_kwargs), found, out, keeps_order)
+    result = result_of(call.run(host_args, host_kwargs), found, out, keeps_order)
+    if (
+        isinstance(result, ndarray)
+        and result._base is None
+        and not any(result is one for one in found if one is not out)
+    ):
+        launches.note(call.dotted.rpartition(".")[2])
+    return result

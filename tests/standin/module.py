@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import cuda, random
+from . import cuda, kernels, random
 from .array import host_of, ndarray, run, view_of, wrap
-from .counters import Transfers, transfers
+from .counters import Launches, Transfers, launches, transfers
 from .signatures import Call, gap, missing, real_cupy, real_cupyx
 from .ufunc import attach_operators, ufunc, ufunc_named
 from .values import check_supported, is_scalar, poison, unsupported
@@ -176,9 +176,10 @@ def empty_like(prototype: Any, dtype: Any = None, order: str = "K", subok: Any =
 
 
 class Standin:
-    """What tests ask the stand-in itself: `cupy.standin.transfers`."""
+    """What tests ask the stand-in itself: `cupy.standin.transfers`, `cupy.standin.launches`."""
 
     transfers: Transfers = transfers
+    launches: Launches = launches
 
 
 def _named(*values: Any) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def make_cupy() -> types.ModuleType:
             **_named(random.Generator, random.default_rng, random.seed, random.shuffle, random.permutation),
             rand=random.rand, randn=random.randn, **generators,
         ),
-        ndarray=ndarray, ufunc=ufunc,
+        ndarray=ndarray, ufunc=ufunc, RawModule=kernels.RawModule,
         is_available=cuda.is_available, get_default_memory_pool=cuda.get_default_memory_pool,
         asanyarray=asarray,
         **_named(array, asarray, ascontiguousarray, asnumpy, get_array_module, empty, empty_like),

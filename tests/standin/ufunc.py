@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .array import host_index, ndarray, result_of, wrap
+from .counters import launches
 from .signatures import gap, missing, real_cupy
 from .values import check_supported, is_scalar, unsupported
 
@@ -60,6 +61,7 @@ class ufunc:
 
     def _compute(self, args: tuple[Any, ...], outputs: tuple[Any, ...], dtype: Any, casting: str) -> Any:
         output_types = self._resolve(args, dtype)
+        launches.note(self.__name__)
         given = outputs or (None,) * self.nout
         for one, output_type in zip(given, output_types, strict=True):
             if one is None:

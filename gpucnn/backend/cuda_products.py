@@ -1,0 +1,107 @@
+"""Matrix products, activation, loss and dropout on CUDA."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpucnn.backend.cuda_kernels import THREADS, int32
+from gpucnn.backend.generator import Generator
+
+if TYPE_CHECKING:
+    from gpucnn.backend.cuda import CudaBackend
+
+Array = Any
+
+# Not measured on a device yet.
+CUBLAS_FROM = 2**30
+"""Multiplications from which a product is left to cuBLAS, which a captured step cannot contain."""
+LARGE_TILES = 128
+"""Tiles of 64 x 64 from which they fill a GPU; below that, tiles of 16 x 16 spread the work over more blocks."""
+
+
+def order(a: Array) -> str | None:
+    """Return "n" for a C-ordered matrix, "t" for a transposed one, None for any other."""
+    if a.flags.c_contiguous:
+        return "n"
+    return "t" if a.flags.f_contiguous else None
+
+
+def handles(a: Array, b: Array) -> bool:
+    """Whether our kernels take the product of two matrices."""
+    if a.ndim != 2 or b.ndim != 2 or not (a.dtype == b.dtype == np.float32) or a.shape[1] != b.shape[0]:
+        return False
+    (M, K), N = a.shape, b.shape[1]
+    return 0 < M * N * K < CUBLAS_FROM and (order(a), order(b)) in (("n", "n"), ("n", "t"), ("t", "n"))
+
+
+def product(backend: CudaBackend, a: Array, b: Array, bias: Array | None = None) -> Array:
+    """Return a @ b (+ bias) of matrices that ``handles`` accepts."""
+    c = backend.empty("matmul", (a.shape[0], b.shape[1]), a.dtype)
+    _launch(backend, a, b, bias, c, None)
+    return c
+
+
+def product_and_sums(backend: CudaBackend, a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a @ b and the sums of the rows of a."""
+    c = backend.empty("matmul", (a.shape[0], b.shape[1]), a.dtype)
+    sums = backend.empty("matmul", (a.shape[0],), a.dtype)
+    _launch(backend, a, b, None, c, sums)
+    return c, sums
+
+
+def _launch(backend: CudaBackend, a: Array, b: Array, bias: Array | None, c: Array, sums: Array | None) -> None:
+    (M, K), N = a.shape, b.shape[1]
+    side = 64 if -(-M // 64) * -(-N // 64) >= LARGE_TILES else 16
+    kind = f"{order(a)}{order(b)}"
+    a, b = (
+        matrix if way == "n" else matrix.T for matrix, way in zip((a, b), kind, strict=True)
+    )  # as they lie in memory
+    backend.kernels.launch(
+        f"product_{kind}_{side}", (-(-N // side), -(-M // side)), (THREADS,),
+        a, b, a if bias is None else bias, c, c if sums is None else sums,
+        *int32(M, N, K, bias is not None, sums is not None),
+    )  # fmt: skip
+
+
+def relu(backend: CudaBackend, x: Array) -> Array:
+    """Return max(x, 0) of a C-ordered array."""
+    y = backend.empty("relu", x.shape, x.dtype)
+    backend.kernels.each("relu", x.size, x, y, np.int64(x.size))
+    return y
+
+
+def relu_gradient(backend: CudaBackend, dy: Array, y: Array) -> Array:
+    """Return dy where y > 0, else 0."""
+    dy, y = backend.contiguous(dy, y)
+    dx = backend.empty("relu_gradient", y.shape, y.dtype)
+    backend.kernels.each("relu_gradient", y.size, dy, y, dx, np.int64(y.size))
+    return dx
+
+
+def cross_entropy(
+    backend: CudaBackend, logits: Array, target: Array, needs_gradient: bool
+) -> tuple[Array, Array | None]:
+    """Return the losses (N,) and, where needed, their gradient (N, C)."""
+    (logits,) = backend.contiguous(logits)
+    (target,) = backend.contiguous(target.astype(np.int64, copy=False))
+    N, C = logits.shape
+    losses = backend.empty("cross_entropy", (N,), logits.dtype)
+    gradient = backend.empty("cross_entropy", (N, C), logits.dtype) if needs_gradient else None
+    backend.kernels.launch(
+        "cross_entropy", (-(-N // 4),), (128,),
+        logits, target, losses, logits if gradient is None else gradient, *int32(N, C, needs_gradient),
+    )  # fmt: skip
+    return losses, gradient
+
+
+def dropout_mask(backend: CudaBackend, shape: tuple[int, ...], p: float, generator: Generator) -> Array:
+    """Return a float32 array that is 0 with probability ``p`` and 1 / (1 - p) otherwise."""
+    mask = backend.empty("dropout", shape, np.float32)
+    state = backend.empty("dropout", (2,), np.uint64)
+    seed, draw = generator.next_key()
+    backend.kernels.launch("set_draw", (1,), (1,), state, np.uint64(seed), np.uint64(draw))
+    numbers = np.float32(p), np.float32(1 / (1 - p)), np.int64(mask.size)
+    backend.kernels.each("dropout_mask", -(-mask.size // 4), state, mask, *numbers)
+    return mask
