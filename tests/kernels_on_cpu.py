@@ -172,8 +172,9 @@ def build(source: str) -> Library:
 
 # --- guarded runs ----------------------------------------------------------------------------------------------------
 
-GUARD = np.full(64, 0x7FC0DEAD, np.uint32).view(np.uint8)
-"""What lies before and after every buffer: NaN to a kernel that reads it, and written by none that is right."""
+READ_GUARD, WRITE_GUARD = (np.full(64, word, np.uint32).view(np.uint8) for word in (0x7F80DEAD, 0x7F80BEEF))
+"""What lies before and after every buffer. To a kernel that reads it, NaN: signalling ones, which arithmetic makes quiet,
+and other ones around what is only read, so that no wrong read makes a wrong write look untouched."""
 UNGUARDED = 1 << 20
 """Bytes from which memory that a kernel only reads is lent as it is."""
 
@@ -191,13 +192,13 @@ def _owner(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class _Memory:
     """A copy, between guards, of the memory that some of a kernel's arrays lie in; the kernel works on it."""
 
-    def __init__(self, owner: np.ndarray[Any, Any]) -> None:
-        self.owner, self.size, self.start = owner, owner.nbytes, owner.ctypes.data
-        room = np.empty(self.size + 2 * GUARD.nbytes + 256, np.uint8)
-        skip = (self.start - room.ctypes.data - GUARD.nbytes) % 256  # aligned as the original is
-        self._room = room[skip : skip + self.size + 2 * GUARD.nbytes]
-        self._room[: GUARD.nbytes] = self._room[GUARD.nbytes + self.size :] = GUARD
-        self._inside = self._room[GUARD.nbytes : GUARD.nbytes + self.size]
+    def __init__(self, owner: np.ndarray[Any, Any], guard: np.ndarray[Any, Any]) -> None:
+        self.owner, self.size, self.start, self._guard = owner, owner.nbytes, owner.ctypes.data, guard
+        room = np.empty(self.size + 2 * guard.nbytes + 256, np.uint8)
+        skip = (self.start - room.ctypes.data - guard.nbytes) % 256  # aligned as the original is
+        self._room = room[skip : skip + self.size + 2 * guard.nbytes]
+        self._room[: guard.nbytes] = self._room[guard.nbytes + self.size :] = guard
+        self._inside = self._room[guard.nbytes : guard.nbytes + self.size]
         ctypes.memmove(self._inside.ctypes.data, self.start, self.size)
         self._before = self._inside.copy()
         self.written: list[tuple[int, int]] = []
@@ -214,8 +215,9 @@ class _Memory:
             if first > end and not np.array_equal(self._inside[end:first], self._before[end:first]):
                 raise OutOfBounds(f"{name}: wrote beside its array, inside the memory that holds it")
             end = max(end, last)
-        for guard in (self._room[: GUARD.nbytes], self._room[GUARD.nbytes + self.size :]):
-            if not np.array_equal(guard, GUARD):
+        length = self._guard.nbytes
+        for guard in (self._room[:length], self._room[length + self.size :]):
+            if not np.array_equal(guard, self._guard):
                 raise OutOfBounds(f"{name}: wrote before the start or beyond the end of an array")
         if self.written:
             ctypes.memmove(self.start, self._inside.ctypes.data, self.size)
@@ -254,7 +256,7 @@ def run_guarded(
             passed.append(argument.ctypes.data)
             continue
         if id(owner) not in memories:
-            memories[id(owner)] = _Memory(owner)
+            memories[id(owner)] = _Memory(owner, WRITE_GUARD if id(owner) in changed else READ_GUARD)
         passed.append(memories[id(owner)].address(argument, parameter.is_const))
     kernel.run(grid, block, passed, shared)
     for memory in memories.values():

@@ -72,6 +72,7 @@ static inline __half __float2half(float f) {
     const float size = fabsf(f);
     if (size != size) return {(uint16_t)(sign | 0x7fff)};
     if (size >= 65520.f) return {(uint16_t)(sign | 0x7c00)};
+    if (size == 0) return {sign};
     int exponent;
     frexpf(size, &exponent);
     const int step = std::max(exponent - 11, -24);  // the place of the last bit that is kept
