@@ -73,6 +73,9 @@ class Backend(Updates):
     def synchronize(self) -> None:
         """Wait until all work handed to the device is done."""
 
+    def warm_up(self) -> None:
+        """Compile now what would otherwise be compiled when it is first needed."""
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make this device the one that ``xp`` allocates on."""

@@ -92,7 +92,6 @@ class CudaBackend(Backend):
             yield
 
     def warm_up(self) -> None:
-        """Compile all kernels, or load them from the disk cache, now rather than when they are first needed."""
         with self._device:
             self.kernels.compile()
 
