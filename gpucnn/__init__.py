@@ -23,13 +23,14 @@ _HOME = {
     "Classifier": "gpucnn.estimator",
     "Tensor": "gpucnn.autograd",
     "concatenate": "gpucnn.autograd",
+    "from_dlpack": "gpucnn.autograd",
     "no_grad": "gpucnn.autograd",
     "tensor": "gpucnn.autograd",
 }
 _ROOMS = ("autograd", "backend", "data", "errors", "functional", "inspect", "models", "nn", "optim", "training")
 
 if TYPE_CHECKING:
-    from gpucnn.autograd import Tensor, concatenate, no_grad, tensor
+    from gpucnn.autograd import Tensor, concatenate, from_dlpack, no_grad, tensor
     from gpucnn.backend import Backend, Generator, get_backend, manual_seed, use
     from gpucnn.estimator import Classifier
 
@@ -40,6 +41,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "concatenate",
+    "from_dlpack",
     "get_backend",
     "manual_seed",
     "no_grad",

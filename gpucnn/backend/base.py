@@ -66,6 +66,13 @@ class Backend(Updates):
         """Return ``data`` (nested numbers, or an array of the host) as an array of this device, copied only if needed."""
         return self.xp.asarray(data, dtype=dtype)
 
+    def adopt(self, shared: Any) -> Array:
+        """Return an array of this device over the memory of another library's; BufferError or the like where it cannot."""
+        array = self.xp.from_dlpack(shared)
+        if not array.flags.writeable:
+            raise BufferError("it is read-only")
+        return array
+
     def to_host(self, array: Array) -> Any:
         """Return a C-ordered NumPy copy of ``array``."""
         raise NotImplementedError

@@ -66,6 +66,10 @@ class CudaBackend(Backend):
         with self._device:
             return self.xp.asarray(data, dtype=dtype)
 
+    def adopt(self, shared: Any) -> Array:
+        with self._device:
+            return self.xp.from_dlpack(shared) if hasattr(shared, "__dlpack__") else self.xp.asarray(shared)
+
     def to_host(self, array: Array) -> Any:
         return array.get(order="C")
 

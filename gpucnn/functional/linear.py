@@ -6,7 +6,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype, check_tensor
+from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 
 def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
@@ -51,8 +51,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         check_tensor(bias, "linear", "bias")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError.expected("linear", "bias", f"shape {weight.shape[:1]}", bias.shape)
-    check_same_dtype(input, weight, "linear", "weight")
-    check_same_dtype(input, bias, "linear", "bias")
+    check_matches(input, weight, "linear", "weight")
+    check_matches(input, bias, "linear", "bias")
     if input.ndim == 2:
         return apply(affine, input, weight, bias)
     rows = input.reshape(input.size // max(weight.shape[1], 1), weight.shape[1])

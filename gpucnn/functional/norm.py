@@ -8,7 +8,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype
+from gpucnn.functional.arguments import check_float, check_matches
 
 Axes = tuple[int, ...]
 
@@ -51,7 +51,7 @@ def batch_norm(
     ):
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("batch_norm", name, f"({C},), one for each channel", tensor.shape)
-        check_same_dtype(input, tensor, "batch_norm", name)
+        check_matches(input, tensor, "batch_norm", name)
     _check_eps(eps, "batch_norm")
     shape = (1, C, *(1,) * (input.ndim - 2))
     if running_mean is None or running_var is None or training:
@@ -97,7 +97,7 @@ def layer_norm(
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.shape != shape:
             raise ShapeError.expected("layer_norm", name, f"shape {shape}", tensor.shape)
-        check_same_dtype(input, tensor, "layer_norm", name)
+        check_matches(input, tensor, "layer_norm", name)
     _check_eps(eps, "layer_norm")
     y = apply(standardise, input, axes=tuple(range(input.ndim - len(shape), input.ndim)), eps=eps)
     return _scale_and_shift(y, weight, bias, shape)
@@ -123,7 +123,7 @@ def group_norm(
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("group_norm", name, f"shape ({C},)", tensor.shape)
-        check_same_dtype(input, tensor, "group_norm", name)
+        check_matches(input, tensor, "group_norm", name)
     _check_eps(eps, "group_norm")
     grouped = input.reshape(N, num_groups, input.size // max(N * num_groups, 1))
     y = apply(standardise, grouped, axes=(2,), eps=eps).reshape(*input.shape)

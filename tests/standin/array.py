@@ -208,6 +208,23 @@ class ndarray:
             "Please use `.get()` to construct a NumPy array explicitly."
         )
 
+    # Shared with other libraries. The memory is the host's, so the DLPack capsule is one that only the stand-in takes.
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, 0)
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> "Capsule":
+        return Capsule(self)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape, "typestr": self.dtype.str, "descr": self.dtype.descr, "stream": 1, "version": 3,
+            "strides": None if self._host.flags.c_contiguous else self.strides, "data": (self._host.ctypes.data, False),
+        }  # fmt: skip
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         from .module import make_cupy
 
@@ -304,6 +321,13 @@ class ndarray:
 
     def put(self, indices: Any, values: Any, mode: str = "wrap") -> None:
         self._host.put(host_of(indices, "put"), host_of(values, "put"), mode)  # type: ignore[arg-type]
+
+
+class Capsule:
+    """What `ndarray.__dlpack__` gives to `from_dlpack`."""
+
+    def __init__(self, array: ndarray) -> None:
+        self.array = array
 
 
 @functools.cache

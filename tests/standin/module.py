@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import cuda, kernels, random
-from .array import host_of, ndarray, run, view_of, wrap
+from .array import Capsule, host_of, ndarray, run, view_of, wrap
 from .counters import Launches, Transfers, launches, transfers
 from .signatures import Call, gap, missing, real_cupy, real_cupyx
 from .ufunc import attach_operators, ufunc, ufunc_named
@@ -131,12 +131,39 @@ def array(
         if host is obj._host:
             return obj
         return view_of(obj, host) if np.may_share_memory(host, obj._host) else wrap(host)
+    if hasattr(obj, "__cuda_array_interface__"):
+        return array(_from_interface(obj), dtype, copy, order, subok, ndmin)
     found: list[ndarray] = []
     host = np.array(host_of(obj, "array", found, allow_host=True), **keywords)
     check_supported(host.dtype)
     if not found and not is_scalar(obj):
         transfers.to_device += 1
     return wrap(host if order in ("F", "f") or host.flags.fnc else np.asarray(host, order="C"))
+
+
+def _from_interface(obj: Any) -> ndarray:
+    """The memory that another library's array says it has on the device; here the host's."""
+    given = obj.__cuda_array_interface__
+    host: Any = np.array(_AtAddress(given), copy=False)
+    shared = wrap(host)
+    shared._base = shared
+    return shared
+
+
+class _AtAddress:
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = {
+            name: value for name, value in interface.items() if name not in ("stream", "version")
+        } | {"version": 3}
+
+
+def from_dlpack(array: Any, *, device: Any = None, copy: bool | None = None) -> ndarray:
+    if array.__dlpack_device__()[0] != 2:
+        raise gap("cupy.from_dlpack of memory of the host")
+    capsule = array.__dlpack__(stream=1, max_version=(1, 0))
+    if not isinstance(capsule, Capsule):
+        raise gap("cupy.from_dlpack of another library's device memory")
+    return view_of(capsule.array, capsule.array._host.view())
 
 
 def asarray(
@@ -208,7 +235,7 @@ def make_cupy() -> types.ModuleType:
         ndarray=ndarray, ufunc=ufunc, RawModule=kernels.RawModule,
         is_available=cuda.is_available, get_default_memory_pool=cuda.get_default_memory_pool,
         asanyarray=asarray,
-        **_named(array, asarray, ascontiguousarray, asnumpy, get_array_module, empty, empty_like),
+        **_named(array, asarray, ascontiguousarray, asnumpy, get_array_module, empty, empty_like, from_dlpack),
     )  # fmt: skip
 
 
