@@ -21,6 +21,7 @@ _HOME = {
     "manual_seed": "gpucnn.backend",
     "use": "gpucnn.backend",
     "Classifier": "gpucnn.estimator",
+    "capture": "gpucnn.replay",
     "Tensor": "gpucnn.autograd",
     "concatenate": "gpucnn.autograd",
     "from_dlpack": "gpucnn.autograd",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gpucnn.autograd import Tensor, concatenate, from_dlpack, no_grad, tensor
     from gpucnn.backend import Backend, Generator, get_backend, manual_seed, use
     from gpucnn.estimator import Classifier
+    from gpucnn.replay import capture
 
 __all__ = [
     "Backend",
@@ -40,6 +42,7 @@ __all__ = [
     "Generator",
     "Tensor",
     "__version__",
+    "capture",
     "concatenate",
     "from_dlpack",
     "get_backend",

@@ -172,7 +172,7 @@ def build(source: str) -> Library:
 
 # --- guarded runs ----------------------------------------------------------------------------------------------------
 
-READ_GUARD, WRITE_GUARD = (np.full(64, word, np.uint32).view(np.uint8) for word in (0x7F80DEAD, 0x7F80BEEF))
+READ_GUARD, WRITE_GUARD = (np.full(4096, word, np.uint32).view(np.uint8) for word in (0x7F80DEAD, 0x7F80BEEF))
 """What lies before and after every buffer. To a kernel that reads it, NaN: signalling ones, which arithmetic makes quiet,
 and other ones around what is only read, so that no wrong read makes a wrong write look untouched."""
 UNGUARDED = 1 << 20

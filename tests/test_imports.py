@@ -25,9 +25,10 @@ FLOORS: dict[str, set[str]] = {
     "nn": {"functional"},
     "models": {"nn"},
     "optim": {"autograd"},
+    "replay": {"nn", "optim"},
     "data": {"errors"},
     "checkpoint": {"errors"},
-    "training": {"models", "optim", "data", "checkpoint"},
+    "training": {"models", "optim", "data", "checkpoint", "replay"},
     "inspect": {"models"},
     "estimator": {"training", "inspect"},
     "benchmark": {"training"},
@@ -36,7 +37,7 @@ FLOORS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 # Rooms whose arrays are the backend's: they name no array module.
-NO_ARRAY_MODULE = {"errors", "autograd", "functional", "nn", "models", "optim"}
+NO_ARRAY_MODULE = {"errors", "autograd", "functional", "nn", "models", "optim", "replay"}
 ARRAY_MODULES = {"numpy", "cupy", "cupyx"}
 
 

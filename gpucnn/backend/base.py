@@ -13,14 +13,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from gpucnn.backend import special
 from gpucnn.backend.generator import Generator
+from gpucnn.backend.recording import Recording
 from gpucnn.backend.updates import Updates
 from gpucnn.backend.window import Window
+
+if TYPE_CHECKING:
+    from gpucnn.backend.cuda_capture import Graph
 
 Array = Any
 """An array of whichever module the backend computes with."""
@@ -55,6 +59,17 @@ class Backend(Updates):
         from gpucnn.backend.switch import get_backend
 
         return get_backend, (self.name,)  # a copy in another process finds its own
+
+    # --- recorded steps ----------------------------------------------------------------------------------------
+
+    @property
+    def recording(self) -> Recording | None:
+        """The step that this thread records or replays now; None as a rule."""
+        return None
+
+    def new_graph(self) -> Graph | None:
+        """Return what records a step and replays it, or None where a step is as fast without."""
+        return None
 
     # --- arrays ------------------------------------------------------------------------------------------------
 

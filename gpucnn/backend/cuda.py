@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 from gpucnn.backend import cuda_conv, cuda_pool, cuda_products, cuda_updates
 from gpucnn.backend.base import PAIRS, Array, Backend, Divisor
 from gpucnn.backend.cuda_autotune import Autotuner
+from gpucnn.backend.cuda_capture import Graph
 from gpucnn.backend.cuda_kernels import Kernels
 from gpucnn.backend.generator import Generator
+from gpucnn.backend.recording import Recording
 from gpucnn.backend.window import Window
 from gpucnn.errors import DeviceError, OutOfMemoryError
 
@@ -34,6 +37,7 @@ class CudaBackend(Backend):
             raise DeviceError(f"CuPy cannot be imported ({error}). Install it: {INSTALL}.") from None
         self._probe()
         self.kernels = Kernels(self.xp)
+        self._thread = threading.local()
         self._constants: dict[Any, Array] = {}
         self.autotuner = Autotuner(self.xp) if os.environ.get("GPUCNN_AUTOTUNE") == "1" else None
 
@@ -56,6 +60,19 @@ class CudaBackend(Backend):
             ) from None
         if total != 16:
             raise DeviceError(f"{self.name} computes wrongly: 2x2 ones gave {total} instead of 16. Check the driver.")
+
+    # --- recorded steps ----------------------------------------------------------------------------------------
+
+    @property
+    def recording(self) -> Recording | None:
+        return getattr(self._thread, "recording", None)
+
+    @recording.setter
+    def recording(self, recording: Recording | None) -> None:
+        self._thread.recording = recording
+
+    def new_graph(self) -> Graph:
+        return Graph(self)
 
     # --- arrays ------------------------------------------------------------------------------------------------
 

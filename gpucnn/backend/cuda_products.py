@@ -21,19 +21,21 @@ LARGE_TILES = 128
 """Tiles of 64 x 64 from which they fill a GPU; below that, tiles of 16 x 16 spread the work over more blocks."""
 
 
-def order(a: Array) -> str | None:
-    """Return "n" for a C-ordered matrix, "t" for a transposed one, None for any other."""
-    if a.flags.c_contiguous:
-        return "n"
-    return "t" if a.flags.f_contiguous else None
+def in_order(backend: CudaBackend, a: Array) -> tuple[str, Array]:
+    """Return "n" and a C-ordered matrix as it lies in memory, or "t" and the transpose of one that is the other way round.
+
+    A matrix in any other order is copied.
+    """
+    if not a.flags.c_contiguous and a.flags.f_contiguous:
+        return "t", a.T
+    return "n", backend.contiguous(a)[0]
 
 
 def handles(a: Array, b: Array) -> bool:
     """Whether our kernels take the product of two matrices."""
     if a.ndim != 2 or b.ndim != 2 or not (a.dtype == b.dtype == np.float32) or a.shape[1] != b.shape[0]:
         return False
-    (M, K), N = a.shape, b.shape[1]
-    return 0 < M * N * K < CUBLAS_FROM and (order(a), order(b)) in (("n", "n"), ("n", "t"), ("t", "n"))
+    return bool(0 < a.shape[0] * a.shape[1] * b.shape[1] < CUBLAS_FROM)
 
 
 def product(backend: CudaBackend, a: Array, b: Array, bias: Array | None = None) -> Array:
@@ -54,12 +56,11 @@ def product_and_sums(backend: CudaBackend, a: Array, b: Array) -> tuple[Array, A
 def _launch(backend: CudaBackend, a: Array, b: Array, bias: Array | None, c: Array, sums: Array | None) -> None:
     (M, K), N = a.shape, b.shape[1]
     side = 64 if -(-M // 64) * -(-N // 64) >= LARGE_TILES else 16
-    kind = f"{order(a)}{order(b)}"
-    a, b = (
-        matrix if way == "n" else matrix.T for matrix, way in zip((a, b), kind, strict=True)
-    )  # as they lie in memory
+    (way_a, a), (way_b, b) = in_order(backend, a), in_order(backend, b)
+    if way_a + way_b == "tt":  # for which there is no kernel
+        way_b, b = "n", backend.contiguous(b.T)[0]
     backend.kernels.launch(
-        f"product_{kind}_{side}", (-(-N // side), -(-M // side)), (THREADS,),
+        f"product_{way_a}{way_b}_{side}", (-(-N // side), -(-M // side)), (THREADS,),
         a, b, a if bias is None else bias, c, c if sums is None else sums,
         *int32(M, N, K, bias is not None, sums is not None),
     )  # fmt: skip
@@ -99,9 +100,11 @@ def cross_entropy(
 def dropout_mask(backend: CudaBackend, shape: tuple[int, ...], p: float, generator: Generator) -> Array:
     """Return a float32 array that is 0 with probability ``p`` and 1 / (1 - p) otherwise."""
     mask = backend.empty("dropout", shape, np.float32)
-    state = backend.empty("dropout", (2,), np.uint64)
     seed, draw = generator.next_key()
-    backend.kernels.launch("set_draw", (1,), (1,), state, np.uint64(seed), np.uint64(draw))
+    recording = backend.recording
+    state = backend.empty("dropout", (2,), np.uint64) if recording is None else recording.next_draw(generator)
+    if recording is None or recording.mode == "watch":
+        backend.kernels.launch("set_draw", (1,), (1,), state, np.uint64(seed), np.uint64(draw))
     numbers = np.float32(p), np.float32(1 / (1 - p)), np.int64(mask.size)
     backend.kernels.each("dropout_mask", -(-mask.size // 4), state, mask, *numbers)
     return mask

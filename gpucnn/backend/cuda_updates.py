@@ -23,10 +23,14 @@ def handles(*arrays: Array | None) -> bool:
     return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous and a.size > 0) for a in arrays)
 
 
-def _numbers(backend: CudaBackend, *values: float) -> Array:
-    numbers = backend.empty("optimizer", (3,), np.float32)
-    backend.kernels.launch("set_numbers", (1,), (1,), numbers, *(np.float32(value) for value in values))
-    return numbers
+def _numbers(backend: CudaBackend, *values: float) -> Array | None:
+    """Return where an update reads its numbers; None where filling them is all there is to do, before a replay."""
+    recording = backend.recording
+    recorded = recording is not None and recording.mode != "watch"
+    numbers = recording.next_numbers() if recorded and recording else backend.empty("optimizer", (3,), np.float32)
+    if recording is None or recording.mode != "record":
+        backend.kernels.launch("set_numbers", (1,), (1,), numbers, *(np.float32(value) for value in values))
+    return None if recording is not None and recording.mode == "replay" else numbers
 
 
 def _condition(where: Array | bool, unused: Array) -> tuple[Array, np.int32]:
@@ -40,6 +44,8 @@ def sgd(
 ) -> None:  # fmt: skip
     """The update of ``Updates.sgd_update``."""
     numbers = _numbers(backend, lr, 0, 0)
+    if numbers is None:
+        return
     condition, conditional = _condition(where, numbers)
     backend.kernels.each(
         "sgd", p.size, p, g, p if velocity is None else velocity, numbers, condition,
@@ -54,6 +60,8 @@ def adam(
 ) -> None:  # fmt: skip
     """The update of ``Updates.adam_update``."""
     numbers = _numbers(backend, lr, lr / (1 - beta1**step), (1 - beta2**step) ** 0.5)
+    if numbers is None:
+        return
     condition, conditional = _condition(where, numbers)
     rates = (np.float32(rate) for rate in (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay))
     backend.kernels.each(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gpucnn.autograd import Parameter, Tensor
@@ -164,12 +165,19 @@ class Optimizer:
                 )
         self.steps += 1
         condition = True if where is None else where.array
+        recordings = {id(b.backend): b.backend.recording for buffers in self._buffers for b in buffers}
+        for recording in recordings.values():
+            if recording is not None:
+                recording.note_step(self, partial(self.step, where))
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
+                recording = recordings[id(buffer.backend)]
                 for segment in buffer.segments:
                     segment.parameter.note_change()
                 with buffer.backend.active():
                     for span, step in buffer.spans():
+                        if recording is not None:
+                            recording.note_update()
                         self.update(buffer, span, step, buffer.settings(group), condition)
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:

@@ -179,7 +179,7 @@ def test_a_bias_beyond_relu_and_nan_reach_the_pooled_image(backend: Backend) -> 
 
 @on_devices
 @pytest.mark.parametrize("large", [False, True], ids=["tiles of 16", "tiles of 64"])
-@pytest.mark.parametrize("transposed", ["nn", "nt", "tn"])
+@pytest.mark.parametrize("transposed", ["nn", "nt", "tn", "tt"])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (16, 16, 16), (17, 33, 20), (70, 65, 130)])
 def test_products(
     backend: Backend, sizes: tuple[int, int, int], transposed: str, large: bool, monkeypatch: pytest.MonkeyPatch
@@ -198,6 +198,8 @@ def test_products(
     backend.ran.clear()
     assert_close(backend.to_host(backend.matmul(first, second)), a @ b, 2e-5)
     assert backend.ran["matmul.fast"] == 1
+    strided = backend.to_host(backend.matmul(first[:, ::2], second[::2]))
+    assert_close(strided, a[:, ::2] @ b[::2], 2e-5)
     if transposed == "nt":
         y = backend.affine(first, second.T, backend.asarray(bias.astype(np.float32)))
         assert_close(backend.to_host(y), a @ b + bias, 2e-5)

@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
+from . import capture
+
 
 @dataclasses.dataclass
 class Transfers:
@@ -41,7 +43,16 @@ class Transfers:
             inside.waits = self.waits - before.waits
 
 
-transfers = Transfers()
+class _Refusing(Transfers):
+    """The counts of the process; whatever would be counted is refused while a stream captures."""
+
+    def __setattr__(self, name: str, value: int) -> None:
+        if value > getattr(self, name, value):
+            capture.refuse(f"a transfer or a wait ({name})")
+        super().__setattr__(name, value)
+
+
+transfers = _Refusing()
 
 
 class Launches:

@@ -9,6 +9,7 @@ from typing import Any
 import kernels_on_cpu
 import numpy as np
 
+from . import capture
 from .array import ndarray
 from .counters import launches
 from .cuda import cuda_error
@@ -32,9 +33,11 @@ class RawModule:
         self.code, self.options, self.backend = code, options, backend
 
     def compile(self, log_stream: Any = None) -> None:
+        capture.refuse("loading a module")
         kernels_on_cpu.build(self.code)
 
     def get_function(self, name: str) -> "RawKernel":
+        capture.refuse("loading a kernel")
         kernels = kernels_on_cpu.build(self.code)
         if name not in kernels:
             raise AttributeError(f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name}")
@@ -66,4 +69,4 @@ class RawKernel:
                 raise TypeError(f"{self.name}: {parameter.name}: expected {kind}, got {type(value)}")
         launches.note(self.name)
         host = [value._host if isinstance(value, ndarray) else value for value in args]
-        kernels_on_cpu.run_guarded(self._kernel, *sizes, host, shared_mem)
+        capture.do(lambda: kernels_on_cpu.run_guarded(self._kernel, *sizes, host, shared_mem))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cuda, kernels, random
+from . import capture, cuda, kernels, random
 from .array import Capsule, host_of, ndarray, run, view_of, wrap
 from .counters import Launches, Transfers, launches, transfers
 from .signatures import Call, gap, missing, real_cupy, real_cupyx
@@ -130,6 +130,9 @@ def array(
         host = np.array(obj._host, copy=copy, **keywords)
         if host is obj._host:
             return obj
+        if not np.may_share_memory(host, obj._host):
+            launches.note("array")
+            return wrap(capture.make(lambda: np.array(obj._host, copy=copy, **keywords)))
         return view_of(obj, host) if np.may_share_memory(host, obj._host) else wrap(host)
     if hasattr(obj, "__cuda_array_interface__"):
         return array(_from_interface(obj), dtype, copy, order, subok, ndmin)
@@ -199,6 +202,7 @@ def empty_like(prototype: Any, dtype: Any = None, order: str = "K", subok: Any =
         raise unsupported(prototype, "cupy.empty_like")
     if subok is not None:
         raise TypeError("subok is not supported yet")
+    capture.refuse_default_pool()
     return wrap(poison(np.empty_like(prototype._host, dtype, order, shape=shape)))  # type: ignore[call-overload]
 
 
