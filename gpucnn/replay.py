@@ -110,7 +110,8 @@ class Captured:
         if reason in self._warned:
             return
         self._warned.add(reason)
-        name = getattr(self._step, "__qualname__", type(self._step).__name__)
+        step = self._step.func if isinstance(self._step, partial) else self._step
+        name = getattr(step, "__qualname__", type(step).__name__)
         warnings.warn(f"capture: {name} runs as usual, because {reason}", stacklevel=4)
 
 
