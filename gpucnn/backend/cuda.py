@@ -163,13 +163,13 @@ class CudaBackend(Backend):
 
     def im2col(self, x: Array, window: Window) -> Array:
         N, C, H, W = x.shape
-        if not cuda_conv.handles(self, x.shape, (1, C, *window.kernel), window, 1, x):
+        if not cuda_conv.handles(x.shape, (1, C, *window.kernel), window, 1, x):
             return super().im2col(x, window)
         self.ran["im2col.fast"] += 1
         return cuda_conv.im2col(self, x, window)
 
     def col2im(self, columns: Array, shape: tuple[int, int, int, int], window: Window) -> Array:
-        if not cuda_conv.handles(self, shape, (1, shape[1], *window.kernel), window, 1, columns):
+        if not cuda_conv.handles(shape, (1, shape[1], *window.kernel), window, 1, columns):
             return super().col2im(columns, shape, window)
         self.ran["col2im.fast"] += 1
         return cuda_conv.col2im(self, columns, shape, window)
@@ -182,7 +182,7 @@ class CudaBackend(Backend):
         return columns() if cuda_conv.takes_columns(w_shape, groups) else implicit()
 
     def conv2d(self, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
-        if not cuda_conv.handles(self, x.shape, w.shape, window, groups, x, w, b):
+        if not cuda_conv.handles(x.shape, w.shape, window, groups, x, w, b):
             return super().conv2d(x, w, b, window, groups)
         self.ran["conv2d.fast"] += 1
         return self._choose(
@@ -194,7 +194,7 @@ class CudaBackend(Backend):
     def conv2d_input_gradient(
         self, dy: Array, w: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
     ) -> Array:
-        if not cuda_conv.handles(self, shape, w.shape, window, groups, dy, w):
+        if not cuda_conv.handles(shape, w.shape, window, groups, dy, w):
             return super().conv2d_input_gradient(dy, w, shape, window, groups)
         self.ran["conv2d_input_gradient.fast"] += 1
         return self._choose(
@@ -206,7 +206,7 @@ class CudaBackend(Backend):
     def conv2d_weight_gradient(
         self, x: Array, dy: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
     ) -> tuple[Array, Array]:
-        if not cuda_conv.handles(self, x.shape, shape, window, groups, x, dy):
+        if not cuda_conv.handles(x.shape, shape, window, groups, x, dy):
             return super().conv2d_weight_gradient(x, dy, shape, window, groups)
         self.ran["conv2d_weight_gradient.fast"] += 1
         chosen: tuple[Array, Array] = self._choose(
@@ -217,7 +217,7 @@ class CudaBackend(Backend):
         return chosen
 
     def _fuses(self, x: Array, w: Array, window: Window, groups: int, *arrays: Any) -> bool:
-        fits = cuda_conv.handles(self, x.shape, w.shape, window, groups, x, w, *arrays)
+        fits = cuda_conv.handles(x.shape, w.shape, window, groups, x, w, *arrays)
         return fits and not cuda_conv.takes_columns(w.shape, groups)
 
     def conv2d_relu_max_pool2d(

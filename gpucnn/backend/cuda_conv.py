@@ -58,7 +58,7 @@ def tile(rows: int) -> int:
     return 8 if rows <= 8 else 16 if rows <= 32 else 64
 
 
-def handles(backend: CudaBackend, x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: Any) -> bool:
+def handles(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: Any) -> bool:
     """Whether the kernels take this case: float32, something to compute, no image too large for 32-bit offsets."""
     if not all(array is None or array.dtype == np.float32 for array in arrays) or 0 in x_shape or 0 in w_shape:
         return False
