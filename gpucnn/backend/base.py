@@ -373,6 +373,14 @@ class Backend(Updates):
         gradient[rows, target] -= 1
         return losses, gradient
 
+    def mean_loss(self, losses: Array, divisor: float) -> Array:
+        """Return the sum of the losses over ``divisor``, of no dimensions."""
+        return self.xp.asarray(losses.sum()) / divisor
+
+    def scale(self, x: Array, factor: Array, divisor: float) -> Array:
+        """Return x times ``factor`` (of no dimensions) over ``divisor``."""
+        return x * (factor / divisor)
+
     def copy_all(self, pairs: Sequence[tuple[Array, Array]]) -> None:
         """Copy each pair's second array into its first, of the same shape."""
         for target, source in pairs:

@@ -317,6 +317,18 @@ class CudaBackend(Backend):
         self.ran["cross_entropy.fast"] += 1
         return cuda_products.cross_entropy(self, logits, target, needs_gradient)
 
+    def mean_loss(self, losses: Array, divisor: float) -> Array:
+        if losses.dtype != np.float32 or not 0 < losses.size <= cuda_products.LOSSES or losses.ndim != 1:
+            return super().mean_loss(losses, divisor)
+        self.ran["mean_loss.fast"] += 1
+        return cuda_products.mean_loss(self, losses, divisor)
+
+    def scale(self, x: Array, factor: Array, divisor: float) -> Array:
+        if not (x.dtype == factor.dtype == np.float32) or not x.size or not x.flags.c_contiguous:
+            return super().scale(x, factor, divisor)
+        self.ran["scale.fast"] += 1
+        return cuda_products.scale(self, x, factor, divisor)
+
     # --- data and optimisers -----------------------------------------------------------------------------------
 
     def gather(self, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:

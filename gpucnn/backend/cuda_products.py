@@ -20,6 +20,9 @@ CUBLAS_FROM = 2**30
 LARGE_TILES = 128
 """Tiles of 64 x 64 from which they fill a GPU; below that, tiles of 16 x 16 spread the work over more blocks."""
 
+LOSSES = 65_536
+"""Losses that one block sums."""
+
 
 def in_order(backend: CudaBackend, a: Array) -> tuple[str, Array]:
     """Return "n" and a C-ordered matrix as it lies in memory, or "t" and the transpose of one that is the other way round.
@@ -95,6 +98,22 @@ def cross_entropy(
         logits, target, losses, logits if gradient is None else gradient, *int32(N, C, needs_gradient),
     )  # fmt: skip
     return losses, gradient
+
+
+def mean_loss(backend: CudaBackend, losses: Array, divisor: float) -> Array:
+    """Return the sum of at most ``LOSSES`` losses over ``divisor``."""
+    (losses,) = backend.contiguous(losses)
+    total = backend.empty("mean_loss", (), losses.dtype)
+    numbers = np.int64(losses.size), np.float32(divisor)
+    backend.kernels.launch("mean_loss", (1,), (THREADS,), losses, total, *numbers)
+    return total
+
+
+def scale(backend: CudaBackend, x: Array, factor: Array, divisor: float) -> Array:
+    """Return x times ``factor`` over ``divisor``."""
+    y = backend.empty("scale", x.shape, x.dtype)
+    backend.kernels.each("scale", x.size, x, factor, y, np.float32(divisor), np.int64(x.size))
+    return y
 
 
 def dropout_mask(backend: CudaBackend, shape: tuple[int, ...], p: float, generator: Generator) -> Array:

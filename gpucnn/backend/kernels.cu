@@ -649,6 +649,27 @@ extern "C" __global__ void cross_entropy(
             gradient[(long long)row * K + k] = valid ? expf(z[k] - most) / total - (k == label) : not_a_number();
 }
 
+// total = sum of the values / divisor. One block of REDUCE threads.
+extern "C" __global__ void __launch_bounds__(256) mean_loss(
+    const float* losses, float* total, long long count, float divisor) {
+    __shared__ float sums[REDUCE];
+    const int me = threadIdx.x;
+    float sum = 0;
+    for (long long i = me; i < count; i += REDUCE) sum += losses[i];
+    sums[me] = sum;
+    for (int half = REDUCE / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (me < half) sums[me] += sums[me + half];
+    }
+    if (me == 0) *total = sums[0] / divisor;
+}
+
+// y = x * (*factor / divisor).
+extern "C" __global__ void scale(const float* x, const float* factor, float* y, float divisor, long long count) {
+    const float by = *factor / divisor;
+    FOR_EACH(i, count) y[i] = x[i] * by;
+}
+
 // --- Random numbers -------------------------------------------------------------------------------------------------
 
 // Philox 4x32-10 (Salmon, Moraes, Dror & Shaw 2011): four random words of a counter and a key.

@@ -8,14 +8,19 @@ from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 from gpucnn.functional.class_loss import optioned_cross_entropy
-from gpucnn.functional.reduction import check_reduction, reduce_losses
+from gpucnn.functional.reduction import check_reduction, divisor_of, reduce_losses
 
 
 def class_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
     """Array level, integer targets. Keeps softmax - one_hot, which is the gradient of each loss."""
     losses, gradient = backend.cross_entropy(logits, target, needs[0])
-    y, spread = reduce_losses(backend, losses, reduction)
-    return y, (lambda dy: (gradient * spread(dy)[:, None], None)) if needs[0] else None
+    y, _ = reduce_losses(backend, losses, reduction)
+    if not needs[0]:
+        return y, None
+    if reduction == "none":
+        return y, lambda dy: (gradient * dy[:, None], None)
+    divisor = divisor_of(losses, reduction)
+    return y, lambda dy: (backend.scale(gradient, dy, divisor), None)
 
 
 def distribution_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:

@@ -118,7 +118,7 @@ def hold(backend: Backend, method: str, *arguments: Any, tolerance: float = 2e-5
     before = backend.ran[f"{method}.fast"]
     got = getattr(backend, method)(*given)
     assert backend.ran[f"{method}.fast"] == before + 1
-    pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else ((got, expected),)
+    pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else ((got, np.asarray(expected)),)
     for ours, theirs in pairs:
         assert_close(backend.to_host(ours), theirs, tolerance)
 
@@ -250,6 +250,14 @@ def test_pixels_gathered_by_index(backend: Backend) -> None:
     got = backend.to_host(backend.gather(*given, np.dtype("float32")))
     assert backend.ran["gather.fast"] == 1
     assert_close(got, images[indices] * scale[:, None, None] + shift[:, None, None].astype(np.float64), 1e-6)
+
+
+@on_devices
+@pytest.mark.parametrize("count", [1, 255, 256, 1000])
+def test_the_mean_of_losses_and_its_gradient(backend: Backend, count: int) -> None:
+    hold(backend, "mean_loss", RNG(0).standard_normal(count), float(count))
+    x, factor = RNG(1).standard_normal((count, 3)), np.array(1.7)
+    hold(backend, "scale", x, factor, 3.0)
 
 
 @on_devices
