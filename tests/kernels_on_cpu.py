@@ -3,8 +3,9 @@
     kernels = build(source)                       # a Library; NoCompiler where there is no C++ compiler
     kernels["relu"].run((4, 1, 1), (256, 1, 1), [address_of_x, address_of_y, np.int64(1000)])
 
-It shows what kernels compute and where they write. It cannot show races, barriers that only some threads reach, misaligned
-or uncoalesced access, too many registers, or anything that depends on the device's own arithmetic or speed.
+It shows what kernels compute and where they write, and a race where the order of threads changes the result: each guarded
+run is done twice, forwards and backwards. It cannot show other races, barriers that only some threads reach, misaligned or
+uncoalesced access, too many registers, or anything that depends on the device's own arithmetic or speed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,14 @@ class Kernel:
     most_threads: int
     entry: Any
 
-    def run(self, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], shared: int = 0) -> None:
+    def run(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Any],
+        shared: int = 0,
+        backwards: bool = False,
+    ) -> None:
         """Run on addresses (ints, for pointers) and NumPy scalars of the parameters' own dtypes."""
         if len(arguments) != len(self.parameters):
             raise TypeError(f"{self.name}: expected {len(self.parameters)} arguments, got {len(arguments)}")
@@ -71,7 +79,7 @@ class Kernel:
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         sizes = [(ctypes.c_uint * 3)(*(int(n) for n in size)) for size in (grid, block)]
         with _one_at_a_time:
-            fault = self.entry(*sizes, ctypes.c_size_t(shared), pointers)
+            fault = self.entry(*sizes, ctypes.c_size_t(shared), ctypes.c_bool(backwards), pointers)
         if fault:
             raise RuntimeError(f"{self.name}: {FAULTS[fault]}")
 
@@ -156,8 +164,9 @@ def build(source: str) -> Library:
             types = [re.sub(r"\s*\w+$", "", one.strip()) for one in kinds[1].split(",")]
             passed = ", ".join(f"*(std::remove_const_t<{kind}>*)arguments[{i}]" for i, kind in enumerate(types))
             lines.append(
-                f'extern "C" int run_{name}(const unsigned* grid, const unsigned* block, size_t shared, void** arguments) '
-                f"{{ return cuda_on_cpu::launch(grid, block, shared, {str(name in waits).lower()}, "
+                f'extern "C" int run_{name}(const unsigned* grid, const unsigned* block, size_t shared, bool back, '
+                f"void** arguments) "
+                f"{{ return cuda_on_cpu::launch(grid, block, shared, back, {str(name in waits).lower()}, "
                 f"[&] {{ {name}({passed}); }}); }}"
             )
         program.write_text("\n".join(lines))
@@ -189,6 +198,10 @@ def _owner(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
+class Race(AssertionError):
+    """What a kernel computes depends on the order of its threads."""
+
+
 class _Memory:
     """A copy, between guards, of the memory that some of a kernel's arrays lie in; the kernel works on it."""
 
@@ -209,6 +222,15 @@ class _Memory:
             self.written.append((offset, offset + array.nbytes))
         return self._inside.ctypes.data + offset
 
+    def start_again(self) -> np.ndarray[Any, Any]:
+        """Return what was computed, and put the memory back as it was before."""
+        computed = self._room.copy()
+        self._inside[:] = self._before
+        return computed
+
+    def differs(self, computed: np.ndarray[Any, Any]) -> bool:
+        return not np.array_equal(self._room, computed)
+
     def check_and_return(self, name: str) -> None:
         end = 0
         for first, last in [*sorted(self.written), (self.size, self.size)]:
@@ -228,7 +250,8 @@ def run_guarded(
 ) -> None:
     """Run a kernel on NumPy arrays and scalars: arrays C-ordered, of the parameters' dtypes, between guards.
 
-    TypeError for an argument of another kind, OutOfBounds where the kernel wrote where it should not.
+    TypeError for an argument of another kind, OutOfBounds where the kernel wrote where it should not, Race where the order
+    of its threads matters.
     """
     memories: dict[int, _Memory] = {}
     passed: list[Any] = []
@@ -259,5 +282,9 @@ def run_guarded(
             memories[id(owner)] = _Memory(owner, WRITE_GUARD if id(owner) in changed else READ_GUARD)
         passed.append(memories[id(owner)].address(argument, parameter.is_const))
     kernel.run(grid, block, passed, shared)
+    forwards = {key: memory.start_again() for key, memory in memories.items()}
+    kernel.run(grid, block, passed, shared, backwards=True)
+    if any(memory.differs(forwards[key]) for key, memory in memories.items()):
+        raise Race(f"{kernel.name}: backwards, last block and thread first, it gives another result")
     for memory in memories.values():
         memory.check_and_return(kernel.name)

@@ -7,7 +7,7 @@ from typing import Any
 import kernels_on_cpu
 import numpy as np
 import pytest
-from kernels_on_cpu import Kernel, OutOfBounds, build, run_guarded
+from kernels_on_cpu import Kernel, OutOfBounds, Race, build, run_guarded
 
 try:
     kernels_on_cpu.compiler()
@@ -67,6 +67,14 @@ extern "C" __global__ void to_half(const float* x, __half* y, int count) {
 extern "C" __global__ void from_half(const __half* x, float* y, int count) {
     for (int i = threadIdx.x; i < count; i += blockDim.x) y[i] = __half2float(x[i]);
 }
+extern "C" __global__ void no_barrier(const float* x, float* y) {
+    __shared__ float values[32];
+    values[threadIdx.x] = x[threadIdx.x];
+    y[threadIdx.x] = threadIdx.x ? values[threadIdx.x - 1] : 0;
+    __syncthreads();
+}
+extern "C" __global__ void two_writers(float* y) { y[0] = threadIdx.x; }
+extern "C" __global__ void blocks_in_order(float* y) { if (threadIdx.x == 0) y[blockIdx.x + 1] = y[blockIdx.x] + 1; }
 extern "C" __global__ void lanes(int* sums, int* neighbours) {
     int value = threadIdx.x;
     neighbours[threadIdx.x] = __shfl_down_sync(~0u, value, 1);
@@ -170,6 +178,13 @@ def test_a_write_beside_a_slice_of_an_array_is_caught(kernels: dict[str, Kernel]
     assert not whole.any()
     run(kernels["write_at"], whole[4:8], np.int32(3))
     assert whole.nonzero()[0].tolist() == [7]
+
+
+@pytest.mark.parametrize("name", ["no_barrier", "two_writers", "blocks_in_order"])
+def test_a_result_that_depends_on_the_order_of_threads_is_caught(kernels: dict[str, Kernel], name: str) -> None:
+    arrays = [np.ones(32, np.float32)] * (name == "no_barrier") + [np.zeros(32, np.float32)]
+    with pytest.raises(Race, match=f"{name}: backwards"):
+        run(kernels[name], *arrays, grid=(3 if name == "blocks_in_order" else 1, 1, 1), block=(32, 1, 1))
 
 
 def test_too_little_dynamic_shared_memory_is_caught(kernels: dict[str, Kernel]) -> None:

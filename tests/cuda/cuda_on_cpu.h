@@ -5,8 +5,10 @@
 // switched at each barrier in round-robin order. Shared memory, static and dynamic, holds NaN (all bits set) when a block
 // starts, and a block that writes beyond the dynamic shared memory it asked for makes the launch fail.
 //
-// Deterministic; hence blind to data races and to barriers that only some threads reach. x86-64 only (the fiber switch is
-// assembly). Shared variables must stand in kernels themselves, not in inline or template functions.
+// Deterministic. A launch may run backwards, last block and last thread first: a result that then differs betrays a race
+// (a missing barrier, two threads that write one element). Races that both orders hide stay hidden, and so do barriers that
+// only some threads reach. x86-64 only (the fiber switch is assembly). Shared variables must stand in kernels themselves,
+// not in inline or template functions.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -139,7 +141,7 @@ static std::vector<Fiber> fibers;
 static std::vector<char*> stacks;
 static void* scheduler_context;
 static int current = -1;
-static bool in_fibers = false;
+static bool in_fibers = false, backwards = false;
 static std::function<void()>* body;
 static uint64_t exchange[1024];
 
@@ -155,10 +157,16 @@ static void fiber_entry() {
     cpu_fiber_switch(&fibers[current].context, scheduler_context);
 }
 
+// The i-th of n in the order of this launch.
+static inline unsigned place(unsigned i, unsigned n) { return backwards ? n - 1 - i : i; }
+
+static inline uint3_ coordinates(unsigned i, dim3 size) {
+    return {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
+}
+
 static void run_block_as_loop(dim3 block) {
-    for (unsigned z = 0; z < block.z; z++)
-        for (unsigned y = 0; y < block.y; y++)
-            for (unsigned x = 0; x < block.x; x++) { threadIdx = {x, y, z}; (*body)(); }
+    const unsigned n = block.x * block.y * block.z;
+    for (unsigned i = 0; i < n; i++) { threadIdx = coordinates(place(i, n), block); (*body)(); }
 }
 
 static void run_block_as_fibers(dim3 block) {
@@ -166,7 +174,7 @@ static void run_block_as_fibers(dim3 block) {
     for (int i = 0; i < n; i++) {
         Fiber& f = fibers[i];
         f.done = false;
-        f.thread = {i % block.x, (i / block.x) % block.y, i / (block.x * block.y)};
+        f.thread = coordinates(i, block);
         void** sp = (void**)(stacks[i] + kStackBytes);
         *--sp = 0;
         *--sp = (void*)fiber_entry;
@@ -175,7 +183,8 @@ static void run_block_as_fibers(dim3 block) {
     }
     for (int live = n; live;) {
         live = 0;
-        for (int i = 0; i < n; i++) {
+        for (int turn = 0; turn < n; turn++) {
+            const int i = place(turn, n);
             if (fibers[i].done) continue;
             current = i;
             threadIdx = fibers[i].thread;
@@ -186,8 +195,10 @@ static void run_block_as_fibers(dim3 block) {
 }
 
 // Returns 0; 1 where a block wrote beyond its dynamic shared memory; 2 where it asks for more than there is.
-template <class F> int launch(const unsigned* grid, const unsigned* block_size, size_t shared, bool synchronises, F kernel) {
+template <class F>
+int launch(const unsigned* grid, const unsigned* block_size, size_t shared, bool back, bool synchronises, F kernel) {
     if (shared > kSharedBytes) return 2;
+    backwards = back;
     std::function<void()> call = kernel;
     body = &call;
     gridDim = dim3(grid[0], grid[1], grid[2]);
@@ -198,17 +209,17 @@ template <class F> int launch(const unsigned* grid, const unsigned* block_size, 
         fibers.resize(n);
         while ((int)stacks.size() < n) stacks.push_back((char*)aligned_alloc(64, kStackBytes));
     }
-    for (unsigned z = 0; z < gridDim.z; z++)
-        for (unsigned y = 0; y < gridDim.y; y++)
-            for (unsigned x = 0; x < gridDim.x; x++) {
-                blockIdx = {x, y, z};
-                if (__start_cuda_shared) memset(__start_cuda_shared, 0xFF, __stop_cuda_shared - __start_cuda_shared);
-                const size_t guarded = std::min(shared + 4096, kSharedBytes);
-                memset(dynamic_shared, 0xFF, guarded);
-                synchronises ? run_block_as_fibers(block) : run_block_as_loop(block);
-                for (size_t i = shared; i < guarded; i++)
-                    if (dynamic_shared[i] != (char)0xFF) return 1;
-            }
+    const uint64_t blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z;
+    for (uint64_t turn = 0; turn < blocks; turn++) {
+        const uint64_t i = backwards ? blocks - 1 - turn : turn;
+        blockIdx = {(unsigned)(i % gridDim.x), (unsigned)(i / gridDim.x % gridDim.y), (unsigned)(i / gridDim.x / gridDim.y)};
+        if (__start_cuda_shared) memset(__start_cuda_shared, 0xFF, __stop_cuda_shared - __start_cuda_shared);
+        const size_t guarded = std::min(shared + 4096, kSharedBytes);
+        memset(dynamic_shared, 0xFF, guarded);
+        synchronises ? run_block_as_fibers(block) : run_block_as_loop(block);
+        for (size_t i = shared; i < guarded; i++)
+            if (dynamic_shared[i] != (char)0xFF) return 1;
+    }
     return 0;
 }
 

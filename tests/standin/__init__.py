@@ -14,7 +14,7 @@ has no name and takes no keyword that the real CuPy, which must be installed and
 CuPy lacks is an AttributeError or TypeError, what only the stand-in lacks is a NotImplementedError.
 
 What passes here can fail on a GPU all the same. The stand-in cannot show:
-- races between threads or between kernels, barriers that only some threads reach, a missing synchronisation, work on
+- races that running a kernel's threads and blocks backwards as well does not show, races between kernels, barriers that only some threads reach, a missing synchronisation, work on
   the wrong stream or device, memory freed too early: everything runs at once, in order;
 - speed, occupancy, registers, misaligned access, memory use and fragmentation; that memory runs out, tests pretend;
 - errors of the driver, of compilation (NVRTC's are tested apart) and of missing libraries (cuBLAS, NVRTC, cuRAND), and
