@@ -170,11 +170,44 @@ def test_convolution_relu_and_pooling_in_one(backend: Backend, case: str) -> Non
 
 @on_devices
 def test_a_bias_beyond_relu_and_nan_reach_the_pooled_image(backend: Backend) -> None:
-    x, w = np.zeros((1, 1, 4, 4)), np.ones((2, 1, 1, 1))
+    x, w = np.zeros((1, 1, 4, 4)), np.ones((3, 1, 1, 1))
     x[0, 0, 0, 1], x[0, 0, 2, 2] = np.nan, 5.0
-    y, place = backend.conv2d_relu_max_pool2d(*arrays(backend, x, w, np.array([-1.0, 0.5])), Window((1, 1)), 1)
-    np.testing.assert_array_equal(backend.to_host(y)[0], [[[np.nan, 0], [0, 4]], [[np.nan, 0.5], [0.5, 5.5]]])
-    assert backend.to_host(place)[0].tolist() == [[[4, 4], [4, 0]], [[4, 0], [0, 0]]]
+    bias = np.array([-1.0, 0.5, 0.0])
+    y, place = backend.conv2d_relu_max_pool2d(*arrays(backend, x, w, bias), Window((1, 1)), 1)
+    expected = [[[np.nan, 0], [0, 4]], [[np.nan, 0.5], [0.5, 5.5]], [[np.nan, 0], [0, 5]]]
+    np.testing.assert_array_equal(backend.to_host(y)[0], expected)
+    assert backend.to_host(place)[0].tolist() == [[[4, 4], [4, 0]], [[4, 0], [0, 0]], [[4, 4], [4, 0]]]
+
+
+@on_devices
+def test_nan_wins_in_max_pooling_and_gets_the_gradient(backend: Backend) -> None:
+    x = RNG(0).standard_normal((2, 2, 6, 6))
+    x[RNG(1).random(x.shape) < 0.3] = np.nan
+    window, shape = Window((3, 2), (2, 1), (1, 0, 0, 1)), x.shape
+    expected, expected_place = Reference().max_pool2d(x, window)
+    y, place = backend.max_pool2d(*arrays(backend, x), window)
+    np.testing.assert_array_equal(backend.to_host(y), expected.astype(np.float32))
+    np.testing.assert_array_equal(backend.to_host(place), expected_place)
+    dy = RNG(2).standard_normal(expected.shape)
+    dx = backend.max_pool2d_gradient(*arrays(backend, dy), place, shape, window)
+    assert_close(backend.to_host(dx), Reference().max_pool2d_gradient(dy, expected_place, shape, window))
+
+
+@on_devices
+@pytest.mark.parametrize("spread", [1.0, 1000.0])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 10), (6, 33), (3, 300)])
+def test_cross_entropy_over_few_and_many_classes(backend: Backend, shape: tuple[int, int], spread: float) -> None:
+    logits = (RNG(0).standard_normal(shape) * spread).astype(np.float32).astype(np.float64)
+    target = RNG(1).integers(0, shape[1], shape[0])
+    expected = Reference().cross_entropy(logits, target, True)
+    (device,) = arrays(backend, logits)
+    losses, gradient = backend.cross_entropy(device, backend.asarray(target), True)
+    assert_close(backend.to_host(losses), expected[0])
+    assert gradient is not None
+    assert np.abs(backend.to_host(gradient) - expected[1]).max() < 1e-5
+    again, nothing = backend.cross_entropy(device, backend.asarray(target.astype(np.int32)), False)
+    assert np.array_equal(backend.to_host(again), backend.to_host(losses))
+    assert nothing is None
 
 
 @on_devices
