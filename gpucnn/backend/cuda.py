@@ -24,6 +24,12 @@ from gpucnn.errors import DeviceError, OutOfMemoryError
 INSTALL = "pip install 'gpucnn[cuda13]' (or cuda12 for drivers older than 580)"
 
 
+LESS = "Use smaller batches, or end other programs on this GPU."
+
+
+LESS = "Use smaller batches, or end other programs on this GPU."
+
+
 class CudaBackend(Backend):
     """Arrays on the GPU with number ``index``. Raises DeviceError, with the reason, where it cannot work."""
 
@@ -110,7 +116,13 @@ class CudaBackend(Backend):
     @contextmanager
     def active(self) -> Iterator[None]:
         with self._device:
-            yield
+            try:
+                yield
+            except OutOfMemoryError:
+                raise
+            except MemoryError as error:  # of what CuPy does by itself
+                self.free_memory()
+                raise OutOfMemoryError(f"{self.name}: {_one_line(error)} {self._free()} {LESS}") from None
 
     def warm_up(self) -> None:
         with self._device:
@@ -137,11 +149,11 @@ class CudaBackend(Backend):
             return self.xp.empty(shape, dtype)
         except MemoryError:
             asked = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-            free, total = self.xp.cuda.runtime.memGetInfo()
-            raise OutOfMemoryError(
-                f"{what}: {asked:,} bytes asked on {self.name}, {free:,} of {total:,} free. "
-                "Use smaller batches, or end other programs on this GPU."
-            ) from None
+            raise OutOfMemoryError(f"{what}: {asked:,} bytes asked on {self.name}. {self._free()} {LESS}") from None
+
+    def _free(self) -> str:
+        free, total = self.xp.cuda.runtime.memGetInfo()
+        return f"{free:,} of {total:,} bytes are free."
 
     def free_memory(self) -> None:
         """Give memory that no array uses back to the driver."""

@@ -20,11 +20,15 @@ __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u
 // --- Tiles --------------------------------------------------------------------------------------------------------
 //
 // A block computes a TM x TN tile of a product; a thread RM x RN elements of it, in registers. The operands pass through
-// shared memory TK rows at a time: A as [TK][TM], B as [TK][TN].
+// shared memory TK rows at a time: A as [TK][TM], B as [TK][TN]. Rows are PAD elements longer, so that a column does not lie
+// in one bank, and still start at 16 bytes, so that four elements can be read at once.
+
+const int PAD = 4;
+#define SHARED_TILE(NAME, ROWS, COLUMNS) __shared__ __align__(16) float NAME[(ROWS) * ((COLUMNS) + PAD)]
 
 template <int TM, int TN, int TK, int RM, int RN>
 struct Tile {
-    static const int threads = (TM / RM) * (TN / RN);
+    static const int threads = (TM / RM) * (TN / RN), LA = TM + PAD, LB = TN + PAD;
 
     static __device__ __forceinline__ int row() { return threadIdx.x / (TN / RN) * RM; }
     static __device__ __forceinline__ int column() { return threadIdx.x % (TN / RN) * RN; }
@@ -33,8 +37,8 @@ struct Tile {
 #pragma unroll 4
         for (int k = 0; k < TK; k++) {
             float a[RM], b[RN];
-            for (int i = 0; i < RM; i++) a[i] = A[k * TM + row() + i];
-            for (int j = 0; j < RN; j++) b[j] = B[k * TN + column() + j];
+            for (int i = 0; i < RM; i++) a[i] = A[k * LA + row() + i];
+            for (int j = 0; j < RN; j++) b[j] = B[k * LB + column() + j];
             for (int i = 0; i < RM; i++)
                 for (int j = 0; j < RN; j++) sum[i][j] += a[i] * b[j];
         }
@@ -59,17 +63,17 @@ __device__ __forceinline__ void product(
         for (int i = threadIdx.x; i < T * TK; i += Shape::threads) {
             const int m = A_ROWS ? i / TK : i % T, k = A_ROWS ? i % TK : i / T;
             const bool inside = m0 + m < M && k0 + k < K;
-            As[k * T + m] = !inside ? 0 : A_ROWS ? A[(long long)(m0 + m) * K + k0 + k] : A[(long long)(k0 + k) * M + m0 + m];
+            As[k * Shape::LA + m] = !inside ? 0 : A_ROWS ? A[(long long)(m0 + m) * K + k0 + k] : A[(long long)(k0 + k) * M + m0 + m];
         }
         for (int i = threadIdx.x; i < T * TK; i += Shape::threads) {
             const int n = B_ROWS ? i % T : i / TK, k = B_ROWS ? i / T : i % TK;
             const bool inside = n0 + n < N && k0 + k < K;
-            Bs[k * T + n] = !inside ? 0 : B_ROWS ? B[(long long)(k0 + k) * N + n0 + n] : B[(long long)(n0 + n) * K + k0 + k];
+            Bs[k * Shape::LB + n] = !inside ? 0 : B_ROWS ? B[(long long)(k0 + k) * N + n0 + n] : B[(long long)(n0 + n) * K + k0 + k];
         }
         __syncthreads();
         Shape::multiply(As, Bs, sum);
         if (sums_here)
-            for (int k = 0; k < TK; k++) row_sum += As[k * T + threadIdx.x];
+            for (int k = 0; k < TK; k++) row_sum += As[k * Shape::LA + threadIdx.x];
         __syncthreads();
     }
     for (int i = 0; i < R; i++)
@@ -85,8 +89,8 @@ __device__ __forceinline__ void product(
     extern "C" __global__ void __launch_bounds__(256) NAME( \
         const float* A, const float* B, const float* bias, float* C, float* row_sums, \
         int M, int N, int K, int has_bias, int wants_sums) { \
-        __shared__ float As[16 * T]; \
-        __shared__ float Bs[16 * T]; \
+        SHARED_TILE(As, 16, T); \
+        SHARED_TILE(Bs, 16, T); \
         product<T, R, A_ROWS, B_ROWS>(As, Bs, A, B, bias, C, row_sums, M, N, K, has_bias, wants_sums); \
     }
 PRODUCT(product_nn_16, 16, 1, true, true)
@@ -132,8 +136,10 @@ __device__ __forceinline__ Pixel output_pixel(const Convolution& s, long long nu
     if (number >= output_pixels<POOLED>(s)) return p;
     const int width = POOLED ? s.OW / 2 : s.OW, height = POOLED ? s.OH / 2 : s.OH;
     const long long whole = POOLED ? number / 4 : number;
-    p.n = (int)(whole / ((long long)height * width));
-    const int rest = (int)(whole % ((long long)height * width)), corner = (int)(number % 4);
+    const unsigned area = (unsigned)height * width;
+    const bool narrow = whole < (1LL << 32);  // as a rule, and divided many times faster
+    p.n = narrow ? (unsigned)whole / area : (int)(whole / area);
+    const int rest = narrow ? (unsigned)whole % area : (int)(whole % area), corner = (int)(number % 4);
     p.row = POOLED ? rest / width * 2 + corner / 2 : rest / width;
     p.column = POOLED ? rest % width * 2 + corner % 2 : rest % width;
     return p;
@@ -170,13 +176,13 @@ __device__ __forceinline__ void forward(
     for (int k0 = 0; k0 < depth; k0 += TK) {
         for (int i = threadIdx.x; i < TM * TK; i += Shape::threads) {
             const int m = i / TK, k = i % TK;
-            As[k * TM + m] = f0 + m < FG && k0 + k < depth ? filters[(long long)(f0 + m) * depth + k0 + k] : 0;
+            As[k * Shape::LA + m] = f0 + m < FG && k0 + k < depth ? filters[(long long)(f0 + m) * depth + k0 + k] : 0;
         }
         int k = k0 + k_first, kw = k % s.KW, kh = k / s.KW % s.KH, c = k / (s.KW * s.KH);
         for (int i = 0; i < each; i++, k++) {
             const int h = h0 + kh * s.DH, v = w0 + kw * s.DW;
             const bool inside = pixel.n >= 0 && k < depth && h >= 0 && h < s.H && v >= 0 && v < s.W;
-            Bs[(k_first + i) * TN + mine] = inside ? image[(c * s.H + h) * s.W + v] : 0;
+            Bs[(k_first + i) * Shape::LB + mine] = inside ? image[(c * s.H + h) * s.W + v] : 0;
             if (++kw == s.KW) {
                 kw = 0;
                 if (++kh == s.KH) kh = 0, c++;
@@ -215,8 +221,8 @@ __device__ __forceinline__ void forward(
     extern "C" __global__ void __launch_bounds__(256) NAME( \
         const float* x, const float* w, const float* b, float* y, unsigned char* place, int has_bias, \
         int wants_place, SIZES) { \
-        __shared__ float As[16 * TM]; \
-        __shared__ float Bs[16 * TN]; \
+        SHARED_TILE(As, 16, TM); \
+        SHARED_TILE(Bs, 16, TN); \
         const Convolution s = SIZES_GIVEN; \
         forward<TM, TN, RM, POOLED>(As, Bs, x, w, b, y, place, has_bias, wants_place, s); \
     }
@@ -247,7 +253,7 @@ __device__ __forceinline__ void input_gradient(
         for (int i = threadIdx.x; i < TM * TK; i += Shape::threads) {
             const int m = i / TK, k = k0 + i % TK;
             const bool inside = c0 + m < CG && k < depth;
-            As[i % TK * TM + m] =
+            As[i % TK * Shape::LA + m] =
                 inside ? w[((long long)(g * FG + k / area) * CG + c0 + m) * area + k % area] : 0;
         }
         int k = k0 + k_first, kw = k % s.KW, kh = k / s.KW % s.KH, f = k / area;
@@ -256,7 +262,7 @@ __device__ __forceinline__ void input_gradient(
             const int oh = above / s.SH, ow = before / s.SW;
             const bool inside = exists && k < depth && above >= 0 && before >= 0 && oh * s.SH == above &&
                                 ow * s.SW == before && oh < s.OH && ow < s.OW;
-            Bs[(k_first + i) * TN + mine] = inside ? output_gradient<POOLED>(s, dy, place, n, g * FG + f, oh, ow) : 0;
+            Bs[(k_first + i) * Shape::LB + mine] = inside ? output_gradient<POOLED>(s, dy, place, n, g * FG + f, oh, ow) : 0;
             if (++kw == s.KW) {
                 kw = 0;
                 if (++kh == s.KH) kh = 0, f++;
@@ -278,8 +284,8 @@ __device__ __forceinline__ void input_gradient(
 #define CONV_INPUT_GRADIENT(NAME, TM, TN, RM, POOLED) \
     extern "C" __global__ void __launch_bounds__(256) NAME( \
         const float* dy, const unsigned char* place, const float* w, float* dx, SIZES) { \
-        __shared__ float As[16 * TM]; \
-        __shared__ float Bs[16 * TN]; \
+        SHARED_TILE(As, 16, TM); \
+        SHARED_TILE(Bs, 16, TN); \
         const Convolution s = SIZES_GIVEN; \
         input_gradient<TM, TN, RM, POOLED>(As, Bs, dy, place, w, dx, s); \
     }
@@ -310,14 +316,15 @@ __device__ __forceinline__ void weight_gradient(
         const float* image = x + ((long long)pixel.n * s.C + (long long)g * s.channels()) * s.H * s.W;
         for (int m = threadIdx.x / TK; m < TM; m += Shape::threads / TK) {
             const bool inside = exists && f0 + m < FG;
-            As[mine * TM + m] =
+            As[mine * Shape::LA + m] =
                 inside ? output_gradient<POOLED>(s, dy, place, pixel.n, g * FG + f0 + m, pixel.row, pixel.column) : 0;
         }
+#pragma unroll  // so that what depends on j alone is computed once
         for (int j = threadIdx.x / TK; j < TN; j += Shape::threads / TK) {
             const int k = k0 + j, kw = k % s.KW, kh = k / s.KW % s.KH, c = k / (s.KW * s.KH);
             const int h = h0 + kh * s.DH, v = w0 + kw * s.DW;
             const bool inside = exists && k < depth && h >= 0 && h < s.H && v >= 0 && v < s.W;
-            Bs[mine * TN + j] = inside ? image[(c * s.H + h) * s.W + v] : exists && k == depth ? 1 : 0;
+            Bs[mine * Shape::LB + j] = inside ? image[(c * s.H + h) * s.W + v] : exists && k == depth ? 1 : 0;
         }
         __syncthreads();
         Shape::multiply(As, Bs, sum);
@@ -334,8 +341,8 @@ __device__ __forceinline__ void weight_gradient(
 #define CONV_WEIGHT_GRADIENT(NAME, TM, TN, RM, POOLED) \
     extern "C" __global__ void __launch_bounds__(256) NAME( \
         const float* x, const float* dy, const unsigned char* place, float* partial, int splits, long long each, SIZES) { \
-        __shared__ float As[32 * TM]; \
-        __shared__ float Bs[32 * TN]; \
+        SHARED_TILE(As, 32, TM); \
+        SHARED_TILE(Bs, 32, TN); \
         const Convolution s = SIZES_GIVEN; \
         weight_gradient<TM, TN, RM, POOLED>(As, Bs, x, dy, place, partial, splits, each, s); \
     }

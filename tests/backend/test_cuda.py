@@ -402,9 +402,30 @@ def test_without_memory_the_batch_is_worked_on_in_halves(
     assert "conv2d: not enough memory on cuda:0 for 7 images at once: working in halves" in caplog.text
     little_memory(8 * 8 * 36 * 4 - 1)  # not even of one
     with pytest.raises(
-        OutOfMemoryError, match=r"im2col: 9,216 bytes asked on cuda:0, [\d,]+ of [\d,]+ free. Use smaller"
+        OutOfMemoryError, match=r"im2col: 9,216 bytes asked on cuda:0\. [\d,]+ of [\d,]+ bytes are free\. Use smaller"
     ):
         standin.conv2d(*arrays(standin, x, w), None, window)
+
+
+def test_without_memory_the_error_names_the_layer(standin: Backend, little_memory: Any) -> None:
+    layer, x = nn.Conv2d(1, 8, 3), np.zeros((4, 1, 9, 9), np.float32)
+    little_memory(1000)
+    with pytest.raises(OutOfMemoryError, match=r"conv2d: 6,272 bytes asked .*\(in layer Conv2d\(1, 8") as caught:
+        layer.to("cuda")(gpucnn.tensor(x, device="cuda"))
+    assert isinstance(caught.value, MemoryError)
+    assert caught.value.exit_code == 4
+
+
+def test_without_memory_for_what_cupy_does_itself(standin: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(x: Any) -> Any:
+        raise standin.xp.cuda.memory.OutOfMemoryError(4096, 100, 0)
+
+    monkeypatch.setattr(standin.xp, "exp", refusing)
+    x = gpucnn.tensor([1.0], device="cuda")
+    with pytest.raises(
+        OutOfMemoryError, match=r"cuda:0: OutOfMemoryError: .*4,096 bytes.* bytes are free\. Use smaller"
+    ):
+        x.exp()
 
 
 def test_memory_that_a_clean_up_frees_is_used(standin: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
