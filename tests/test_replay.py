@@ -67,7 +67,17 @@ def small() -> nn.Module:
     )  # fmt: skip
 
 
+def particular(parameters: Any) -> optim.Optimizer:
+    """Parameters with rates and decay of their own, one frozen: several updates in a step, over stretches."""
+    first, *rest = parameters
+    first.configure(lr_multiplier=0.1, l1=0.01)
+    rest[-1].configure(l2=0.1)
+    rest[1].configure(frozen=True)
+    return optim.AdamW([{"params": [first, *rest[:2]]}, {"params": rest[2:], "weight_decay": 0.2}])
+
+
 OPTIMIZERS: dict[str, Any] = {
+    "parameters of their own kind": particular,
     "Adam": optim.Adam,
     "AdamW": optim.AdamW,
     "momentum": lambda p: optim.SGD(p, 0.01, 0.9),
@@ -83,6 +93,27 @@ def test_replays_are_ordinary_steps_bit_for_bit(backend: Backend, name: str, mak
         warnings.simplefilter("error")  # a warning would say that nothing was recorded
         captured = trained(make, OPTIMIZERS[name], captured=True)
     for ours, theirs in zip(captured, trained(make, OPTIMIZERS[name], captured=False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@on_devices
+def test_gradients_clipped_between(backend: Backend) -> None:
+    def run(captured: bool) -> list[Any]:
+        gpucnn.manual_seed(2)
+        net, optimizer, x = simple(backend)
+
+        def plain(x: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss = (net(x) * net(x)).sum()
+            loss.backward()
+            norm = optim.clip_grad_norm_(net.parameters(), 0.5)
+            optimizer.step()
+            return norm
+
+        step: Step = gpucnn.capture(plain) if captured else plain
+        return [*(step(x).numpy() for _ in range(4)), net.weight.numpy()]
+
+    for ours, theirs in zip(run(True), run(False), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
