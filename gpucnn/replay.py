@@ -151,12 +151,12 @@ class _Recorded:
         ]
         with self._backend.active():
             self._backend.copy_all(pairs)
+        self._graph.replay()
         for parameter, gradient in self._gradients:
             if gradient is None or parameter.owner is None:
                 parameter.grad = gradient
             else:
                 parameter.fill_gradient_room()
-        self._graph.replay()
         return self._anew(self._result)
 
     def _anew(self, result: Any) -> Any:

@@ -96,6 +96,69 @@ def test_replays_are_ordinary_steps_bit_for_bit(backend: Backend, name: str, mak
         np.testing.assert_array_equal(ours, theirs)
 
 
+def descent(net: nn.Module, optimizer: optim.Optimizer) -> Step:
+    def step(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = (net(x) * net(x)).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def gradients_forgotten_last(net: nn.Module, optimizer: optim.Optimizer) -> Step:
+    def step(x: Tensor) -> Tensor:
+        loss = (net(x) * net(x)).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return step
+
+
+def two_updates(net: nn.Module, optimizer: optim.Optimizer) -> Step:
+    def step(x: Tensor) -> Tensor:
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = (net(x) * net(x)).sum()
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    return step
+
+
+def no_update(net: nn.Module, optimizer: optim.Optimizer) -> Step:
+    def step(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        optimizer.step()
+        return net(x)
+
+    return step
+
+
+@on_devices
+@pytest.mark.parametrize("make", [descent, gradients_forgotten_last, two_updates, no_update])
+def test_every_order_of_a_step(backend: Backend, make: Any) -> None:
+    def run(captured: bool) -> list[Any]:
+        gpucnn.manual_seed(4)
+        net = nn.Linear(3, 2)
+        optimizer = optim.Adam(net.parameters(), 0.01)
+        x = gpucnn.tensor(np.ones((4, 3), np.float32))
+        plain = make(net, optimizer)
+        step: Step = gpucnn.capture(plain) if captured else plain
+        found = [step(x).numpy() for _ in range(4)]
+        return [*found, net.weight.numpy(), optimizer.steps, *optimizer.state_dict()["state"].values()]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        captured = run(True)
+    for ours, theirs in zip(captured, run(False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @on_devices
 def test_gradients_clipped_between(backend: Backend) -> None:
     def run(captured: bool) -> list[Any]:
@@ -131,17 +194,6 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing(backend: Backend) -> No
 def simple(backend: Backend) -> tuple[nn.Linear, optim.Optimizer, Tensor]:
     net = nn.Linear(3, 2)
     return net, optim.SGD(net.parameters(), 0.01), gpucnn.tensor(np.ones((4, 3), np.float32))
-
-
-def descent(net: nn.Module, optimizer: optim.Optimizer) -> Step:
-    def step(x: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        loss = (net(x) * net(x)).sum()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
 
 
 def test_on_the_cpu_the_function_is_called() -> None:

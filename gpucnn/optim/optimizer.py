@@ -168,7 +168,8 @@ class Optimizer:
         recordings = {id(b.backend): b.backend.recording for buffers in self._buffers for b in buffers}
         for recording in recordings.values():
             if recording is not None:
-                recording.note_step(self, partial(self.step, where))
+                present = [segment.parameter for _, segment in self._segments() if segment.parameter.grad is not None]
+                recording.note_step(self, partial(self._step_again, where, present))
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
                 recording = recordings[id(buffer.backend)]
@@ -179,6 +180,13 @@ class Optimizer:
                         if recording is not None:
                             recording.note_update()
                         self.update(buffer, span, step, buffer.settings(group), condition)
+
+    def _step_again(self, where: Tensor | None, present: list[Parameter]) -> None:
+        """Do the host's part of a recorded step, in which the parameters in ``present`` had a gradient."""
+        self.zero_grad()
+        for parameter in present:
+            parameter.fill_gradient_room()
+        self.step(where)
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         """Update one stretch of a flat buffer in place; ``step`` counts the updates of its parameters, this one too."""
