@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -57,11 +58,16 @@ class Captured:
         self._owned = _Owned([*owners, *_reached(step)])
         self._recorded: dict[Any, _Recorded | None] = {}
         self._warned: set[str] = set()
+        self._lock = threading.RLock()  # replays fill the same memory
 
     def __call__(self, *arguments: Any) -> Any:
         backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or default_backend()
         if not self._can_record(backend, arguments):
             return self._step(*arguments)
+        with self._lock:
+            return self._run(backend, arguments)
+
+    def _run(self, backend: Backend, arguments: tuple[Any, ...]) -> Any:
         kind = (backend.name, is_grad_enabled(), *map(_kind_of, arguments), *self._owned.kind())
         if kind not in self._recorded:
             if len(self._recorded) >= MOST_GRAPHS:
@@ -112,7 +118,7 @@ class Captured:
         self._warned.add(reason)
         step = self._step.func if isinstance(self._step, partial) else self._step
         name = getattr(step, "__qualname__", type(step).__name__)
-        warnings.warn(f"capture: {name} runs as usual, because {reason}", stacklevel=4)
+        warnings.warn(f"capture: {name} runs as usual, because {reason}", stacklevel=5)
 
 
 class _Recorded:

@@ -282,13 +282,15 @@ class ndarray:
         places, is_advanced = host_index(index)
         # The ellipsis makes NumPy return an array where it would return a scalar.
         has_ellipsis = any(place is Ellipsis for place in places)
-        found = self._host[places if has_ellipsis else (*places, Ellipsis)]
-        if is_advanced:
-            launches.note("getitem")
+        places = places if has_ellipsis else (*places, Ellipsis)
         if not is_advanced:
-            return view_of(self, found)
+            return view_of(self, self._host[places])
+        launches.note("getitem")
+        zeros = tuple(np.zeros_like(place) if isinstance(place, np.ndarray) else place for place in places)
         return wrap(
-            capture.make(lambda: np.array(self._host[places if has_ellipsis else (*places, Ellipsis)], order="C"))
+            capture.make(
+                lambda: np.array(self._host[places], order="C"), lambda: np.array(self._host[zeros], order="C")
+            )
         )
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -325,7 +327,10 @@ class ndarray:
             raise TypeError("Output dtype mismatch")
         places = host_of(indices, "take", allow_host=True)
         launches.note("take")
-        value = capture.make(lambda: np.asarray(self._host.take(places, axis)))
+        value = capture.make(
+            lambda: np.asarray(self._host.take(places, axis)),
+            lambda: np.asarray(self._host.take(np.zeros_like(places), axis)),
+        )
         return result_of(value, [self], out)
 
     def sort(self, axis: int = -1, kind: Any = None) -> None:

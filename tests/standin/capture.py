@@ -12,7 +12,7 @@ import numpy as np
 
 from .values import poison
 
-UNSUPPORTED, INVALIDATED, ILLEGAL = 900, 901, 906  # cudaErrorStreamCapture...
+UNSUPPORTED, INVALIDATED, ILLEGAL = 900, 901, 401  # cudaErrorStreamCapture..., cudaErrorIllegalState
 
 
 class _Capture(threading.local):
@@ -76,12 +76,12 @@ def do(work: Callable[[], None]) -> None:
         current.graph._work.append(work)
 
 
-def make(compute: Callable[[], Any]) -> Any:
+def make(compute: Callable[[], Any], compute_shape: Callable[[], Any] | None = None) -> Any:
     """Return a new array's values, or, captured, uninitialised memory of their shape that the graph will fill.
 
-    The values are computed here too, for their shape alone.
+    Captured, something of that shape is computed here too: what nobody has written yet may be no valid index, say.
     """
-    value = compute()
+    value = compute() if current.graph is None or compute_shape is None else compute_shape()
     if current.graph is None or not isinstance(value, (np.ndarray, np.generic)):
         return value
     refuse_default_pool()
