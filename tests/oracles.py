@@ -153,14 +153,19 @@ def lay_out(host: Host, layout: str, backend: Backend) -> Tensor:
     return Tensor(array, backend)
 
 
-def assert_close(got: Tensor | Host, expected: Host, tolerance: float | None = None) -> None:
-    """Assert one shape and max|a - b| <= tolerance max|b|; by default the tolerance of the dtype that came."""
+def assert_close(
+    got: Tensor | Host, expected: Host, tolerance: float | None = None, summed: Host | None = None
+) -> None:
+    """Assert one shape and max|a - b| <= tolerance max|b|; by default the tolerance of the dtype that came.
+
+    ``summed``, where sums may cancel: the sums of the absolute values, which then are what the error is measured by.
+    """
     values = got.numpy() if isinstance(got, Tensor) else got
     assert values.shape == expected.shape
     if tolerance is None:
         tolerance = TOLERANCE[str(values.dtype)]
     if expected.size:
-        error, scale = np.abs(values - expected).max(), np.abs(expected).max()
+        error, scale = np.abs(values - expected).max(), np.abs(expected if summed is None else summed).max()
         assert error <= tolerance * scale, f"off by {error}, {error / scale if scale else np.inf:.2g} of the largest"
 
 
