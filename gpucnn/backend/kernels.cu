@@ -63,12 +63,14 @@ __device__ __forceinline__ void product(
         for (int i = threadIdx.x; i < T * TK; i += Shape::threads) {
             const int m = A_ROWS ? i / TK : i % T, k = A_ROWS ? i % TK : i / T;
             const bool inside = m0 + m < M && k0 + k < K;
-            As[k * Shape::LA + m] = !inside ? 0 : A_ROWS ? A[(long long)(m0 + m) * K + k0 + k] : A[(long long)(k0 + k) * M + m0 + m];
+            const long long at = A_ROWS ? (long long)(m0 + m) * K + k0 + k : (long long)(k0 + k) * M + m0 + m;
+            As[k * Shape::LA + m] = inside ? A[at] : 0;
         }
         for (int i = threadIdx.x; i < T * TK; i += Shape::threads) {
             const int n = B_ROWS ? i % T : i / TK, k = B_ROWS ? i / T : i % TK;
             const bool inside = n0 + n < N && k0 + k < K;
-            Bs[k * Shape::LB + n] = !inside ? 0 : B_ROWS ? B[(long long)(k0 + k) * N + n0 + n] : B[(long long)(n0 + n) * K + k0 + k];
+            const long long at = B_ROWS ? (long long)(k0 + k) * N + n0 + n : (long long)(n0 + n) * K + k0 + k;
+            Bs[k * Shape::LB + n] = inside ? B[at] : 0;
         }
         __syncthreads();
         Shape::multiply(As, Bs, sum);

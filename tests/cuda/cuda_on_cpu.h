@@ -80,7 +80,7 @@ static inline __half __float2half(float f) {
     const int step = std::max(exponent - 11, -24);  // the place of the last bit that is kept
     const uint32_t kept = (uint32_t)nearbyintf(ldexpf(size, -step));
     if (step == -24) return {(uint16_t)(sign | kept)};  // subnormal, or just rounded up to normal
-    return {(uint16_t)(sign | (((uint32_t)(step + 24) << 10) + kept))};  // the leading bit of `kept` adds one to the exponent
+    return {(uint16_t)(sign | (((uint32_t)(step + 24) << 10) + kept))};  // its leading bit adds one to the exponent
 }
 static inline __half __float2half_rn(float f) { return __float2half(f); }
 static inline __half2 __floats2half2_rn(float x, float y) { return {__float2half(x), __float2half(y)}; }
