@@ -21,17 +21,20 @@ _HOME = {
     "manual_seed": "gpucnn.backend",
     "use": "gpucnn.backend",
     "Classifier": "gpucnn.estimator",
+    "capture": "gpucnn.replay",
     "Tensor": "gpucnn.autograd",
     "concatenate": "gpucnn.autograd",
+    "from_dlpack": "gpucnn.autograd",
     "no_grad": "gpucnn.autograd",
     "tensor": "gpucnn.autograd",
 }
 _ROOMS = ("autograd", "backend", "data", "errors", "functional", "inspect", "models", "nn", "optim", "training")
 
 if TYPE_CHECKING:
-    from gpucnn.autograd import Tensor, concatenate, no_grad, tensor
+    from gpucnn.autograd import Tensor, concatenate, from_dlpack, no_grad, tensor
     from gpucnn.backend import Backend, Generator, get_backend, manual_seed, use
     from gpucnn.estimator import Classifier
+    from gpucnn.replay import capture
 
 __all__ = [
     "Backend",
@@ -39,7 +42,9 @@ __all__ = [
     "Generator",
     "Tensor",
     "__version__",
+    "capture",
     "concatenate",
+    "from_dlpack",
     "get_backend",
     "manual_seed",
     "no_grad",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import time
 from typing import Any
 
 from gpucnn.backend import get_backend
@@ -19,8 +20,11 @@ EXTRAS = {
 }
 
 
-def examine() -> dict[str, Any]:
-    """Return versions, CPU, memory, the GPU or why there is none, and missing extras with the command that adds each."""
+def examine(warmup: bool = False) -> dict[str, Any]:
+    """Return versions, CPU, memory, the GPU or why there is none, and missing extras with the command that adds each.
+
+    ``warmup`` compiles the GPU's kernels, which CuPy then keeps on disk, and adds the seconds that took.
+    """
     cpu = get_backend("cpu").describe()
     report: dict[str, Any] = {
         "versions": environment.versions(),
@@ -31,7 +35,12 @@ def examine() -> dict[str, Any]:
         "memory_bytes": _memory(),
     }
     try:
-        report["cuda"] = {"works": True, **get_backend("cuda").describe()}
+        backend = get_backend("cuda")
+        report["cuda"] = {"works": True, **backend.describe()}
+        if warmup:
+            start = time.perf_counter()
+            backend.warm_up()
+            report["cuda"]["warmup_seconds"] = round(time.perf_counter() - start, 2)
     except GpucnnError as error:
         report["cuda"] = {"works": False, "why": str(error).removesuffix(" See: gpucnn doctor.")}
     report["missing"] = {

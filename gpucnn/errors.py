@@ -54,6 +54,10 @@ class GraphError(GpucnnError, RuntimeError):
     """The recorded graph cannot give the gradient asked for."""
 
 
+class CaptureError(GpucnnError, RuntimeError):
+    """A step cannot be recorded to be replayed."""
+
+
 class DeviceError(GpucnnError, RuntimeError):
     """The asked device cannot be used."""
 

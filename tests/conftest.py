@@ -61,8 +61,13 @@ def standin(request: pytest.FixtureRequest) -> Iterator[Backend]:
         import cupy  # noqa: F401
     except ImportError as error:
         skip_or_fail(request.config, "standin", f"the real CuPy cannot be imported: {error}")
+    import kernels_on_cpu
     from standin import installed
 
+    try:
+        kernels_on_cpu.compiler()
+    except kernels_on_cpu.NoCompiler as error:
+        skip_or_fail(request.config, "standin", str(error))
     with ExitStack() as stack:
         stack.enter_context(installed())
         replace_backend(stack, "cuda:0", None)

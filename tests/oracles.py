@@ -171,10 +171,13 @@ def lay_out(host: Host, layout: str, backend: Backend) -> Tensor:
     return Tensor(array, backend)
 
 
-def assert_close(got: Tensor | Host, expected: Host, tolerance: float | None = None) -> None:
+def assert_close(
+    got: Tensor | Host, expected: Host, tolerance: float | None = None, summed: Host | None = None
+) -> None:
     """Assert one shape and max|a - b| <= tolerance max|b|; by default the tolerance of the dtype that came.
 
-    What is expected to be infinite or NaN must be just that, and does not count in the maxima.
+    What is expected to be infinite or NaN must be just that, and does not count in the maxima. ``summed``, where sums may
+    cancel: the sums of the absolute values, which then are what the error is measured by.
     """
     values = got.numpy() if isinstance(got, Tensor) else got
     assert values.shape == expected.shape
@@ -184,7 +187,7 @@ def assert_close(got: Tensor | Host, expected: Host, tolerance: float | None = N
     np.testing.assert_array_equal(values[~finite], expected[~finite])
     values, expected = values[finite], expected[finite]
     if expected.size:
-        error, scale = np.abs(values - expected).max(), np.abs(expected).max()
+        error, scale = np.abs(values - expected).max(), np.abs(expected if summed is None else summed).max()
         tiny = np.finfo(values.dtype).tiny if values.dtype.kind == "f" else 0  # smaller numbers the dtype cannot hold
         assert error <= tolerance * scale + tiny, (
             f"off by {error}, {error / scale if scale else np.inf:.2g} of the largest"

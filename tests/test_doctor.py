@@ -45,7 +45,12 @@ def test_without_a_gpu_it_says_why_and_is_done(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed = []
+
     class Works:
+        def warm_up(self) -> None:
+            warmed.append(True)
+
         def describe(self) -> dict[str, Any]:
             return {
                 "device": "cuda:0",
@@ -58,6 +63,11 @@ def test_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpucnn.doctor.get_backend", lambda device: Works() if device == "cuda" else real(device))
     assert examine()["cuda"]["works"] is True
     assert "NVIDIA H200, 139 GiB, CUDA 13.0, driver 13.0: works" in gpucnn("doctor").out
+    assert "kernels" not in gpucnn("doctor").out
+    assert not warmed
+    assert "compiled, or found on disk, in 0.0 s" in gpucnn("doctor", "--warmup").out
+    assert len(warmed) == 1
+    assert examine(warmup=True)["cuda"]["warmup_seconds"] >= 0
 
 
 def test_here_it_reports_what_the_switch_reports() -> None:

@@ -26,9 +26,10 @@ FLOORS: dict[str, set[str]] = {
     "options": {"errors"},
     "models": {"nn", "options", "checkpoint"},
     "optim": {"autograd"},
+    "replay": {"nn", "optim"},
     "data": {"errors"},
     "checkpoint": {"errors"},
-    "training": {"models", "optim", "data", "checkpoint", "options"},
+    "training": {"models", "optim", "data", "checkpoint", "options", "replay"},
     "inspect": {"models"},
     "estimator": {"training", "inspect"},
     "benchmark": {"training", "options"},
@@ -37,7 +38,7 @@ FLOORS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 # Rooms whose arrays are the backend's: they name no array module.
-NO_ARRAY_MODULE = {"errors", "autograd", "functional", "nn", "models", "optim"}
+NO_ARRAY_MODULE = {"errors", "autograd", "functional", "nn", "models", "optim", "replay"}
 ARRAY_MODULES = {"numpy", "cupy", "cupyx"}
 
 

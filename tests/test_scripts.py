@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from runs import ROOT, python, write_npz
 
 
@@ -27,3 +33,53 @@ def test_help_of_train_lenet() -> None:
     result = python(ROOT / "scripts" / "train_lenet.py", "--help")
     assert result.returncode == 0
     assert "--device cuda" in result.stdout
+
+
+# scripts/gpu_report.sh, with a Python that answers for the GPU that is not here.
+
+ANSWERS = """#!/usr/bin/env bash
+case "$*" in
+  "-m gpucnn doctor"*) echo "$DOCTOR";;
+  "-m pytest -m cuda --require-cuda"*) echo "$JUNIT" > "${@: -1}"; echo "7 passed"; exit "$TESTS";;
+  "scripts/bench.py --device cuda --json "*) echo '{"rows": [1]}' > "${@: -1}"; echo "fast enough";;
+  *) exec "$REAL" "$@";;
+esac
+"""
+DOCTOR = {
+    "versions": {"numpy": "2.0"},
+    "platform": "Linux",
+    "cuda": {"works": True, "gpu": "NVIDIA Test", "cuda": 13000, "driver": 13000},
+}
+JUNIT = '<testsuites><testsuite tests="7" failures="1" errors="0" skipped="0" time="1.25"/></testsuites>'
+
+
+def gpu_report(tmp_path: Path, doctor: Any = DOCTOR, tests: int = 0) -> subprocess.CompletedProcess[str]:
+    program = tmp_path / "python"
+    program.write_text(ANSWERS)
+    program.chmod(0o755)
+    answers = {"DOCTOR": json.dumps(doctor), "JUNIT": JUNIT, "TESTS": str(tests), "REAL": sys.executable}
+    return subprocess.run(
+        ["bash", ROOT / "scripts" / "gpu_report.sh", tmp_path / "report"],
+        env={**os.environ, "PYTHON": str(program), **answers}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tests", [0, 1])
+def test_gpu_report_leaves_one_json_and_one_log(tmp_path: Path, tests: int) -> None:
+    result = gpu_report(tmp_path, tests=tests)
+    assert (result.returncode, result.stderr) == (tests, "")
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["gpu-report.json", "gpu-report.log"]
+    report = json.loads((tmp_path / "report" / "gpu-report.json").read_text())
+    assert report["device"]["gpu"] == "NVIDIA Test"
+    assert report["tests"] == {"exit_code": tests, "tests": 7, "failures": 1, "errors": 0, "skipped": 0, "seconds": 1.2}
+    assert (report["bench_exit_code"], report["bench"]) == (0, {"rows": [1]})
+    log = (tmp_path / "report" / "gpu-report.log").read_text()
+    assert "7 passed" in log
+    assert "fast enough" in log
+
+
+def test_gpu_report_without_a_gpu_says_why(tmp_path: Path) -> None:
+    result = gpu_report(tmp_path, {**DOCTOR, "cuda": {"works": False, "why": "there is none."}})
+    assert result.returncode == 4
+    assert "gpu_report: no usable GPU: there is none." in result.stdout
+    assert not (tmp_path / "report" / "gpu-report.json").exists()

@@ -107,6 +107,12 @@ class Parameter(Tensor):
         if value is not None:
             self.accumulate_grad(value.array)
 
+    def gradient_room(self) -> Array | None:
+        return None if self.owner is None or self._has_grad or self._grad is None else self._grad.array
+
+    def fill_gradient_room(self) -> None:
+        self._has_grad = True
+
     def accumulate_grad(self, gradient: Array) -> None:
         if self.owner is None:
             super().accumulate_grad(gradient)

@@ -114,8 +114,12 @@ class Node:
 
 
 def walk(root: Node, gradient: Array, backend: Backend) -> None:
-    """Carry ``gradient`` of the root's result back to every leaf."""
+    """Carry ``gradient`` of the root's result back to every leaf.
+
+    First gradients of parameters that an optimiser owns are copied into its memory together, at the end.
+    """
     gradients: dict[int, Array] = {root.number: gradient}
+    first: dict[int, tuple[Tensor, Array, Array]] = {}
     heap: list[tuple[int, Node]] = [(-root.number, root)]
     with backend.active():
         while heap:
@@ -125,12 +129,21 @@ def walk(root: Node, gradient: Array, backend: Backend) -> None:
                 if source is None or passed is None:
                     continue
                 if not isinstance(source, Node):
-                    source.accumulate_grad(passed)
+                    room = source.gradient_room()
+                    if room is None:
+                        source.accumulate_grad(passed)
+                    elif id(source) in first:
+                        first[id(source)] = (source, room, first[id(source)][2] + passed)
+                    else:
+                        first[id(source)] = (source, room, passed)
                 elif source.number in gradients:
                     gradients[source.number] = gradients[source.number] + passed
                 else:
                     gradients[source.number] = passed
                     heapq.heappush(heap, (-source.number, source))
+        backend.copy_all([(room, passed) for _, room, passed in first.values()])
+    for source, _, _ in first.values():
+        source.fill_gradient_room()
 
 
 def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: bool = False, **params: Any) -> Tensor:

@@ -112,6 +112,21 @@ class Tensor(Operators):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         raise DTypeError("a Tensor is not converted to a NumPy array silently. Use tensor.numpy().")
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """Return what other libraries' ``from_dlpack`` takes; they then share the memory."""
+        if self.requires_grad:
+            raise BufferError("a Tensor that takes part in gradients shares no memory. Use tensor.detach().")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        if self.requires_grad:
+            raise BufferError("a Tensor that takes part in gradients shares no memory. Use tensor.detach().")
+        return self.array.__cuda_array_interface__  # AttributeError on the CPU, as the interface has it
+
     def to(self, target: Any) -> Tensor:
         """Return it on another device (``"cpu"``, ``"cuda"``) or with another dtype; itself where nothing changes.
 
@@ -180,6 +195,13 @@ class Tensor(Operators):
         if shares_memory:
             other.version = self.version
         return other
+
+    def gradient_room(self) -> Array | None:
+        """Return the memory that waits for a first gradient, where an optimiser owns some."""
+        return None
+
+    def fill_gradient_room(self) -> None:
+        """Note that the first gradient was copied there."""
 
     def accumulate_grad(self, gradient: Array) -> None:
         """Add ``gradient`` to ``grad``: what the tape calls at a leaf."""

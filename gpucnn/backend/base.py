@@ -10,17 +10,21 @@ that does not handle a case returns what this one returns. ``ran`` counts which 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from gpucnn.backend import special
 from gpucnn.backend.generator import Generator
+from gpucnn.backend.recording import Recording
 from gpucnn.backend.updates import Updates
 from gpucnn.backend.window import Window
+
+if TYPE_CHECKING:
+    from gpucnn.backend.cuda_capture import Graph
 
 Array = Any
 """An array of whichever module the backend computes with."""
@@ -56,6 +60,17 @@ class Backend(Updates):
 
         return get_backend, (self.name,)  # a copy in another process finds its own
 
+    # --- recorded steps ----------------------------------------------------------------------------------------
+
+    @property
+    def recording(self) -> Recording | None:
+        """The step that this thread records or replays now; None as a rule."""
+        return None
+
+    def new_graph(self) -> Graph | None:
+        """Return what records a step and replays it, or None where a step is as fast without."""
+        return None
+
     # --- arrays ------------------------------------------------------------------------------------------------
 
     def owns(self, array: Any) -> bool:
@@ -66,12 +81,22 @@ class Backend(Updates):
         """Return ``data`` (nested numbers, or an array of the host) as an array of this device, copied only if needed."""
         return self.xp.asarray(data, dtype=dtype)
 
+    def adopt(self, shared: Any) -> Array:
+        """Return an array of this device over the memory of another library's; BufferError or the like where it cannot."""
+        array = self.xp.from_dlpack(shared)
+        if not array.flags.writeable:
+            raise BufferError("it is read-only")
+        return array
+
     def to_host(self, array: Array) -> Any:
         """Return a C-ordered NumPy copy of ``array``."""
         raise NotImplementedError
 
     def synchronize(self) -> None:
         """Wait until all work handed to the device is done."""
+
+    def warm_up(self) -> None:
+        """Compile now what would otherwise be compiled when it is first needed."""
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -288,11 +313,39 @@ class Backend(Updates):
             return rows[:, None] * columns
         return self.asarray(divisor, dtype)
 
+    # --- normalisation -----------------------------------------------------------------------------------------
+
+    def standardise(self, x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array]:
+        """Return (x - mean) / sqrt(variance + eps) over ``axes``, and what ``standardise_gradient`` needs: the factor."""
+        self.ran["standardise.reference"] += 1
+        centred = x - x.mean(axes, keepdims=True)
+        factor = 1 / self.xp.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
+        return centred * factor, factor
+
+    def standardise_gradient(self, dy: Array, y: Array, factor: Array, axes: tuple[int, ...]) -> Array:
+        """Return dL/dx from dL/dy and what ``standardise`` returned."""
+        self.ran["standardise_gradient.reference"] += 1
+        along = (dy * y).mean(axes, keepdims=True)
+        return factor * (dy - dy.mean(axes, keepdims=True) - y * along)
+
     # --- products, activation, loss ----------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array) -> Array:
         """Return the matrix product, batched over leading axes as in ``numpy.matmul``."""
         return self.xp.matmul(a, b)
+
+    def affine(self, x: Array, w: Array, b: Array | None) -> Array:
+        """Return y (M, O) = x w^T + b for rows x (M, I), w (O, I), b (O,)."""
+        self.ran["affine.reference"] += 1
+        y = self.matmul(x, w.T)
+        if b is not None:
+            y += b
+        return y
+
+    def affine_parameter_gradients(self, x: Array, dy: Array) -> tuple[Array, Array]:
+        """Return dL/dw (O, I) and dL/db (O,) from the rows and dL/dy (M, O)."""
+        self.ran["affine_parameter_gradients.reference"] += 1
+        return self.matmul(dy.T, x), dy.sum(0)
 
     def relu(self, x: Array) -> Array:
         """Return max(x, 0); NaN stays NaN."""
@@ -319,6 +372,19 @@ class Backend(Updates):
         gradient = exponentials / total
         gradient[rows, target] -= 1
         return losses, gradient
+
+    def mean_loss(self, losses: Array, divisor: float) -> Array:
+        """Return the sum of the losses over ``divisor``, of no dimensions."""
+        return self.xp.asarray(losses.sum()) / divisor
+
+    def scale(self, x: Array, factor: Array, divisor: float) -> Array:
+        """Return x times ``factor`` (of no dimensions) over ``divisor``."""
+        return x * (factor / divisor)
+
+    def copy_all(self, pairs: Sequence[tuple[Array, Array]]) -> None:
+        """Copy each pair's second array into its first, of the same shape."""
+        for target, source in pairs:
+            target[...] = source
 
     # --- data -------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from gpucnn.doctor import examine
 
 @click.command(short_help="Say what this machine has, and what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def command(as_json: bool) -> None:
+@click.option("--warmup", is_flag=True, help="Compile the GPU's kernels now; later programs find them on disk.")
+def command(as_json: bool, warmup: bool) -> None:
     """Say what this machine has: Python, NumPy and its BLAS, threads, memory, CuPy, CUDA, the GPU; and what is missing."""
-    report = examine()
+    report = examine(warmup)
     if as_json:
         click.echo(json.dumps(report))
         return
@@ -27,6 +28,8 @@ def command(as_json: bool) -> None:
     if cuda["works"]:
         memory = f"{cuda['memory_bytes'] / 2**30:.0f} GiB"
         click.echo(f"{'gpu':<14} {cuda['gpu']}, {memory}, CUDA {cuda['cuda']}, driver {cuda['driver']}: works")
+        if warmup:
+            click.echo(f"{'kernels':<14} compiled, or found on disk, in {cuda['warmup_seconds']} s")
     else:
         click.echo(f"{'gpu':<14} none in use: {cuda['why']}")
     for package, remedy in report["missing"].items():

@@ -24,6 +24,7 @@ from gpucnn.training import (
     check_named,
     check_trusted,
     read_toml,
+    recipe,
     run_name,
 )
 
@@ -88,6 +89,9 @@ from gpucnn.training import (
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [runs/MODEL-DATA-N, the first free N]")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; options win over it.")
 @click.option(
+    "--recipe", "recipe_name", metavar="NAME", help="Settings that come with gpucnn; options win: fast (MNIST to 99 %)."
+)
+@click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue this run from its last checkpoint."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
@@ -99,6 +103,7 @@ from gpucnn.training import (
 def command(
     out: Path | None,
     config: Path | None,
+    recipe_name: str | None,
     resume: Path | None,
     overwrite: bool,
     live: bool,
@@ -111,8 +116,14 @@ def command(
     Without options: LeNet on the built-in digits, five epochs, in about a minute.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    if resume is not None and (out is not None or config is not None or overwrite):
-        raise UsageError("--resume takes everything from the run's folder: leave out --out, --config and --overwrite.")
+    if resume is not None and (out is not None or config is not None or recipe_name is not None or overwrite):
+        raise UsageError(
+            "--resume takes everything from the run's folder: leave out --out, --config, --recipe and --overwrite."
+        )
+    if config is not None and recipe_name is not None:
+        raise UsageError("--config and --recipe both give the settings: leave one out.")
+    if recipe_name is not None:
+        config = recipe(recipe_name)
     if overwrite and out is None:
         raise UsageError("--overwrite replaces the run that --out holds: name it with --out.")
     file = config if resume is None else RunFolder.open(resume).path / "config.toml"

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpucnn.autograd import Tensor
 from gpucnn.backend.window import Pair, Sides, Window
-from gpucnn.errors import DTypeError, ParameterError, ShapeError
+from gpucnn.errors import DTypeError, MixedDeviceError, ParameterError, ShapeError
 
 PairLike = int | tuple[int, ...] | list[int]
 Padding = int | tuple[int, ...] | list[int] | str
@@ -149,8 +149,14 @@ def check_float(x: Tensor, where: str, argument: str = "input") -> None:
         raise DTypeError.expected(where, argument, "a floating dtype", x.dtype, "use .to('float32')")
 
 
-def check_same_dtype(x: Tensor, other: Tensor | None, where: str, argument: str) -> None:
-    """DTypeError unless both have one dtype; a float64 image meeting float32 weights is the usual case."""
+def check_matches(x: Tensor, other: Tensor | None, where: str, argument: str) -> None:
+    """DTypeError unless both have one dtype, a float64 image meeting float32 weights is the usual case; MixedDeviceError
+    unless they are on one device."""
+    if other is not None and other.backend is not x.backend:
+        raise MixedDeviceError.expected(
+            where, argument, f"the input's device {x.device}", other.device,
+            f"move the model with .to('{x.device}') before you make the optimiser, or the input with .to('{other.device}')",
+        )  # fmt: skip
     if other is not None and other.dtype != x.dtype:
         raise DTypeError.expected(
             where, argument, f"the input's dtype {x.dtype}", other.dtype, f"convert the input with .to('{other.dtype}')"

@@ -10,7 +10,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_number, check_same_dtype, check_tensor
+from gpucnn.functional.arguments import check_float, check_matches, check_number, check_tensor
 from gpucnn.functional.reduction import check_reduction
 
 
@@ -68,7 +68,7 @@ def check_class_options(
     if weight is not None and input is not None:
         if weight.shape != (input.shape[1],):
             raise ShapeError.expected(where, "weight", f"({input.shape[1]},), one for each class", weight.shape)
-        check_same_dtype(input, weight, where, "weight")
+        check_matches(input, weight, where, "weight")
     if ignore_index is not None and (not isinstance(ignore_index, int) or isinstance(ignore_index, bool)):
         raise ParameterError.expected(where, "ignore_index", "an int or None", repr(ignore_index))
     check_number(label_smoothing, where, "label_smoothing", 0, 1)

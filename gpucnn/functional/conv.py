@@ -15,7 +15,7 @@ from gpucnn.functional.arguments import (
     Padding,
     PairLike,
     check_float,
-    check_same_dtype,
+    check_matches,
     check_tensor,
     image_batch,
     is_count,
@@ -145,8 +145,8 @@ def check_filters(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -
             "conv2d", "bias", f"shape ({F},)", bias.shape, "or pass (F, OH, OW), one per position"
         )
     check_float(x, "conv2d")
-    check_same_dtype(x, weight, "conv2d", "weight")
-    check_same_dtype(x, bias, "conv2d", "bias")
+    check_matches(x, weight, "conv2d", "weight")
+    check_matches(x, bias, "conv2d", "bias")
 
 
 def columns_of(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:

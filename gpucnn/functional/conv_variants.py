@@ -11,7 +11,7 @@ from gpucnn.functional.arguments import (
     Padding,
     PairLike,
     check_float,
-    check_same_dtype,
+    check_matches,
     check_tensor,
     image_batch,
     is_count,
@@ -79,8 +79,8 @@ def conv_transpose2d(
     if bias is not None and bias.shape != (F,):
         raise ShapeError.expected(where, "bias", f"shape ({F},)", bias.shape)
     check_float(x, where)
-    check_same_dtype(x, weight, where, "weight")
-    check_same_dtype(x, bias, where, "bias")
+    check_matches(x, weight, where, "weight")
+    check_matches(x, bias, where, "bias")
     (PH, PW), (SH, SW) = pair(padding, where, "padding", least=0), pair(stride, where, "stride")
     (XH, XW), (DH, DW) = pair(output_padding, where, "output_padding", least=0), pair(dilation, where, "dilation")
     check_output_padding((XH, XW), (SH, SW), (DH, DW), where)

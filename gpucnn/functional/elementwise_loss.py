@@ -8,7 +8,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype
+from gpucnn.functional.arguments import check_float, check_matches
 from gpucnn.functional.reduction import check_reduction, reduce_losses
 
 Slope = Callable[[], Array]
@@ -82,7 +82,7 @@ def margin_shortfall(backend: Backend, x: Array, target: Array, needs: Needs, re
 def _check_pair(input: Tensor, target: Tensor, reduction: str, where: str) -> None:
     check_reduction(reduction, where)
     check_float(input, where)
-    check_same_dtype(input, target, where, "target")
+    check_matches(input, target, where, "target")
     if input.shape != target.shape:
         raise ShapeError.expected(where, "target", f"the input's shape {input.shape}", target.shape)
 

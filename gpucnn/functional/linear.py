@@ -6,25 +6,22 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype, check_tensor
+from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 
 def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
     """Array level: y = x w^T + b on (M, I) rows."""
-    y = backend.matmul(x, w.T)
-    if b is not None:
-        y += b
+    y = backend.affine(x, w, b)
     if not any(needs):
         return y, None
     kept_x = x if needs[1] else None
     kept_w = w if needs[0] else None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        return (
-            backend.matmul(dy, kept_w) if needs[0] else None,
-            backend.matmul(dy.T, kept_x) if needs[1] else None,
-            dy.sum(0) if needs[2] else None,
-        )
+        dx = backend.matmul(dy, kept_w) if needs[0] else None
+        if needs[1] and needs[2]:
+            return (dx, *backend.affine_parameter_gradients(kept_x, dy))
+        return dx, backend.matmul(dy.T, kept_x) if needs[1] else None, dy.sum(0) if needs[2] else None
 
     return y, backward
 
@@ -54,8 +51,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         check_tensor(bias, "linear", "bias")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError.expected("linear", "bias", f"shape {weight.shape[:1]}", bias.shape)
-    check_same_dtype(input, weight, "linear", "weight")
-    check_same_dtype(input, bias, "linear", "bias")
+    check_matches(input, weight, "linear", "weight")
+    check_matches(input, bias, "linear", "bias")
     if input.ndim == 2:
         return apply(affine, input, weight, bias)
     rows = input.reshape(input.size // max(weight.shape[1], 1), weight.shape[1])

@@ -6,16 +6,21 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_same_dtype, check_tensor
+from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 from gpucnn.functional.class_loss import optioned_cross_entropy
-from gpucnn.functional.reduction import check_reduction, reduce_losses
+from gpucnn.functional.reduction import check_reduction, divisor_of, reduce_losses
 
 
 def class_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
     """Array level, integer targets. Keeps softmax - one_hot, which is the gradient of each loss."""
     losses, gradient = backend.cross_entropy(logits, target, needs[0])
-    y, spread = reduce_losses(backend, losses, reduction)
-    return y, (lambda dy: (gradient * spread(dy)[:, None], None)) if needs[0] else None
+    y, _ = reduce_losses(backend, losses, reduction)
+    if not needs[0]:
+        return y, None
+    if reduction == "none":
+        return y, lambda dy: (gradient * dy[:, None], None)
+    divisor = divisor_of(losses, reduction)
+    return y, lambda dy: (backend.scale(gradient, dy, divisor), None)
 
 
 def distribution_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
@@ -98,7 +103,7 @@ def cross_entropy(
         raise ShapeError.expected(
             "cross_entropy", "target", f"({input.shape[0]},) integers or {input.shape} weights", target.shape
         )
-    check_same_dtype(input, target, "cross_entropy", "target")
+    check_matches(input, target, "cross_entropy", "target")
     if optioned:
         return optioned_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)
     return apply(distribution_entropy, input, target, reduction=reduction)
@@ -114,7 +119,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     check_reduction(reduction, "mse_loss")
     check_float(input, "mse_loss")
     check_tensor(target, "mse_loss", "target")
-    check_same_dtype(input, target, "mse_loss", "target")
+    check_matches(input, target, "mse_loss", "target")
     if input.shape != target.shape:
         raise ShapeError.expected("mse_loss", "target", f"the input's shape {input.shape}", target.shape)
     return apply(squared_error, input, target, reduction=reduction)

@@ -8,7 +8,7 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_number, check_same_dtype
+from gpucnn.functional.arguments import check_float, check_matches, check_number
 
 Axes = tuple[int, ...]
 
@@ -17,18 +17,8 @@ def standardise(backend: Backend, x: Array, needs: Needs, axes: Axes, eps: float
     """Array level: (x - mean) / sqrt(variance + eps) over ``axes``. Keeps the result and the factor."""
     if not x.size:
         return x, (lambda dy: (dy,)) if needs[0] else None
-    mean = x.mean(axes, keepdims=True)
-    centred = x - mean
-    factor = 1 / backend.xp.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
-    y = centred * factor
-    if not needs[0]:
-        return y, None
-
-    def backward(dy: Array) -> tuple[Array]:
-        along = (dy * y).mean(axes, keepdims=True)
-        return (factor * (dy - dy.mean(axes, keepdims=True) - y * along),)
-
-    return y, backward
+    y, factor = backend.standardise(x, axes, eps)
+    return y, (lambda dy: (backend.standardise_gradient(dy, y, factor, axes),)) if needs[0] else None
 
 
 def batch_norm(
@@ -64,7 +54,7 @@ def batch_norm(
     ):
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("batch_norm", name, f"({C},), one for each channel", tensor.shape)
-        check_same_dtype(input, tensor, "batch_norm", name)
+        check_matches(input, tensor, "batch_norm", name)
     check_number(eps, "batch_norm", "eps", 0)
     check_number(momentum, "batch_norm", "momentum", 0, 1)
     shape = (1, C, *(1,) * (input.ndim - 2))
@@ -111,7 +101,7 @@ def layer_norm(
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.shape != shape:
             raise ShapeError.expected("layer_norm", name, f"shape {shape}", tensor.shape)
-        check_same_dtype(input, tensor, "layer_norm", name)
+        check_matches(input, tensor, "layer_norm", name)
     check_number(eps, "layer_norm", "eps", 0)
     y = apply(standardise, input, axes=tuple(range(input.ndim - len(shape), input.ndim)), eps=eps)
     return _scale_and_shift(y, weight, bias, shape)
@@ -137,7 +127,7 @@ def group_norm(
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("group_norm", name, f"shape ({C},)", tensor.shape)
-        check_same_dtype(input, tensor, "group_norm", name)
+        check_matches(input, tensor, "group_norm", name)
     check_number(eps, "group_norm", "eps", 0)
     grouped = input.reshape(N, num_groups, input.size // max(N * num_groups, 1))
     y = apply(standardise, grouped, axes=(2,), eps=eps).reshape(*input.shape)

@@ -14,11 +14,13 @@ def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Arra
     xp, shape = backend.xp, losses.shape
     if reduction == "none":
         return losses, lambda dy: dy
-    total = xp.asarray(losses.sum())
-    if reduction == "sum":
-        return total, lambda dy: xp.broadcast_to(dy, shape)
-    count = losses.size or math.nan  # the mean of nothing is NaN, without a warning about 0 / 0
-    return total / count, lambda dy: xp.broadcast_to(dy / count, shape)
+    divisor = divisor_of(losses, reduction)
+    return backend.mean_loss(losses, divisor), lambda dy: xp.broadcast_to(dy / divisor, shape)
+
+
+def divisor_of(losses: Array, reduction: str) -> float:
+    """Return what the sum of the losses is divided by: the mean of nothing is NaN, without a warning about 0 / 0."""
+    return (losses.size or math.nan) if reduction == "mean" else 1
 
 
 def check_reduction(reduction: str, where: str) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from gpucnn.autograd import Parameter, Tensor, concatenate
+from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import CheckpointError, GraphError, ParameterError, ShapeError
 
-UNREAD_CONDITIONS = 100
 Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
 
 
@@ -100,7 +100,6 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self._buffers: list[list[FlatBuffer]] = []
         self.steps = 0
-        self._unread: list[tuple[Tensor, list[Segment]]] = []
         seen: set[int] = set()
         names: set[str] = set()
         members: list[list[tuple[str, Parameter]]] = []
@@ -156,8 +155,8 @@ class Optimizer:
     def step(self, where: Tensor | None = None) -> None:
         """Update every parameter that has a gradient. ``where``, a 0-d bool Tensor, if given: false changes nothing.
 
-        On a GPU a false ``where`` is found out, and not counted as a step, when the state is read, or 100 steps later:
-        waiting for it here would stop the device. GraphError where another optimiser has taken the parameters over since.
+        On a GPU a step with a false ``where`` still counts as one, in Adam's bias correction say: to know better would mean
+        to wait for the device. GraphError where another optimiser has taken the parameters over since.
         """
         for _, segment in self._segments():
             if segment.parameter.owner is not self:
@@ -165,34 +164,32 @@ class Optimizer:
                     f"{type(self).__name__}.step: parameter {segment.name} was moved, or belongs to a newer "
                     "optimiser. Make the optimiser after model.to(...), and use only the newest."
                 )
-        if where is not None and where.device == "cpu":
-            if not where.item():
-                return
-        elif where is not None:
-            if len(self._unread) == UNREAD_CONDITIONS:
-                self._take_back_steps()
-            self._unread.append((where, [s for _, s in self._segments() if s.parameter.grad is not None]))
+        if where is not None and where.device == "cpu" and not where.item():
+            return
         self.steps += 1
         condition = True if where is None else where.array
+        recordings = {id(b.backend): b.backend.recording for buffers in self._buffers for b in buffers}
+        for recording in recordings.values():
+            if recording is not None:
+                present = [segment.parameter for _, segment in self._segments() if segment.parameter.grad is not None]
+                recording.note_step(self, partial(self._step_again, where, present))
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
+                recording = recordings[id(buffer.backend)]
                 for segment in buffer.segments:
                     segment.parameter.note_change()
                 with buffer.backend.active():
                     for span, step in buffer.spans():
+                        if recording is not None:
+                            recording.note_update()
                         self.update(buffer, span, step, buffer.settings(group), condition)
 
-    def _take_back_steps(self) -> None:
-        """Read the conditions that were left on the device; a step whose condition was false is not counted."""
-        unread, self._unread = self._unread, []
-        if not unread:
-            return
-        held = concatenate([where.reshape(1) for where, _ in unread]).tolist()
-        for good, (_, counted) in zip(held, unread, strict=True):
-            if not good:
-                self.steps -= 1
-                for segment in counted:
-                    segment.steps -= 1
+    def _step_again(self, where: Tensor | None, present: list[Parameter]) -> None:
+        """Do the host's part of a recorded step, in which the parameters in ``present`` had a gradient."""
+        self.zero_grad()
+        for parameter in present:
+            parameter.fill_gradient_room()
+        self.step(where)
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         """Update one stretch of a flat buffer in place; ``step`` counts the updates of its parameters, this one too."""
@@ -203,7 +200,6 @@ class Optimizer:
     def state_arrays(self) -> dict[str, Any]:
         """Return {"slot.parameter name": NumPy copy} of all state, in registration order; steps as "step.name"."""
         arrays = {}
-        self._take_back_steps()
         for buffer, segment in self._segments():
             for slot in self.slots:
                 values = buffer.backend.to_host(buffer.state[slot][segment.start : segment.stop])
@@ -240,7 +236,7 @@ class Optimizer:
                 buffer.state[slot][segment.start : segment.stop] = values[f"{slot}.{segment.name}"].reshape(-1)
             if self.counts_steps:
                 segment.steps = int(values[f"step.{segment.name}"])
-        self.steps, self._unread = steps, []
+        self.steps = steps
 
     def _state_like(self) -> Iterator[tuple[str, tuple[FlatBuffer, tuple[int, ...], Any]]]:
         """Yield the name of each state array with its buffer, shape and dtype."""

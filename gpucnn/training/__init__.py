@@ -6,7 +6,7 @@ from gpucnn.training.interrupt import InterruptedTraining
 from gpucnn.training.reporters import EachEpoch, Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
-from gpucnn.training.settings import Settings, check_trusted, read_toml
+from gpucnn.training.settings import Settings, check_trusted, read_toml, recipe
 from gpucnn.training.setup import build_model, check_model, check_named, run_name
 from gpucnn.training.step import Totals, train_step
 from gpucnn.training.tensorboard import TensorBoard
@@ -32,6 +32,7 @@ __all__ = [
     "check_trusted",
     "evaluate",
     "read_toml",
+    "recipe",
     "run_name",
     "train_step",
 ]

@@ -15,6 +15,7 @@ from gpucnn.data.augment import Augmentation
 from gpucnn.errors import UsageError, did_you_mean
 from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 PRECISIONS = ("float32", "float64")
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
@@ -115,6 +116,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         if not isinstance(value, (*kinds, int) if float in kinds else kinds) or isinstance(value, bool):
             raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), repr(value))
     return values
+
+
+def recipe(name: str) -> Path:
+    """Return the file of a recipe that comes with gpucnn; UsageError for an unknown name.
+
+    >>> recipe("fast").name
+    'fast.toml'
+    """
+    known = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+    if name not in known:
+        raise UsageError.expected("recipe", "name", " or ".join(known), repr(name), did_you_mean(name, known))
+    return known[name]
 
 
 def is_file_model(model: str) -> bool:

@@ -8,6 +8,7 @@ import shlex
 import time
 import warnings
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from gpucnn import nn
@@ -15,6 +16,7 @@ from gpucnn.backend import Backend, default_generator, get_backend, manual_seed
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, UsageError
+from gpucnn.replay import capture
 from gpucnn.training import environment
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
@@ -79,6 +81,7 @@ class Trainer:
         self.loss_fn = nn.CrossEntropyLoss()
         self.optimizer = make_optimizer(settings, self.net)
         self.batches = -(-len(self.train_feed) // settings.batch_size)
+        self._train_step = capture(partial(train_step, self.net, self.loss_fn, self.optimizer))
         self.schedule = make_schedule(settings, self.optimizer, self.batches)
         self.epoch = 0  # epochs completed
         self.position = 0  # steps done in the epoch under way
@@ -155,7 +158,7 @@ class Trainer:
         while self.position < self.batches:
             chosen = order[self.position * size : (self.position + 1) * size]
             x, y = self.train_feed.batch(chosen, (self.settings.seed, self.epoch, self.position))
-            loss, logits = train_step(self.net, self.loss_fn, self.optimizer, x, y)
+            loss, logits = self._train_step(x, y)
             self.totals.add(loss, logits, y)
             self.schedule.after_step()
             self.position += 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from kernels_on_cpu import OutOfBounds
 
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import Tensor, models, nn, optim
 from gpucnn.autograd import apply
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, cuda_conv
 
 
 def test_a_host_array_that_reaches_a_device_operation_fails(standin: Backend) -> None:
@@ -58,6 +60,77 @@ def test_memory_that_nobody_wrote_shows(standin: Backend) -> None:
         return backend.xp.empty(a.shape, a.dtype), None
 
     assert np.isnan(apply(faulty, gpucnn.tensor([1.0], device="cuda")).numpy()).all()
+
+
+# Faults of the code that launches kernels: each of these would go unnoticed, or crash somewhere else, on a GPU.
+
+
+def small_convolution() -> Tensor:
+    x = np.random.default_rng(0).standard_normal((5, 2, 9, 9)).astype(np.float32)
+    return F.conv2d(gpucnn.tensor(x, device="cuda"), gpucnn.tensor(np.ones((3, 2, 3, 3), np.float32), device="cuda"))
+
+
+def test_a_grid_that_is_too_small_leaves_memory_that_nobody_wrote(
+    standin: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert np.isfinite(small_convolution().numpy()).all()
+    monkeypatch.setitem(cuda_conv.TILES, 8, (256, 128))  # the kernel's tile has 128 pixels
+    assert np.isnan(small_convolution().numpy()).any()
+
+
+def test_a_block_with_too_few_threads_leaves_memory_that_nobody_wrote(
+    standin: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cuda_conv.TILES, 8, (128, 64))
+    assert np.isnan(small_convolution().numpy()).any()
+
+
+@pytest.mark.parametrize("threads", [257, 1025, 0])
+def test_a_block_that_cannot_be_launched_fails(standin: Backend, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    monkeypatch.setitem(cuda_conv.TILES, 8, (128, threads))
+    with pytest.raises(standin.xp.cuda.runtime.CUDARuntimeError, match="invalid configuration"):
+        small_convolution()
+
+
+def test_a_write_beyond_an_array_fails(standin: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = cuda_conv.sizes
+    monkeypatch.setattr(cuda_conv, "sizes", lambda *shapes: (np.int32(6), *sizes(*shapes)[1:]))  # one image too many
+    with pytest.raises(OutOfBounds, match="conv_forward_8: wrote before the start or beyond the end"):
+        small_convolution()
+
+
+def test_sizes_of_64_bits_fail(standin: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = cuda_conv.sizes
+    monkeypatch.setattr(cuda_conv, "sizes", lambda *shapes: tuple(int(size) for size in sizes(*shapes)))
+    with pytest.raises(TypeError, match="conv_forward_8: N: expected a NumPy int32, got int"):
+        small_convolution()
+
+
+LAUNCHES: dict[str, tuple[str, Any]] = {
+    "a host array": ("x: expected a cupy.ndarray, got <class 'numpy.ndarray'>", lambda x, y: (x.get(), y, np.int64(4))),
+    "an array of another dtype": ("x: expected an array of float32, got float64",
+                                  lambda x, y: (x.astype("float64"), y, np.int64(4))),
+    "a strided array": ("x: expected a C-ordered array", lambda x, y: (x[::2], y, np.int64(2))),
+    "a number of 32 bits": ("count: expected a NumPy int64, got int32", lambda x, y: (x, y, np.int32(4))),
+    "a number of Python's": ("count: expected a NumPy int64, got int", lambda x, y: (x, y, 4)),
+    "too few arguments": ("expected 3 arguments, got 2", lambda x, y: (x, y)),
+    "an array for a number": ("count: expected a NumPy int64", lambda x, y: (x, y, x)),
+    "a grid that is no tuple": ("grid: expected a tuple", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LAUNCHES)
+def test_a_launch_with_wrong_arguments_fails(standin: Any, kind: str) -> None:
+    words, make = LAUNCHES[kind]
+    x = standin.asarray(np.ones(4, np.float32))
+    arguments = (x, x.copy(), np.int64(4)) if make is None else make(x, x.copy())
+    with pytest.raises(TypeError, match=f"relu: {re.escape(words)}"):
+        standin.kernels.launch("relu", 1 if make is None else (1,), (256,), *arguments)
+
+
+def test_a_kernel_that_is_not_there_fails(standin: Any) -> None:
+    with pytest.raises(AttributeError, match="named symbol not found: banana"):
+        standin.kernels.launch("banana", (1,), (1,))
 
 
 @pytest.mark.parametrize("model", ["lenet", "lenet:activation=sigmoid,pooling=avg", "lenet:activation=tanh"])

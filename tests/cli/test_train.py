@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from runs import assert_refused, environment, gpucnn, numbers, weights, write_npz
 
+from gpucnn.training import read_toml
+
 EPOCH_KEYS = [
     "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds",
     "images_per_second",
@@ -151,6 +153,8 @@ def test_diverged(data: Path) -> None:
         (["--data", "nowhere.npz"], 1, ["nowhere.npz: no such file"]),
         (["--data", "a" * 5000], 1, ["Check the path"]),
         (["--config", "nowhere.toml"], 2, ["nowhere.toml: no such file"]),
+        (["--recipe", "fsat"], 2, ["recipe: name", "Did you mean fast?"]),
+        (["--recipe", "fast", "--config", "c.toml"], 2, ["leave one out"]),
         (["--resume", "nowhere"], 2, ["nowhere", "config.toml"]),
         (["--resume", "nowhere", "--out", "a"], 2, ["leave out --out"]),
         (["--overwrite"], 2, ["--out"]),
@@ -263,3 +267,21 @@ def test_reader_of_the_output_leaves(data: Path) -> None:
 def test_bad_labels(data: Path, labels: np.ndarray) -> None:
     path = write_npz(data.parent / "bad.npz", y_train=labels)
     assert_refused(gpucnn(*train(path)), 1, "bad.npz: labels: expected")
+
+
+def test_a_recipe_gives_the_settings_and_options_win(data: Path) -> None:
+    result = gpucnn("train", "--recipe", "fast", "--data", data, "--device", "cpu", "--epochs", 1, "--out", "r")
+    assert result.code == 0, result.err
+    settings = read_toml(Path("r/config.toml"))
+    assert (settings["epochs"], settings["batch_size"], settings["validation"]) == (1, 128, 0)
+    assert settings["data"] == str(data)
+
+
+@pytest.mark.slow
+def test_the_fast_recipe_reads_mnist(mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores = []
+    for seed in range(5):
+        result = gpucnn("train", "--recipe", "fast", "--data", mnist, "--seed", seed, "--out", f"r{seed}", "--json")
+        scores.append(json.loads(result.out.splitlines()[-1])["test_accuracy"])
+    assert np.mean(scores) >= 0.99

@@ -28,6 +28,13 @@ NOT_RUN = [
     ("README.md", "pip install '.[cuda13]'     # NVIDIA driver 580 or newer", "needs a GPU"),
     ("README.md", "docker build -f docker/Dockerfile -t gpucnn .", "needs Docker and a clone"),
     ("README.md", "pip install '.[docs]'", "installs from a clone"),
+    ("docs/gpu.md", "gpucnn doctor --warmup      # does it work, and if not, why; compiles the kernels", "needs a GPU"),
+    ("docs/gpu.md", "step = gpucnn.capture(lambda x, y: train_step(net, loss_fn, optimizer, x, y))", "needs a GPU"),
+    (
+        "docs/gpu.md",
+        "scripts/gpu_report.sh       # under ten minutes: benchmarks/gpu-report.json and .log",
+        "needs a GPU",
+    ),
     ("docs/start.md", "python3 -m venv .venv", "installs from a clone"),
     ("docs/start.md", "pip install '.[cuda13]'     # NVIDIA driver 580 or newer", "needs a GPU"),
     ("docs/start.md", 'gpucnn.use("cuda")', "needs a GPU"),

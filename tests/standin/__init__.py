@@ -6,16 +6,20 @@
             step()
     assert inside.total == 0
 
+Kernels of a `RawModule` are compiled for the CPU (tests/kernels_on_cpu.py) and run there, between guard bytes, with every
+argument checked. `cupy.standin.launches` counts what CuPy would launch.
+
 Its arrays wrap NumPy's and refuse what CuPy refuses: to be mixed with NumPy arrays, to be converted without `get`. It
 has no name and takes no keyword that the real CuPy, which must be installed and needs no driver for this, has not: what
 CuPy lacks is an AttributeError or TypeError, what only the stand-in lacks is a NotImplementedError.
 
 What passes here can fail on a GPU all the same. The stand-in cannot show:
-- races, a missing synchronisation, work on the wrong stream or device, memory freed too early: everything runs at
-  once, in order;
-- speed, launches, memory use, fragmentation or running out of memory;
-- errors of the driver, of compilation and of missing libraries (cuBLAS, NVRTC, cuRAND), and what stream capture
-  refuses;
+- races that running a kernel's threads and blocks backwards as well does not show, races between kernels, barriers that
+  only some threads reach, a missing synchronisation, work on the wrong stream or device, memory freed too early:
+  everything runs at once, in order;
+- speed, occupancy, registers, misaligned access, memory use and fragmentation; that memory runs out, tests pretend;
+- errors of the driver, of compilation (NVRTC's are tested apart) and of missing libraries (cuBLAS, NVRTC, cuRAND);
+- all that stream capture refuses: it knows transfers, waits, cuBLAS, cuRAND, loading kernels, and memory from a shared pool;
 - the GPU's rounding: sums in another order, TF32, fused multiply-add, the GPU's own exp and pow;
 - the values that cupy.random draws: they come from NumPy;
 - which of several writes to one element through an index array wins (here the last), or which of several NaNs argmax

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .counters import transfers
+from . import capture
+from .counters import launches, transfers
 from .signatures import Call, gap, missing, real_cupy
 from .values import check_supported, is_scalar, poison, unsupported
 
@@ -28,6 +29,7 @@ class ndarray:
             raise gap("cupy.ndarray(strides=...) without memptr")
         self._base = None
         if memptr is None:
+            capture.refuse_default_pool()
             self._host = poison(np.empty(shape, dtype, order=order))
         else:
             self._host = np.ndarray(shape, dtype, memptr.buffer, memptr.offset, strides, order)
@@ -106,10 +108,12 @@ class ndarray:
         return view_of(self, self._host.view() if dtype is None else self._host.view(dtype))
 
     def copy(self, order: str = "C") -> "ndarray":
-        return wrap(self._host.copy(order))  # type: ignore[arg-type]
+        launches.note("copy")
+        return wrap(capture.make(lambda: self._host.copy(order)))  # type: ignore[arg-type]
 
     def flatten(self, order: str = "C") -> "ndarray":
-        return wrap(self._host.flatten(order))  # type: ignore[arg-type]
+        launches.note("flatten")
+        return wrap(capture.make(lambda: self._host.flatten(order)))  # type: ignore[arg-type]
 
     def __copy__(self) -> "ndarray":
         return self.copy()
@@ -128,9 +132,15 @@ class ndarray:
         if casting is not None or subok is not None:
             raise TypeError(f"{'casting' if casting is not None else 'subok'} is not supported yet")
         check_supported(np.dtype(dtype))
-        with np.errstate(all="ignore"):
-            cast = self._host.astype(dtype, order=order or "K", copy=copy)  # type: ignore[call-overload]
-        return self if cast is self._host else wrap(cast)
+
+        def cast() -> Any:
+            with np.errstate(all="ignore"):
+                return self._host.astype(dtype, order=order or "K", copy=copy)  # type: ignore[call-overload]
+
+        if not copy and self.dtype == dtype and cast() is self._host:
+            return self
+        launches.note("astype")
+        return wrap(capture.make(cast))
 
     # Between host and device
 
@@ -203,6 +213,23 @@ class ndarray:
             "Please use `.get()` to construct a NumPy array explicitly."
         )
 
+    # Shared with other libraries. The memory is the host's, so the DLPack capsule is one that only the stand-in takes.
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, 0)
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> "Capsule":
+        return Capsule(self)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape, "typestr": self.dtype.str, "descr": self.dtype.descr, "stream": 1, "version": 3,
+            "strides": None if self._host.flags.c_contiguous else self.strides, "data": (self._host.ctypes.data, False),
+        }  # fmt: skip
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         from .module import make_cupy
 
@@ -255,11 +282,20 @@ class ndarray:
         places, is_advanced = host_index(index)
         # The ellipsis makes NumPy return an array where it would return a scalar.
         has_ellipsis = any(place is Ellipsis for place in places)
-        found = self._host[places if has_ellipsis else (*places, Ellipsis)]
-        return wrap(np.array(found, order="C")) if is_advanced else view_of(self, found)
+        places = places if has_ellipsis else (*places, Ellipsis)
+        if not is_advanced:
+            return view_of(self, self._host[places])
+        launches.note("getitem")
+        zeros = tuple(np.zeros_like(place) if isinstance(place, np.ndarray) else place for place in places)
+        return wrap(
+            capture.make(
+                lambda: np.array(self._host[places], order="C"), lambda: np.array(self._host[zeros], order="C")
+            )
+        )
 
     def __setitem__(self, index: Any, value: Any) -> None:
         places, is_advanced = host_index(index)
+        launches.note("setitem")
         if isinstance(value, ndarray):
             value = value._host
         elif is_advanced:
@@ -270,14 +306,19 @@ class ndarray:
             value = np.asarray(value, self.dtype)
             if value.ndim:
                 raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        with np.errstate(all="ignore"):
-            self._host[places] = value
+
+        def assign() -> None:
+            with np.errstate(all="ignore"):
+                self._host[places] = value
+
+        capture.do(assign)
 
     def fill(self, value: Any) -> None:
+        launches.note("fill")
         host = value._host if isinstance(value, ndarray) else np.asarray(value, self.dtype)
         if host.ndim:
             raise ValueError(f"non-scalar {type(value).__name__} cannot be used for fill")
-        self._host.fill(host[()])
+        capture.do(lambda: self._host.fill(host[()]))
 
     def take(self, indices: Any, axis: int | None = None, out: "ndarray | None" = None) -> Any:
         if not isinstance(indices, ndarray) and not is_scalar(indices):
@@ -285,15 +326,28 @@ class ndarray:
         if out is not None and out.dtype != self.dtype:
             raise TypeError("Output dtype mismatch")
         places = host_of(indices, "take", allow_host=True)
-        return result_of(np.asarray(self._host.take(places, axis)), [self], out)
+        launches.note("take")
+        value = capture.make(
+            lambda: np.asarray(self._host.take(places, axis)),
+            lambda: np.asarray(self._host.take(np.zeros_like(places), axis)),
+        )
+        return result_of(value, [self], out)
 
     def sort(self, axis: int = -1, kind: Any = None) -> None:
         if kind not in (None, "stable"):
             raise ValueError("`kind` can only be None or 'stable'")
-        self._host.sort(axis, kind="stable")
+        capture.do(lambda: self._host.sort(axis, kind="stable"))
 
     def put(self, indices: Any, values: Any, mode: str = "wrap") -> None:
-        self._host.put(host_of(indices, "put"), host_of(values, "put"), mode)  # type: ignore[arg-type]
+        places, new = host_of(indices, "put"), host_of(values, "put")
+        capture.do(lambda: self._host.put(places, new, mode))  # type: ignore[arg-type]
+
+
+class Capsule:
+    """What `ndarray.__dlpack__` gives to `from_dlpack`."""
+
+    def __init__(self, array: ndarray) -> None:
+        self.array = array
 
 
 @functools.cache
@@ -375,6 +429,23 @@ def result_of(value: Any, inputs: list[ndarray], out: ndarray | None = None, kee
     return wrap(value if keeps_order else np.asarray(value, order="C"))
 
 
+PRODUCTS = frozenset(("matmul", "dot", "vdot", "inner", "tensordot", "einsum"))
+
+
+def _recorded(call: Call, args: Any, kwargs: Any, found: list[ndarray], out: ndarray | None) -> Any:
+    """Record a call of a function that makes one array; a function that returns a view runs as ever."""
+    if out is not None:
+        kwargs = {name: value for name, value in kwargs.items() if name != "out"}
+        capture.do(lambda: np.copyto(out._host, call.run(args, kwargs), casting="same_kind"))
+        return out
+    value = call.run(args, kwargs)
+    if isinstance(value, np.ndarray) and any(np.may_share_memory(value, array._host) for array in found):
+        return value
+    if isinstance(value, (tuple, list)):
+        raise gap(f"{call.dotted} in a captured stream")
+    return capture.make(lambda: call.run(args, kwargs))
+
+
 def run(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], keeps_order: bool = False) -> Any:
     """Checks a call of a CuPy function by CuPy's rules and computes it with NumPy."""
     call.plan(len(args), tuple(kwargs))
@@ -384,4 +455,20 @@ def run(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], keeps_order: 
     found: list[ndarray] = []
     host_args = tuple(host_of(value, call.dotted, found) for value in args)
     host_kwargs = {name: host_of(value, call.dotted, found) for name, value in kwargs.items()}
-    return result_of(call.run(host_args, host_kwargs), found, out, keeps_order)
+    if call.dotted.rpartition(".")[2] in PRODUCTS:
+        capture.refuse_library("cuBLAS")
+    if capture.current.graph is None:
+        value = call.run(host_args, host_kwargs)
+    else:
+        value = _recorded(call, host_args, host_kwargs, found, out)
+        if value is out:
+            launches.note(call.dotted.rpartition(".")[2])
+            return out
+    result = result_of(value, found, out, keeps_order)
+    if (
+        isinstance(result, ndarray)
+        and result._base is None
+        and not any(result is one for one in found if one is not out)
+    ):
+        launches.note(call.dotted.rpartition(".")[2])
+    return result

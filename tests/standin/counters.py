@@ -1,8 +1,11 @@
 """Counts of what passes between host and device, so that a test can say "no transfer happens inside a step"."""
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+
+from . import capture
 
 
 @dataclasses.dataclass
@@ -40,4 +43,39 @@ class Transfers:
             inside.waits = self.waits - before.waits
 
 
-transfers = Transfers()
+class _Refusing(Transfers):
+    """The counts of the process; whatever would be counted is refused while a stream captures."""
+
+    def __setattr__(self, name: str, value: int) -> None:
+        if value > getattr(self, name, value):
+            capture.refuse(f"a transfer or a wait ({name})")
+        super().__setattr__(name, value)
+
+
+transfers = _Refusing()
+
+
+class Launches:
+    """How often CuPy would start work on the device, by what starts it: a kernel's name, or that of CuPy's function.
+
+    Each function that makes an array, each copy, fill and assignment counts as one. CuPy may need more: two for the sum
+    of very many values, one more for an operand that it has to copy first.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: collections.Counter[str] = collections.Counter()
+
+    def note(self, name: str) -> None:
+        self.by_name[name] += 1
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[collections.Counter[str]]:
+        """Counts what happens inside the block; the Counter yielded is filled at the block's end."""
+        before, inside = collections.Counter(self.by_name), collections.Counter[str]()
+        try:
+            yield inside
+        finally:
+            inside.update(self.by_name - before)
+
+
+launches = Launches()

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from . import capture
 from .counters import transfers
 from .signatures import gap, missing, real_cupy
 
@@ -211,8 +212,25 @@ class Stream(Mirror):
     def wait_event(self, event: Event) -> None:
         """Nothing: everything before it has run."""
 
+    # Capture: of this thread's current stream only, as everywhere here.
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if self.ptr == 0:
+            raise cuda_error(capture.UNSUPPORTED)  # the null stream
+        if capture.current.graph is not None or _current.stream is not self:
+            raise cuda_error(capture.ILLEGAL)
+        capture.current.graph = capture.Graph()
+
+    def end_capture(self) -> capture.Graph:
+        graph, capture.current.graph = capture.current.graph, None
+        if graph is None:
+            raise cuda_error(capture.ILLEGAL)
+        if not graph._valid:
+            raise cuda_error(capture.INVALIDATED)
+        return graph
+
     def is_capturing(self) -> bool:
-        return False
+        return capture.current.graph is not None and _current.stream is self
 
 
 Stream.null = Stream(null=True)
@@ -323,5 +341,5 @@ def deviceSynchronize() -> None:
 
 
 RUNTIME = (getDeviceCount, getDevice, setDevice, getDeviceProperties, memGetInfo, driverGetVersion, deviceSynchronize)
-CUDA = (Device, MemoryPointer, Event, get_elapsed_time, Stream, get_current_stream, MemoryPool, get_allocator,
+CUDA = (capture.Graph, Device, MemoryPointer, Event, get_elapsed_time, Stream, get_current_stream, MemoryPool, get_allocator,
         set_allocator, using_allocator, alloc, is_available, get_device_id)  # fmt: skip

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import cuda, random
-from .array import host_of, ndarray, run, view_of, wrap
-from .counters import Transfers, transfers
+from . import capture, cuda, kernels, random
+from .array import Capsule, host_of, ndarray, run, view_of, wrap
+from .counters import Launches, Transfers, launches, transfers
 from .signatures import Call, gap, missing, real_cupy, real_cupyx
 from .ufunc import attach_operators, ufunc, ufunc_named
 from .values import check_supported, is_scalar, poison, unsupported
@@ -130,13 +130,43 @@ def array(
         host = np.array(obj._host, copy=copy, **keywords)
         if host is obj._host:
             return obj
+        if not np.may_share_memory(host, obj._host):
+            launches.note("array")
+            return wrap(capture.make(lambda: np.array(obj._host, copy=copy, **keywords)))
         return view_of(obj, host) if np.may_share_memory(host, obj._host) else wrap(host)
+    if hasattr(obj, "__cuda_array_interface__"):
+        return array(_from_interface(obj), dtype, copy, order, subok, ndmin)
     found: list[ndarray] = []
     host = np.array(host_of(obj, "array", found, allow_host=True), **keywords)
     check_supported(host.dtype)
     if not found and not is_scalar(obj):
         transfers.to_device += 1
     return wrap(host if order in ("F", "f") or host.flags.fnc else np.asarray(host, order="C"))
+
+
+def _from_interface(obj: Any) -> ndarray:
+    """The memory that another library's array says it has on the device; here the host's."""
+    given = obj.__cuda_array_interface__
+    host: Any = np.array(_AtAddress(given), copy=False)
+    shared = wrap(host)
+    shared._base = shared
+    return shared
+
+
+class _AtAddress:
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = {
+            name: value for name, value in interface.items() if name not in ("stream", "version")
+        } | {"version": 3}
+
+
+def from_dlpack(array: Any, *, device: Any = None, copy: bool | None = None) -> ndarray:
+    if array.__dlpack_device__()[0] != 2:
+        raise gap("cupy.from_dlpack of memory of the host")
+    capsule = array.__dlpack__(stream=1, max_version=(1, 0))
+    if not isinstance(capsule, Capsule):
+        raise gap("cupy.from_dlpack of another library's device memory")
+    return view_of(capsule.array, capsule.array._host.view())
 
 
 def asarray(
@@ -172,13 +202,15 @@ def empty_like(prototype: Any, dtype: Any = None, order: str = "K", subok: Any =
         raise unsupported(prototype, "cupy.empty_like")
     if subok is not None:
         raise TypeError("subok is not supported yet")
+    capture.refuse_default_pool()
     return wrap(poison(np.empty_like(prototype._host, dtype, order, shape=shape)))  # type: ignore[call-overload]
 
 
 class Standin:
-    """What tests ask the stand-in itself: `cupy.standin.transfers`."""
+    """What tests ask the stand-in itself: `cupy.standin.transfers`, `cupy.standin.launches`."""
 
     transfers: Transfers = transfers
+    launches: Launches = launches
 
 
 def _named(*values: Any) -> dict[str, Any]:
@@ -204,10 +236,10 @@ def make_cupy() -> types.ModuleType:
             **_named(random.Generator, random.default_rng, random.seed, random.shuffle, random.permutation),
             rand=random.rand, randn=random.randn, **generators,
         ),
-        ndarray=ndarray, ufunc=ufunc,
+        ndarray=ndarray, ufunc=ufunc, RawModule=kernels.RawModule,
         is_available=cuda.is_available, get_default_memory_pool=cuda.get_default_memory_pool,
         asanyarray=asarray,
-        **_named(array, asarray, ascontiguousarray, asnumpy, get_array_module, empty, empty_like),
+        **_named(array, asarray, ascontiguousarray, asnumpy, get_array_module, empty, empty_like, from_dlpack),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from . import capture
 from .array import ndarray, result_of, wrap
 from .signatures import Call, gap, missing, real_cupy
 from .values import is_scalar, unsupported
@@ -33,6 +34,7 @@ class Generator:
 
 def draw(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Draws by NumPy's method of the name; `dtype` is applied afterwards, since not all of NumPy's take it."""
+    capture.refuse_library("cuRAND")
     arguments = dict(call.check(*args, **kwargs).arguments)
     arguments.pop("self", None)
     out = arguments.pop("out", None)

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from . import capture
 from .array import host_index, ndarray, result_of, wrap
+from .counters import launches
 from .signatures import gap, missing, real_cupy
 from .values import check_supported, is_scalar, unsupported
 
@@ -60,6 +62,7 @@ class ufunc:
 
     def _compute(self, args: tuple[Any, ...], outputs: tuple[Any, ...], dtype: Any, casting: str) -> Any:
         output_types = self._resolve(args, dtype)
+        launches.note(self.__name__)
         given = outputs or (None,) * self.nout
         for one, output_type in zip(given, output_types, strict=True):
             if one is None:
@@ -79,10 +82,21 @@ class ufunc:
                 keywords["dtype"] = dtype
             if outputs:
                 keywords["out"] = tuple(None if one is None else one._host for one in outputs)
-        with np.errstate(all="ignore"):
-            results = self._host(*inputs, **keywords)
-        if self.nout == 1:
-            results = (results,)
+
+        def compute() -> Any:
+            with np.errstate(all="ignore"):
+                results = self._host(*inputs, **keywords)
+            return (results,) if self.nout == 1 else results
+
+        if outputs and all(one is not None for one in outputs):
+            if isinstance(self._host, np.ufunc):
+                capture.do(compute)
+            else:
+                capture.do(lambda: np.copyto(given[0]._host, compute()[0], casting="same_kind"))
+            return given[0] if self.nout == 1 else given
+        if self.nout > 1 and capture.current.graph is not None:
+            raise gap(f"{self._dotted} in a captured stream")
+        results = compute() if self.nout > 1 else (capture.make(lambda: compute()[0]),)
         wrapped = tuple(
             wrap(np.asarray(result, order="C")) if one is None else result_of(result, [], one)
             for result, one in zip(results, given, strict=True)
@@ -125,7 +139,7 @@ class ufunc:
         places, is_advanced = host_index(indices)
         if is_advanced and a.dtype.char not in SCATTER_TYPES.get(scatter, SCATTER_TYPES["and"]):
             raise TypeError(f"{self._dotted}.at does not support {a.dtype} as data type")
-        self._host.at(a._host, places, b._host if isinstance(b, ndarray) else b)
+        capture.do(lambda: self._host.at(a._host, places, b._host if isinstance(b, ndarray) else b))
 
     def _only(self, method: str, names: tuple[str, ...] = ("cupy_add", "cupy_multiply")) -> None:
         if self.name not in names:

@@ -1,0 +1,79 @@
+"""A step as one CUDA graph: recorded on a private stream, with memory of its own, and replayed in one launch.
+
+Recording runs nothing. The memory that the step takes while it is recorded stays the graph's: it comes from a pool that
+nobody else uses, filled by an ordinary run before, so that recording itself asks nothing of the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from gpucnn.backend.recording import SLOTS, Recording
+
+if TYPE_CHECKING:
+    from gpucnn.backend.cuda import CudaBackend
+
+Result = TypeVar("Result")
+
+
+class Graph:
+    """One recorded step of one device."""
+
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
+        xp = backend.xp
+        with backend.active():
+            self._stream = xp.cuda.Stream(non_blocking=True)
+            self._pool = xp.cuda.MemoryPool()
+            self._recording = Recording(xp.zeros((SLOTS, 3), np.float32), xp.zeros((SLOTS, 2), np.uint64))
+        self._graph: Any = None
+
+    @contextmanager
+    def _inside(self, mode: Literal["watch", "record"]) -> Iterator[None]:
+        backend = self._backend
+        backend.synchronize()  # the private stream waits for nobody: what it reads must be there
+        with backend.active(), backend.xp.cuda.using_allocator(self._pool.malloc), self._stream:
+            self._recording.start(mode)
+            backend.recording = self._recording
+            try:
+                yield
+            finally:
+                backend.recording = None
+
+    def watch(self, step: Callable[[], Result]) -> tuple[Result, Recording]:
+        """Run ``step`` as usual, in the graph's memory; return its result and who stepped and drew in it."""
+        with self._inside("watch"):
+            result = step()
+            self._stream.synchronize()
+        return result, self._recording
+
+    def record(self, step: Callable[[], Result]) -> Result:
+        """Record ``step``; its result is memory that each replay fills. Raises whatever cannot be recorded raises."""
+        with self._inside("record"):
+            self._stream.begin_capture()
+            try:
+                result = step()
+                self._recording.check()
+            finally:
+                self._graph = self._stream.end_capture()
+        return result
+
+    def replay(self) -> None:
+        """Fill the slots and run the recorded step on the current stream."""
+        backend, recording = self._backend, self._recording
+        with backend.active():
+            for generator, slot in recording.draws():
+                seed, draw = generator.next_key()
+                backend.kernels.launch("set_draw", (1,), (1,), slot, np.uint64(seed), np.uint64(draw))
+            recording.start("replay")
+            backend.recording = recording
+            try:
+                for _, again in recording.optimizers:
+                    again()
+            finally:
+                backend.recording = None
+            self._graph.launch()

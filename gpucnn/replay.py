@@ -1,0 +1,316 @@
+"""A whole training step recorded as one CUDA graph and replayed: no launch, and no Python, but the first time."""
+
+from __future__ import annotations
+
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from gpucnn.autograd import Parameter, Tensor, is_grad_enabled
+from gpucnn.backend import Array, Backend, Generator, default_backend, default_generator
+from gpucnn.errors import ParameterError
+from gpucnn.nn import Module
+from gpucnn.optim import Optimizer
+
+MOST_GRAPHS = 16
+"""Kinds of step (shapes, dtypes, modes) that are kept recorded; further kinds run as usual."""
+
+
+def capture(step: Callable[..., Any], *owners: Module | Optimizer | Generator) -> Captured:
+    """Return ``step`` as a function that records its launches on a GPU the first time and replays them afterwards.
+
+    step: takes Tensors of one device, and hashable values that choose a kind of step; returns Tensors (in tuples, lists,
+    dicts), whose values every call returns anew, detached. Its modules and optimisers are found where it refers to them
+    (closure, globals, ``self``); name in ``owners`` what it reaches otherwise.
+    There is one recording for each combination of shapes, dtypes, modes, trainable parameters and hyper-parameters other
+    than the learning rate. The first call of each runs the step as usual, records it, replays it from the same start
+    (parameters, optimiser, generators), and keeps the recording where both agree to the last bit; else it warns and goes on
+    as usual. A replay runs no Python: what ``step`` prints, counts or appends happens the first time only.
+    On the CPU the function is simply called. Raises ParameterError where no module or optimiser is found.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn, optim
+    >>> net = nn.Linear(2, 1)
+    >>> optimizer = optim.SGD(net.parameters(), lr=0.1)
+    >>> def step(x):
+    ...     optimizer.zero_grad()
+    ...     loss = (net(x) * net(x)).sum()
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     return loss
+    >>> fast = gpucnn.capture(step)
+    >>> fast(gpucnn.tensor([[1.0, 2.0]])).shape
+    ()
+    """
+    return Captured(step, owners)
+
+
+class Captured:
+    """What ``capture`` returns."""
+
+    def __init__(self, step: Callable[..., Any], owners: tuple[Any, ...]) -> None:
+        if not callable(step):
+            raise ParameterError.expected("capture", "step", "a function", type(step).__name__)
+        self._step = step
+        self._owned = _Owned([*owners, *_reached(step)])
+        self._recorded: dict[Any, _Recorded | None] = {}
+        self._warned: set[str] = set()
+        self._lock = threading.RLock()  # replays fill the same memory
+
+    def __call__(self, *arguments: Any) -> Any:
+        backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or default_backend()
+        if not self._can_record(backend, arguments):
+            return self._step(*arguments)
+        with self._lock:
+            return self._run(backend, arguments)
+
+    def _run(self, backend: Backend, arguments: tuple[Any, ...]) -> Any:
+        kind = (backend.name, is_grad_enabled(), *map(_kind_of, arguments), *self._owned.kind())
+        if kind not in self._recorded:
+            if len(self._recorded) >= MOST_GRAPHS:
+                return self._step(*arguments)
+            return self._first(kind, backend, arguments)
+        recorded = self._recorded[kind]
+        return self._step(*arguments) if recorded is None else recorded.replay(arguments)
+
+    def _can_record(self, backend: Backend, arguments: tuple[Any, ...]) -> bool:
+        if type(backend).new_graph is Backend.new_graph or backend.recording is not None:  # within another step
+            return False
+        if any(isinstance(a, Tensor) and (a.backend is not backend or a.requires_grad) for a in arguments):
+            return False
+        if any(p.owner is None and p.grad is not None for p in self._owned.parameters):
+            return False  # a replay would add to the array that was there when it was recorded
+        return not any(module.has_hooks() for module in self._owned.modules)  # a replay would not call them
+
+    def _first(self, kind: Any, backend: Backend, arguments: tuple[Any, ...]) -> Any:
+        """Do the step as usual, then record it and hold a replay from the same start against it."""
+        owned = self._owned
+        recorded = _Recorded(backend, owned, arguments)
+        before = owned.save()
+        result, stray = recorded.watch(self._step)
+        after = owned.save()
+        self._recorded[kind] = None
+        if stray:
+            self._warn(f"it uses {stray} that capture does not know: pass it, capture(step, net, optimizer, ...)")
+            return result
+        expected = owned.bits(result)
+        try:
+            before()
+            recorded.record(self._step)
+            before()
+            replayed = recorded.replay(arguments)
+            if owned.bits(replayed) != expected:
+                raise ArithmeticError("its replay does not give the bits of the step itself")
+        except Exception as error:  # whatever stands in the way, the step itself was done
+            after()
+            reason = error.__context__ or error
+            self._warn(f"{type(reason).__name__}: {reason}")
+            return result
+        self._recorded[kind] = recorded
+        return replayed
+
+    def _warn(self, reason: str) -> None:
+        if reason in self._warned:
+            return
+        self._warned.add(reason)
+        step = self._step.func if isinstance(self._step, partial) else self._step
+        name = getattr(step, "__qualname__", type(step).__name__)
+        warnings.warn(f"capture: {name} runs as usual, because {reason}", stacklevel=5)
+
+
+class _Recorded:
+    """One kind of step on one device: its graph, the inputs that it reads and the results that it fills."""
+
+    def __init__(self, backend: Backend, owned: _Owned, arguments: tuple[Any, ...]) -> None:
+        graph = backend.new_graph()
+        assert graph is not None
+        self._backend, self._owned, self._graph = backend, owned, graph
+        with backend.active():
+            self._inputs = [
+                a.like(backend.xp.array(a.array, copy=True, order="C")) if isinstance(a, Tensor) else a
+                for a in arguments
+            ]
+        self._kept = owned.arrays()  # whose addresses the graph holds
+        self._result: Any = None
+        self._gradients: list[tuple[Parameter, Tensor | None]] = []
+
+    def watch(self, step: Callable[..., Any]) -> tuple[Any, str]:
+        """Run the step as usual; return its results, and what it used that ``owned`` has not."""
+        result, recording = self._graph.watch(lambda: step(*self._inputs))
+        used = [*(optimizer for optimizer, _ in recording.optimizers), *recording.generators]
+        known = [*self._owned.optimizers, *self._owned.generators]
+        stray = {type(one).__name__ for one in used if not any(one is other for other in known)}
+        return self._anew(result), " and ".join(sorted(stray))
+
+    def record(self, step: Callable[..., Any]) -> None:
+        self._result = self._graph.record(lambda: step(*self._inputs))
+        self._gradients = [(parameter, parameter.grad) for parameter in self._owned.parameters]
+
+    def replay(self, arguments: tuple[Any, ...]) -> Any:
+        pairs = [
+            (own.array, given.array)
+            for own, given in zip(self._inputs, arguments, strict=True)
+            if isinstance(own, Tensor) and own.array is not given.array
+        ]
+        with self._backend.active():
+            self._backend.copy_all(pairs)
+        self._graph.replay()
+        for parameter, gradient in self._gradients:
+            if gradient is None or parameter.owner is None:
+                parameter.grad = gradient
+            else:
+                parameter.fill_gradient_room()
+        return self._anew(self._result)
+
+    def _anew(self, result: Any) -> Any:
+        """Return results in memory of their own: the next replay fills that of the graph again."""
+        pairs: list[tuple[Array, Array]] = []
+
+        def copy(tensor: Tensor) -> Tensor:
+            room = self._backend.xp.empty(tensor.shape, tensor.dtype)
+            pairs.append((room, tensor.array))
+            return tensor.like(room)
+
+        with self._backend.active():
+            copies = _rebuilt(result, copy)
+            self._backend.copy_all(pairs)
+        return copies
+
+
+class _Owned:
+    """Everything that a step changes: what must be put back before it is done again."""
+
+    def __init__(self, found: list[Any]) -> None:
+        models = [one for one in found if isinstance(one, Module)]
+        self.optimizers = _once(one for one in found if isinstance(one, Optimizer))
+        self.generators = _once([default_generator, *(one for one in found if isinstance(one, Generator))])
+        if not models and not self.optimizers:
+            raise ParameterError.expected(
+                "capture", "step", "a function that refers to its model or optimiser", "none", "pass them as well"
+            )
+        self.modules: list[Module] = _once(module for model in models for module in model.modules())
+        bound = [segment.parameter for o in self.optimizers for _, segment in o._segments()]
+        self.parameters: list[Parameter] = _once([*(p for model in models for p in model.parameters()), *bound])
+
+    def kind(self) -> Iterator[Any]:
+        """Yield what a recording is for: modes, trainable parameters, where they lie, hyper-parameters but for the rate."""
+        yield tuple(module.training for module in self.modules)
+        yield tuple((p.requires_grad, p.grad is None, id(p.array)) for p in self.parameters)
+        for optimizer in self.optimizers:
+            yield tuple(repr({**group, "lr": None}) for group in optimizer.param_groups)
+
+    def arrays(self) -> list[Array]:
+        """Return every array that the step may change in place."""
+        found = [p.array for p in self.parameters]
+        found += [buffer.array for module in self.modules for buffer in module._buffers.values()]
+        found += [p.grad.array for p in self.parameters if p.grad is not None]
+        for optimizer in self.optimizers:
+            found += [state for buffers in optimizer._buffers for b in buffers for state in b.state.values()]
+        return found
+
+    def save(self) -> Callable[[], None]:
+        """Return a function that puts everything back as it is now."""
+        arrays = self.arrays()
+        copies = [array.copy() for array in arrays]
+        gradients = [(p, p.grad) for p in self.parameters]
+        steps = [(o, o.steps, [(s, s.steps) for _, s in o._segments()]) for o in self.optimizers]
+        draws = [(g, g.seed, g.counter) for g in self.generators]
+
+        def put_back() -> None:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient if parameter.owner is None else None
+                if gradient is not None and parameter.owner is not None:
+                    parameter.fill_gradient_room()
+            for array, copy in zip(arrays, copies, strict=True):
+                array[...] = copy
+            for optimizer, count, segments in steps:
+                optimizer.steps = count
+                for segment, seen in segments:
+                    segment.steps = seen
+            for generator, seed, counter in draws:
+                generator.seed, generator.counter = seed, counter
+
+        return put_back
+
+    def bits(self, result: Any) -> list[Any]:
+        """Return everything that a step gives and changes, as bytes and numbers of the host."""
+        tensors: list[Tensor] = []
+        _rebuilt(result, lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
+        device = [(tensor.backend, tensor.array) for tensor in tensors]
+        device += [(p.backend, p.array) for p in self.parameters]
+        device += [(p.backend, p.grad.array) for p in self.parameters if p.grad is not None]
+        device += [(b.backend, b.array) for module in self.modules for b in module._buffers.values()]
+        for optimizer in self.optimizers:
+            device += [(b.backend, one) for some in optimizer._buffers for b in some for one in b.state.values()]
+        found: list[Any] = [backend.to_host(array).tobytes() for backend, array in device]
+        found += [[s.steps for _, s in optimizer._segments()] for optimizer in self.optimizers]
+        return [*found, *((g.seed, g.counter) for g in self.generators), [o.steps for o in self.optimizers]]
+
+
+def _kind_of(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        return argument.shape, str(argument.dtype)
+    try:
+        hash(argument)
+    except TypeError:
+        raise ParameterError.expected(
+            "capture", "an argument", "a Tensor or a hashable value", type(argument).__name__
+        ) from None
+    return type(argument), argument
+
+
+def _once(found: Any) -> list[Any]:
+    """Return the objects in order, each once."""
+    return list({id(one): one for one in found}.values())
+
+
+def _rebuilt(result: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return nested tuples, lists and dicts with each Tensor changed."""
+    if isinstance(result, Tensor):
+        return change(result)
+    if isinstance(result, dict):
+        return {key: _rebuilt(value, change) for key, value in result.items()}
+    if type(result) in (tuple, list):
+        return type(result)(_rebuilt(value, change) for value in result)
+    return result
+
+
+MOST_ENTRIES = 1000
+"""Entries up to which a list or dict that a step refers to is looked through."""
+
+
+def _reached(step: Any, seen: set[int] | None = None) -> list[Any]:
+    """Return the modules, optimisers and generators that a function refers to, also by way of functions it calls."""
+    outermost, seen = seen is None, set() if seen is None else seen
+    if id(step) in seen:
+        return []
+    seen.add(id(step))
+    if isinstance(step, (Module, Optimizer, Generator)):
+        return [step]
+    reached: list[Any] = []
+    if isinstance(step, partial):
+        reached = [step.func, *step.args, *step.keywords.values()]
+    elif isinstance(step, types.MethodType):
+        reached = [step.__func__, step.__self__, *getattr(step.__self__, "__dict__", {}).values()]
+    elif isinstance(step, types.FunctionType):
+        if not outermost and step.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            return []
+        cells = [cell.cell_contents for cell in step.__closure__ or () if _is_filled(cell)]
+        named = [step.__globals__[name] for name in step.__code__.co_names if name in step.__globals__]
+        reached = [*cells, *named, *(step.__defaults__ or ()), *(step.__kwdefaults__ or {}).values()]
+    elif isinstance(step, (tuple, list, dict)) and len(step) <= MOST_ENTRIES:
+        reached = list(step.values() if isinstance(step, dict) else step)
+    elif callable(step) and not isinstance(step, type) and hasattr(step, "__dict__"):
+        reached = list(vars(step).values())
+    return [found for one in reached for found in _reached(one, seen)]
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,115 @@
+"""``kernels.cu``: it compiles for the GPUs it is meant for, and what it does that no other test reaches.
+
+The kernels' arithmetic is held against loops, finite differences and PyTorch wherever a test runs on the backend
+"cuda-standin": the stand-in for CuPy runs them on the CPU, between guard bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import kernels_on_cpu
+import numpy as np
+import pytest
+from kernels_on_cpu import Library, build, run_guarded
+
+from gpucnn.backend.cuda_kernels import OPTIONS, source
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Library:
+    try:
+        return build(source())
+    except kernels_on_cpu.NoCompiler as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_75", "sm_80")), "sm_90"]
+)
+def test_every_kernel_compiles_with_nvrtc(architecture: str) -> None:
+    nvrtc = pytest.importorskip("cupy", reason="NVRTC is called through the real CuPy").cuda.nvrtc
+    try:
+        nvrtc.getVersion()
+    except Exception as error:  # CuPy's kind of error for a missing library is its own
+        pytest.skip(f"NVRTC is not installed (pip install nvidia-cuda-nvrtc nvidia-cuda-runtime): {error}"[:200])
+    text = source()
+    program = nvrtc.createProgram(text, "kernels.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", *OPTIONS))
+    except Exception:
+        pytest.fail(nvrtc.getProgramLog(program), pytrace=False)
+    binary = nvrtc.getCUBIN(program)
+    nvrtc.destroyProgram(program)
+    names = re.findall(
+        r"(?:PRODUCT|CONV_\w+|M\w+_POOL\w*)\((\w+), |__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(", text
+    )
+    kernels = {a or b for a, b in names} - {"NAME"}
+    assert len(kernels) > 40
+    assert {name for name in kernels if name.encode() not in binary} == set()
+
+
+def test_no_floating_point_atomics_and_no_fast_mathematics() -> None:
+    text = source()
+    assert "atomic" not in re.sub(r"//.*", "", text)
+    assert not any("fast" in option for option in OPTIONS)
+
+
+def philox(counter: tuple[int, ...], key: tuple[int, int]) -> tuple[int, ...]:
+    """Philox 4x32-10 as its paper writes it, in Python's integers."""
+    a, b, c, d = counter
+    left, right = key
+    for _ in range(10):
+        first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = (second >> 32) ^ b ^ left, second & 0xFFFFFFFF, (first >> 32) ^ d ^ right, first & 0xFFFFFFFF
+        left, right = (left + 0x9E3779B9) & 0xFFFFFFFF, (right + 0xBB67AE85) & 0xFFFFFFFF
+    return a, b, c, d
+
+
+def test_the_python_philox_gives_the_published_words() -> None:
+    assert philox((0,) * 4, (0, 0)) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
+    digits_of_pi = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)
+    assert philox(*digits_of_pi) == (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)
+
+
+@pytest.mark.parametrize(("seed", "draw"), [(0, 0), (7, 3), (2**63 - 1, 2**40 + 5)])
+def test_dropout_keeps_what_philox_says(kernels: Library, seed: int, draw: int) -> None:
+    state, mask = np.zeros(2, np.uint64), np.full(1003, -1, np.float32)
+    run_guarded(kernels["set_draw"], (1, 1, 1), (1, 1, 1), [state, np.uint64(seed), np.uint64(draw)])
+    numbers = np.float32(0.3), np.float32(1 / 0.7), np.int64(mask.size)
+    run_guarded(kernels["dropout_mask"], (1, 1, 1), (256, 1, 1), [state, mask, *numbers])
+    key = seed & 0xFFFFFFFF, seed >> 32
+    words = [philox((i, 0, draw & 0xFFFFFFFF, draw >> 32), key) for i in range(251)]
+    uniform = (np.array(words, np.uint64).reshape(-1)[:1003] >> 8) / 2**24
+    assert np.array_equal(mask, np.where(uniform >= np.float32(0.3), np.float32(1 / 0.7), np.float32(0)))
+
+
+def test_more_elements_than_threads_and_fewer(kernels: Library) -> None:
+    for count in (1, 255, 256, 257, 5000):
+        x = np.random.default_rng(0).standard_normal(count).astype(np.float32)
+        y = np.full(count, np.nan, np.float32)
+        run_guarded(kernels["relu"], (3, 1, 1), (256, 1, 1), [x, y, np.int64(count)])
+        assert np.array_equal(y, np.maximum(x, 0))
+
+
+def test_pages_beyond_a_grids_depth(kernels: Library) -> None:
+    x = np.random.default_rng(0).random((5, 40, 33), np.float32)
+    bias, y = np.arange(33, dtype=np.float32), np.zeros((5, 33, 40), np.float32)
+    sizes = [np.int32(n) for n in (5, 40, 33, 1)]
+    run_guarded(kernels["transpose_pages"], (2, 2, 2), (32, 8, 1), [x, bias, y, *sizes])  # two blocks for five pages
+    assert np.array_equal(y, x.transpose(0, 2, 1) + bias[:, None])
+
+
+@pytest.mark.parametrize(("target", "index"), [(-1, 0), (3, 0), (2**40, 0)])
+def test_a_label_that_is_none_gives_nan(kernels: Library, target: int, index: int) -> None:
+    logits, losses = np.zeros((2, 3), np.float32), np.zeros(2, np.float32)
+    gradient: Any = np.zeros((2, 3), np.float32)
+    labels = np.array([1, target])
+    run_guarded(
+        kernels["cross_entropy"], (1, 1, 1), (128, 1, 1),
+        [logits, labels, losses, gradient, np.int32(2), np.int32(3), np.int32(1)],
+    )  # fmt: skip
+    assert np.isfinite(losses).tolist() == [True, False]
+    assert np.isnan(gradient[1]).all()
+    assert np.allclose(gradient[0], [1 / 3, -2 / 3, 1 / 3])

@@ -1,0 +1,557 @@
+"""``gpucnn.capture``: replays give the bits of ordinary steps, and each trap of recorded steps is noticed or avoided.
+
+On the stand-in for CuPy, whose streams refuse while they capture what CuPy's and CUDA's refuse, and on a GPU where there
+is one; on the CPU the function is called as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn
+import gpucnn.functional as F
+from gpucnn import Tensor, models, nn, optim
+from gpucnn.backend import Backend, default_generator, recording
+from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.replay import MOST_GRAPHS
+from gpucnn.training import train_step
+
+DEVICES = ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)]
+on_devices = pytest.mark.parametrize("backend", DEVICES, indirect=True)
+Step = Callable[..., Any]
+
+
+def batches(count: int, size: int = 4, channels: int = 1, pixels: int = 28) -> list[tuple[Tensor, Tensor]]:
+    rng = np.random.default_rng(5)
+    shape = (size, channels, pixels, pixels)
+    return [
+        (gpucnn.tensor(rng.standard_normal(shape).astype(np.float32)), gpucnn.tensor(rng.integers(0, 10, size)))
+        for _ in range(count)
+    ]
+
+
+def trained(
+    make: Callable[[], nn.Module], make_optimizer: Any, captured: bool, count: int = 4, wrong: int | None = None
+) -> list[Any]:
+    """Return all losses, weights, buffers and optimiser state of a few steps, with a learning rate that changes."""
+    gpucnn.manual_seed(11)
+    net = make()
+    optimizer = make_optimizer(net.parameters())
+    loss_fn = nn.CrossEntropyLoss()
+
+    def plain(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return train_step(net, loss_fn, optimizer, x, y)
+
+    step: Step = gpucnn.capture(plain) if captured else plain
+    found: list[Any] = []
+    for i, (x, y) in enumerate(batches(count)):
+        optimizer.param_groups[0]["lr"] = 0.01 / (1 + i)
+        if i == wrong:
+            x = x * float("nan")
+        loss, logits = step(x, y)
+        found += [loss.numpy(), logits.numpy()]
+    state = optimizer.state_dict()
+    return [*found, *net.state_dict().values(), *state["state"].values(), state["steps"], default_generator.counter]
+
+
+def small() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2), nn.Dropout(0.4), nn.Flatten(),
+        nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def particular(parameters: Any) -> optim.Optimizer:
+    """Parameters with rates and decay of their own, one frozen: several updates in a step, over stretches."""
+    first, *rest = parameters
+    first.configure(lr_multiplier=0.1, l1=0.01)
+    rest[-1].configure(l2=0.1)
+    rest[1].configure(frozen=True)
+    return optim.AdamW([{"params": [first, *rest[:2]]}, {"params": rest[2:], "weight_decay": 0.2}])
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "parameters of their own kind": particular,
+    "Adam": optim.Adam,
+    "AdamW": optim.AdamW,
+    "momentum": lambda p: optim.SGD(p, 0.01, 0.9),
+    "nesterov, decay": lambda p: optim.SGD(p, 0.01, 0.9, 0.1, True),
+}
+
+
+@on_devices
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("make", [lambda: models.build("lenet"), small], ids=["lenet", "dropout and batch norm"])
+def test_replays_are_ordinary_steps_bit_for_bit(backend: Backend, name: str, make: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a warning would say that nothing was recorded
+        captured = trained(make, OPTIMIZERS[name], captured=True)
+    for ours, theirs in zip(captured, trained(make, OPTIMIZERS[name], captured=False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def descent(net: nn.Module, optimizer: optim.Optimizer) -> Step:
+    def step(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = (net(x) * net(x)).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def gradients_forgotten_last(net: nn.Module, optimizer: optim.Optimizer) -> Step:
+    def step(x: Tensor) -> Tensor:
+        loss = (net(x) * net(x)).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return step
+
+
+def two_updates(net: nn.Module, optimizer: optim.Optimizer) -> Step:
+    def step(x: Tensor) -> Tensor:
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = (net(x) * net(x)).sum()
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    return step
+
+
+def no_update(net: nn.Module, optimizer: optim.Optimizer) -> Step:
+    def step(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        optimizer.step()
+        return net(x)
+
+    return step
+
+
+@on_devices
+@pytest.mark.parametrize("make", [descent, gradients_forgotten_last, two_updates, no_update])
+def test_every_order_of_a_step(backend: Backend, make: Any) -> None:
+    def run(captured: bool) -> list[Any]:
+        gpucnn.manual_seed(4)
+        net = nn.Linear(3, 2)
+        optimizer = optim.Adam(net.parameters(), 0.01)
+        x = gpucnn.tensor(np.ones((4, 3), np.float32))
+        plain = make(net, optimizer)
+        step: Step = gpucnn.capture(plain) if captured else plain
+        found = [step(x).numpy() for _ in range(4)]
+        return [*found, net.weight.numpy(), optimizer.steps, *optimizer.state_dict()["state"].values()]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        captured = run(True)
+    for ours, theirs in zip(captured, run(False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@on_devices
+def test_gradients_clipped_between(backend: Backend) -> None:
+    def run(captured: bool) -> list[Any]:
+        gpucnn.manual_seed(2)
+        net, optimizer, x = simple(backend)
+
+        def plain(x: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss = (net(x) * net(x)).sum()
+            loss.backward()
+            norm = optim.clip_grad_norm_(net.parameters(), 0.5)
+            optimizer.step()
+            return norm
+
+        step: Step = gpucnn.capture(plain) if captured else plain
+        return [*(step(x).numpy() for _ in range(4)), net.weight.numpy()]
+
+    for ours, theirs in zip(run(True), run(False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@on_devices
+def test_a_step_whose_loss_is_not_finite_changes_nothing(backend: Backend) -> None:
+    with_fault = trained(lambda: models.build("lenet"), optim.Adam, captured=True, wrong=2)
+    for ours, theirs in zip(
+        with_fault, trained(lambda: models.build("lenet"), optim.Adam, captured=False, wrong=2), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert np.isnan(with_fault[4])
+    assert np.isfinite(with_fault[6])
+
+
+def simple(backend: Backend) -> tuple[nn.Linear, optim.Optimizer, Tensor]:
+    net = nn.Linear(3, 2)
+    return net, optim.SGD(net.parameters(), 0.01), gpucnn.tensor(np.ones((4, 3), np.float32))
+
+
+def test_on_the_cpu_the_function_is_called() -> None:
+    with gpucnn.use("cpu"):
+        net, optimizer, x = simple(gpucnn.get_backend("cpu"))
+        calls = []
+
+        def step(x: Tensor) -> Tensor:
+            calls.append(x)
+            return net(x)
+
+        captured = gpucnn.capture(step, optimizer)
+        for _ in range(3):
+            assert captured(x).requires_grad
+        assert [one is x for one in calls] == [True] * 3
+
+
+def test_a_replay_is_one_launch_of_a_graph_and_moves_nothing(standin: Any) -> None:
+    with gpucnn.use(standin):
+        net = models.build("lenet")
+        optimizer = optim.Adam(net.parameters())
+
+        def plain(x: Tensor, y: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = gpucnn.capture(plain)
+        given = batches(4)
+        for x, y in given[:3]:
+            step(x, y)
+        room = standin.xp.standin
+        with room.launches.counted() as launches, room.transfers.counted() as transfers:
+            step(*given[3])
+    assert transfers.total == 0
+    # The batch copied in, the loss copied out, the optimiser's numbers.
+    assert launches == {"copy_pieces": 2, "setitem": 1, "set_numbers": 1}
+
+
+# --- traps ---------------------------------------------------------------------------------------------------------------
+
+
+@on_devices
+def test_results_stay_when_the_next_replay_fills_the_same_memory(backend: Backend) -> None:
+    net, optimizer, x = simple(backend)
+    step = gpucnn.capture(descent(net, optimizer))
+    losses = [step(x) for _ in range(5)]
+    assert len({loss.item() for loss in losses}) == 5
+    assert losses == sorted(losses, key=float, reverse=True)
+
+
+@on_devices
+def test_each_call_reads_its_own_input_and_leaves_it(backend: Backend) -> None:
+    net, optimizer, _ = simple(backend)
+    double = gpucnn.capture(lambda x: x * 2, net)
+    inputs = [gpucnn.tensor([[float(i), 2, 3]]) for i in range(4)]
+    assert [double(x).tolist()[0][0] for x in inputs] == [0, 2, 4, 6]
+    assert [x.tolist()[0][0] for x in inputs] == [0, 1, 2, 3]
+    transposed = gpucnn.tensor([[1.0, 5], [2, 6], [3, 7]]).transpose(1, 0)
+    assert double(gpucnn.tensor([[0.0, 0, 0], [0, 0, 0]])).shape == (2, 3)
+    assert double(transposed).tolist() == [[2, 4, 6], [10, 12, 14]]
+
+
+@on_devices
+def test_every_shape_dtype_and_value_has_a_recording_of_its_own(backend: Backend) -> None:
+    net, optimizer, _ = simple(backend)
+
+    def step(x: Tensor, times: int, how: str = "up") -> Tensor:
+        return x * times if how == "up" else x / times
+
+    captured = gpucnn.capture(step, net)
+    for _ in range(3):
+        for times, how in itertools.product((2, 4), ("up", "down")):
+            for dtype, size in itertools.product(("float32", "float64"), (1, 2)):
+                y = captured(gpucnn.tensor(np.full(size, 8.0, dtype)), times, how)
+                assert (str(y.dtype), y.tolist()) == (dtype, [8.0 * times if how == "up" else 8.0 / times] * size)
+    assert len(captured._recorded) == MOST_GRAPHS == 16
+    assert captured(gpucnn.tensor([1.0, 1, 1]), 2).tolist() == [2, 2, 2]  # one too many: as usual
+    assert len(captured._recorded) == MOST_GRAPHS
+
+
+@on_devices
+def test_mode_trainable_parameters_and_hyper_parameters_are_looked_at(backend: Backend) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+    optimizer = optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    plain = descent(net, optimizer)
+    step = gpucnn.capture(plain)
+    x = gpucnn.tensor(np.ones((4, 3), np.float32))
+    for _ in range(3):
+        step(x)
+    net.eval()
+    assert len({round(float((net(x) * net(x)).sum()), 3) for _ in range(2)}) == 1
+    expected = float((net(x) * net(x)).sum())
+    assert step(x).item() == pytest.approx(expected, rel=1e-5)
+    weight = net[0].weight  # type: ignore[index]
+    before = weight.numpy()
+    for parameter in net[0].parameters():  # type: ignore[index]
+        parameter.requires_grad_(False)
+    for _ in range(3):
+        step(x)
+    assert np.array_equal(weight.numpy(), before)
+    count = len(step._recorded)
+    optimizer.param_groups[0]["lr"] = 0.05
+    step(x)
+    assert len(step._recorded) == count
+    optimizer.param_groups[0]["momentum"] = 0.5
+    step(x)
+    assert len(step._recorded) == count + 1
+
+
+@on_devices
+def test_gradients_that_are_left_are_added_to(backend: Backend) -> None:
+    def run(captured: bool) -> list[Any]:
+        gpucnn.manual_seed(1)
+        net, optimizer, x = simple(backend)
+
+        def plain(x: Tensor) -> Tensor:
+            loss = (net(x) * net(x)).sum()
+            loss.backward()
+            return loss
+
+        step: Step = gpucnn.capture(plain, optimizer) if captured else plain
+        found: list[Any] = []
+        for _ in range(4):
+            step(x)
+            assert net.weight.grad is not None
+            found.append(net.weight.grad.numpy())
+        optimizer.zero_grad()
+        step(x)
+        return [*found, net.weight.grad.numpy()]
+
+    for ours, theirs in zip(run(True), run(False), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@on_devices
+def test_gradients_of_parameters_without_an_optimiser(backend: Backend) -> None:
+    net = nn.Linear(3, 2)
+    x = gpucnn.tensor(np.ones((4, 3), np.float32))
+
+    def plain(x: Tensor) -> Tensor:
+        for parameter in net.parameters():
+            parameter.grad = None
+        loss = (net(x) * net(x)).sum()
+        loss.backward()
+        return loss
+
+    step = gpucnn.capture(plain)
+    for _ in range(4):
+        step(x)
+        assert net.weight.grad is not None
+        got = net.weight.grad.numpy()
+        plain(x)
+        np.testing.assert_array_equal(got, net.weight.grad.numpy())
+        with gpucnn.no_grad():
+            net.weight.copy_(net.weight * 0.5)
+
+
+@on_devices
+def test_a_new_optimiser_moves_the_weights_and_is_recorded_anew(backend: Backend) -> None:
+    net, first, x = simple(backend)
+    step = gpucnn.capture(descent(net, first))
+    for _ in range(3):
+        step(x)
+    second = optim.SGD(net.parameters(), 0.01)
+    with pytest.raises(gpucnn.errors.GraphError, match="newer optimiser"):
+        step(x)
+    again = gpucnn.capture(descent(net, second))
+    assert again(x).item() > again(x).item() > again(x).item()
+
+
+@on_devices
+def test_python_runs_while_it_is_recorded_and_not_in_a_replay(backend: Backend) -> None:
+    net, _, x = simple(backend)
+    calls = []
+
+    def step(x: Tensor) -> Tensor:
+        calls.append(1)
+        return net(x)
+
+    captured = gpucnn.capture(step)
+    for _ in range(5):
+        captured(x)
+    assert len(calls) == 2  # as usual, and to record it
+
+
+@on_devices
+def test_hooks_are_called_every_time(backend: Backend) -> None:
+    net, _, x = simple(backend)
+    captured, calls = gpucnn.capture(lambda x: net(x)), []
+    captured(x)
+    handle = net.register_forward_hook(lambda module, inputs, output: calls.append(1))
+    for _ in range(3):
+        captured(x)
+    assert len(calls) == 3
+    handle.remove()
+    captured(x)
+    assert len(calls) == 3
+
+
+@on_devices
+def test_one_captured_step_inside_another(backend: Backend) -> None:
+    net, optimizer, x = simple(backend)
+    inner = gpucnn.capture(descent(net, optimizer))
+    outer = gpucnn.capture(lambda x: inner(x) * 2, net, optimizer)
+    losses = [outer(x).item() for _ in range(4)]
+    assert losses == sorted(losses, reverse=True)
+    assert len(set(losses)) == 4
+
+
+STRAY = itertools.count()
+UNRECORDABLE: dict[str, tuple[str, Callable[[nn.Linear, Tensor], Tensor]]] = {
+    "a value that is read": ("CUDARuntimeError", lambda net, x: net(x) * net(x).sum().item()),
+    "a condition on a value": ("CUDARuntimeError", lambda net, x: net(x) if net(x).sum() > 0 else net(x) * 2),
+    "an array of the host": ("CUDARuntimeError", lambda net, x: net(x) + gpucnn.tensor(np.ones(2, np.float32))),
+    "a boolean mask": ("CUDARuntimeError", lambda net, x: net(x)[net(x) > 0].sum()),
+    "waiting": ("CUDARuntimeError", lambda net, x: net(x) if x.backend.synchronize() is None else x),  # type: ignore[func-returns-value]
+    "a product by cuBLAS": (
+        "NotImplementedError: calling cuBLAS", lambda net, x: net(x).to("float64") @ net(x).to("float64").transpose(1, 0)
+    ),
+    "numbers by cuRAND": ("NotImplementedError: calling cuRAND", lambda net, x: F.dropout(net(x).to("float64"))),
+    "a number that changes": ("ArithmeticError: its replay does not give", lambda net, x: net(x) * next(STRAY)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNRECORDABLE)
+def test_what_cannot_be_recorded_runs_as_usual_with_a_warning(standin: Backend, kind: str) -> None:
+    reason, function = UNRECORDABLE[kind]
+    with gpucnn.use(standin):
+        net, optimizer, x = simple(standin)
+
+        def step(x: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss = function(net, x).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        captured = gpucnn.capture(step)
+        before = net.weight.numpy()
+        with pytest.warns(UserWarning, match=f"capture: .*step runs as usual, because {reason}"):
+            captured(x)
+        assert optimizer.steps == 1
+        moved = net.weight.numpy()
+        assert kind == "a number that changes" or not np.array_equal(moved, before)
+        captured(x)  # says nothing more
+        assert optimizer.steps == 2
+        assert not standin.xp.cuda.get_current_stream().is_capturing()
+
+
+@pytest.mark.parametrize("make", [optim.Adagrad, optim.RMSprop, optim.Adadelta], ids=lambda kind: kind.__name__)
+def test_an_optimiser_whose_numbers_would_be_baked_in_is_refused(standin: Backend, make: Any) -> None:
+    with gpucnn.use(standin):
+        net = nn.Linear(3, 2)
+        optimizer = make(net.parameters())
+        x = gpucnn.tensor(np.ones((4, 3), np.float32))
+        captured = gpucnn.capture(descent(net, optimizer))
+        with pytest.warns(
+            UserWarning, match=f"CaptureError: capture: the update of {make.__name__} is not made for it"
+        ):
+            captured(x)
+        captured(x)
+        assert optimizer.steps == 2
+
+
+def test_an_optimiser_that_is_not_found_is_named(standin: Backend) -> None:
+    with gpucnn.use(standin):
+        net, optimizer, x = simple(standin)
+
+        class Hidden:
+            __slots__ = ("value",)
+
+        hidden = Hidden()
+        hidden.value = optimizer  # type: ignore[attr-defined]
+
+        def step(x: Tensor) -> Tensor:
+            loss = net(x).sum()
+            loss.backward()
+            hidden.value.step()  # type: ignore[attr-defined]
+            return loss
+
+        captured = gpucnn.capture(step)
+        with pytest.warns(
+            UserWarning, match=r"it uses SGD that capture does not know: pass it, capture\(step, net, opt"
+        ):
+            captured(x)
+        assert optimizer.steps == 1
+        known = gpucnn.capture(step, optimizer)
+        known(x)
+        known(x)
+        assert optimizer.steps == 3
+
+
+@on_devices
+def test_an_error_in_the_step_is_the_users_and_leaves_nothing_open(backend: Backend) -> None:
+    net, _, x = simple(backend)
+    captured = gpucnn.capture(lambda x: net(x))
+    with pytest.raises(ShapeError, match="3 features"):
+        captured(gpucnn.tensor([[1.0, 2.0]]))
+    assert captured(x).shape == (4, 2)
+    assert backend.recording is None
+
+
+def test_more_updates_than_slots(standin: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "SLOTS", 1)
+    with gpucnn.use(standin):
+        net, first, x = simple(standin)
+        other = nn.Linear(2, 2)
+        second = optim.SGD(other.parameters(), 0.1)
+
+        def step(x: Tensor) -> Tensor:
+            loss = other(net(x)).sum()
+            loss.backward()
+            first.step()
+            second.step()
+            return loss
+
+        with pytest.warns(UserWarning, match="CaptureError: capture: more than 1 updates"):
+            gpucnn.capture(step)(x)
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no function": (lambda: gpucnn.capture(3), "expected a function, got int"),  # type: ignore[arg-type]
+    "no model": (lambda: gpucnn.capture(lambda x: x), "expected a function that refers to its model or optimiser"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_mistakes_are_named(kind: str) -> None:
+    make, words = WRONG[kind]
+    with pytest.raises(ParameterError, match=f"capture: step: {words}"):
+        make()
+
+
+def test_an_argument_that_names_no_kind_of_step(standin: Backend) -> None:
+    with gpucnn.use(standin):
+        net, _, x = simple(standin)
+        with pytest.raises(
+            ParameterError, match="capture: an argument: expected a Tensor or a hashable value, got list"
+        ):
+            gpucnn.capture(lambda x, sizes: net(x))(x, [1])
+
+
+class Trainer:
+    def __init__(self) -> None:
+        self.net = nn.Linear(3, 2)
+        self.optimizer = optim.SGD(self.net.parameters(), 0.01)
+
+    def step(self, x: Tensor) -> Tensor:
+        return descent(self.net, self.optimizer)(x)
+
+
+@on_devices
+def test_a_method_brings_what_its_object_holds(backend: Backend) -> None:
+    trainer, x = Trainer(), gpucnn.tensor(np.ones((4, 3), np.float32))
+    step = gpucnn.capture(trainer.step)
+    losses = [step(x).item() for _ in range(4)]
+    assert losses == sorted(losses, reverse=True)
+    assert trainer.optimizer.steps == 4
