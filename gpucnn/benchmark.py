@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,15 @@ def images_of(shape: Shape, least: int = 1) -> tuple[np.ndarray[Any, Any], np.nd
 
 
 def network_steps(
-    net: nn.Module, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], device: str | Backend
+    net: nn.Module,
+    images: np.ndarray[Any, Any],
+    labels: np.ndarray[Any, Any],
+    device: str | Backend,
+    captured: bool = False,
 ) -> dict[str, Step]:
     """Return the steps "train" (cross-entropy, Adam) and "infer" (the class of each image) of a network on its device.
+
+    captured: training is recorded once and replayed, which only a GPU does.
 
     >>> images, labels = images_of((1, 28, 28))
     >>> steps = network_steps(build_model("lenet", (1, 28, 28), 10, "float32", get_backend("cpu")), images, labels, "cpu")
@@ -62,11 +69,17 @@ def network_steps(
     loss_fn, optimizer = nn.CrossEntropyLoss(), optim.Adam(net.parameters(), lr=1e-3)
     all_images, all_labels = (gpucnn.tensor(array, device=device) for array in (images, labels))
 
-    def train(chosen: np.ndarray[Any, Any]) -> None:
+    def work(x: gpucnn.Tensor, y: gpucnn.Tensor) -> gpucnn.Tensor:
         optimizer.zero_grad()
-        loss = loss_fn(net(all_images[chosen]), all_labels[chosen])
+        loss: gpucnn.Tensor = loss_fn(net(x), y)
         loss.backward()
         optimizer.step()
+        return loss
+
+    step = gpucnn.capture(work) if captured else work
+
+    def train(chosen: np.ndarray[Any, Any]) -> None:
+        step(all_images[chosen], all_labels[chosen])
 
     def infer(chosen: np.ndarray[Any, Any]) -> None:
         with gpucnn.no_grad():
@@ -128,7 +141,7 @@ def make(what: str, shape: Shape, device: str | Backend) -> nn.Module:
         raise UsageError(f"layer {name}: {error}") from None
 
 
-def steps_of(what: str, shape: Shape, device: str | Backend, least: int = 1) -> dict[str, Step]:
+def steps_of(what: str, shape: Shape, device: str | Backend, least: int = 1, captured: bool = False) -> dict[str, Step]:
     """Return "train" and "infer" of the network or the layer that ``what`` describes, with images in memory.
 
     >>> sorted(steps_of("ReLU", (3, 8, 8), "cpu"))
@@ -138,7 +151,7 @@ def steps_of(what: str, shape: Shape, device: str | Backend, least: int = 1) -> 
     module, (images, labels) = make(what, shape, device), images_of(shape, least)
     if what[:1].isupper():
         return layer_steps(module, images, device)
-    return network_steps(module, images, labels, device)
+    return network_steps(module, images, labels, device, captured)
 
 
 def images_per_second(
@@ -246,6 +259,28 @@ def measure(
             row |= {"milliseconds": round(1e3 * size / middle, 4), "min": round(min(rates)), "max": round(max(rates))}
             rows.append(row)
     return rows
+
+
+def rates(device: str, seconds: float = 0.2) -> dict[str, float]:
+    """Return what the device does at best: a large product, and copies within and beyond the caches (both ways counted).
+
+    >>> sorted(rates("cpu", seconds=0.001))
+    ['copy of 0.5 MB, GB/s', 'copy of 64 MB, GB/s', 'product of 1024x1024, GFLOP/s']
+    """
+    backend = get_backend(device)
+
+    def times_a_second(work: Callable[[], Any]) -> float:
+        return images_per_second(lambda _: work(), 1, seconds, backend)
+
+    with backend.active():
+        a = backend.xp.ones((1024, 1024), backend.xp.float32)
+        found = {"product of 1024x1024, GFLOP/s": times_a_second(lambda: backend.matmul(a, a)) * 2 * 1024**3 / 1e9}
+        for megabytes in (0.5, 64):
+            source = backend.xp.ones(int(megabytes * 2**18), backend.xp.float32)
+            target = backend.xp.empty_like(source)
+            rate = times_a_second(partial(backend.xp.copyto, target, source))
+            found[f"copy of {megabytes} MB, GB/s"] = rate * 2 * source.nbytes / 1e9
+    return {name: round(rate, 1) for name, rate in found.items()}
 
 
 def machine(device: str) -> dict[str, Any]:

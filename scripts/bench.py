@@ -5,7 +5,7 @@ python scripts/bench.py Conv2d:in_channels=64,out_channels=64,kernel_size=3,padd
 
 PyTorch runs the same network with the same weights, its images in memory too, in both memory formats and with the fused
 Adam; the faster format counts. Ratios are gpucnn's images/s over PyTorch's, round by round. Memory is the peak of training
-above what five steps at batch 16 leave, each in a process of its own. On a GPU, PyTorch also runs under CUDA graphs.
+above what five steps at batch 16 leave, each in a process of its own. On a GPU both also run as CUDA graphs.
 """
 
 import os
@@ -146,6 +146,8 @@ def compare(
     """Return for each mode and batch size the median rates and the ratio to PyTorch's faster kind, round by round."""
     least = max(sizes)
     sides = {"gpucnn": (benchmark.steps_of(what, shape, device, least), get_backend(device))}
+    if device != "cpu" and not what[:1].isupper():
+        sides["gpucnn captured"] = benchmark.steps_of(what, shape, device, least, captured=True), get_backend(device)
     if has_torch():
         kinds = ("contiguous", "channels-last") if device == "cpu" else ("contiguous", "channels-last", "graphs")
         for kind in kinds if device == "cpu" or not what[:1].isupper() else kinds[:2]:
@@ -167,7 +169,8 @@ def summarise(rates: dict[str, list[float]]) -> dict[str, Any]:
     peers = [name for name in rates if name.startswith("torch")]
     if peers:
         best = max(peers, key=lambda name: statistics.median(rates[name]))
-        ratios = [ours / theirs for ours, theirs in zip(rates["gpucnn"], rates[best], strict=True)]
+        own = rates.get("gpucnn captured", rates["gpucnn"])
+        ratios = [ours / theirs for ours, theirs in zip(own, rates[best], strict=True)]
         row |= {
             "ratio": round(statistics.median(ratios), 2),
             "min": round(min(ratios), 2),
@@ -257,6 +260,8 @@ def main(
     report: dict[str, Any] = {"model": model, "input_shape": [C, H, W], "machine": benchmark.machine(device)}
     if has_torch():
         report["machine"]["versions"]["torch"] = sys.modules["torch"].__version__
+    report["rates"] = benchmark.rates(device)
+    click.echo("; ".join(f"{name.replace(', ', ': ')}: {rate:,}" for name, rate in report["rates"].items()))
     report["speed"] = compare(model, (C, H, W), device, modes, sizes, rounds, seconds)
     click.echo(benchmark.table(report["speed"]))
     if with_memory:
