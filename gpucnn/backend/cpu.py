@@ -77,16 +77,16 @@ class CpuBackend(Backend):
         if not x.size:
             return super().conv2d(x, w, b, window, groups)
         self.ran["conv2d.fast"] += 1
+        return self._convolve(x, w, b, window, groups)
+
+    def _convolve(self, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
         how = self._convolution(x.shape, w.shape, window, groups, x.itemsize)
-        plan = self._bands(x.shape, w.shape, window)
-        if len(plan) == 1:
-            return how.forward(self, x, w, b, window, groups)
         y = self.empty_innermost((x.shape[0], w.shape[0], *window.output_size(*x.shape[2:])), x.dtype)
 
         def work(band: Band) -> None:
-            y[:, :, band.rows] = how.forward(self, x[:, :, band.seen], w, b, band.window, groups)
+            how.forward(self, x[:, :, band.seen], w, b, band.window, groups, y[:, :, band.rows])
 
-        self.workers.run(work, plan)
+        self.workers.run(work, self._bands(x.shape, w.shape, window))
         return y
 
     def conv2d_input_gradient(
@@ -95,17 +95,21 @@ class CpuBackend(Backend):
         if not dy.size:
             return super().conv2d_input_gradient(dy, w, shape, window, groups)
         self.ran["conv2d_input_gradient.fast"] += 1
-        (N, C, _, W), (F, CG, *kernel), turned = shape, w.shape, cpu_rows.turned_window(window)
-        how: Any = cpu_conv
+        turned = cpu_rows.turned_window(window)
         if window.stride == (1, 1) and min(turned.padding) >= 0:
-            how = self._convolution(dy.shape, (groups * CG, F // groups, *kernel), turned, groups, dy.itemsize)
-        plan = self._bands(shape, w.shape, window)
-        if len(plan) == 1:
-            return how.input_gradient(self, dy, w, shape, window, groups)
+            return self._convolve(dy, cpu_rows.turned_filters(w, groups), None, turned, groups)
+        N, C, _, W = shape
+        plan = (
+            self._bands(shape, w.shape, window)
+            if N * C * math.prod(shape[2:]) * dy.itemsize <= self.workspace.limit
+            else []
+        )
+        if len(plan) < 2:
+            return cpu_conv.input_gradient(self, dy, w, shape, window, groups)
 
         def work(band: Band) -> Array:
             part = (N, C, band.seen.stop - band.seen.start, W)
-            return how.input_gradient(self, dy[:, :, band.rows], w, part, band.window, groups)
+            return cpu_conv.input_gradient(self, dy[:, :, band.rows], w, part, band.window, groups)
 
         return joined(lambda: self.empty_innermost(shape, dy.dtype), self.workers.run(work, plan), plan)
 

@@ -161,12 +161,10 @@ def column_blocks(
 # --- the convolution and its gradients -----------------------------------------------------------------------------
 
 
-def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
-    """Return y (N, F, OH, OW). A row of ones under the columns adds the bias within the product."""
-    N, C, H, W = x.shape
+def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, groups: int, y: Array) -> None:
+    """Write y (N, F, OH, OW), batch innermost. A row of ones under the columns adds the bias within the product."""
     F, CG, KH, KW = w.shape
     FG, depth = F // groups, CG * KH * KW
-    y = backend.empty_innermost((N, F, *window.output_size(H, W)), x.dtype)
     filters = np.empty((F, depth + 1), w.dtype)
     filters[:, :depth] = w.reshape(F, depth)
     filters[:, depth] = 0 if b is None else b
@@ -175,7 +173,6 @@ def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Wi
         for g, pixels, columns in column_blocks(backend, x, window, tile, groups):
             mine = slice(g * FG, (g + 1) * FG)
             np.matmul(filters[mine], columns, out=flat[mine, pixels])
-    return y
 
 
 def weight_gradient(

@@ -90,10 +90,9 @@ def by_rows(part: Array) -> Array:
     return part.transpose(1, 0, 2, 3).reshape(rows, F, -1)
 
 
-def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
-    """Return y (N, F, OH, OW)."""
+def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, groups: int, y: Array) -> None:
+    """Write y (N, F, OH, OW), batch innermost."""
     F = w.shape[0]
-    y = backend.empty_innermost((x.shape[0], F, *window.output_size(*x.shape[2:])), x.dtype)
     inner = y.transpose(1, 2, 3, 0)
     filters = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(F, -1)
     for g, rows, seen in bands(backend, x, window, groups):
@@ -102,7 +101,6 @@ def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Wi
         np.matmul(filters[mine], seen, out=out)
         if b is not None:
             np.add(out, b[mine, None], out=out)
-    return y
 
 
 def weight_gradient(
@@ -119,14 +117,14 @@ def weight_gradient(
     return np.ascontiguousarray(dw), dy.sum((0, 2, 3))
 
 
-def input_gradient(backend: CpuBackend, dy: Array, w: Array, shape: Shape, window: Window, groups: int) -> Array:
-    """Return dL/dx of ``shape`` at stride 1: the convolution of dL/dy with the filters turned round."""
+def turned_filters(w: Array, groups: int) -> Array:
+    """Return the filters of the convolution that gives the input gradient at stride 1: (C, F/groups, KH, KW)."""
     F, CG, KH, KW = w.shape
     turned = w.reshape(groups, F // groups, CG, KH, KW)[..., ::-1, ::-1].transpose(0, 2, 1, 3, 4)
-    return forward(backend, dy, turned.reshape(groups * CG, F // groups, KH, KW), None, turned_window(window), groups)
+    return turned.reshape(groups * CG, F // groups, KH, KW)
 
 
 def turned_window(window: Window) -> Window:
-    """Return the window of the convolution that gives the input gradient at stride 1."""
+    """Return the window of that convolution, over dL/dy."""
     (EH, EW), (top, bottom, left, right) = window.extent, window.padding
     return window.with_padding((EH - 1 - top, EH - 1 - bottom, EW - 1 - left, EW - 1 - right))

@@ -40,6 +40,8 @@ def bands(window: Window, H: int, rows: int, unit: int, count: int) -> list[Band
     top, bottom, left, right = window.padding
     SH, EH = window.stride[0], window.extent[0]
     count = min(count, rows) if top < EH and bottom < EH else 1
+    if count == 1:
+        return [Band(slice(0, rows), slice(0, H), window)]
     cuts = [rows * i // count for i in range(count + 1)]
     found = []
     for first, last in itertools.pairwise(cuts):

@@ -134,7 +134,7 @@ def test_shared_kernels_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(workers, "LEAST_WORK", 0)
     for window, groups in (
         (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2), (Window((5, 5)), 1),
-        (Window((2, 2), (1, 1), (4, 4, 4, 4)), 1),
+        (Window((2, 2), (1, 1), (4, 4, 4, 4)), 1), (Window((2, 2), (15, 1), (18, 0, 0, 0)), 1),
     ):  # fmt: skip
         x, w = rng.standard_normal((4, 4, 11, 9)), rng.standard_normal((6, 4 // groups, *window.kernel))
         b = rng.standard_normal(6)
