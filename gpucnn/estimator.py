@@ -8,6 +8,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +27,7 @@ from gpucnn.errors import (
     ShapeError,
     did_you_mean,
 )
+from gpucnn.replay import capture
 from gpucnn.training import Feed, Normalisation, Settings, Totals, build_model, evaluate, train_step
 from gpucnn.training.setup import make_optimizer, make_schedule, split_validation
 
@@ -212,7 +214,8 @@ class Classifier:
         settings: Settings,
         callback: Callable[[dict[str, Any]], object] | None,
     ) -> list[dict[str, Any]]:
-        loss_fn, optimizer = nn.CrossEntropyLoss(), make_optimizer(settings, net)
+        optimizer = make_optimizer(settings, net)
+        step = capture(partial(train_step, net, nn.CrossEntropyLoss(), optimizer))
         starts = range(0, len(feed), settings.batch_size)
         schedule = make_schedule(settings, optimizer, len(starts))
         history: list[dict[str, Any]] = []
@@ -222,7 +225,7 @@ class Classifier:
             net.train()
             for start in starts:
                 x, y = feed.batch(order[start : start + settings.batch_size])
-                loss, logits = train_step(net, loss_fn, optimizer, x, y)
+                loss, logits = step(x, y)
                 totals.add(loss, logits, y)
                 schedule.after_step()
             values: dict[str, Any] = {"epoch": epoch + 1, "loss": totals.loss, "accuracy": totals.accuracy}

@@ -21,6 +21,7 @@ from gpucnn import benchmark, models
 from gpucnn.backend import get_backend
 from gpucnn.benchmark import IMAGES, Step
 
+GLOBAL = {"GlobalAvgPool2d": "AdaptiveAvgPool2d", "GlobalMaxPool2d": "AdaptiveMaxPool2d"}
 CONV = "Conv2d:in_channels=16,out_channels=16,kernel_size=3,padding=1"
 
 
@@ -31,6 +32,14 @@ def torch_twin(structure: dict[str, Any]) -> Any:
     children = {name: torch_twin(child) for name, child in structure.get("children", [])}
     if structure["layer"] in ("Sequential", "ConvBlock"):
         return nn.Sequential(*children.values())
+    if structure["layer"] == "Residual":
+        return residual(**children)
+    if structure["layer"] in GLOBAL:
+        return getattr(nn, GLOBAL[structure["layer"]])(1)
+    if not hasattr(nn, structure["layer"]):
+        raise click.UsageError(
+            f"PyTorch has no {structure['layer']} to compare with; gpucnn bench measures ours alone."
+        )
     ours = {"exact", "image_size", "implementation"}
     arguments = {key: value for key, value in structure["arguments"].items() if key not in ours}
     arguments.pop("dtype", None)
@@ -38,6 +47,21 @@ def torch_twin(structure: dict[str, Any]) -> Any:
         arguments.pop("dilation")
     as_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     return getattr(nn, structure["layer"])(**as_tuples)
+
+
+def residual(block: Any, shortcut: Any = None) -> Any:
+    """Return PyTorch's module for block(x) + shortcut(x)."""
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block, self.shortcut = block, shortcut or nn.Identity()
+
+        def forward(self, x: Any) -> Any:
+            return self.block(x) + self.shortcut(x)
+
+    return Residual()
 
 
 def torch_steps(what: str, shape: tuple[int, int, int], kind: str, device: str, least: int) -> dict[str, Step]:

@@ -31,7 +31,7 @@ FLOORS: dict[str, set[str]] = {
     "checkpoint": {"errors"},
     "training": {"models", "optim", "data", "checkpoint", "options", "replay"},
     "inspect": {"models"},
-    "estimator": {"training", "inspect"},
+    "estimator": {"training", "inspect", "replay"},
     "benchmark": {"training", "options"},
     "doctor": {"training"},
     "cli": {"estimator", "benchmark", "doctor", "training", "inspect"},
