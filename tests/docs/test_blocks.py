@@ -31,7 +31,7 @@ NOT_RUN = [
     ("docs/data.md", "gpucnn data download mnist cifar10", "needs a network"),
     (
         "docs/inspecting.md",
-        "python scripts/bench.py resnet --input-shape 3,32,32 --memory --scaling",
+        "python scripts/bench.py vgg --input-shape 3,32,32 --batch-size 64 --memory",
         "needs PyTorch and a clone",
     ),
     ("docs/start.md", "python3 -m venv .venv", "installs from a clone"),
