@@ -28,6 +28,7 @@ NOT_RUN = [
     ("README.md", "pip install '.[cuda13]'     # NVIDIA driver 580 or newer", "needs a GPU"),
     ("README.md", "docker build -f docker/Dockerfile -t gpucnn .", "needs Docker and a clone"),
     ("README.md", "pip install '.[docs]'", "installs from a clone"),
+    ("docs/data.md", "gpucnn data download mnist cifar10", "needs a network"),
     ("docs/gpu.md", "gpucnn doctor --warmup      # does it work, and if not, why; compiles the kernels", "needs a GPU"),
     ("docs/gpu.md", "step = gpucnn.capture(lambda x, y: train_step(net, loss_fn, optimizer, x, y))", "needs a GPU"),
     (
@@ -35,11 +36,22 @@ NOT_RUN = [
         "scripts/gpu_report.sh       # under ten minutes: benchmarks/gpu-report.json and .log",
         "needs a GPU",
     ),
+    (
+        "docs/inspecting.md",
+        "python scripts/bench.py vgg --input-shape 3,32,32 --batch-size 64 --memory",
+        "needs PyTorch and a clone",
+    ),
     ("docs/start.md", "python3 -m venv .venv", "installs from a clone"),
     ("docs/start.md", "pip install '.[cuda13]'     # NVIDIA driver 580 or newer", "needs a GPU"),
     ("docs/start.md", 'gpucnn.use("cuda")', "needs a GPU"),
     ("docs/start.md", "docker build -f docker/Dockerfile -t gpucnn .", "needs Docker and a clone"),
+    (
+        "docs/start.md",
+        'docker run --rm -v gpucnn-runs:/work/runs -v "$PWD/flowers:/flowers:ro" gpucnn train --data /flowers',
+        "needs Docker and a clone",
+    ),
     ("docs/start.md", "docker build -f docker/Dockerfile.cuda -t gpucnn:cuda .", "needs Docker, a clone and a GPU"),
+    ("docs/start.md", "docker compose -f docker/compose.yaml run --rm cpu train", "needs Docker and a clone"),
     ("docs/tutorial.md", 'gpucnn.use("cuda")', "needs a GPU"),
 ]
 
