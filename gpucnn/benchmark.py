@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -34,9 +33,18 @@ Step = Callable[[np.ndarray[Any, Any]], None]
 Shape = tuple[int, int, int]
 
 IMAGES = 4096
-"""Images in memory, at least; at most half a gigabyte of them."""
+"""Images in memory; fewer where they would take more than half a gigabyte, more for a larger batch."""
 WARM_UP = 3
 """Batches before the clock starts."""
+
+
+def image_count(shape: Shape, least: int = 1) -> int:
+    """Return how many images of ``shape`` are held in memory: at least ``least``.
+
+    >>> image_count((3, 8, 8)), image_count((3, 512, 512))
+    (4096, 170)
+    """
+    return max(min(IMAGES, (1 << 29) // (4 * shape[0] * shape[1] * shape[2])), least)
 
 
 def images_of(shape: Shape, least: int = 1) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -46,7 +54,7 @@ def images_of(shape: Shape, least: int = 1) -> tuple[np.ndarray[Any, Any], np.nd
     >>> images.shape, labels.shape
     ((4096, 3, 8, 8), (4096,))
     """
-    count = max(min(IMAGES, (1 << 29) // (4 * shape[0] * shape[1] * shape[2])), least)
+    count = image_count(shape, least)
     rng = np.random.default_rng(0)
     return rng.standard_normal((count, *shape), np.float32), rng.integers(0, 10, count)
 
@@ -206,7 +214,8 @@ def memory_of(what: str, shape: Shape, batch_size: int) -> int:
     """Return the ``peak_memory`` of a network or layer on the CPU, measured in a process of its own."""
     return peak_memory_apart(
         "from gpucnn.benchmark import peak_memory, steps_of\n"
-        f"print(peak_memory(steps_of({what!r}, {shape!r}, 'cpu', {batch_size})['train'], {batch_size}, {IMAGES}))"
+        f"print(peak_memory(steps_of({what!r}, {shape!r}, 'cpu', {batch_size})['train'], "
+        f"{batch_size}, {image_count(shape, batch_size)}))"
     )
 
 
@@ -223,12 +232,17 @@ def _peak() -> int:
     try:
         return _status("VmHWM")
     except OSError:
+        import resource  # not on Windows
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    """Return a size that Linux notes of this process; OSError where the system does not."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {key}")
 
 
 # --- reports -----------------------------------------------------------------------------------------------------
@@ -249,11 +263,11 @@ def measure(
     >>> sorted(row)
     ['batch_size', 'images_per_second', 'max', 'milliseconds', 'min', 'mode']
     """
-    backend = get_backend(device)
-    steps, rows = steps_of(what, shape, backend, max(batch_sizes)), []
+    backend, least = get_backend(device), max(batch_sizes)
+    steps, count, rows = steps_of(what, shape, backend, least), image_count(shape, least), []
     for mode in modes:
         for size in batch_sizes:
-            rates = [images_per_second(steps[mode], size, seconds, backend) for _ in range(rounds)]
+            rates = [images_per_second(steps[mode], size, seconds, backend, count) for _ in range(rounds)]
             middle = statistics.median(rates)
             row: dict[str, Any] = {"mode": mode, "batch_size": size, "images_per_second": round(middle)}
             row |= {"milliseconds": round(1e3 * size / middle, 4), "min": round(min(rates)), "max": round(max(rates))}

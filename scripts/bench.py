@@ -19,7 +19,7 @@ import numpy as np
 
 from gpucnn import benchmark, models
 from gpucnn.backend import get_backend
-from gpucnn.benchmark import IMAGES, Step
+from gpucnn.benchmark import Step
 
 GLOBAL = {"GlobalAvgPool2d": "AdaptiveAvgPool2d", "GlobalMaxPool2d": "AdaptiveMaxPool2d"}
 CONV = "Conv2d:in_channels=16,out_channels=16,kernel_size=3,padding=1"
@@ -169,6 +169,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Return for each mode and batch size the median rates and the ratio to PyTorch's faster kind, round by round."""
     least = max(sizes)
+    count = benchmark.image_count(shape, least)
     sides = {"gpucnn": (benchmark.steps_of(what, shape, device, least), get_backend(device))}
     if device != "cpu" and not what[:1].isupper():
         sides["gpucnn captured"] = benchmark.steps_of(what, shape, device, least, captured=True), get_backend(device)
@@ -182,7 +183,7 @@ def compare(
             rates: dict[str, list[float]] = {name: [] for name in sides}
             for _ in range(rounds):
                 for name, (steps, wait) in sides.items():
-                    rates[name].append(benchmark.images_per_second(steps[mode], size, seconds, wait))
+                    rates[name].append(benchmark.images_per_second(steps[mode], size, seconds, wait, count))
             rows.append({"mode": mode, "batch": size, **summarise(rates)})
             click.echo(f"measured {mode} at batch {size}", err=True)
     return rows
@@ -215,7 +216,7 @@ def memory(what: str, shape: tuple[int, int, int], sizes: tuple[int, ...]) -> li
                     benchmark.peak_memory_apart(
                         f"import sys; sys.path.insert(0, {folder!r}); import bench\n"
                         f"steps = bench.torch_steps({what!r}, {shape!r}, {kind!r}, 'cpu', {size})\n"
-                        f"print(bench.benchmark.peak_memory(steps['train'], {size}, {IMAGES}))"
+                        f"print(bench.benchmark.peak_memory(steps['train'], {size}, {benchmark.image_count(shape, size)}))"
                     )
                     for kind in ("contiguous", "channels-last")
                 )

@@ -35,6 +35,19 @@ def test_batches_are_of_the_size_asked_for_even_above_the_images_there_are() -> 
     assert set(sizes) == {5000}
 
 
+def test_large_images_are_fewer_and_no_other_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "image_count", lambda shape, least=1: max(5, least))
+    for row in benchmark.measure("lenet", (1, 28, 28), (2, 8), ("infer",), rounds=1, seconds=0.01, device="cpu"):
+        assert row["images_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_images_of_half_a_gigabyte() -> None:
+    images, labels = benchmark.images_of((3, 700, 700))
+    assert len(images) == len(labels) == benchmark.image_count((3, 700, 700)) < benchmark.IMAGES
+    assert benchmark.memory_of("lenet", (3, 700, 700), 1) > 0
+
+
 def test_steps_train_and_infer() -> None:
     net = benchmark.make("lenet", (1, 28, 28), "cpu")
     before = {name: values.copy() for name, values in net.state_dict().items()}

@@ -6,6 +6,7 @@ the machine is, so the same number of threads gives the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -82,13 +83,17 @@ class Workers:
             worker.end()
 
     def run(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-        """Return ``work`` of each of the parts, in their order. What one raises is raised, once all are done."""
+        """Return ``work`` of each of the parts, in their order. What one raises is raised, once all are done.
+
+        An interrupt of the caller while it waits comes at once: threads that are at work then end when that is done, and
+        others are made for the next caller.
+        """
         if len(parts) < 2 or not self._free.acquire(blocking=False):
             return [work(part) for part in parts]
+        crew, self._threads = self._threads, []
         try:
-            while len(self._threads) < min(len(parts), self.count) - 1:
-                self._threads.append(Worker())
-            shares: list[list[int]] = [[] for _ in range(len(self._threads) + 1)]
+            _enlarge(crew, min(len(parts), self.count) - 1)
+            shares: list[list[int]] = [[] for _ in range(len(crew) + 1)]
             for i in range(len(parts)):
                 shares[i % len(shares)].append(i)
             results: list[Any] = [None] * len(parts)
@@ -97,18 +102,31 @@ class Workers:
                 for i in mine:
                     results[i] = work(parts[i])
 
-            for worker, mine in zip(self._threads, shares[1:], strict=True):
+            for worker, mine in zip(crew, shares[1:], strict=True):
                 worker.start(partial(take, mine))
             try:
                 take(shares[0])
             finally:
-                errors = [worker.wait() for worker in self._threads]
-            for error in errors:
-                if error is not None:
-                    raise error
+                errors = list(filter(None, [worker.wait() for worker in crew]))
+                self._threads = crew
+            if errors:
+                try:
+                    raise errors[0]
+                finally:
+                    del errors  # the traceback knows this frame: together they would keep the arrays
             return results
         finally:
+            if self._threads is not crew:
+                for worker in crew:
+                    worker.end()
             self._free.release()
+
+
+def _enlarge(crew: list[Worker], count: int) -> None:
+    """Add workers until there are ``count``, or as many as the system lets us have: none while Python shuts down."""
+    with contextlib.suppress(RuntimeError):
+        while len(crew) < count:
+            crew.append(Worker())
 
 
 class Worker:
@@ -119,25 +137,29 @@ class Worker:
         self._given.acquire()
         self._done.acquire()
         self._task: Callable[[], None] | None = None
+        self._ended = False
         self._error: BaseException | None = None
         threading.Thread(target=self._live, name="gpucnn kernel", daemon=True).start()
 
     def start(self, task: Callable[[], None]) -> None:
-        self._task, self._error = task, None
+        self._task = task
         self._given.release()
 
     def wait(self) -> BaseException | None:
         """Wait until the task is done; return what it raised."""
         self._done.acquire()
-        return self._error
+        error, self._error = self._error, None
+        return error
 
     def end(self) -> None:
-        """Let the thread go."""
-        self._task = None
-        self._given.release()
+        """Let the thread go, when it is done with what it does."""
+        self._ended = True
+        if self._given.locked():  # else it is about to wake anyway
+            self._given.release()
 
     def _live(self) -> None:
-        while self._given.acquire() and self._task is not None:
+        while self._given.acquire() and not self._ended:
+            assert self._task is not None
             try:
                 with np.errstate(all="ignore"):  # as the caller has it: NumPy keeps this for each thread
                     self._task()

@@ -40,6 +40,10 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float, float]] = {
 """Each optimiser's class, and the learning rate and weight decay that it has in a run which says nothing of them."""
 
 
+LONGEST = 1_000_000_000
+"""Epochs, of which none is reached."""
+
+
 @dataclass(frozen=True)
 class Length:
     """How long a run is: its steps in all, and those of an epoch."""
@@ -49,7 +53,7 @@ class Length:
 
     def of(self, epochs: float) -> int:
         """Return so many epochs as steps, at least one; ParameterError for what is no length."""
-        check_number(epochs, "length", "epochs", 0, None)
+        check_number(epochs, "length", "epochs", 0, LONGEST)
         return max(round(epochs * self.epoch), 1)
 
 
@@ -135,7 +139,13 @@ def multi_step(
         steps = [max(length.steps // 2, 1), max(length.steps * 3 // 4, 1)]
     else:
         steps = [length.of(epoch) for epoch in (epochs if isinstance(epochs, tuple) else (epochs,))]
-    return _warmed(optimizer, length, warmup, lambda _: MultiStepLR(optimizer, steps, gamma))
+
+    def after(first: int) -> list[int]:
+        return [max(step - first, 1) for step in steps]  # the schedule after a warm-up counts from its end
+
+    return _warmed(
+        optimizer, length, warmup, lambda rest: MultiStepLR(optimizer, after(length.steps - rest), gamma)
+    )
 
 
 def plateau(

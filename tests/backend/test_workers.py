@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import signal
 import threading
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -46,6 +49,60 @@ def test_an_error_in_any_part_is_raised_when_all_are_done(bad: int) -> None:
         crew.run(work, range(2))
     assert done == [1 - bad]
     assert crew.run(lambda i: i, range(2)) == [0, 1], "and the threads go on"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers of signals on this system")
+def test_an_interrupt_while_others_work_leaves_nothing_behind() -> None:
+    crew, before = Workers(2), kernel_threads()
+
+    def work(i: int) -> None:
+        if i:
+            time.sleep(0.3)
+
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            crew.run(work, range(2))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    old = kernel_threads() - before
+    assert crew.run(lambda i: i, range(2)) == [0, 1], "while the other part of the interrupted work goes on"
+    for thread in old:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert crew.run(lambda i: i, range(2)) == [0, 1]
+
+
+def test_where_no_thread_can_be_made_the_caller_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    crew = Workers(3)
+    assert [crew.run(lambda i: i, range(3)) for _ in range(2)] == [[0, 1, 2]] * 2
+
+
+def test_an_error_is_not_kept_alive_by_the_threads() -> None:
+    class Held(np.ndarray[Any, Any]):
+        """An array that can be watched."""
+
+    crew, gone = Workers(2), []
+
+    def work(i: int) -> None:
+        held = np.empty(3).view(Held)
+        if i:
+            gone.append(weakref.ref(held))
+            raise ValueError("no")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):  # pytest.raises would keep it
+            crew.run(work, range(2))
+        assert gone[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_second_caller_does_its_own_work() -> None:

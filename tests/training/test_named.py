@@ -59,6 +59,9 @@ def test_steps() -> None:
     np.testing.assert_allclose(rates("multi-step"), [1.0] * 30 + [0.1] * 15 + [0.01] * 15)
     np.testing.assert_allclose(rates("multi-step:epochs=1+5,gamma=0.5"), [1.0] * 10 + [0.5] * 40 + [0.25] * 10)
     np.testing.assert_allclose(rates("multi-step:epochs=2"), [1.0] * 20 + [0.1] * 40)
+    rise = [0.1 + 0.09 * step for step in range(10)]
+    np.testing.assert_allclose(rates("multi-step:warmup=1,epochs=3+4"), rise + [1.0] * 20 + [0.1] * 10 + [0.01] * 20)
+    np.testing.assert_allclose(rates("multi-step:warmup=1"), rise + [1.0] * 20 + [0.1] * 15 + [0.01] * 15)
 
 
 def test_a_plateau_lowers_the_rate_after_the_epochs_that_brought_nothing() -> None:
@@ -98,6 +101,9 @@ def test_options_of_an_optimiser() -> None:
         ({"optimizer": "rmsprop:alpha=-1"}, "alpha"),
         ({"schedule": "cosine:warmup=-1"}, "schedule cosine"),
         ({"schedule": "cosine:warmup=long"}, "schedule cosine"),
+        ({"schedule": "cosine:warmup=inf"}, "schedule cosine"),
+        ({"schedule": "step:epochs=1e999"}, "schedule step"),
+        ({"schedule": "multi-step:epochs=1+nan"}, "schedule multi-step"),
         ({"schedule": "step:gamma"}, "expected OPTION=VALUE with warmup, epochs, gamma, got 'gamma'"),
         ({"schedule": "plateau:patience=x"}, "patience"),
     ],
