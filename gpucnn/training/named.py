@@ -143,9 +143,7 @@ def multi_step(
     def after(first: int) -> list[int]:
         return [max(step - first, 1) for step in steps]  # the schedule after a warm-up counts from its end
 
-    return _warmed(
-        optimizer, length, warmup, lambda rest: MultiStepLR(optimizer, after(length.steps - rest), gamma)
-    )
+    return _warmed(optimizer, length, warmup, lambda rest: MultiStepLR(optimizer, after(length.steps - rest), gamma))
 
 
 def plateau(
