@@ -36,7 +36,13 @@ class Checkpoint:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, sync it, rename it: it is there whole or not at all."""
+    """Write a file under a temporary name, sync it, rename it: it is there whole or not at all.
+
+    A character device or a pipe is written to: to replace /dev/null, as root may, breaks a system.
+    """
+    if path.is_char_device() or path.is_fifo():
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _write_synced(temporary, content)
@@ -66,7 +72,7 @@ def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+    except (safetensors.SafetensorError, AttributeError, OSError, TypeError, ValueError) as error:  # float8, to NumPy
         raise CheckpointError(f"{path}: is no whole safetensors file ({error}).") from None
 
 
@@ -121,7 +127,9 @@ def load(path: Path) -> Checkpoint:
             arrays[kind] = safetensors.numpy.load(content)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no checkpoint: {Path(error.filename).name} is missing.") from None
-    except (ValueError, LookupError, TypeError, OSError, RecursionError, safetensors.SafetensorError) as error:
+    except (
+        ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError, safetensors.SafetensorError,
+    ) as error:  # fmt: skip
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: the checkpoint is damaged ({type(error).__name__}: {error}).") from None

@@ -285,3 +285,23 @@ def test_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         assert [p.name for p in tmp_path.iterdir()] == ["config.toml"]
     checkpoint.write_atomically(path, b"after")
     assert path.read_bytes() == b"after"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        checkpoint.write_atomically(pipe, b"content")
+        assert os.read(reader, 100) == b"content"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"before")
+    (tmp_path / "link").symlink_to("other")
+    checkpoint.write_atomically(tmp_path / "link", b"after")
+    assert ((tmp_path / "link").read_bytes(), (tmp_path / "other").read_bytes()) == (b"after", b"before")

@@ -223,7 +223,7 @@ class Optimizer:
                     raise ParameterError(f"unknown options {sorted(loaded.keys() - group.keys())}")
                 self.check({**group, **loaded})
             values = {name: self._fitting(name, arrays.pop(name, None), like) for name, like in self._state_like()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError.expected(
                 where, "state", "that of the same optimiser and model", repr(error)
             ) from None

@@ -15,6 +15,9 @@ from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import PRECISIONS, check_trusted
 from gpucnn.training.setup import build_model, rebuild_model
 
+LARGEST_IMAGE = 2**28
+"""Numbers in an image, far above any real one: a run folder may be a stranger's."""
+
 
 @dataclass
 class SavedModel:
@@ -47,9 +50,11 @@ class SavedModel:
             framing = str(task.get("framing", "centred"))
             if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
                 raise ValueError("a mean and std for each channel, and a known precision")
+            if C * H * W > LARGEST_IMAGE:
+                raise ValueError(f"an image of at most {LARGEST_IMAGE} numbers, not {C}x{H}x{W}")
             if min(H, W) < 1 or framing not in FRAMINGS:
                 raise ValueError(f"a size and a known framing, not {H}x{W} and {framing!r}")
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error}).") from None
         structure = task.get("structure") if model is None else None
         if structure is None:

@@ -69,7 +69,7 @@ def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
 
 
 def make_schedule(settings: Settings, optimizer: optim.Optimizer, batches: int) -> named.Schedule:
-    """Return the schedule that ``settings`` describes, of ``batches`` steps an epoch; None for a constant rate."""
+    """Return the schedule that ``settings`` describes, of ``batches`` steps an epoch."""
     return named.make_schedule(settings.schedule, optimizer, settings.epochs * batches, batches)
 
 

@@ -115,7 +115,7 @@ class Trainer:
                 self._take_over(saved)
             except GpucnnError:
                 raise
-            except (AttributeError, LookupError, TypeError, ValueError) as error:
+            except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
                 raise CheckpointError(
                     f"{self.folder.path}: state.json lacks what a run needs ({type(error).__name__}: {error})."
                 ) from None
@@ -278,7 +278,9 @@ class Trainer:
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         if not 0 <= self.position < self.batches:
             raise ValueError(f"position {self.position} of {self.batches}")
-        self.totals, self.seconds = Totals(self.backend, **state["totals"]), float(state["seconds"])
+        totals = state["totals"]
+        self.totals = Totals(self.backend, float(totals["loss"]), int(totals["right"]), int(totals["count"]))
+        self.seconds = float(state["seconds"])
         self.best_accuracy = float(state["best_accuracy"])
         default_generator.seed, default_generator.counter = state["generator"]["seed"], state["generator"]["counter"]
 

@@ -75,3 +75,11 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         models.load(path)
     with pytest.raises(CheckpointError, match="cannot be written"):
         models.save(nn.Linear(2, 3), tmp_path / "nowhere" / "net.safetensors")
+
+
+def test_numbers_that_numpy_has_no_name_for(tmp_path: Path) -> None:
+    header = json.dumps({"weight": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    with pytest.raises(CheckpointError, match="no whole safetensors file"):
+        models.load(path)

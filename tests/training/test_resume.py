@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -260,6 +261,22 @@ def test_state_that_lacks_something_is_one_line(tmp_path: Path, key: str, value:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("keys", [("position",), ("optimizer", "steps"), ("schedule", "steps"), ("totals", "count")])
+def test_state_with_infinity_for_a_count_is_one_line(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    trainer(tmp_path / "run", epochs=1).train()
+    folder = RunFolder.open(tmp_path / "run")
+    state = folder.load().state
+    inner = state
+    for key in keys[:-1]:
+        inner = inner[key]
+    assert isinstance(inner[keys[-1]], int)
+    inner[keys[-1]] = math.inf
+    damage_state(folder, **{keys[0]: state[keys[0]]})
+    with pytest.raises(CheckpointError) as caught:
+        resumed(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "task",
     [
@@ -268,7 +285,8 @@ def test_state_that_lacks_something_is_one_line(tmp_path: Path, key: str, value:
         {"structure": {"layer": "Flatten"}}, {"class_names": 4}, {"class_names": ["a"]},
         {"image_shape": [1, 28]}, {"image_shape": [3, 28, 28]}, {"image_shape": [1, 28, 20]},
         {"image_shape": [1, -3, -3]}, {"image_shape": ["a", "b", "c"]}, {"mean": []}, {"mean": None},
-        {"std": ["x"]}, {"precision": "float128"}, {"precision": 3},
+        {"image_shape": [1, math.inf, math.inf]}, {"image_shape": [1, 10**7, 10**7]}, {"std": ["x"]},
+        {"precision": "float128"}, {"precision": 3},
     ],
 )  # fmt: skip
 def test_task_that_describes_no_network_is_one_line(tmp_path: Path, task: Any) -> None:
