@@ -109,10 +109,12 @@ def weight_gradient(
     """Return dL/dw of ``shape`` and dL/db (F,)."""
     F, CG, KH, KW = shape
     total = np.zeros((groups, KH * KW * CG, F // groups), x.dtype)
+    together = max(BAND_BYTES // (total[0].size * total.itemsize), 1)  # rows whose products are held at once
     for g, rows, seen in bands(backend, x, window, groups):
-        mine = slice(g * F // groups, (g + 1) * F // groups)
-        gradient = by_rows(backend.innermost(dy[:, mine, rows]))
-        total[g] += np.matmul(seen, gradient.transpose(0, 2, 1)).sum(0)
+        gradient = by_rows(backend.innermost(dy[:, g * F // groups : (g + 1) * F // groups, rows])).transpose(0, 2, 1)
+        for first in range(0, len(seen), together):
+            some = slice(first, first + together)
+            total[g] += np.matmul(seen[some], gradient[some]).sum(0)
     dw = total.reshape(groups, KH, KW, CG, F // groups).transpose(0, 4, 3, 1, 2).reshape(shape)
     return np.ascontiguousarray(dw), dy.sum((0, 2, 3))
 
