@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpucnn.backend.cpu_conv import steps_inside
+from gpucnn.backend.cpu_conv import Block, steps_inside
 from gpucnn.backend.window import Window
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ Shape = tuple[int, int, int, int]
 
 BAND_BYTES = 16 << 20
 """Memory of the image rows that are held at once."""
+TOGETHER = 7
+"""Output rows beside the first that a band has at least, where there are so many."""
 GAP = 16
 """Numbers left free after each row: at distances of a power of two, the rows of a matrix fall into one set of the cache."""
 LONG = 64
@@ -47,45 +49,57 @@ def handles(
     _, CG, KH, KW = w_shape
     OW = window.output_size(H, W)[1]
     plain = window.dilation[0] == 1 and KH * KW > 1
-    return plain and (LONG if least is None else least) <= OW * N and KH * KW * CG * OW * N * itemsize <= limit
+    return plain and (LONG if least is None else least) <= OW * N and KH * KW * CG * N * itemsize <= limit
 
 
-def bands(backend: CpuBackend, x: Array, window: Window, groups: int) -> Iterator[tuple[int, slice, Array]]:
-    """Yield for each group and band of output rows the group, the rows, and what they see: (rows, KH*KW*C, OW*N)."""
+def bands(backend: CpuBackend, x: Array, window: Window, groups: int) -> Iterator[tuple[int, Block, Array]]:
+    """Yield for each group and band of output pixels the group, the band, and what it sees: (rows, KH*KW*C, width*N).
+
+    A band is whole rows, or where few of those would fit, a part of some: each image row is held for several output rows.
+    """
     N, C, H, W = x.shape
     CG, (KH, KW), SH = C // groups, window.kernel, window.stride[0]
     OH, OW = window.output_size(H, W)
-    line = OW * N + GAP
-    row = KW * CG * line
-    height = (min(BAND_BYTES, backend.workspace.limit) // (row * x.itemsize) - KH) // SH + 1
-    height = min(max(height, 1), OH)
+    numbers = min(BAND_BYTES, backend.workspace.limit) // (KW * CG * x.itemsize)
+    width = min(max(numbers // ((KH + min(TOGETHER, OH - 1) * SH) * N), 1), OW)
+    line = width * N + GAP
+    height = min(max((numbers // line - KH) // SH + 1, 1), OH)
     memory = backend.workspace.empty(((height - 1) * SH + KH, KW, CG, line), x.dtype)
-    held = memory[..., : OW * N].reshape(*memory.shape[:3], OW, N)
-    strides = tuple(x.itemsize * step for step in (SH * row, line, 1))
+    strides = tuple(x.itemsize * step for step in (SH * KW * CG * line, line, 1))
     for g in range(groups):
-        for first in range(0, OH, height):
-            rows = slice(first, min(first + height, OH))
-            hold(backend, x[:, g * CG : (g + 1) * CG], window, rows, held)
-            yield g, rows, np.ndarray((rows.stop - first, KH * KW * CG, OW * N), x.dtype, memory, 0, strides)
+        for band in Block(slice(0, OH), slice(0, OW)).cut(height, 0):
+            for part in (Block(band.rows, slice(i, min(i + width, OW))) for i in range(0, OW, width)):
+                rows, columns = part.size
+                held = memory[..., : columns * N].reshape(*memory.shape[:3], columns, N)
+                hold(backend, x[:, g * CG : (g + 1) * CG], window, part, held)
+                yield g, part, np.ndarray((rows, KH * KW * CG, columns * N), x.dtype, memory, 0, strides)
 
 
-def hold(backend: CpuBackend, x: Array, window: Window, rows: slice, held: Array) -> None:
-    """Fill ``held`` with the image rows (N, C, H, W) that a band of output rows sees, zeros where it sees padding."""
-    (SH, SW), KH, DW, (top, _, left, _) = window.stride, window.kernel[0], window.dilation[1], window.padding
+def hold(backend: CpuBackend, x: Array, window: Window, band: Block, held: Array) -> None:
+    """Fill ``held`` with the part of the images (N, C, H, W) that a band sees, zeros where it sees padding."""
+    SW, DW, (top, _, left, _) = window.stride[1], window.dilation[1], window.padding
     H, W = x.shape[2:]
-    first, count = rows.start * SH - top, (rows.stop - rows.start - 1) * SH + KH
-    inside, in_rows = steps_inside(first, 1, count, H)
-    inner = backend.innermost(x[:, :, in_rows])
-    held[: inside.start], held[inside.stop : count] = 0, 0
+    padded_rows, padded_columns = band.seen(window)
+    inside, in_rows = steps_inside(padded_rows.start - top, 1, padded_rows.stop - padded_rows.start, H)
+    first = padded_columns.start - left
+    _, in_columns = steps_inside(first, 1, padded_columns.stop - padded_columns.start, W)
+    inner = lines(backend, x[:, :, in_rows, in_columns])
+    held[: inside.start], held[inside.stop : padded_rows.stop - padded_rows.start] = 0, 0
     for kw in range(window.kernel[1]):
-        out, seen = steps_inside(kw * DW - left, SW, held.shape[3], W)
+        out, seen = steps_inside(first + kw * DW - in_columns.start, SW, held.shape[3], inner.shape[2])
         row = held[inside, kw]
         row[:, :, : out.start], row[:, :, out.stop :] = 0, 0
         np.copyto(row[:, :, out], inner[:, :, seen].transpose(1, 0, 2, 3))
 
 
+def lines(backend: CpuBackend, x: Array) -> Array:
+    """Return (N, C, H, W) as (C, H, W, N) with the numbers of a row side by side; a copy only where they are not."""
+    inner = x.transpose(1, 2, 3, 0)
+    return inner if inner[:1, :1].flags.c_contiguous else backend.innermost(x)
+
+
 def by_rows(part: Array) -> Array:
-    """Return (F, rows, OW, N) as (rows, F, OW*N), a view."""
+    """Return (F, rows, columns, N) as (rows, F, columns*N), a view."""
     F, rows = part.shape[:2]
     return part.transpose(1, 0, 2, 3).reshape(rows, F, -1)
 
@@ -95,9 +109,9 @@ def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Wi
     F = w.shape[0]
     inner = y.transpose(1, 2, 3, 0)
     filters = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(F, -1)
-    for g, rows, seen in bands(backend, x, window, groups):
+    for g, band, seen in bands(backend, x, window, groups):
         mine = slice(g * F // groups, (g + 1) * F // groups)
-        out = by_rows(inner[mine, rows])
+        out = by_rows(inner[mine, band.rows, band.columns])
         np.matmul(filters[mine], seen, out=out)
         if b is not None:
             np.add(out, b[mine, None], out=out)
@@ -110,8 +124,9 @@ def weight_gradient(
     F, CG, KH, KW = shape
     total = np.zeros((groups, KH * KW * CG, F // groups), x.dtype)
     together = max(BAND_BYTES // (total[0].size * total.itemsize), 1)  # rows whose products are held at once
-    for g, rows, seen in bands(backend, x, window, groups):
-        gradient = by_rows(backend.innermost(dy[:, g * F // groups : (g + 1) * F // groups, rows])).transpose(0, 2, 1)
+    for g, band, seen in bands(backend, x, window, groups):
+        part = dy[:, g * F // groups : (g + 1) * F // groups, band.rows, band.columns]
+        gradient = by_rows(lines(backend, part)).transpose(0, 2, 1)
         for first in range(0, len(seen), together):
             some = slice(first, first + together)
             total[g] += np.matmul(seen[some], gradient[some]).sum(0)
