@@ -24,6 +24,7 @@ import gpucnn
 from gpucnn import nn, optim
 from gpucnn.backend import Backend, get_backend, use
 from gpucnn.errors import GpucnnError, ParameterError, UsageError, did_you_mean
+from gpucnn.functional import max_pool2d
 from gpucnn.models.structure import LAYERS
 from gpucnn.options import read_options
 from gpucnn.training import build_model
@@ -110,7 +111,7 @@ def layer_steps(layer: nn.Module, images: np.ndarray[Any, Any], device: str | Ba
         if size not in batches:
             batches.clear()
             x = gpucnn.tensor(images[:size], device=device)
-            x = (x * 1.0).requires_grad_()  # in the memory order that a layer before it would leave
+            x = max_pool2d(x, 1).requires_grad_()  # in the memory order that a layer before it would leave
             batches[size] = x, layer(x).detach()
         return batches[size]
 
