@@ -22,11 +22,6 @@ from gpucnn.backend.window import Window
 from gpucnn.errors import DeviceError, OutOfMemoryError
 
 INSTALL = "pip install 'gpucnn[cuda13]' (or cuda12 for drivers older than 580)"
-
-
-LESS = "Use smaller batches, or end other programs on this GPU."
-
-
 LESS = "Use smaller batches, or end other programs on this GPU."
 
 
