@@ -40,6 +40,11 @@ class CpuBackend(Backend):
         self.workers = Workers(count if blas_threads() == 1 else 1)
         self.workspace = Workspace()
 
+    @property
+    def limit_of_a_thread(self) -> int:
+        """The share of the workspace's limit that is a thread's, where a kernel is shared."""
+        return max(self.workspace.limit // self.workers.count, 1)
+
     def to_host(self, array: Array) -> Any:
         return np.array(array, order="C")
 
@@ -132,7 +137,7 @@ class CpuBackend(Backend):
         self, shape: Any, w_shape: Any, window: Window, groups: int, itemsize: int, least: int | None = None
     ) -> Any:
         """Return the room whose convolution is the faster one here."""
-        by_rows = cpu_rows.handles(shape, w_shape, window, groups, itemsize, self.workspace.limit, least)
+        by_rows = cpu_rows.handles(shape, w_shape, window, groups, itemsize, self.limit_of_a_thread, least)
         return cpu_rows if by_rows else cpu_conv
 
     def _bands(self, shape: Any, w_shape: Any, window: Window, unit: int = 1) -> list[Band]:

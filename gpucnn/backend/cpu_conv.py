@@ -168,7 +168,7 @@ def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Wi
     filters = np.empty((F, depth + 1), w.dtype)
     filters[:, :depth] = w.reshape(F, depth)
     filters[:, depth] = 0 if b is None else b
-    for tile in tiles(x.shape, x.itemsize, window, backend.workspace.limit):
+    for tile in tiles(x.shape, x.itemsize, window, backend.limit_of_a_thread):
         flat = flat_rows(backend, y, tile)
         for g, pixels, columns in column_blocks(backend, x, window, tile, groups):
             mine = slice(g * FG, (g + 1) * FG)
@@ -182,7 +182,7 @@ def weight_gradient(
     F, CG, KH, KW = shape
     FG, depth = F // groups, CG * KH * KW
     total = np.zeros((groups, depth + 1, FG), x.dtype)
-    for tile in tiles(x.shape, x.itemsize, window, backend.workspace.limit):
+    for tile in tiles(x.shape, x.itemsize, window, backend.limit_of_a_thread):
         flat = flat_rows(backend, dy, tile)
         for g, pixels, columns in column_blocks(backend, x, window, tile, groups):
             add_product(total[g], columns, flat[g * FG : (g + 1) * FG, pixels])

@@ -60,7 +60,7 @@ def bands(backend: CpuBackend, x: Array, window: Window, groups: int) -> Iterato
     N, C, H, W = x.shape
     CG, (KH, KW), SH = C // groups, window.kernel, window.stride[0]
     OH, OW = window.output_size(H, W)
-    numbers = min(BAND_BYTES, backend.workspace.limit) // (KW * CG * x.itemsize)
+    numbers = min(BAND_BYTES, backend.limit_of_a_thread) // (KW * CG * x.itemsize)
     width = min(max(numbers // ((KH + min(TOGETHER, OH - 1) * SH) * N), 1), OW)
     line = width * N + GAP
     height = min(max((numbers // line - KH) // SH + 1, 1), OH)

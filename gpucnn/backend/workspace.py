@@ -48,7 +48,7 @@ class Workspace:
     The pool holds each buffer in a list; an array given out, and every view of it, refers to the buffer. A buffer that
     only the list refers to is free. One up to twice too large will do.
 
-    limit: the bytes that each thread of a convolution may take for padded images; ``GPUCNN_WORKSPACE`` (in MiB), or 64 MiB.
+    limit: the bytes that one convolution may take for padded images; ``GPUCNN_WORKSPACE`` (in MiB), or 64 MiB.
     """
 
     def __init__(self) -> None:
