@@ -104,12 +104,8 @@ class CpuBackend(Backend):
         if window.stride == (1, 1) and min(turned.padding) >= 0:
             return self._convolve(dy, cpu_rows.turned_filters(w, groups), None, turned, groups)
         N, C, _, W = shape
-        plan = (
-            self._bands(shape, w.shape, window)
-            if N * C * math.prod(shape[2:]) * dy.itemsize <= self.workspace.limit
-            else []
-        )
-        if len(plan) < 2:
+        plan = self._bands(shape, w.shape, window)
+        if len(plan) == 1 or math.prod(shape) * dy.itemsize > self.workspace.limit:
             return cpu_conv.input_gradient(self, dy, w, shape, window, groups)
 
         def work(band: Band) -> Array:
@@ -176,13 +172,13 @@ class CpuBackend(Backend):
             return super().conv2d_relu_max_pool2d_gradients(x, w, dy, place, window, groups, needs)
         self.ran["conv2d_relu_max_pool2d_gradients.fast"] += 1
         plan = self._bands(x.shape, w.shape, window, 2)
+        if len(plan) == 1:
+            return cpu_fused.gradients(self, x, w, dy, place, window, needs)
 
         def work(band: Band) -> tuple[Array | None, Array | None, Array | None]:
             seen, rows = x[:, :, band.seen], band.rows
             return cpu_fused.gradients(self, seen, w, dy[:, :, rows], place[:, :, rows], band.window, needs)
 
-        if len(plan) == 1:
-            return cpu_fused.gradients(self, x, w, dy, place, window, needs)
         parts = self.workers.run(work, plan)
         dx = joined(lambda: self.empty_innermost(x.shape, dy.dtype), [p[0] for p in parts], plan) if needs[0] else None
         if not needs[1]:

@@ -101,25 +101,18 @@ def padded(backend: CpuBackend, x: Array, window: Window, tile: Block) -> Array:
     """
     N, C, H, W = x.shape
     rows, columns = tile.seen(window)
-    row, height, above, below = _inside(rows, window.padding[0], H)
-    column, width, left, right = _inside(columns, window.padding[2], W)
-    inner = x.transpose(1, 2, 3, 0)[:, row : row + height, column : column + width]
-    if not (above or below or left or right) and inner[0, 0].flags.c_contiguous:
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    inside_rows, in_rows = steps_inside(rows.start - window.padding[0], 1, height, H)
+    inside_columns, in_columns = steps_inside(columns.start - window.padding[2], 1, width, W)
+    inner = x.transpose(1, 2, 3, 0)[:, in_rows, in_columns]
+    if inner.shape[1:3] == (height, width) and inner[0, 0].flags.c_contiguous:
         return inner
-    memory = backend.workspace.empty((C, above + height + below, left + width + right, N), x.dtype)
-    memory[:, :above], memory[:, above + height :] = 0, 0
-    middle = memory[:, above : above + height]
-    middle[:, :, :left], middle[:, :, left + width :] = 0, 0
-    np.copyto(middle[:, :, left : left + width], inner)
+    memory = backend.workspace.empty((C, height, width, N), x.dtype)
+    memory[:, : inside_rows.start], memory[:, inside_rows.stop :] = 0, 0
+    middle = memory[:, inside_rows]
+    middle[:, :, : inside_columns.start], middle[:, :, inside_columns.stop :] = 0, 0
+    np.copyto(middle[:, :, inside_columns], inner)
     return memory
-
-
-def _inside(seen: slice, before: int, length: int) -> tuple[int, int, int, int]:
-    """Return the first and the count of the image's rows among padded ones, and how many zeros lie before and after."""
-    first, last = seen.start - before, seen.stop - before
-    start, stop = min(max(first, 0), length), min(max(last, 0), length)
-    zeros = min(max(-first, 0), last - first)
-    return start, stop - start, zeros, last - first - zeros - (stop - start)
 
 
 def window_view(image: Array, window: Window, size: tuple[int, int]) -> Array:
