@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gpucnn import inspect, nn
+from gpucnn.checkpoint import packed, read_packed
 from gpucnn.cli.progress import say
 from gpucnn.data import Dataset
 from gpucnn.errors import GpucnnError, ParameterError
@@ -151,22 +152,18 @@ def first_filters(net: nn.Module) -> Any:
 
 def keep_first_filters(folder: RunFolder, net: nn.Module) -> None:
     """Write the first filters to the run's folder."""
-    import safetensors.numpy
-
     filters = first_filters(net)
     if filters is not None:
-        folder.write(FILTERS, safetensors.numpy.save({"filters": filters}))
+        folder.write(FILTERS, packed({"filters": filters}))
 
 
 def kept_first_filters(folder: RunFolder) -> Any:
     """Return the first filters as the run began; None where they were not kept, or with a warning, are damaged."""
-    import safetensors.numpy
-
     path = folder.path / FILTERS
     if not path.is_file():
         return None
     with only_noted("filters from before training"):
-        filters = safetensors.numpy.load(path.read_bytes())["filters"]
+        filters = read_packed(path)[0]["filters"]
         if filters.ndim != 4 or filters.dtype.kind != "f":
             raise ValueError(f"{path} holds other things")
         return filters

@@ -210,8 +210,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"steps", "param_groups", "state"}: numbers, and NumPy copies by slot and parameter name."""
-        groups, arrays = [dict(group) for group in self.param_groups], self.state_arrays()
-        return {"steps": self.steps, "param_groups": groups, "state": arrays}
+        groups = [dict(group) for group in self.param_groups]
+        return {"steps": self.steps, "param_groups": groups, "state": self.state_arrays()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned; CheckpointError, and no change, where it does not fit."""
