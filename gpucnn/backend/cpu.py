@@ -8,17 +8,22 @@ Large kernels are shared among threads.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows, workers
+from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows, processes, workers
 from gpucnn.backend.base import Array, Backend, Divisor
+from gpucnn.backend.processes import Call, Processes
 from gpucnn.backend.threads import BlasThreads, available_threads, blas_threads
 from gpucnn.backend.window import Window
-from gpucnn.backend.workers import Band, Workers, bands, joined
+from gpucnn.backend.workers import Band, Workers, bands, batches, join, overlap
 from gpucnn.backend.workspace import Workspace
 from gpucnn.errors import ParameterError
+
+FEW_IMAGES = 16
+"""Images of a part up to which its rows are too short: rows of the image are shared then, though they overlap."""
 
 
 class CpuBackend(Backend):
@@ -38,6 +43,7 @@ class CpuBackend(Backend):
         self.blas = BlasThreads(blas_threads())
         count = available_threads() if threads is None else threads
         self.workers = Workers(count if blas_threads() == 1 else 1)
+        self.processes = Processes(self.workers.count)
         self.workspace = Workspace()
 
     @property
@@ -87,11 +93,10 @@ class CpuBackend(Backend):
     def _convolve(self, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
         how = self._convolution(x.shape, w.shape, window, groups, x.itemsize)
         y = self.empty_innermost((x.shape[0], w.shape[0], *window.output_size(*x.shape[2:])), x.dtype)
-
-        def work(band: Band) -> None:
-            how.forward(self, x[:, :, band.seen], w, b, band.window, groups, y[:, :, band.rows])
-
-        self.workers.run(work, self._bands(x.shape, w.shape, window))
+        self._share(
+            Call(how.forward, band.window, (x[:, :, band.seen], w, b), (y[:, :, band.rows],), (groups,))
+            for band in self._bands(x.shape, w.shape, window)
+        )
         return y
 
     def conv2d_input_gradient(
@@ -103,16 +108,23 @@ class CpuBackend(Backend):
         turned = cpu_rows.turned_window(window)
         if window.stride == (1, 1) and min(turned.padding) >= 0:
             return self._convolve(dy, cpu_rows.turned_filters(w, groups), None, turned, groups)
+        small = math.prod(shape) * dy.itemsize <= self.workspace.limit
+        plan = self._bands(shape, w.shape, window) if small else bands(window, shape[2], dy.shape[2], 1, 1)
+        dx, parts = self._image_parts(shape, dy.dtype, plan)
+        self._share(
+            Call(cpu_conv.input_gradient, band.window, (dy[:, :, band.rows], w), (part,), (groups,))
+            for band, part in zip(plan, parts, strict=True)
+        )
+        join(parts, plan, dx)
+        return dx
+
+    def _image_parts(self, shape: tuple[int, int, int, int], dtype: Any, plan: list[Band]) -> tuple[Array, list[Array]]:
+        """Return memory for the gradient of images, and what each part writes: some of it, or an array to be joined."""
         N, C, _, W = shape
-        plan = self._bands(shape, w.shape, window)
-        if len(plan) == 1 or math.prod(shape) * dy.itemsize > self.workspace.limit:
-            return cpu_conv.input_gradient(self, dy, w, shape, window, groups)
-
-        def work(band: Band) -> Array:
-            part = (N, C, band.seen.stop - band.seen.start, W)
-            return cpu_conv.input_gradient(self, dy[:, :, band.rows], w, part, band.window, groups)
-
-        return joined(lambda: self.empty_innermost(shape, dy.dtype), self.workers.run(work, plan), plan)
+        dx = self.empty_innermost(shape, dtype)
+        if not overlap(plan):
+            return dx, [dx[part.images] for part in plan]
+        return dx, [self.empty_innermost((N, C, part.seen.stop - part.seen.start, W), dtype) for part in plan]
 
     def conv2d_weight_gradient(
         self, x: Array, dy: Array, shape: tuple[int, int, int, int], window: Window, groups: int = 1
@@ -121,13 +133,13 @@ class CpuBackend(Backend):
             return super().conv2d_weight_gradient(x, dy, shape, window, groups)
         self.ran["conv2d_weight_gradient.fast"] += 1
         how = self._convolution(x.shape, shape, window, groups, x.itemsize, cpu_rows.LONG_SUM)
-
-        def work(band: Band) -> tuple[Array, Array]:
-            dw, db = how.weight_gradient(self, x[:, :, band.seen], dy[:, :, band.rows], shape, band.window, groups)
-            return dw, db
-
-        parts = self.workers.run(work, self._bands(x.shape, shape, window))
-        return sum(dw for dw, _ in parts), sum(db for _, db in parts)
+        plan = self._bands(x.shape, shape, window)
+        parts = [(np.empty(shape, x.dtype), np.empty(shape[0], x.dtype)) for _ in plan]
+        self._share(
+            Call(how.weight_gradient, band.window, (x[:, :, band.seen], dy[:, :, band.rows]), part, (groups,))
+            for band, part in zip(plan, parts, strict=True)
+        )
+        return _summed(parts)
 
     def _convolution(
         self, shape: Any, w_shape: Any, window: Window, groups: int, itemsize: int, least: int | None = None
@@ -136,11 +148,24 @@ class CpuBackend(Backend):
         by_rows = cpu_rows.handles(shape, w_shape, window, groups, itemsize, self.limit_of_a_thread, least)
         return cpu_rows if by_rows else cpu_conv
 
-    def _bands(self, shape: Any, w_shape: Any, window: Window, unit: int = 1) -> list[Band]:
-        """Return the bands of output rows (each of ``unit`` rows of windows) that threads take; one for too little work."""
-        OH, OW = window.output_size(*shape[2:])
-        work = 2 * shape[0] * OH * OW * math.prod(w_shape)
-        return bands(window, shape[2], OH // unit, unit, self.workers.count if work >= workers.LEAST_WORK else 1)
+    def _bands(self, shape: Any, w_shape: Any, window: Window) -> list[Band]:
+        """Return the bands of output rows of a convolution that are done at the same time; one for too little work."""
+        OH, _ = window.output_size(*shape[2:])
+        return bands(window, shape[2], OH, 1, self._parts(shape, w_shape, window))
+
+    def _parts(self, shape: Any, w_shape: Any, window: Window) -> int:
+        """Return how many parts a convolution is worth: as many as there are threads, if each has enough to do."""
+        work = 2 * shape[0] * math.prod(window.output_size(*shape[2:])) * math.prod(w_shape)
+        least = processes.LEAST_PART if self.processes.supported else workers.LEAST_PART
+        return max(min(self.workers.count, int(work // least)), 1)
+
+    def _share(self, calls: Iterable[Call]) -> None:
+        """Do the calls at the same time: in processes what is quickly copied, in threads what is large."""
+        calls = list(calls)
+        if self.processes.supported and max(call.nbytes for call in calls) <= processes.LARGEST_PART:
+            self.processes.run(self, calls, self.limit_of_a_thread)
+        else:
+            self.workers.run(lambda call: call.run(self), calls)
 
     def conv2d_relu_max_pool2d(
         self, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_place: bool = True
@@ -148,22 +173,28 @@ class CpuBackend(Backend):
         if not cpu_fused.handles(x, w, window, groups, self.workspace.limit):
             return super().conv2d_relu_max_pool2d(x, w, b, window, groups, needs_place)
         self.ran["conv2d_relu_max_pool2d.fast"] += 1
-        plan = self._bands(x.shape, w.shape, window, 2)
-        if len(plan) == 1:
-            return cpu_fused.forward(self, x, w, b, window, needs_place)
         OH, OW = window.output_size(*x.shape[2:])
         shape = (x.shape[0], w.shape[0], OH // 2, OW // 2)
         y = self.empty_innermost(shape, x.dtype)
         place = self.empty_innermost(shape, np.uint8) if needs_place else None
-
-        def work(band: Band) -> None:
-            part, where = cpu_fused.forward(self, x[:, :, band.seen], w, b, band.window, needs_place)
-            y[:, :, band.rows] = part
-            if place is not None:
-                place[:, :, band.rows] = where
-
-        self.workers.run(work, plan)
+        self._share(
+            Call(
+                cpu_fused.forward,
+                part.window,
+                (x[part.images, :, part.seen], w, b),
+                (y[part.images, :, part.rows], None if place is None else place[part.images, :, part.rows]),
+            )
+            for part in self._pooled_parts(x.shape, w.shape, window)
+        )
         return y, place
+
+    def _pooled_parts(self, shape: Any, w_shape: Any, window: Window) -> list[Band]:
+        """Return the parts of convolution with pooling: some of the images, or where those are few, some rows of all."""
+        count = self._parts(shape, w_shape, window)
+        OH, _ = window.output_size(*shape[2:])
+        if shape[0] >= FEW_IMAGES * count:
+            return batches(window, shape[0], shape[2], OH // 2, count)
+        return bands(window, shape[2], OH // 2, 2, count)
 
     def conv2d_relu_max_pool2d_gradients(
         self, x: Array, w: Array, dy: Array, place: Array, window: Window, groups: int, needs: tuple[bool, bool]
@@ -171,19 +202,21 @@ class CpuBackend(Backend):
         if not cpu_fused.handles(x, w, window, groups, self.workspace.limit):
             return super().conv2d_relu_max_pool2d_gradients(x, w, dy, place, window, groups, needs)
         self.ran["conv2d_relu_max_pool2d_gradients.fast"] += 1
-        plan = self._bands(x.shape, w.shape, window, 2)
-        if len(plan) == 1:
-            return cpu_fused.gradients(self, x, w, dy, place, window, needs)
-
-        def work(band: Band) -> tuple[Array | None, Array | None, Array | None]:
-            seen, rows = x[:, :, band.seen], band.rows
-            return cpu_fused.gradients(self, seen, w, dy[:, :, rows], place[:, :, rows], band.window, needs)
-
-        parts = self.workers.run(work, plan)
-        dx = joined(lambda: self.empty_innermost(x.shape, dy.dtype), [p[0] for p in parts], plan) if needs[0] else None
-        if not needs[1]:
-            return dx, None, None
-        return dx, sum(dw for _, dw, _ in parts), sum(db for _, _, db in parts)
+        plan = self._pooled_parts(x.shape, w.shape, window)
+        dx, dx_parts = self._image_parts(x.shape, dy.dtype, plan) if needs[0] else (None, [None] * len(plan))
+        parts = [(np.empty_like(w), np.empty(w.shape[0], w.dtype)) if needs[1] else (None, None) for _ in plan]
+        self._share(
+            Call(
+                cpu_fused.gradients,
+                part.window,
+                (x[part.images, :, part.seen], w, dy[part.images, :, part.rows], place[part.images, :, part.rows]),
+                (dx_part, *sums),
+            )
+            for part, dx_part, sums in zip(plan, dx_parts, parts, strict=True)
+        )
+        if dx is not None:
+            join(dx_parts, plan, dx)
+        return dx, *(_summed(parts) if needs[1] else (None, None))
 
     # --- pooling -----------------------------------------------------------------------------------------------
 
@@ -221,7 +254,7 @@ class CpuBackend(Backend):
         if not a.flags.c_contiguous and a.flags.f_contiguous and b.flags.f_contiguous:
             return self.matmul(b.T, a.T).T  # batch-innermost rows come out batch-innermost
         y = self.workspace.empty((a.shape[0], b.shape[1]), a.dtype)
-        count = self.workers.count if 2 * a.size * b.shape[1] >= workers.LEAST_WORK else 1
+        count = max(min(self.workers.count, int(2 * a.size * b.shape[1] // workers.LEAST_PART)), 1)
         parts = [slice(len(a) * i // count, len(a) * (i + 1) // count) for i in range(count)]
         self.workers.run(lambda rows: np.matmul(a[rows], b, out=y[rows]), parts)
         return y
@@ -272,6 +305,15 @@ class CpuBackend(Backend):
         if not where:
             return
         _adam(p, g, m, v, **numbers)
+
+
+def _summed(parts: list[Any]) -> tuple[Array, Array]:
+    """Return the sums of dL/dw and of dL/db over the parts of a kernel, in the first one's memory."""
+    dw, db = parts[0]
+    for more_dw, more_db in parts[1:]:
+        dw += more_dw
+        db += more_db
+    return dw, db
 
 
 def _where_positive(dy: Array, y: Array, out: Array) -> None:

@@ -154,7 +154,7 @@ def column_blocks(
 # --- the convolution and its gradients -----------------------------------------------------------------------------
 
 
-def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, groups: int, y: Array) -> None:
+def forward(backend: CpuBackend, window: Window, x: Array, w: Array, b: Array | None, y: Array, groups: int) -> None:
     """Write y (N, F, OH, OW), batch innermost. A row of ones under the columns adds the bias within the product."""
     F, CG, KH, KW = w.shape
     FG, depth = F // groups, CG * KH * KW
@@ -169,10 +169,10 @@ def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Wi
 
 
 def weight_gradient(
-    backend: CpuBackend, x: Array, dy: Array, shape: Shape, window: Window, groups: int
-) -> tuple[Array, Array]:
-    """Return dL/dw of ``shape`` and dL/db (F,), which the row of ones gives."""
-    F, CG, KH, KW = shape
+    backend: CpuBackend, window: Window, x: Array, dy: Array, dw: Array, db: Array, groups: int
+) -> None:
+    """Write dL/dw (F, C/groups, KH, KW) and dL/db (F,), which the row of ones gives."""
+    F, CG, KH, KW = dw.shape
     FG, depth = F // groups, CG * KH * KW
     total = np.zeros((groups, depth + 1, FG), x.dtype)
     for tile in tiles(x.shape, x.itemsize, window, backend.limit_of_a_thread):
@@ -180,7 +180,8 @@ def weight_gradient(
         for g, pixels, columns in column_blocks(backend, x, window, tile, groups):
             add_product(total[g], columns, flat[g * FG : (g + 1) * FG, pixels])
     total = total.transpose(0, 2, 1).reshape(F, depth + 1)
-    return total[:, :depth].reshape(shape), total[:, depth].copy()
+    dw[...] = total[:, :depth].reshape(dw.shape)
+    db[...] = total[:, depth]
 
 
 def add_product(total: Array, columns: Array, gradient: Array) -> None:
@@ -195,13 +196,12 @@ def add_product(total: Array, columns: Array, gradient: Array) -> None:
         total += np.matmul(columns[:, part], gradient[:, part].T)
 
 
-def input_gradient(backend: CpuBackend, dy: Array, w: Array, shape: Shape, window: Window, groups: int) -> Array:
-    """Return dL/dx of ``shape``: each block's columns, added to the pixels they came from, one kernel element at a time."""
-    N, C, H, W = shape
+def input_gradient(backend: CpuBackend, window: Window, dy: Array, w: Array, dx: Array, groups: int) -> None:
+    """Write dL/dx (N, C, H, W): each block's columns, added to the pixels they came from, one kernel element at a time."""
+    N, _, H, W = dx.shape
     F, CG, KH, KW = w.shape
     FG, depth = F // groups, CG * KH * KW
     OH, OW = window.output_size(H, W)
-    dx = backend.empty_innermost(shape, dy.dtype)
     inner = dx.transpose(1, 2, 3, 0)
     inner.fill(0)
     filters = [np.ascontiguousarray(w[g * FG : (g + 1) * FG].reshape(FG, depth).T) for g in range(groups)]
@@ -217,7 +217,6 @@ def input_gradient(backend: CpuBackend, dy: Array, w: Array, shape: Shape, windo
             for kh, kw, out, seen in places:
                 pixels = target[:, *seen]
                 np.add(pixels, source[:, kh, kw, *out], out=pixels)
-    return dx
 
 
 def elements(window: Window, block: Block, H: int, W: int) -> Iterator[tuple[int, int, Cut, Cut]]:

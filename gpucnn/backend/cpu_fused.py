@@ -127,14 +127,12 @@ class Plan:
             inside[...] = inner[:, rows, columns]
         return held
 
-    def give(self, backend: CpuBackend, held: Array) -> Array:
-        """Return the gradient of the images from that of ``held``: the adjoint of ``take``."""
-        dx = backend.empty_innermost((self.N, self.C, self.H, self.W), held.dtype)
+    def give(self, held: Array, dx: Array) -> None:
+        """Write the gradient of the images from that of ``held``: the adjoint of ``take``."""
         inner = dx.transpose(1, 2, 3, 0)
         inner[...] = 0
         for inside, rows, columns in self._overlap(held):
             inner[:, rows, columns] = inside
-        return dx
 
     def windows(self, held: Array, rows: slice) -> Array:
         """Return the (C, K2H/2, 2, K2W/2, 2, block rows, PW, N) view of what these pooled rows see."""
@@ -154,22 +152,21 @@ class Plan:
 
 
 def forward(
-    backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, needs_place: bool
-) -> tuple[Array, Array | None]:
-    """Return y (N, F, PH, PW) and, where needed, which of the four won (0 to 3), with the bit DEAD where y is 0."""
+    backend: CpuBackend, window: Window, x: Array, w: Array, b: Array | None, y: Array, place: Array | None
+) -> None:
+    """Write y (N, F, PH, PW) and, where wanted, which of the four won (0 to 3), with the bit DEAD where y is 0."""
     plan = Plan(x.shape, w.shape, window)
-    N, F = plan.N, plan.F
-    y = backend.workspace.empty((F, plan.PH, plan.PW, N), x.dtype)
-    place = backend.workspace.empty(y.shape, np.uint8) if needs_place else None
+    F = plan.F
+    y = y.transpose(1, 2, 3, 0)
+    place = None if place is None else place.transpose(1, 2, 3, 0)
     filters, held = plan.expanded(w, b), plan.take(backend, x)
     buffer, outputs = plan.buffers(backend, x.dtype)
     for rows in plan.blocks(x.itemsize):
         columns = plan.columns(held, rows, buffer)
         product = outputs[: 4 * F * columns.shape[1]].reshape(4 * F, columns.shape[1])
         np.matmul(filters, columns, out=product)
-        four = product.reshape(4, F, rows.stop - rows.start, plan.PW, N)
+        four = product.reshape(4, F, rows.stop - rows.start, plan.PW, plan.N)
         _pool(four, y[:, rows], None if place is None else place[:, rows])
-    return y.transpose(3, 0, 1, 2), None if place is None else place.transpose(3, 0, 1, 2)
 
 
 def _pool(four: Array, y: Array, place: Array | None) -> None:
@@ -190,30 +187,32 @@ def _pool(four: Array, y: Array, place: Array | None) -> None:
     np.logical_xor(right, right_below, out=right_below)
     np.logical_and(right_below, below, out=right_below)
     np.logical_xor(right, right_below, out=right)  # of the upper row, or where that lost, of the lower one
-    np.add(below.view(np.uint8), below.view(np.uint8), out=place)
-    np.add(place, right.view(np.uint8), out=place)
-    dead = np.less_equal(a, 0, out=right).view(np.uint8)
+    places, dead = below.view(np.uint8), right_below.view(np.uint8)
+    np.add(places, places, out=places)
+    np.add(places, right.view(np.uint8), out=places)
+    np.less_equal(a, 0, out=right_below)
     np.left_shift(dead, 2, out=dead)
-    np.add(place, dead, out=place)
+    np.add(places, dead, out=place)
 
 
 def gradients(
     backend: CpuBackend,
+    window: Window,
     x: Array,
     w: Array,
     dy: Array,
     place: Array,
-    window: Window,
-    needs: tuple[bool, bool],
-) -> tuple[Array | None, Array | None, Array | None]:
-    """Return dL/dx, dL/dw, dL/db; ``needs`` says whether for the images and for the parameters."""
+    dx: Array | None,
+    dw: Array | None,
+    db: Array | None,
+) -> None:
+    """Write dL/dx, dL/dw and dL/db, or those of them that are wanted."""
     plan = Plan(x.shape, w.shape, window)
     N, F = plan.N, plan.F
-    needs_images, needs_parameters = needs
-    held = plan.take(backend, x) if needs_parameters else None
+    held = plan.take(backend, x) if dw is not None else None
     total = np.zeros((plan.depth + 1, 4 * F), x.dtype)
-    filters = np.ascontiguousarray(plan.expanded(w, None)[:, :-1].T) if needs_images else None
-    dheld = plan.held(backend, x.dtype) if needs_images else None
+    filters = np.ascontiguousarray(plan.expanded(w, None)[:, :-1].T) if dx is not None else None
+    dheld = plan.held(backend, x.dtype) if dx is not None else None
     if dheld is not None:
         dheld.fill(0)
     gradient, winners = backend.innermost(dy), backend.innermost(place)
@@ -230,8 +229,10 @@ def gradients(
             columns = buffer[: plan.depth * flat.shape[1]].reshape(plan.depth, flat.shape[1])
             np.matmul(filters, flat, out=columns)
             _scatter(columns, plan.windows(dheld, rows))
-    dx = None if dheld is None else plan.give(backend, dheld)
-    return (dx, *plan.folded(total.T)) if needs_parameters else (dx, None, None)
+    if dheld is not None:
+        plan.give(dheld, dx)
+    if dw is not None and db is not None:
+        dw[...], db[...] = plan.folded(total.T)
 
 
 def _scatter(columns: Array, windows: Array) -> None:

@@ -104,7 +104,7 @@ def by_rows(part: Array) -> Array:
     return part.transpose(1, 0, 2, 3).reshape(rows, F, -1)
 
 
-def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Window, groups: int, y: Array) -> None:
+def forward(backend: CpuBackend, window: Window, x: Array, w: Array, b: Array | None, y: Array, groups: int) -> None:
     """Write y (N, F, OH, OW), batch innermost."""
     F = w.shape[0]
     inner = y.transpose(1, 2, 3, 0)
@@ -118,10 +118,10 @@ def forward(backend: CpuBackend, x: Array, w: Array, b: Array | None, window: Wi
 
 
 def weight_gradient(
-    backend: CpuBackend, x: Array, dy: Array, shape: Shape, window: Window, groups: int
-) -> tuple[Array, Array]:
-    """Return dL/dw of ``shape`` and dL/db (F,)."""
-    F, CG, KH, KW = shape
+    backend: CpuBackend, window: Window, x: Array, dy: Array, dw: Array, db: Array, groups: int
+) -> None:
+    """Write dL/dw (F, C/groups, KH, KW) and dL/db (F,)."""
+    F, CG, KH, KW = dw.shape
     total = np.zeros((groups, KH * KW * CG, F // groups), x.dtype)
     together = max(BAND_BYTES // (total[0].size * total.itemsize), 1)  # rows whose products are held at once
     for g, band, seen in bands(backend, x, window, groups):
@@ -130,8 +130,8 @@ def weight_gradient(
         for first in range(0, len(seen), together):
             some = slice(first, first + together)
             total[g] += np.matmul(seen[some], gradient[some]).sum(0)
-    dw = total.reshape(groups, KH, KW, CG, F // groups).transpose(0, 4, 3, 1, 2).reshape(shape)
-    return np.ascontiguousarray(dw), dy.sum((0, 2, 3))
+    dw[...] = total.reshape(groups, KH, KW, CG, F // groups).transpose(0, 4, 3, 1, 2).reshape(dw.shape)
+    np.sum(dy, (0, 2, 3), out=db)
 
 
 def turned_filters(w: Array, groups: int) -> Array:

@@ -20,14 +20,15 @@ import numpy as np
 
 from gpucnn.backend.window import Window
 
-LEAST_WORK = 50e6
-"""Floating-point operations from which a convolution is shared: one or two milliseconds."""
+LEAST_PART = 25e6
+"""Floating-point operations from which a part is worth a thread: half a millisecond to a whole one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Some rows of the output, the rows of the image that they see, and the window as it slides over those alone."""
+    """Some rows of some images' output, the rows of the images that they see, and the window as it slides over those."""
 
+    images: slice
     rows: slice
     seen: slice
     window: Window
@@ -38,23 +39,38 @@ def bands(window: Window, H: int, rows: int, unit: int, count: int) -> list[Band
 
     One band where some windows see nothing but padding.
     """
+    everything = slice(None)
     top, bottom, left, right = window.padding
     SH, EH = window.stride[0], window.extent[0]
     count = min(count, rows) if top < EH and bottom < EH else 1
     if count == 1:
-        return [Band(slice(0, rows), slice(0, H), window)]
+        return [Band(everything, slice(0, rows), slice(0, H), window)]
     cuts = [rows * i // count for i in range(count + 1)]
     found = []
     for first, last in itertools.pairwise(cuts):
         start, stop = first * unit * SH - top, (last * unit - 1) * SH + EH - top
         padding = (max(-start, 0), max(stop - H, 0), left, right)
-        found.append(Band(slice(first, last), slice(max(start, 0), min(stop, H)), window.with_padding(padding)))
+        seen = slice(max(start, 0), min(stop, H))
+        found.append(Band(everything, slice(first, last), seen, window.with_padding(padding)))
     return found
 
 
-def joined(empty: Callable[[], Any], parts: Sequence[Any], plan: Sequence[Band]) -> Any:
-    """Return the (N, C, H, W) that the bands' parts add up to, in memory that ``empty`` gives; zeros where none reaches."""
-    y, done = empty(), 0
+def batches(window: Window, N: int, H: int, rows: int, count: int) -> list[Band]:
+    """Cut ``N`` images, with ``rows`` rows of output each, into ``count`` parts."""
+    cuts = [N * i // count for i in range(count + 1)]
+    return [Band(slice(i, j), slice(0, rows), slice(0, H), window) for i, j in itertools.pairwise(cuts)]
+
+
+def overlap(plan: Sequence[Band]) -> bool:
+    """Whether parts may see the same pixels."""
+    return len(plan) > 1 and plan[0].images == plan[1].images
+
+
+def join(parts: Sequence[Any], plan: Sequence[Band], y: Any) -> None:
+    """Write the (N, C, H, W) that the parts add up to, zeros where none reaches; nothing where each wrote its own."""
+    if not overlap(plan):
+        return
+    done = 0
     for part, band in zip(parts, plan, strict=True):
         first, last = band.seen.start, band.seen.stop
         both = min(max(done - first, 0), last - first)
@@ -63,7 +79,6 @@ def joined(empty: Callable[[], Any], parts: Sequence[Any], plan: Sequence[Band])
         y[:, :, first + both : last] = part[:, :, both:]
         done = max(done, last)
     y[:, :, done:] = 0
-    return y
 
 
 class Workers:

@@ -52,7 +52,7 @@ def train(backend: Backend, model: str = "lenet", batch: int = 16, steps: int = 
 @pytest.fixture(params=[1, 2, 3])
 def threaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """A CPU backend that shares even small kernels among one to three threads."""
-    monkeypatch.setattr(workers, "LEAST_WORK", 0)
+    monkeypatch.setattr(workers, "LEAST_PART", 1)
     chosen = CpuBackend(threads=request.param)
     assert chosen.describe()["threads"] == request.param
     return chosen

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gpucnn.backend import Window, workers
 from gpucnn.backend.cpu import CpuBackend
-from gpucnn.backend.workers import Workers, bands, joined
+from gpucnn.backend.workers import Workers, bands, batches, join, overlap
 
 
 def kernel_threads() -> set[threading.Thread]:
@@ -177,18 +177,28 @@ def test_bands_see_what_the_whole_sees(
 def test_parts_that_overlap_are_added_and_gaps_are_zero() -> None:
     window = Window((1, 1), (3, 1))
     plan = bands(window, 8, 3, 1, 2)
-    y = joined(
-        lambda: np.full((1, 1, 8, 1), np.nan), [np.ones((1, 1, b.seen.stop - b.seen.start, 1)) for b in plan], plan
-    )
+    y = np.full((1, 1, 8, 1), np.nan)
+    join([np.ones((1, 1, b.seen.stop - b.seen.start, 1)) for b in plan], plan, y)
     assert y.ravel().tolist() == [1, 0, 0, 1, 1, 1, 1, 0]
     plan = bands(Window((3, 1)), 6, 4, 1, 2)
-    y = joined(lambda: np.full((1, 1, 6, 1), np.nan), [np.ones((1, 1, 4, 1))] * 2, plan)
+    y = np.full((1, 1, 6, 1), np.nan)
+    join([np.ones((1, 1, 4, 1))] * 2, plan, y)
     assert y.ravel().tolist() == [1, 1, 2, 2, 1, 1]
+
+
+def test_images_are_cut_evenly_and_parts_of_them_need_no_joining() -> None:
+    plan = batches(Window((3, 3)), 7, 9, 3, 3)
+    assert [list(range(7))[part.images] for part in plan] == [[0, 1], [2, 3], [4, 5, 6]]
+    assert {(part.rows.stop, part.seen.stop) for part in plan} == {(3, 9)}
+    assert not overlap(plan)
+    y = np.full((7, 1, 9, 1), 5.0)
+    join([y[part.images] for part in plan], plan, y)
+    assert (y == 5).all()
 
 
 def test_shared_kernels_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     rng, whole, shared = np.random.default_rng(0), CpuBackend(threads=1), CpuBackend(threads=3)
-    monkeypatch.setattr(workers, "LEAST_WORK", 0)
+    monkeypatch.setattr(workers, "LEAST_PART", 1)
     for window, groups in (
         (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2), (Window((5, 5)), 1),
         (Window((2, 2), (1, 1), (4, 4, 4, 4)), 1), (Window((2, 2), (15, 1), (18, 0, 0, 0)), 1),

@@ -1,0 +1,60 @@
+"""The worker process of ``gpucnn.backend.processes``: does parts of kernels in shared memory until its owner is gone.
+
+``python -m gpucnn.backend.worker_process SOCKET MEMORY``, the numbers of open files that it inherits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import mmap
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from typing import Any
+
+from gpucnn.backend.cpu import CpuBackend
+from gpucnn.backend.processes import DONE, NUMBER, READY, arrays_at, receive
+from gpucnn.backend.window import Window
+
+
+def serve(connection: socket.socket, memory_file: int) -> None:
+    """Answer every message with DONE, or with what went wrong, until there are no more."""
+    backend = CpuBackend(threads=1)
+    memory = None
+    known: dict[int, Any] = {}
+    connection.send(READY)
+    while message := receive(connection):
+        try:
+            if len(message) == NUMBER:
+                number = int.from_bytes(message, "little")
+            else:
+                described = json.loads(message)
+                number = described["number"]
+                if described["forget"]:
+                    known.clear()
+                if memory is None or len(memory) < described["memory"]:
+                    memory = mmap.mmap(memory_file, described["memory"])
+                known[number] = described["limit"], prepared(described, backend, memory)
+            backend.workspace.limit, work = known[number]
+            with backend.active():
+                work()
+            connection.send(DONE)
+        except Exception as error:
+            connection.send(repr(error).encode()[:1000])
+
+
+def prepared(described: dict[str, Any], backend: CpuBackend, memory: mmap.mmap) -> partial[None]:
+    """Return the described call with everything it takes."""
+    module, name = described["kernel"].split(":")
+    kernel = getattr(importlib.import_module(module), name)
+    window = Window(*(tuple(pair) for pair in described["window"]))
+    return partial(kernel, backend, window, *arrays_at(memory, described["places"]), *described["options"])
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+    os._exit(0)

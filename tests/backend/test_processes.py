@@ -1,0 +1,314 @@
+"""Parts of kernels in worker processes: the same bits wherever they are done, and no harm from a process that is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpucnn.backend import Window, processes
+from gpucnn.backend.cpu import CpuBackend
+from gpucnn.backend.processes import Call, Processes
+
+pytestmark = pytest.mark.skipif(not processes.SUPPORTED, reason="worker processes are for Linux")
+
+KERNELS = """
+import os
+import time
+import numpy as np
+
+def who(backend, window, x, y, seconds=0.0):
+    time.sleep(seconds)
+    y[...] = os.getpid()
+
+def doubled(backend, window, x, y):
+    y[...] = 2 * x
+
+def fails_elsewhere(backend, window, x, y, owner):
+    if os.getpid() != owner:
+        raise MemoryError("no room")
+    y[...] = x
+
+def fails(backend, window, x, y):
+    raise ValueError("no")
+
+def slow_elsewhere(backend, window, x, y, owner):
+    time.sleep(0.05 if os.getpid() != owner else 0.0)
+    y[...] = os.getpid()
+"""
+
+
+@pytest.fixture
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Kernels in a module that a worker process can import."""
+    (tmp_path / "kernels_of_a_test.py").write_text(KERNELS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(processes, "FIRST_CALLS", 0)
+    import kernels_of_a_test  # type: ignore[import-not-found]
+
+    yield kernels_of_a_test
+    del sys.modules["kernels_of_a_test"]
+
+
+def hired(count: int = 2) -> Processes:
+    """Return processes that are ready."""
+    crew = Processes(count)
+    until = time.monotonic() + 30
+    while len(crew._ready()) < count - 1:
+        assert time.monotonic() < until, "no process got ready"
+        time.sleep(0.01)
+    return crew
+
+
+def run(crew: Processes, kernel: Any, parts: int = 2, *options: Any) -> list[float]:
+    """Return what each part of a kernel wrote, given its number."""
+    x, y = np.arange(float(parts)).reshape(parts, 1), np.full((parts, 1), -1.0)
+    calls = [Call(kernel, Window((1, 1)), (x[i],), (y[i],), options) for i in range(parts)]
+    crew.run(CpuBackend(threads=1), calls, 1 << 20)
+    found: list[float] = y[:, 0].tolist()
+    return found
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def wait_until_gone(pid: int) -> None:
+    until = time.monotonic() + 10
+    while not gone(pid):
+        assert time.monotonic() < until, "it goes on living"
+        time.sleep(0.01)
+
+
+def test_every_part_is_done_in_a_process_of_its_own(kernels: ModuleType) -> None:
+    crew = hired(3)
+    pids = run(crew, kernels.who, 3)
+    assert pids[0] == os.getpid()
+    assert len(set(pids)) == 3
+    assert run(crew, kernels.who, 3) == pids, "a call that is known there"
+    assert run(crew, kernels.who, 5)[3:] == [os.getpid()] * 2, "what is left over is the caller's"
+
+
+def test_the_first_kernels_of_a_program_start_no_process(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "FIRST_CALLS", 2)
+    crew = Processes(2)
+    for _ in range(2):
+        assert run(crew, kernels.who) == [os.getpid()] * 2
+    assert not crew._crew
+    run(crew, kernels.who)
+    assert crew._crew
+
+
+@pytest.mark.parametrize("order", ["C", "F", "innermost", "strided"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_arrays_of_every_order_and_dtype_are_carried(kernels: ModuleType, order: str, dtype: str) -> None:
+    crew, rng = hired(), np.random.default_rng(0)
+
+    def made() -> Any:
+        whole = rng.integers(0, 100, (4, 3, 5, 6)).astype(dtype)
+        if order == "F":
+            return np.asfortranarray(whole)
+        if order == "innermost":
+            return np.ascontiguousarray(whole.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
+        return whole[:, :, ::2, ::-1] if order == "strided" else whole
+
+    x, y = made(), made()
+    calls = [Call(kernels.doubled, Window((1, 1)), (x[i : i + 2],), (y[i : i + 2],)) for i in (0, 2)]
+    crew.run(CpuBackend(threads=1), calls, 1 << 20)
+    assert np.array_equal(y, 2 * x)
+
+
+def test_memory_grows_and_what_is_known_is_bounded(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "KNOWN", 3)
+    crew = hired()
+    for size in [*range(1, 9), 100_000, 5, 400_000, *range(1, 9)]:
+        x, y = np.arange(2.0 * size).reshape(2, size), np.zeros((2, size))
+        calls = [Call(kernels.doubled, Window((1, 1)), (x[i],), (y[i],)) for i in (0, 1)]
+        crew.run(CpuBackend(threads=1), calls, 1 << 20)
+        assert np.array_equal(y, 2 * x), size
+    (process,) = crew._crew
+    assert len(process._known) <= 3
+
+
+def test_a_part_that_fails_elsewhere_is_done_here(kernels: ModuleType) -> None:
+    assert run(hired(), kernels.fails_elsewhere, 2, os.getpid()) == [0, 1]
+
+
+def test_what_fails_everywhere_is_raised(kernels: ModuleType) -> None:
+    crew = hired()
+    with pytest.raises(ValueError, match="no"):
+        run(crew, kernels.fails)
+    assert run(crew, kernels.doubled) == [0, 2]
+
+
+def test_a_process_that_is_killed_is_missed_by_nobody(kernels: ModuleType) -> None:
+    crew = hired()
+    for losses in range(1, processes.LOSSES + 1):
+        (process,) = crew._crew
+        os.kill(process._process.pid, signal.SIGKILL)
+        assert run(crew, kernels.doubled) == [0, 2]
+        assert crew._losses == losses
+        if losses < processes.LOSSES:
+            while not crew._ready():
+                time.sleep(0.01)
+    assert run(crew, kernels.who) == [os.getpid()] * 2
+    assert not crew._crew, "nor is another started"
+
+
+def test_where_none_can_be_started_the_caller_does_all(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    crew = Processes(2)
+    assert run(crew, kernels.who) == run(crew, kernels.who) == [os.getpid()] * 2
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("where", ["in its own part", "while it waits"])
+def test_an_interrupt_leaves_nothing_half_done(kernels: ModuleType, where: str) -> None:
+    crew = hired()
+    (process,) = crew._crew
+    mine, theirs = (0.5, 0.8) if where == "in its own part" else (0.0, 0.8)
+    x, y = np.zeros((2, 1)), np.zeros((2, 1))
+    calls = [
+        Call(kernels.who, Window((1, 1)), (x[i],), (y[i],), (seconds,)) for i, seconds in enumerate((mine, theirs))
+    ]
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            crew.run(CpuBackend(threads=1), calls, 1 << 20)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert process not in crew._crew, "it may still write to the memory"
+    assert run(crew, kernels.doubled) == [0, 2]
+    wait_until_gone(process._process.pid)
+    while not crew._ready():
+        time.sleep(0.01)
+    assert run(crew, kernels.doubled) == [0, 2]
+
+
+def test_a_second_caller_does_its_own_work(kernels: ModuleType) -> None:
+    crew, found = hired(), []
+    first = threading.Thread(target=lambda: found.append(run(crew, kernels.who, 2, 0.5)))
+    first.start()
+    time.sleep(0.1)
+    assert run(crew, kernels.who) == [os.getpid()] * 2
+    first.join()
+    assert len(set(found[0])) == 2
+
+
+def test_processes_rest_where_the_cores_have_other_work(kernels: ModuleType) -> None:
+    crew = hired()
+    for _ in range(processes.STRIKES):
+        assert len(set(run(crew, kernels.slow_elsewhere, 2, os.getpid()))) == 2
+    assert run(crew, kernels.who) == [os.getpid()] * 2
+    crew._rest_until = 0.0
+    assert len(set(run(crew, kernels.who))) == 2
+
+
+def test_processes_end_with_their_owner(kernels: ModuleType) -> None:
+    crew = hired(3)
+    pids = [process._process.pid for process in crew._crew]
+    before = len(os.listdir("/proc/self/fd"))
+    del crew
+    for pid in pids:
+        wait_until_gone(pid)
+    assert len(os.listdir("/proc/self/fd")) < before
+
+
+PROGRAM = """
+import os, signal, sys, time
+import numpy as np
+from gpucnn.backend import Window, processes
+from gpucnn.backend.cpu import CpuBackend
+processes.FIRST_CALLS = 0
+backend, rng = CpuBackend(threads=2), np.random.default_rng(0)
+x, w = rng.standard_normal((64, 6, 14, 14), np.float32), rng.standard_normal((16, 6, 5, 5), np.float32)
+while not backend.processes._ready():
+    time.sleep(0.01)
+print(backend.processes._crew[0]._process.pid, flush=True)
+y = backend.conv2d(x, w, None, Window((5, 5)))
+"""
+
+
+@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)", "raise ValueError"])
+def test_processes_end_with_the_program_however_it_ends(end: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM + end], capture_output=True, text=True, timeout=60
+    )
+    wait_until_gone(int(done.stdout))
+    assert "Warning" not in done.stderr
+
+
+FORKED = """
+child = os.fork()
+ours = backend.conv2d(x, w, None, Window((5, 5)))
+if child == 0:
+    os._exit(0 if np.array_equal(ours, y) and not backend.processes._crew[1:] else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+for _ in range(3):
+    assert np.array_equal(backend.conv2d(x, w, None, Window((5, 5))), y)
+assert len(backend.processes._ready()) == 1
+"""
+
+
+def test_a_forked_process_leaves_its_parents_workers_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM + FORKED], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_kernels_have_the_same_bits_wherever_their_parts_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "FIRST_CALLS", 0)
+    monkeypatch.setattr(processes, "LEAST_PART", 1)
+    rng = np.random.default_rng(0)
+    alone, shared, whole = CpuBackend(threads=2), CpuBackend(threads=2), CpuBackend(threads=1)
+    monkeypatch.setattr(alone.processes, "_ready", list)
+    while not shared.processes._ready():
+        time.sleep(0.01)
+    for window, groups, N in (
+        (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1, 5), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2, 3),
+        (Window((5, 5)), 1, 64), (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1, 37),
+    ):  # fmt: skip
+        x = rng.standard_normal((N, 4, 11, 9), np.float32)
+        w = rng.standard_normal((6, 4 // groups, *window.kernel), np.float32)
+        b = rng.standard_normal(6, np.float32)
+        dy = rng.standard_normal(whole.conv2d(x, w, b, window, groups).shape, np.float32)
+        calls: list[tuple[str, tuple[Any, ...]]] = [
+            ("conv2d", (x, w, b, window, groups)),
+            ("conv2d_input_gradient", (dy, w, x.shape, window, groups)),
+            ("conv2d_weight_gradient", (x, dy, w.shape, window, groups)),
+        ]
+        if groups == 1:
+            y, place = whole.conv2d_relu_max_pool2d(x, w, b, window, 1)
+            gradient = rng.standard_normal(y.shape, np.float32)
+            calls.append(("conv2d_relu_max_pool2d", (x, w, b, window, 1)))
+            for needs in ((True, True), (True, False), (False, True)):
+                calls.append(("conv2d_relu_max_pool2d_gradients", (x, w, gradient, place, window, 1, needs)))
+        for name, arguments in calls:
+            results = [getattr(backend, name)(*arguments) for backend in (alone, shared, whole)]
+            for here, there, once in zip(*(r if isinstance(r, tuple) else (r,) for r in results), strict=True):
+                assert (here is None) == (once is None)
+                if once is not None:
+                    assert np.array_equal(here, there), name
+                    np.testing.assert_allclose(here, once, rtol=1e-4, atol=1e-4, err_msg=name)
+    assert shared.processes._losses == 0
+    assert len(shared.processes._ready()) == 1
