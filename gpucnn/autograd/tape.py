@@ -159,9 +159,9 @@ def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: boo
                 f"Move one with .to('{backend.name}')."
             )
     recording = is_grad_enabled()
-    needs = tuple(recording and tensor is not None and tensor.requires_grad for tensor in tensors)
+    needs = tuple([recording and tensor is not None and tensor.requires_grad for tensor in tensors])
     with backend.active():
-        y, backward = operation(backend, *(None if t is None else t.array for t in tensors), needs=needs, **params)
+        y, backward = operation(backend, *[None if t is None else t.array for t in tensors], needs=needs, **params)
     if not y.ndim:
         y = y[...]  # NumPy gives a scalar, which cannot be changed in place, for an array of no dimensions
     result = first.like(y, shares_memory=view)

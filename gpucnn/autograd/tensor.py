@@ -35,7 +35,8 @@ class Tensor(Operators):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.array.shape)
+        shape: tuple[int, ...] = self.array.shape
+        return shape
 
     @property
     def dtype(self) -> Any:
@@ -44,7 +45,7 @@ class Tensor(Operators):
 
     @property
     def ndim(self) -> int:
-        return int(self.array.ndim)
+        return len(self.array.shape)
 
     @property
     def size(self) -> int:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Array = Any
 Shape = tuple[int, int, int, int]
 
-SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1))
 DEEPEST = 512
 """Columns of a window (C * KH * KW) up to which the kernel won for 3x3 filters, whose arithmetic it makes 1.8 times more.
 
@@ -65,21 +64,23 @@ class Plan:
     def expanded(self, w: Array, b: Array | None) -> Array:
         """Return the (4F, depth + 1) shifted filters, the bias in the last column."""
         filters = np.zeros((4, self.F, self.depth + 1), w.dtype)
-        windows = filters[:, :, :-1].reshape(4, self.F, self.C, self.K2H, self.K2W)
-        for shifted, (i, j) in zip(windows, SHIFTS, strict=True):
-            shifted[:, :, i : i + self.KH, j : j + self.KW] = w
+        np.copyto(self._shifted(filters), w)
         if b is not None:
             filters[:, :, -1] = b
         return filters.reshape(4 * self.F, self.depth + 1)
 
+    def _shifted(self, filters: Array) -> Array:
+        """Return the (2, 2, F, C, KH, KW) view of where the filters stand, shifted by (i, j), in (4, F, depth + 1)."""
+        s4, sF, size = filters.strides
+        row = self.K2W * size
+        strides = (2 * s4 + row, s4 + size, sF, self.K2H * row, row, size)
+        return np.ndarray((2, 2, self.F, self.C, self.KH, self.KW), filters.dtype, filters, 0, strides)
+
     def folded(self, gradient: Array) -> tuple[Array, Array]:
         """Return dL/dw and dL/db from the gradient of the expanded filters: the adjoint of ``expanded``."""
-        gradient = gradient.reshape(4, self.F, self.depth + 1)
-        windows = gradient[:, :, :-1].reshape(4, self.F, self.C, self.K2H, self.K2W)
-        dw = sum(
-            shifted[:, :, i : i + self.KH, j : j + self.KW] for shifted, (i, j) in zip(windows, SHIFTS, strict=True)
-        )
-        return dw, gradient[:, :, -1].sum(0)
+        gradient = np.ascontiguousarray(gradient).reshape(4, self.F, self.depth + 1)
+        (a, b), (c, d) = self._shifted(gradient)
+        return a + b + (c + d), gradient[:, :, -1].sum(0)
 
     def block_height(self, itemsize: int) -> int:
         return min(max(BLOCK_BYTES // (self.depth * self.PW * self.N * itemsize), 1), self.PH)

@@ -33,8 +33,7 @@ class Sequential(Module):
     def forward(self, x: Any) -> Any:
         layers, place = list(self._modules.values()), 0
         while place < len(layers):
-            fused = fuse(layers[place:])
-            operation, count = fused if fused is not None else (layers[place], 1)
+            operation, count = fuse(layers, place) or (layers[place], 1)
             x = operation(x)
             place += count
         return x

@@ -46,15 +46,15 @@ PATTERNS: tuple[tuple[tuple[type[Module], ...], Callable[[Sequence[Module]], Fus
 FIRST = {kinds[0] for kinds, _ in PATTERNS}
 
 
-def fuse(layers: Sequence[Module]) -> tuple[Fused, int] | None:
-    """Return one operation for the first few of ``layers`` and how many it stands for; None where no pattern fits.
+def fuse(layers: Sequence[Module], place: int) -> tuple[Fused, int] | None:
+    """Return one operation for a few of ``layers`` from ``place`` on and how many those are; None where no pattern fits.
 
     Only layers of exactly these classes, without hooks, are fused: whoever watches or changes a layer sees it run.
     """
-    if type(layers[0]) not in FIRST:
+    if type(layers[place]) not in FIRST:
         return None
     for kinds, make in PATTERNS:
-        first = layers[: len(kinds)]
+        first = layers[place : place + len(kinds)]
         if tuple(type(layer) for layer in first) == kinds and not any(layer.has_hooks() for layer in first):
             fused = make(first)
             if fused is not None:
