@@ -35,10 +35,10 @@ Array = Any
 
 SUPPORTED = sys.platform == "linux" and bool(sys.executable) and not getattr(sys, "frozen", False)
 """Whether memory and sockets of the kinds used here exist, and an interpreter that can be started again."""
-LEAST_PART = 4e6
-"""Floating-point operations from which a part is worth handing over: some 40 microseconds."""
-LARGEST_PART = 64 << 20
-"""Bytes of a part's arrays up to which they are copied: larger kernels are for threads."""
+LEAST_PART = 3e6
+"""Floating-point operations from which a part is worth handing over: a tenth of a millisecond."""
+LARGEST_PART = 6 << 20
+"""Bytes of a part's arrays up to which copying them costs less than threads, whose calls of NumPy are long then."""
 FIRST_CALLS = 16
 """Kernels that are done alone first: starting a process takes 150 ms, and a program of a moment needs none."""
 AWAKE = 0.002
@@ -159,6 +159,11 @@ class Process:
             theirs.close()  # so that what waits for an answer hears when the process ends
             self._opened = opened.pop_all()
 
+    @property
+    def number(self) -> int:
+        """The system's number of the process."""
+        return self._process.pid
+
     def ready(self) -> bool:
         """Whether it has said that it is; Lost where it ended instead."""
         if not self._ready:
@@ -243,6 +248,15 @@ class Processes:
             self._share(backend, calls, limit)
         finally:
             self._free.release()
+
+    def wait(self, seconds: float = 30) -> list[int]:
+        """Start the processes now, wait until they are ready, and return their numbers."""
+        self._calls, until = max(self._calls, FIRST_CALLS), time.monotonic() + seconds
+        while len(self._ready()) < self.count - 1 and self.supported and self._losses < LOSSES:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.01)
+        return [process.number for process in self._crew]
 
     def _share(self, backend: Any, calls: Sequence[Call], limit: int) -> None:
         handed: dict[Process, Call] = {}

@@ -64,10 +64,7 @@ def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
 def hired(count: int = 2) -> Processes:
     """Return processes that are ready."""
     crew = Processes(count)
-    until = time.monotonic() + 30
-    while len(crew._ready()) < count - 1:
-        assert time.monotonic() < until, "no process got ready"
-        time.sleep(0.01)
+    assert len(crew.wait()) == count - 1, "no process got ready"
     return crew
 
 
@@ -160,12 +157,11 @@ def test_a_process_that_is_killed_is_missed_by_nobody(kernels: ModuleType) -> No
     crew = hired()
     for losses in range(1, processes.LOSSES + 1):
         (process,) = crew._crew
-        os.kill(process._process.pid, signal.SIGKILL)
+        os.kill(process.number, signal.SIGKILL)
         assert run(crew, kernels.doubled) == [0, 2]
         assert crew._losses == losses
         if losses < processes.LOSSES:
-            while not crew._ready():
-                time.sleep(0.01)
+            crew.wait()
     assert run(crew, kernels.who) == [os.getpid()] * 2
     assert not crew._crew, "nor is another started"
 
@@ -200,9 +196,8 @@ def test_an_interrupt_leaves_nothing_half_done(kernels: ModuleType, where: str) 
         signal.signal(signal.SIGALRM, handler)
     assert process not in crew._crew, "it may still write to the memory"
     assert run(crew, kernels.doubled) == [0, 2]
-    wait_until_gone(process._process.pid)
-    while not crew._ready():
-        time.sleep(0.01)
+    wait_until_gone(process.number)
+    crew.wait()
     assert run(crew, kernels.doubled) == [0, 2]
 
 
@@ -227,7 +222,7 @@ def test_processes_rest_where_the_cores_have_other_work(kernels: ModuleType) -> 
 
 def test_processes_end_with_their_owner(kernels: ModuleType) -> None:
     crew = hired(3)
-    pids = [process._process.pid for process in crew._crew]
+    pids = [process.number for process in crew._crew]
     before = len(os.listdir("/proc/self/fd"))
     del crew
     for pid in pids:
@@ -243,9 +238,7 @@ from gpucnn.backend.cpu import CpuBackend
 processes.FIRST_CALLS = 0
 backend, rng = CpuBackend(threads=2), np.random.default_rng(0)
 x, w = rng.standard_normal((64, 6, 14, 14), np.float32), rng.standard_normal((16, 6, 5, 5), np.float32)
-while not backend.processes._ready():
-    time.sleep(0.01)
-print(backend.processes._crew[0]._process.pid, flush=True)
+print(*backend.processes.wait(), flush=True)
 y = backend.conv2d(x, w, None, Window((5, 5)))
 """
 
@@ -282,8 +275,7 @@ def test_kernels_have_the_same_bits_wherever_their_parts_are_done(monkeypatch: p
     rng = np.random.default_rng(0)
     alone, shared, whole = CpuBackend(threads=2), CpuBackend(threads=2), CpuBackend(threads=1)
     monkeypatch.setattr(alone.processes, "_ready", list)
-    while not shared.processes._ready():
-        time.sleep(0.01)
+    shared.processes.wait()
     for window, groups, N in (
         (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1, 5), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2, 3),
         (Window((5, 5)), 1, 64), (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1, 37),
