@@ -43,11 +43,10 @@ FIRST_CALLS = 16
 """Kernels that are done alone first: starting a process takes 150 ms, and a program of a moment needs none."""
 AWAKE = 0.002
 """Seconds for which a message is watched for before its receiver sleeps."""
-SLOW = 0.005
-"""Seconds of waiting for another part, beyond three times one's own, that tell of cores busy with other work."""
-REST = 1.0
-"""Seconds for which processes are left alone after ``STRIKES`` such waits."""
-STRIKES = 3
+JUDGED = 30
+"""Shared kernels after which it is judged whether that pays: on busy cores one waits for longer than one works."""
+REST = 2.0
+"""Seconds for which processes are left alone where it does not."""
 LOSSES = 3
 """Processes that may be lost before no more are started."""
 KNOWN = 256
@@ -233,8 +232,8 @@ class Processes:
         self.count, self.supported = count, SUPPORTED and count > 1
         self._free = threading.Lock()
         self._crew: list[Process] = []
-        self._calls = self._losses = self._strikes = 0
-        self._rest_until = 0.0
+        self._calls = self._losses = self._judged = 0
+        self._own = self._waited = self._rest_until = 0.0
         weakref.finalize(self, _end, self._crew)
         _all.add(self)
 
@@ -259,27 +258,30 @@ class Processes:
         return [process.number for process in self._crew]
 
     def _share(self, backend: Any, calls: Sequence[Call], limit: int) -> None:
-        handed: dict[Process, Call] = {}
+        busy: dict[Process, Call] = {}
         try:
             for process, call in zip(self._ready(), calls[1:], strict=False):
                 with self._watching(process):
                     process.start(call, limit)
-                    handed[process] = call
+                    busy[process] = call
             begun = time.perf_counter()
             for call in calls:
-                if call not in handed.values():
+                if call not in busy.values():
                     call.run(backend)
             own = time.perf_counter() - begun
-            for process, call in list(handed.items()):
+            shared = list(busy.items())
+            for process, call in shared:
+                done = False
                 with self._watching(process):
                     process.finish(call)
-                    del handed[process]
-                if process in handed:
-                    del handed[process]
+                    done = True
+                del busy[process]
+                if not done:
                     call.run(backend)
-            self._judge(time.perf_counter() - begun - own, own)
+            if shared:
+                self._judge(own, time.perf_counter() - begun - own)
         finally:
-            for process in handed:  # after an interrupt it may still be at work
+            for process in busy:  # after an interrupt it may still be at work
                 self._let_go(process)
 
     def _ready(self) -> list[Process]:
@@ -299,11 +301,12 @@ class Processes:
                     ready.append(process)
         return ready
 
-    def _judge(self, waited: float, own: float) -> None:
-        """Rest where one waits for others again and again, because the cores have other work."""
-        self._strikes = self._strikes + 1 if waited > SLOW + 3 * own else 0
-        if self._strikes == STRIKES:
-            self._strikes, self._rest_until = 0, time.monotonic() + REST
+    def _judge(self, own: float, waited: float) -> None:
+        self._own, self._waited, self._judged = self._own + own, self._waited + waited, self._judged + 1
+        if self._judged == JUDGED:
+            if self._waited > self._own:
+                self._rest_until = time.monotonic() + REST
+            self._own, self._waited, self._judged = 0.0, 0.0, 0
 
     @contextlib.contextmanager
     def _watching(self, process: Process) -> Iterator[None]:
