@@ -19,12 +19,12 @@ MOST_GRAPHS = 16
 """Kinds of step (shapes, dtypes, modes) that are kept recorded; further kinds run as usual."""
 
 
-def capture(step: Callable[..., Any], *owners: Module | Optimizer | Generator) -> Captured:
+def capture(step: Callable[..., Any], *owners: Module | Optimizer | Generator | Tensor) -> Captured:
     """Return ``step`` as a function that records its launches on a GPU the first time and replays them afterwards.
 
     step: takes Tensors of one device, and hashable values that choose a kind of step; returns Tensors (in tuples, lists,
     dicts), whose values every call returns anew, detached. Its modules and optimisers are found where it refers to them
-    (closure, globals, ``self``); name in ``owners`` what it reaches otherwise.
+    (closure, globals, ``self``); name in ``owners`` what it reaches otherwise, and Tensors that it changes in place.
     There is one recording for each combination of shapes, dtypes, modes, trainable parameters and hyper-parameters other
     than the learning rate. The first call of each runs the step as usual, records it, replays it from the same start
     (parameters, optimiser, generators), and keeps the recording where both agree to the last bit; else it warns and goes on
@@ -61,7 +61,7 @@ class Captured:
         self._lock = threading.RLock()  # replays fill the same memory
 
     def __call__(self, *arguments: Any) -> Any:
-        backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or default_backend()
+        backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or self._owned.backend()
         if not self._can_record(backend, arguments):
             return self._step(*arguments)
         with self._lock:
@@ -187,6 +187,7 @@ class _Owned:
         models = [one for one in found if isinstance(one, Module)]
         self.optimizers = _once(one for one in found if isinstance(one, Optimizer))
         self.generators = _once([default_generator, *(one for one in found if isinstance(one, Generator))])
+        self.tensors: list[Tensor] = _once(one for one in found if isinstance(one, Tensor))
         if not models and not self.optimizers:
             raise ParameterError.expected(
                 "capture", "step", "a function that refers to its model or optimiser", "none", "pass them as well"
@@ -195,16 +196,21 @@ class _Owned:
         bound = [segment.parameter for o in self.optimizers for _, segment in o._segments()]
         self.parameters: list[Parameter] = _once([*(p for model in models for p in model.parameters()), *bound])
 
+    def backend(self) -> Backend:
+        """Return where the step works, for one without a Tensor among its arguments."""
+        return next((one.backend for one in (*self.tensors, *self.parameters)), None) or default_backend()
+
     def kind(self) -> Iterator[Any]:
         """Yield what a recording is for: modes, trainable parameters, where they lie, hyper-parameters but for the rate."""
         yield tuple(module.training for module in self.modules)
         yield tuple((p.requires_grad, p.grad is None, id(p.array)) for p in self.parameters)
+        yield tuple(id(tensor.array) for tensor in self.tensors)
         for optimizer in self.optimizers:
             yield tuple(repr({**group, "lr": None}) for group in optimizer.param_groups)
 
     def arrays(self) -> list[Array]:
         """Return every array that the step may change in place."""
-        found = [p.array for p in self.parameters]
+        found = [one.array for one in (*self.parameters, *self.tensors)]
         found += [buffer.array for module in self.modules for buffer in module._buffers.values()]
         found += [p.grad.array for p in self.parameters if p.grad is not None]
         for optimizer in self.optimizers:
@@ -240,7 +246,7 @@ class _Owned:
         tensors: list[Tensor] = []
         _rebuilt(result, lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
         device = [(tensor.backend, tensor.array) for tensor in tensors]
-        device += [(p.backend, p.array) for p in self.parameters]
+        device += [(one.backend, one.array) for one in (*self.parameters, *self.tensors)]
         device += [(p.backend, p.grad.array) for p in self.parameters if p.grad is not None]
         device += [(b.backend, b.array) for module in self.modules for b in module._buffers.values()]
         for optimizer in self.optimizers:

@@ -20,8 +20,8 @@ def test_a_run_by_replays_is_a_run_by_ordinary_steps(
     settings: dict[str, Any] = {"device": backend.name, "epochs": 2, "batch_size": 4, "validation": 0}
     run = trainer(tmp_path / "replayed", splits=small_splits(14, 4), **settings)
     run.train()
-    assert sum(one is not None for one in run._train_step._recorded.values()) >= 2  # whole batches, and the rest
-    monkeypatch.setattr("gpucnn.training.trainer.capture", lambda step: step)
+    assert sum(one is not None for one in run._epochs._captured._recorded.values()) >= 2  # whole batches, and the rest
+    monkeypatch.setattr("gpucnn.training.epochs.capture", lambda step, *owners: step)
     trainer(tmp_path / "ordinary", splits=small_splits(14, 4), **settings).train()
     assert weights(tmp_path / "replayed") == weights(tmp_path / "ordinary")
     assert numbers(tmp_path / "replayed") == numbers(tmp_path / "ordinary")

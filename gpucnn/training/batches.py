@@ -1,0 +1,88 @@
+"""The batches of an epoch in two parts: what the host does for each, and what the device does, which can be recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gpucnn.autograd import Tensor
+from gpucnn.backend import Array, Backend
+
+Scaling = tuple[Array, Array, Any]
+"""Scale and shift of each channel (C,), and the dtype of what comes out."""
+
+
+class Batches:
+    """Gives for each batch of an order what ``take`` makes the batch of; ``take`` moves nothing from the host.
+
+    for given in batches.of(order):
+        x, y = batches.take(*given)
+    """
+
+    state: tuple[Tensor, ...] = ()
+    """What ``take`` changes in place."""
+
+    def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the size of each batch of indices (a host array), from number ``start`` on, and what else ``take`` needs.
+
+        A batch is taken before the next is asked for.
+        """
+        raise NotImplementedError
+
+    def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images (B, C, H, W), normalised, and labels (B,) int64 of the batch."""
+        raise NotImplementedError
+
+
+class ResidentBatches(Batches):
+    """Of a data set on the device. The order goes there once an epoch; how far it is used up is counted there."""
+
+    def __init__(self, backend: Backend, images: Array, labels: Array, scaling: Scaling, size: int) -> None:
+        self._backend, self._size = backend, size
+        self._images, self._labels, self._scaling = images, labels, scaling
+        with backend.active():
+            self._order = backend.xp.zeros(len(labels), np.int64)
+            self._place = Tensor(backend.xp.zeros((), np.int64), backend)
+        self.state = (self._place,)
+
+    def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        backend, first = self._backend, start * self._size
+        with backend.active():
+            self._order[...] = backend.asarray(order)
+            self._place.array[...] = first
+        for place in range(first, len(order), self._size):
+            yield (min(self._size, len(order) - place),)
+
+    def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
+        backend, place = self._backend, self._place.array
+        with backend.active():
+            x, y = backend.gather_next(self._images, self._labels, self._order, place, count, *self._scaling)
+            place += count
+        return Tensor(x, backend), Tensor(y, backend)
+
+
+class ReadBatches(Batches):
+    """Of a data set that is read on the host, by ``read(indices, seed)``, and moved as it is stored."""
+
+    def __init__(
+        self, backend: Backend, read: Callable[[Any, tuple[int, ...]], tuple[Any, Any]], scaling: Scaling, size: int
+    ) -> None:
+        self._backend, self._read, self._scaling, self._size = backend, read, scaling, size
+
+    def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        for images, labels in self._backend.stream(self._read_all(order, start, seed)):
+            yield len(labels), Tensor(images, self._backend), Tensor(labels, self._backend)
+
+    def _read_all(self, order: Any, start: int, seed: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
+        for number in range(start, -(-len(order) // self._size)):
+            chosen = order[number * self._size : (number + 1) * self._size]
+            yield self._read(chosen, (*seed, number) if seed else ())
+
+    def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
+        backend, (images, labels) = self._backend, given
+        with backend.active():
+            x = backend.gather(images.array, backend.xp.arange(count), *self._scaling)
+            y = labels.array.copy()  # the next batch but one comes into the memory that it is in
+        return Tensor(x, backend), Tensor(y, backend)
