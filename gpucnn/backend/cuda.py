@@ -349,12 +349,12 @@ class CudaBackend(Backend):
         self.ran["gather.fast"] += 1
         return cuda_updates.gather(self, images, indices, scale, shift)
 
-    def gather_next(self, images: Array, labels: Array, order: Array, place: Array, count: int, *scaling: Any) -> Any:
+    def gather_next(self, images: Array, labels: Array, order: Array, seen: Array, count: int, *scaling: Any) -> Any:
         scale, shift, dtype = scaling
         if images.dtype != np.uint8 or labels.dtype != np.int64 or dtype != np.float32:
-            return super().gather_next(images, labels, order, place, count, *scaling)
+            return super().gather_next(images, labels, order, seen, count, *scaling)
         self.ran["gather_next.fast"] += 1
-        return cuda_feeding.gather_next(self, images, labels, order, place, count, scale, shift)
+        return cuda_feeding.gather_next(self, images, labels, order, seen, count, scale, shift)
 
     def add_totals(self, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
         if not (loss.dtype == logits.dtype == np.float32) or labels.dtype != np.int64 or not logits.size:

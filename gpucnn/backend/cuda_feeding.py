@@ -1,4 +1,4 @@
-"""Data on CUDA: batches gathered by a place that is read on the device, and batches copied while the step before computes.
+"""Data on CUDA: batches gathered by a count that is kept on the device, and batches copied while the step before computes.
 
 A batch from the host goes through pinned memory, which the copy engine reads by itself: ``Stream`` has two buffers there
 and two on the device, and a CUDA stream for copies. Four orders must hold, each by an event:
@@ -37,21 +37,14 @@ def fits(backend: CudaBackend, size: int) -> bool:
 
 
 def gather_next(
-    backend: CudaBackend,
-    images: Array,
-    labels: Array,
-    order: Array,
-    place: Array,
-    count: int,
-    scale: Array,
-    shift: Array,
-) -> tuple[Array, Array]:
+    backend: CudaBackend, images: Array, labels: Array, order: Array, seen: Array, count: int, scale: Array, shift: Array,
+) -> tuple[Array, Array]:  # fmt: skip
     """``Feeding.gather_next`` of uint8 images, float32."""
     M, C, H, W = images.shape
     y = backend.empty("gather", (count, C, H, W), np.float32)
     taken = backend.empty("gather", (count,), np.int64)
     backend.kernels.each(
-        "gather_next", y.size, images, labels, order, place, scale, shift, y, taken,
+        "gather_next", y.size, images, labels, order, seen, scale, shift, y, taken,
         np.int64(M), np.int64(order.size), *int32(count, C), np.int64(H * W),
     )  # fmt: skip
     return y, taken

@@ -31,19 +31,15 @@ class Feeding:
         return images[indices].astype(dtype) * scale[:, None, None] + shift[:, None, None]
 
     def gather_next(
-        self,
-        images: Array,
-        labels: Array,
-        order: Array,
-        place: Array,
-        count: int,
-        scale: Array,
-        shift: Array,
-        dtype: Any,
-    ) -> tuple[Array, Array]:
-        """Return ``gather`` at ``order[place : place + count]``, and the labels there; ``place`` is read on the device."""
+        self, images: Array, labels: Array, order: Array, seen: Array, count: int,
+        scale: Array, shift: Array, dtype: Any,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Return ``gather`` of the ``count`` images after the first ``seen`` of ``order``, and their labels.
+
+        seen: (1,) float64, which stays on the device; see ``add_totals``.
+        """
         self.ran["gather_next.reference"] += 1
-        chosen = order[place + self.xp.arange(count)]
+        chosen = order[seen.astype(order.dtype) + self.xp.arange(count)]
         return self.gather(images, chosen, scale, shift, dtype), labels[chosen]
 
     def add_totals(self, sums: Array, loss: Array, logits: Array, labels: Array) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Array, Backend
+from gpucnn.training.step import Totals
 
 Scaling = tuple[Array, Array, Any]
 """Scale and shift of each channel (C,), and the dtype of what comes out."""
@@ -37,29 +38,29 @@ class Batches:
 
 
 class ResidentBatches(Batches):
-    """Of a data set on the device. The order goes there once an epoch; how far it is used up is counted there."""
+    """Of a data set on the device. The order goes there once an epoch; ``totals`` count there how far it is used up."""
 
-    def __init__(self, backend: Backend, images: Array, labels: Array, scaling: Scaling, size: int) -> None:
+    def __init__(
+        self, backend: Backend, images: Array, labels: Array, scaling: Scaling, size: int, totals: Totals
+    ) -> None:
         self._backend, self._size = backend, size
         self._images, self._labels, self._scaling = images, labels, scaling
         with backend.active():
             self._order = backend.xp.zeros(len(labels), np.int64)
-            self._place = Tensor(backend.xp.zeros((), np.int64), backend)
-        self.state = (self._place,)
+            self._seen = totals.seen
 
     def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
         backend, first = self._backend, start * self._size
         with backend.active():
             self._order[...] = backend.asarray(order)
-            self._place.array[...] = first
+            self._seen[...] = first
         for place in range(first, len(order), self._size):
             yield (min(self._size, len(order) - place),)
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
-        backend, place = self._backend, self._place.array
+        backend = self._backend
         with backend.active():
-            x, y = backend.gather_next(self._images, self._labels, self._order, place, count, *self._scaling)
-            place += count
+            x, y = backend.gather_next(self._images, self._labels, self._order, self._seen, count, *self._scaling)
         return Tensor(x, backend), Tensor(y, backend)
 
 

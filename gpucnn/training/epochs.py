@@ -29,9 +29,9 @@ class Epochs:
 
     def __init__(self, net: Module, loss_fn: Module, optimizer: Optimizer, feed: Feed, batch_size: int) -> None:
         self._net, self._loss_fn, self._optimizer = net, loss_fn, optimizer
-        self._batches = feed.batches(batch_size)
         self.totals = Totals(feed.backend)
-        self._captured = capture(self._step, net, loss_fn, optimizer, self.totals.sums, *self._batches.state)
+        self._batches = feed.batches(batch_size, self.totals)
+        self._captured = capture(self._step, net, loss_fn, optimizer, self.totals.sums)
 
     def steps(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[int]:
         """Do the steps of an epoch from number ``start`` on; yield the number of images after each.

@@ -49,7 +49,7 @@ def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
         raise DataError.expected("evaluate", "data set", "at least one image", "none")
     totals, kept = Totals(feed.backend), []
     with evaluating(net):
-        batches = feed.batches(batch_size)
+        batches = feed.batches(batch_size, totals)
         for given in batches.of(np.arange(len(feed))):
             x, y = batches.take(*given)
             logits = net(x)

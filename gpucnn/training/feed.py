@@ -12,6 +12,7 @@ from gpucnn.backend import Array, Backend
 from gpucnn.data import ArrayDataset, Augmentation, Dataset
 from gpucnn.errors import DataError
 from gpucnn.training.batches import Batches, ReadBatches, ResidentBatches, Scaling
+from gpucnn.training.step import Totals
 
 AUGMENTING = 1
 """Last number of the seed of an augmented batch; none is 0, which would seed as if it were left out."""
@@ -100,10 +101,13 @@ class Feed:
         """Return the shuffled indices of an epoch, on the host."""
         return np.random.default_rng([seed, epoch]).permutation(len(self))
 
-    def batches(self, size: int) -> Batches:
-        """Return the batches, of ``size`` images and the rest, of orders that are given epoch by epoch."""
+    def batches(self, size: int, totals: Totals) -> Batches:
+        """Return the batches, of ``size`` images and the rest, of orders that are given epoch by epoch.
+
+        ``totals`` count the images of an epoch, on the device, and so how far its order is used up.
+        """
         if self._resident is not None:
-            return ResidentBatches(self.backend, *self._resident, self._scaling, size)
+            return ResidentBatches(self.backend, *self._resident, self._scaling, size, totals)
         return ReadBatches(self.backend, self._read, self._scaling, size)
 
     def batch(self, indices: Any, seed: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:

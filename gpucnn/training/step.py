@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Tensor
-from gpucnn.backend import Backend
+from gpucnn.backend import Array, Backend
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
 
@@ -44,6 +44,11 @@ class Totals:
         backend = self.sums.backend
         with backend.active():
             self.sums.array[...] = backend.asarray([loss, right, count, float("nan")], "float64")
+
+    @property
+    def seen(self) -> Array:
+        """Where the number of images is counted: (1,), a view."""
+        return self.sums.array[2:3]
 
     def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
         """Add a batch whose mean loss is ``loss``."""
