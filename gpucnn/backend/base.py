@@ -364,6 +364,7 @@ class Backend(Updates, Feeding):
         """Return -log softmax(logits)[target], (N,), for (N, C) logits, and its gradient softmax - one_hot, (N, C)."""
         self.ran["cross_entropy.reference"] += 1
         rows = self.xp.arange(logits.shape[0])
+        target = self.xp.where(target < 0, logits.shape[1], target)  # which no index may count from the end
         shifted = logits - logits.max(1, keepdims=True)
         exponentials = self.xp.exp(shifted)
         total = exponentials.sum(1, keepdims=True)
