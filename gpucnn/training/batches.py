@@ -16,19 +16,16 @@ Scaling = tuple[Array, Array, Any]
 
 
 class Batches:
-    """Gives for each batch of an order what ``take`` makes the batch of; ``take`` moves nothing from the host.
+    """Batches of ``size`` images and the rest: ``of`` is the host's part, ``take`` the device's, which moves nothing.
 
-    for given in batches.of(order):
-        x, y = batches.take(*given)
+    ``for given in batches.of(order): x, y = batches.take(*given)``, and then ``totals.add(loss, logits, y)``: the batch that
+    is taken is the one after the images that the totals count.
     """
 
-    state: tuple[Tensor, ...] = ()
-    """What ``take`` changes in place."""
-
     def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        """Yield the size of each batch of indices (a host array), from number ``start`` on, and what else ``take`` needs.
+        """Yield what ``take`` needs for each batch of indices (a host array) from number ``start`` on: its size, and more.
 
-        A batch is taken before the next is asked for.
+        A batch is taken, and counted, before the next is asked for.
         """
         raise NotImplementedError
 
@@ -52,7 +49,7 @@ class ResidentBatches(Batches):
     def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
         backend, first = self._backend, start * self._size
         with backend.active():
-            self._order[...] = backend.asarray(order)
+            self._order[: len(order)] = backend.asarray(order)
             self._seen[...] = first
         for place in range(first, len(order), self._size):
             yield (min(self._size, len(order) - place),)
