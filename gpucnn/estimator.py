@@ -8,7 +8,6 @@ import inspect
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -27,8 +26,7 @@ from gpucnn.errors import (
     ShapeError,
     did_you_mean,
 )
-from gpucnn.replay import capture
-from gpucnn.training import Feed, Normalisation, Settings, Totals, build_model, evaluate, train_step
+from gpucnn.training import Epochs, Feed, Normalisation, Settings, build_model, evaluate
 from gpucnn.training.setup import make_optimizer, make_schedule, split_validation
 
 BATCH = 1000
@@ -215,18 +213,14 @@ class Classifier:
         callback: Callable[[dict[str, Any]], object] | None,
     ) -> list[dict[str, Any]]:
         optimizer = make_optimizer(settings, net)
-        step = capture(partial(train_step, net, nn.CrossEntropyLoss(), optimizer))
-        starts = range(0, len(feed), settings.batch_size)
-        schedule = make_schedule(settings, optimizer, len(starts))
+        epochs = Epochs(net, nn.CrossEntropyLoss(), optimizer, feed, settings.batch_size)
+        schedule = make_schedule(settings, optimizer, -(-len(feed) // settings.batch_size))
         history: list[dict[str, Any]] = []
         for epoch in range(settings.epochs):
-            clock, totals = time.perf_counter(), Totals(feed.backend)
-            order = feed.order(settings.seed, epoch)
+            clock, totals = time.perf_counter(), epochs.totals
+            totals.start()
             net.train()
-            for start in starts:
-                x, y = feed.batch(order[start : start + settings.batch_size])
-                loss, logits = step(x, y)
-                totals.add(loss, logits, y)
+            for _ in epochs.steps(feed.order(settings.seed, epoch)):
                 schedule.after_step()
             values: dict[str, Any] = {"epoch": epoch + 1, "loss": totals.loss, "accuracy": totals.accuracy}
             seconds = time.perf_counter() - clock

@@ -19,16 +19,17 @@ MOST_GRAPHS = 16
 """Kinds of step (shapes, dtypes, modes) that are kept recorded; further kinds run as usual."""
 
 
-def capture(step: Callable[..., Any], *owners: Module | Optimizer | Generator) -> Captured:
+def capture(step: Callable[..., Any], *owners: Module | Optimizer | Generator | Tensor) -> Captured:
     """Return ``step`` as a function that records its launches on a GPU the first time and replays them afterwards.
 
     step: takes Tensors of one device, and hashable values that choose a kind of step; returns Tensors (in tuples, lists,
     dicts), whose values every call returns anew, detached. Its modules and optimisers are found where it refers to them
-    (closure, globals, ``self``); name in ``owners`` what it reaches otherwise.
+    (closure, globals, ``self``); name in ``owners`` what it reaches otherwise, and Tensors that it changes in place.
     There is one recording for each combination of shapes, dtypes, modes, trainable parameters and hyper-parameters other
-    than the learning rate. The first call of each runs the step as usual, records it, replays it from the same start
-    (parameters, optimiser, generators), and keeps the recording where both agree to the last bit; else it warns and goes on
-    as usual. A replay runs no Python: what ``step`` prints, counts or appends happens the first time only.
+    than the learning rate and the momentum (Adam's first beta), which schedules change. The first call of each runs the
+    step as usual, records it, replays it from the same start (parameters, optimiser, generators), and keeps the recording
+    where both agree to the last bit; else it warns and goes on as usual. A replay runs no Python: what ``step`` prints,
+    counts or appends happens the first time only.
     On the CPU the function is simply called. Raises ParameterError where no module or optimiser is found.
 
     >>> import gpucnn
@@ -55,13 +56,15 @@ class Captured:
         if not callable(step):
             raise ParameterError.expected("capture", "step", "a function", type(step).__name__)
         self._step = step
-        self._owned = _Owned([*owners, *_reached(step)])
+        reached = _reached(step)
+        self._owned = _Owned([*owners, *(one for one in reached if not isinstance(one, Tensor))])
+        self._unowned = self._owned.others(reached)
         self._recorded: dict[Any, _Recorded | None] = {}
         self._warned: set[str] = set()
         self._lock = threading.RLock()  # replays fill the same memory
 
     def __call__(self, *arguments: Any) -> Any:
-        backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or default_backend()
+        backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or self._owned.backend()
         if not self._can_record(backend, arguments):
             return self._step(*arguments)
         with self._lock:
@@ -70,8 +73,6 @@ class Captured:
     def _run(self, backend: Backend, arguments: tuple[Any, ...]) -> Any:
         kind = (backend.name, is_grad_enabled(), *map(_kind_of, arguments), *self._owned.kind())
         if kind not in self._recorded:
-            if len(self._recorded) >= MOST_GRAPHS:
-                return self._step(*arguments)
             return self._first(kind, backend, arguments)
         recorded = self._recorded[kind]
         return self._step(*arguments) if recorded is None else recorded.replay(arguments)
@@ -87,14 +88,21 @@ class Captured:
 
     def _first(self, kind: Any, backend: Backend, arguments: tuple[Any, ...]) -> Any:
         """Do the step as usual, then record it and hold a replay from the same start against it."""
+        if len(self._recorded) >= MOST_GRAPHS:
+            self._warn(f"there are more than {MOST_GRAPHS} kinds of it (shapes, dtypes, modes, hyper-parameters)")
+            return self._step(*arguments)
         owned = self._owned
         recorded = _Recorded(backend, owned, arguments)
         before = owned.save()
+        versions = [tensor.version.count for tensor in self._unowned]
         result, stray = recorded.watch(self._step)
+        if versions != [tensor.version.count for tensor in self._unowned]:
+            stray.append("a Tensor that changes")
         after = owned.save()
         self._recorded[kind] = None
         if stray:
-            self._warn(f"it uses {stray} that capture does not know: pass it, capture(step, net, optimizer, ...)")
+            uses = " and ".join(stray)
+            self._warn(f"it uses {uses}, which capture does not know: pass it, capture(step, net, optimizer, ...)")
             return result
         expected = owned.bits(result)
         try:
@@ -137,13 +145,13 @@ class _Recorded:
         self._result: Any = None
         self._gradients: list[tuple[Parameter, Tensor | None]] = []
 
-    def watch(self, step: Callable[..., Any]) -> tuple[Any, str]:
+    def watch(self, step: Callable[..., Any]) -> tuple[Any, list[str]]:
         """Run the step as usual; return its results, and what it used that ``owned`` has not."""
         result, recording = self._graph.watch(lambda: step(*self._inputs))
         used = [*(optimizer for optimizer, _ in recording.optimizers), *recording.generators]
         known = [*self._owned.optimizers, *self._owned.generators]
         stray = {type(one).__name__ for one in used if not any(one is other for other in known)}
-        return self._anew(result), " and ".join(sorted(stray))
+        return self._anew(result), sorted(stray)
 
     def record(self, step: Callable[..., Any]) -> None:
         self._result = self._graph.record(lambda: step(*self._inputs))
@@ -187,6 +195,7 @@ class _Owned:
         models = [one for one in found if isinstance(one, Module)]
         self.optimizers = _once(one for one in found if isinstance(one, Optimizer))
         self.generators = _once([default_generator, *(one for one in found if isinstance(one, Generator))])
+        self.tensors: list[Tensor] = _once(one for one in found if isinstance(one, Tensor))
         if not models and not self.optimizers:
             raise ParameterError.expected(
                 "capture", "step", "a function that refers to its model or optimiser", "none", "pass them as well"
@@ -195,16 +204,27 @@ class _Owned:
         bound = [segment.parameter for o in self.optimizers for _, segment in o._segments()]
         self.parameters: list[Parameter] = _once([*(p for model in models for p in model.parameters()), *bound])
 
+    def others(self, found: list[Any]) -> list[Tensor]:
+        """Return the Tensors of ``found`` that are not among what is put back."""
+        buffers = (buffer for module in self.modules for buffer in module._buffers.values())
+        known = {id(one.version) for one in (*self.tensors, *self.parameters, *buffers)}
+        return [one for one in found if isinstance(one, Tensor) and id(one.version) not in known]
+
+    def backend(self) -> Backend:
+        """Return where the step works, for one without a Tensor among its arguments."""
+        return next((one.backend for one in (*self.tensors, *self.parameters)), None) or default_backend()
+
     def kind(self) -> Iterator[Any]:
-        """Yield what a recording is for: modes, trainable parameters, where they lie, hyper-parameters but for the rate."""
+        """Yield what a recording is for: modes, trainable parameters, where they lie, fixed hyper-parameters."""
         yield tuple(module.training for module in self.modules)
         yield tuple((p.requires_grad, p.grad is None, id(p.array)) for p in self.parameters)
+        yield tuple(id(tensor.array) for tensor in self.tensors)
         for optimizer in self.optimizers:
-            yield tuple(repr({**group, "lr": None}) for group in optimizer.param_groups)
+            yield tuple(repr(optimizer.fixed(group)) for group in optimizer.param_groups)
 
     def arrays(self) -> list[Array]:
         """Return every array that the step may change in place."""
-        found = [p.array for p in self.parameters]
+        found = [one.array for one in (*self.parameters, *self.tensors)]
         found += [buffer.array for module in self.modules for buffer in module._buffers.values()]
         found += [p.grad.array for p in self.parameters if p.grad is not None]
         for optimizer in self.optimizers:
@@ -240,7 +260,7 @@ class _Owned:
         tensors: list[Tensor] = []
         _rebuilt(result, lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
         device = [(tensor.backend, tensor.array) for tensor in tensors]
-        device += [(p.backend, p.array) for p in self.parameters]
+        device += [(one.backend, one.array) for one in (*self.parameters, *self.tensors)]
         device += [(p.backend, p.grad.array) for p in self.parameters if p.grad is not None]
         device += [(b.backend, b.array) for module in self.modules for b in module._buffers.values()]
         for optimizer in self.optimizers:
@@ -283,12 +303,12 @@ MOST_ENTRIES = 1000
 
 
 def _reached(step: Any, seen: set[int] | None = None) -> list[Any]:
-    """Return the modules, optimisers and generators that a function refers to, also by way of functions it calls."""
+    """Return the modules, optimisers, generators and Tensors that a function refers to, also by way of others it calls."""
     outermost, seen = seen is None, set() if seen is None else seen
     if id(step) in seen:
         return []
     seen.add(id(step))
-    if isinstance(step, (Module, Optimizer, Generator)):
+    if isinstance(step, (Module, Optimizer, Generator, Tensor)):
         return [step]
     reached: list[Any] = []
     if isinstance(step, partial):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from gpucnn.backend import special
+from gpucnn.backend.feeding import Feeding
 from gpucnn.backend.generator import Generator
 from gpucnn.backend.recording import Recording
 from gpucnn.backend.updates import Updates
@@ -40,7 +41,7 @@ DEAD = 4
 """In the place of a 2x2 maximum: ReLU let nothing through, so no pixel gets its gradient."""
 
 
-class Backend(Updates):
+class Backend(Updates, Feeding):
     """Arrays of one device, and the kernels that work on them. Use ``get_backend`` to get one."""
 
     name = "reference"
@@ -363,6 +364,7 @@ class Backend(Updates):
         """Return -log softmax(logits)[target], (N,), for (N, C) logits, and its gradient softmax - one_hot, (N, C)."""
         self.ran["cross_entropy.reference"] += 1
         rows = self.xp.arange(logits.shape[0])
+        target = self.xp.where(target < 0, logits.shape[1], target)  # which no index may count from the end
         shifted = logits - logits.max(1, keepdims=True)
         exponentials = self.xp.exp(shifted)
         total = exponentials.sum(1, keepdims=True)
@@ -385,10 +387,3 @@ class Backend(Updates):
         """Copy each pair's second array into its first, of the same shape."""
         for target, source in pairs:
             target[...] = source
-
-    # --- data -------------------------------------------------------------------------------------------------
-
-    def gather(self, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
-        """Return ``images[indices] * scale + shift`` as (B, C, H, W) of ``dtype``; scale and shift are (C,)."""
-        self.ran["gather.reference"] += 1
-        return images[indices].astype(dtype) * scale[:, None, None] + shift[:, None, None]

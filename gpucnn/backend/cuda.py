@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import cuda_conv, cuda_pool, cuda_products, cuda_updates
+from gpucnn.backend import cuda_conv, cuda_feeding, cuda_pool, cuda_products, cuda_updates
 from gpucnn.backend.base import PAIRS, Array, Backend, Divisor
 from gpucnn.backend.cuda_autotune import Autotuner
 from gpucnn.backend.cuda_capture import Graph
@@ -348,6 +348,25 @@ class CudaBackend(Backend):
             return super().gather(images, indices, scale, shift, dtype)
         self.ran["gather.fast"] += 1
         return cuda_updates.gather(self, images, indices, scale, shift)
+
+    def gather_next(self, images: Array, labels: Array, order: Array, seen: Array, count: int, *scaling: Any) -> Any:
+        scale, shift, dtype = scaling
+        if images.dtype != np.uint8 or labels.dtype != np.int64 or dtype != np.float32:
+            return super().gather_next(images, labels, order, seen, count, *scaling)
+        self.ran["gather_next.fast"] += 1
+        return cuda_feeding.gather_next(self, images, labels, order, seen, count, scale, shift)
+
+    def add_totals(self, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
+        if not (loss.dtype == logits.dtype == np.float32) or labels.dtype != np.int64 or not logits.size:
+            return super().add_totals(sums, loss, logits, labels)
+        self.ran["add_totals.fast"] += 1
+        cuda_feeding.add_totals(self, sums, loss, logits, labels)
+
+    def fits(self, size: int) -> bool:
+        return cuda_feeding.fits(self, size)
+
+    def stream(self, batches: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Array, ...]]:
+        return cuda_feeding.stream(self, batches)
 
     def copy_all(self, pairs: Sequence[tuple[Array, Array]]) -> None:
         plain = [pair for pair in pairs if cuda_updates.handles(*pair)]

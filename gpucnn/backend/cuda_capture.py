@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from gpucnn.backend.recording import SLOTS, Recording
+from gpucnn.backend.recording import NUMBERS, SLOTS, Recording
 
 if TYPE_CHECKING:
     from gpucnn.backend.cuda import CudaBackend
@@ -29,7 +29,7 @@ class Graph:
         with backend.active():
             self._stream = xp.cuda.Stream(non_blocking=True)
             self._pool = xp.cuda.MemoryPool()
-            self._recording = Recording(xp.zeros((SLOTS, 3), np.float32), xp.zeros((SLOTS, 2), np.uint64))
+            self._recording = Recording(xp.zeros((SLOTS, NUMBERS), np.float32), xp.zeros((SLOTS, 2), np.uint64))
         self._graph: Any = None
 
     @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpucnn.backend.cuda_kernels import MOST_BLOCKS, THREADS, int32
+from gpucnn.backend.recording import NUMBERS
 
 if TYPE_CHECKING:
     from gpucnn.backend.cuda import CudaBackend
@@ -27,9 +28,10 @@ def _numbers(backend: CudaBackend, *values: float) -> Array | None:
     """Return where an update reads its numbers; None where filling them is all there is to do, before a replay."""
     recording = backend.recording
     recorded = recording is not None and recording.mode != "watch"
-    numbers = recording.next_numbers() if recorded and recording else backend.empty("optimizer", (3,), np.float32)
+    numbers = recording.next_numbers() if recorded and recording else backend.empty("optimizer", (NUMBERS,), np.float32)
     if recording is None or recording.mode != "record":
-        backend.kernels.launch("set_numbers", (1,), (1,), numbers, *(np.float32(value) for value in values))
+        every = (*values, *[0.0] * (NUMBERS - len(values)))
+        backend.kernels.launch("set_numbers", (1,), (1,), numbers, *(np.float32(value) for value in every))
     return None if recording is not None and recording.mode == "replay" else numbers
 
 
@@ -43,13 +45,13 @@ def sgd(
     lr: float, momentum: float, nesterov: bool, weight_decay: float,
 ) -> None:  # fmt: skip
     """The update of ``Updates.sgd_update``."""
-    numbers = _numbers(backend, lr, 0, 0)
+    numbers = _numbers(backend, lr, momentum)
     if numbers is None:
         return
     condition, conditional = _condition(where, numbers)
     backend.kernels.each(
         "sgd", p.size, p, g, p if velocity is None else velocity, numbers, condition,
-        np.int32(velocity is not None), conditional, np.float32(momentum), np.int32(nesterov),
+        np.int32(velocity is not None), conditional, np.int32(nesterov),
         np.float32(weight_decay), np.int64(p.size),
     )  # fmt: skip
 
@@ -59,11 +61,11 @@ def adam(
     lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int, decoupled: bool = False,
 ) -> None:  # fmt: skip
     """The update of ``Updates.adam_update``."""
-    numbers = _numbers(backend, lr, lr / (1 - beta1**step), (1 - beta2**step) ** 0.5)
+    numbers = _numbers(backend, lr, lr / (1 - beta1**step), (1 - beta2**step) ** 0.5, beta1, 1 - beta1)
     if numbers is None:
         return
     condition, conditional = _condition(where, numbers)
-    rates = (np.float32(rate) for rate in (beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay))
+    rates = (np.float32(rate) for rate in (beta2, 1 - beta2, eps, weight_decay))
     backend.kernels.each(
         "adam", p.size, p, g, m, v, numbers, condition, conditional, *rates, np.int32(decoupled), np.int64(p.size)
     )

@@ -712,18 +712,21 @@ extern "C" __global__ void dropout_mask(
 
 // --- Optimisers -----------------------------------------------------------------------------------------------------
 //
-// One launch over a flat buffer. What changes from step to step, numbers (3,), is read from the device. Nothing changes
+// One launch over a flat buffer. What changes from step to step, numbers (5,), is read from the device. Nothing changes
 // where `conditional` is set and *condition is false.
 
-extern "C" __global__ void set_numbers(float* numbers, float first, float second, float third) {
-    if (blockIdx.x == 0 && threadIdx.x == 0) numbers[0] = first, numbers[1] = second, numbers[2] = third;
+extern "C" __global__ void set_numbers(
+    float* numbers, float first, float second, float third, float fourth, float fifth) {
+    if (blockIdx.x != 0 || threadIdx.x != 0) return;
+    numbers[0] = first, numbers[1] = second, numbers[2] = third, numbers[3] = fourth, numbers[4] = fifth;
 }
 
-// numbers[0] is the learning rate.
+// numbers: the learning rate; the momentum.
 extern "C" __global__ void sgd(
     float* p, const float* g, float* velocity, const float* numbers, const bool* condition, int has_velocity,
-    int conditional, float momentum, int nesterov, float weight_decay, long long count) {
+    int conditional, int nesterov, float weight_decay, long long count) {
     if (conditional && !*condition) return;
+    const float momentum = numbers[1];
     FOR_EACH(i, count) {
         float gradient = g[i] + weight_decay * p[i];
         if (has_velocity) {
@@ -735,11 +738,12 @@ extern "C" __global__ void sgd(
     }
 }
 
-// numbers: the learning rate; that over 1 - beta1^t; the root of 1 - beta2^t.
+// numbers: the learning rate; that over 1 - beta1^t; the root of 1 - beta2^t; beta1; 1 - beta1.
 extern "C" __global__ void adam(
     float* p, const float* g, float* m, float* v, const float* numbers, const bool* condition, int conditional,
-    float beta1, float rest1, float beta2, float rest2, float eps, float weight_decay, int decoupled, long long count) {
+    float beta2, float rest2, float eps, float weight_decay, int decoupled, long long count) {
     if (conditional && !*condition) return;
+    const float beta1 = numbers[3], rest1 = numbers[4];
     FOR_EACH(i, count) {
         const float start = decoupled ? p[i] * (1 - numbers[0] * weight_decay) : p[i];
         const float gradient = decoupled ? g[i] : g[i] + weight_decay * p[i];
@@ -775,5 +779,49 @@ extern "C" __global__ void gather_normalised(
         long long index = indices[i / (Q * C)];
         if (index < 0) index += M;
         y[i] = index >= 0 && index < M ? images[(index * C + c) * Q + i % Q] * scale[c] + shift[c] : not_a_number();
+    }
+}
+
+// The next batch of an epoch: the images, normalised, y (B, C, Q), and the labels, taken (B,), at order[*seen],
+// order[*seen + 1] ... Beyond the end of the order (length,), and where it names no image, NaN and -1. The count of images
+// seen is that of add_totals, so that the batch after is the next.
+extern "C" __global__ void gather_next(
+    const unsigned char* images, const long long* labels, const long long* order, const double* seen,
+    const float* scale, const float* shift, float* y, long long* taken, long long M, long long length, int B, int C,
+    long long Q) {
+    const long long first = (long long)*seen;
+    FOR_EACH(i, B * C * Q) {
+        const int c = (int)(i / Q % C);
+        const long long b = i / (Q * C), index = first + b < length ? order[first + b] : -1;
+        const bool there = index >= 0 && index < M;
+        if (i % (Q * C) == 0) taken[b] = there ? labels[index] : -1;
+        y[i] = there ? images[(index * C + c) * Q + i % Q] * scale[c] + shift[c] : not_a_number();
+    }
+}
+
+// Adds a batch of mean loss *loss and logits (R, K) to sums (4,): sum of losses, right answers, images, the last loss.
+// The answer is the first of the highest logits, and NaN the highest of all, as in argmax. One block of REDUCE threads.
+extern "C" __global__ void __launch_bounds__(256) add_totals(
+    const float* loss, const float* logits, const long long* labels, double* sums, int R, int K) {
+    __shared__ int right[REDUCE];
+    const int me = threadIdx.x;
+    int count = 0;
+    for (int row = me; row < R; row += REDUCE) {
+        const float* z = logits + (long long)row * K;
+        int best = 0;
+        for (int k = 1; k < K; k++)
+            if (z[k] > z[best] || (z[k] != z[k] && z[best] == z[best])) best = k;
+        count += best == labels[row];
+    }
+    right[me] = count;
+    for (int half = REDUCE / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (me < half) right[me] += right[me + half];
+    }
+    if (me == 0) {
+        sums[0] += (double)*loss * R;
+        sums[1] += right[0];
+        sums[2] += R;
+        sums[3] = *loss;
     }
 }

@@ -1,7 +1,7 @@
 """What the host must do for a step whose launches were recorded once and are replayed: numbers that change each time.
 
-A recorded launch has its scalars baked in. What changes from step to step (learning rate, bias correction, the number of
-a random draw) is therefore read from the device, from slots that the host fills before each replay.
+A recorded launch has its scalars baked in. What changes from step to step (learning rate, momentum, bias correction, the
+number of a random draw) is therefore read from the device, from slots that the host fills before each replay.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from gpucnn.errors import CaptureError
 Array = Any
 SLOTS = 64
 """Draws, and updates of optimisers, that one step may have."""
+NUMBERS = 5
+"""Numbers of one update that may change from step to step: rate, momentum, bias correction."""
 
 
 class Recording:
-    """The slots of one step, and who fills them. ``numbers`` (SLOTS, 3) float32 and ``draws`` (SLOTS, 2) uint64.
+    """The slots of one step, and who fills them. ``numbers`` (SLOTS, NUMBERS) float32 and ``draws`` (SLOTS, 2) uint64.
 
     They are memory of their own: a temporary of the recorded step may take any of the step's memory before it is read.
     """

@@ -52,11 +52,18 @@ def label_distribution(
         labels = target.array
         keep = xp.ones(N, bool) if ignore_index is None else labels != ignore_index
         safe = xp.where(keep, labels, xp.zeros((), labels.dtype))
+        safe = xp.where(safe < 0, C, safe)
         one_hot = (safe[:, None] == xp.arange(C)).astype(input.dtype)
-        kept = keep.astype(input.dtype)
+        kept = xp.where(safe < C, keep.astype(input.dtype), xp.asarray(float("nan"), input.dtype))
         d = ((1 - smoothing) * one_hot + smoothing / C) * w * kept[:, None]
         counted = xp.asarray((w[safe] * kept).sum())
     return input.like(d), input.like(counted)
+
+
+def label_error(where: str, input: Tensor) -> ParameterError:
+    """Return the error of an integer label that is none of the classes."""
+    labels = f"labels from 0 to {input.shape[1] - 1} for input {input.shape}"
+    return ParameterError.expected(where, "target", labels, "another")
 
 
 def check_class_options(
@@ -105,7 +112,7 @@ def nll_loss(
     """Return -input[target]: the loss of logarithms of probabilities (``log_softmax``), over a batch.
 
     input: (N, C); target: (N,) integers; weight: (C,) of the classes; labels equal to ignore_index do not count.
-    Raises ShapeError, DTypeError or ParameterError.
+    Raises ShapeError, DTypeError or ParameterError; a label out of range is one on the CPU, and NaN on a GPU.
 
     >>> import gpucnn
     >>> nll_loss(gpucnn.tensor([[-1.0, -2.0]]), gpucnn.tensor([1])).item()
@@ -121,5 +128,8 @@ def nll_loss(
     if target.dtype.kind not in "iu":
         raise DTypeError.expected("nll_loss", "target", "integers", target.dtype)
     check_class_options("nll_loss", input, weight, ignore_index)
-    d, counted = label_distribution(input, target, weight, ignore_index, 0.0)
+    try:
+        d, counted = label_distribution(input, target, weight, ignore_index, 0.0)
+    except IndexError:
+        raise label_error("nll_loss", input) from None
     return apply(weighed_entropy, input, d, counted, reduction=reduction, normalise=False)

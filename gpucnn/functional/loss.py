@@ -5,9 +5,9 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
-from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
-from gpucnn.functional.class_loss import optioned_cross_entropy
+from gpucnn.functional.class_loss import label_error, optioned_cross_entropy
 from gpucnn.functional.reduction import check_reduction, divisor_of, reduce_losses
 
 
@@ -71,7 +71,9 @@ def cross_entropy(
     of the input's dtype. weight: (C,) of the classes; labels equal to ignore_index do not count; label_smoothing gives
     that part of each target to all classes alike (Szegedy et al. 2016).
     Output: a scalar, or (N,) with reduction="none". The mean of an empty batch is NaN.
-    Raises ShapeError, DTypeError, ParameterError. The range of integer labels is checked when data is loaded, not here.
+    Raises ShapeError, DTypeError, ParameterError. A label out of range is a ParameterError on the CPU. A GPU cannot raise
+    without waiting: there the loss is NaN, in float32 or with options, and in float64 without any, unnoticed, that of
+    another class. The trainer's data sets are checked when they are loaded; check labels of your own before the loop.
     Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.
 
     >>> import gpucnn
@@ -91,14 +93,12 @@ def cross_entropy(
             raise ShapeError.expected(
                 "cross_entropy", "target", f"shape {input.shape[:1]} for input {input.shape}", target.shape
             )
-        if optioned:
-            return optioned_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)
         try:
+            if optioned:
+                return optioned_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)
             return apply(class_entropy, input, target, reduction=reduction)
         except IndexError:
-            raise ParameterError.expected(
-                "cross_entropy", "target", f"labels from 0 to {input.shape[1] - 1} for input {input.shape}", "another"
-            ) from None
+            raise label_error("cross_entropy", input) from None
     if target.shape != input.shape:
         raise ShapeError.expected(
             "cross_entropy", "target", f"({input.shape[0]},) integers or {input.shape} weights", target.shape

@@ -15,6 +15,8 @@ from gpucnn.nn.module import Module
 class CrossEntropyLoss(Module):
     """-log softmax(input)[target] of (N, C) logits and (N,) integers or (N, C) weights; see ``functional.cross_entropy``.
 
+    A label out of range raises ParameterError on the CPU; on a GPU, in float32, it makes the loss NaN.
+
     >>> import gpucnn
     >>> CrossEntropyLoss()(gpucnn.tensor([[0.0, 0.0]]), gpucnn.tensor([1])).item()
     0.6931471824645996

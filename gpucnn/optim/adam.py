@@ -45,6 +45,9 @@ class Adam(Optimizer):
         for beta in settings["betas"]:
             check_number(beta, "Adam", "betas", 0, 1)
 
+    def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
+        return {**super().fixed(group), "betas": group["betas"][1]}
+
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         beta1, beta2 = group["betas"]
         buffer.backend.adam_update(

@@ -135,6 +135,10 @@ class Optimizer:
             if key in settings:
                 check_number(settings[key], type(self).__name__, key, low, high)
 
+    def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Return the hyper-parameters that one recorded step keeps: those that its updates do not read anew (``replay``)."""
+        return {**group, "lr": None}
+
     def _flatten(self, named: list[tuple[str, Parameter]]) -> list[FlatBuffer]:
         kinds: dict[tuple[Any, ...], list[tuple[str, Parameter]]] = {}
         for name, p in named:

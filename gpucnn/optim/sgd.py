@@ -42,6 +42,9 @@ class SGD(Optimizer):
         if settings["nesterov"] and not settings["momentum"]:
             raise ParameterError.expected("SGD", "nesterov", "a momentum above 0 beside nesterov=True", "momentum=0")
 
+    def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
+        return {**super().fixed(group), "momentum": bool(group["momentum"])}
+
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         velocity = buffer.state["momentum_buffer"][span] if group["momentum"] else None
         buffer.backend.sgd_update(buffer.values[span], buffer.gradient(span), velocity, where=where, **group)

@@ -1,5 +1,6 @@
 """Training: batches to the device, one visible step, epochs, checkpoints, the run folder."""
 
+from gpucnn.training.epochs import Epochs
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining
@@ -14,6 +15,7 @@ from gpucnn.training.trainer import Reporter, Trainer
 
 __all__ = [
     "EachEpoch",
+    "Epochs",
     "Evaluation",
     "Feed",
     "InterruptedTraining",

@@ -49,8 +49,9 @@ def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
         raise DataError.expected("evaluate", "data set", "at least one image", "none")
     totals, kept = Totals(feed.backend), []
     with evaluating(net):
-        for start in range(0, len(feed), batch_size):
-            x, y = feed.batch(np.arange(start, min(start + batch_size, len(feed))))
+        batches = feed.batches(batch_size, totals)
+        for given in batches.of(np.arange(len(feed))):
+            x, y = batches.take(*given)
             logits = net(x)
             totals.add(F.cross_entropy(logits, y), logits, y)
             confidences = F.softmax(logits).max(1)

@@ -11,6 +11,8 @@ from gpucnn.autograd import Tensor
 from gpucnn.backend import Array, Backend
 from gpucnn.data import ArrayDataset, Augmentation, Dataset
 from gpucnn.errors import DataError
+from gpucnn.training.batches import Batches, ReadBatches, ResidentBatches, Scaling
+from gpucnn.training.step import Totals
 
 AUGMENTING = 1
 """Last number of the seed of an augmented batch; none is 0, which would seed as if it were left out."""
@@ -50,15 +52,21 @@ def read_batch(data: Dataset, indices: Any) -> tuple[Any, Any]:
         )
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise DataError.expected(where, "labels", f"({count},) integers", f"{labels.shape} {labels.dtype}")
-    if count and not 0 <= labels.min() <= labels.max() < data.classes:
-        raise DataError.expected(where, "labels", f"0 to {data.classes - 1}", f"{labels.min()} to {labels.max()}")
+    check_labels(where, labels, data.classes)
     return images, labels.astype(np.int64, copy=False)
+
+
+def check_labels(where: str, labels: Any, classes: int) -> None:
+    """DataError unless all labels are from 0 to ``classes`` - 1: a GPU cannot complain of them."""
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError.expected(where, "labels", f"0 to {classes - 1}", f"{labels.min()} to {labels.max()}")
 
 
 class Feed:
     """Gives batches of a data set as tensors on a device: images (B, C, H, W) normalised, labels (B,) int64.
 
-    With an ``augmentation``, batches that are asked for with a seed are augmented, on the host.
+    A data set in memory goes to the device as a whole where it fits; others are read and moved batch by batch. With an
+    ``augmentation``, batches that are asked for with a seed are augmented, on the host.
     """
 
     def __init__(
@@ -70,15 +78,21 @@ class Feed:
         augmentation: Augmentation | None = None,
     ) -> None:
         self.data, self.backend, self.augmentation = data, backend, augmentation
-        self._dtype = np.dtype(precision)
         first, _ = read_batch(data, np.arange(min(len(data), 1)))
         pixel = 255.0 if first.dtype == np.uint8 else 1.0
-        mean, std = np.array(normalisation.mean), np.array(normalisation.std)
-        self._scale = backend.asarray((1 / (pixel * std)).astype(self._dtype))
-        self._shift = backend.asarray((-mean / std).astype(self._dtype))
+        mean, std, dtype = np.array(normalisation.mean), np.array(normalisation.std), np.dtype(precision)
+        scale, shift = (1 / (pixel * std)).astype(dtype), (-mean / std).astype(dtype)
+        self._scaling: Scaling = backend.asarray(scale), backend.asarray(shift), dtype
         self._resident: tuple[Array, Array] | None = None
         if isinstance(data, ArrayDataset) and augmentation is None:
-            self._resident = backend.asarray(data.images), backend.asarray(data.labels)
+            self._resident = self._moved_whole(data)
+
+    def _moved_whole(self, data: ArrayDataset) -> tuple[Array, Array] | None:
+        """Return images and labels on the device; None where they do not fit there."""
+        if not self.backend.fits(data.images.nbytes + data.labels.nbytes):
+            return None
+        check_labels(type(data).__name__, data.labels, data.classes)
+        return self.backend.asarray(data.images), self.backend.asarray(data.labels)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -86,6 +100,15 @@ class Feed:
     def order(self, seed: int, epoch: int) -> Any:
         """Return the shuffled indices of an epoch, on the host."""
         return np.random.default_rng([seed, epoch]).permutation(len(self))
+
+    def batches(self, size: int, totals: Totals) -> Batches:
+        """Return the batches, of ``size`` images and the rest, of orders that are given epoch by epoch.
+
+        ``totals`` count the images of an epoch, on the device, and so how far its order is used up.
+        """
+        if self._resident is not None:
+            return ResidentBatches(self.backend, *self._resident, self._scaling, size, totals)
+        return ReadBatches(self.backend, self._read, self._scaling, size)
 
     def batch(self, indices: Any, seed: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         """Return the images and labels of these indices (a host array).
@@ -99,10 +122,13 @@ class Feed:
                 chosen = backend.asarray(indices)
                 labels = labels[chosen]
             else:
-                host_images, host_labels = read_batch(self.data, indices)
-                if self.augmentation is not None and seed:
-                    host_images = self.augmentation(host_images, np.random.default_rng([*seed, AUGMENTING]))
-                images, labels = backend.asarray(host_images), backend.asarray(host_labels)
+                images, labels = (backend.asarray(part) for part in self._read(indices, seed))
                 chosen = backend.xp.arange(len(indices))
-            x = backend.gather(images, chosen, self._scale, self._shift, self._dtype)
+            x = backend.gather(images, chosen, *self._scaling)
         return Tensor(x, backend), Tensor(labels, backend)
+
+    def _read(self, indices: Any, seed: tuple[int, ...]) -> tuple[Any, Any]:
+        images, labels = read_batch(self.data, indices)
+        if self.augmentation is not None and seed:
+            images = self.augmentation(images, np.random.default_rng([*seed, AUGMENTING]))
+        return images, labels

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.autograd import Tensor, no_grad
-from gpucnn.backend import Backend
+from gpucnn.autograd import Tensor
+from gpucnn.backend import Array, Backend
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
 
@@ -35,27 +35,50 @@ class Totals:
     """Sums of loss and right answers over images, on the device; reading them waits for it."""
 
     def __init__(self, backend: Backend, loss: float = 0.0, right: int = 0, count: int = 0) -> None:
-        self._loss = Tensor(backend.asarray(loss, "float64"), backend)
-        self._right = Tensor(backend.asarray(right, "int64"), backend)
-        self.count = count
+        self.sums = Tensor(backend.asarray([0.0] * 4, "float64"), backend)
+        """Sum of losses, right answers, images, and the loss of the last batch: (4,), always in the same memory."""
+        self.start(loss, right, count)
+
+    def start(self, loss: float = 0.0, right: int = 0, count: int = 0) -> None:
+        """Begin anew, at what ``state`` returned or at zero."""
+        backend = self.sums.backend
+        with backend.active():
+            self.sums.array[...] = backend.asarray([loss, right, count, float("nan")], "float64")
+
+    @property
+    def seen(self) -> Array:
+        """Where the number of images is counted: (1,), a view."""
+        return self.sums.array[2:3]
 
     def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
         """Add a batch whose mean loss is ``loss``."""
-        with no_grad():
-            self._loss = self._loss + loss.to("float64") * len(y)
-            self._right = self._right + (logits.argmax(1) == y).sum()
-        self.count += len(y)
+        backend = self.sums.backend
+        with backend.active():
+            backend.add_totals(self.sums.array, loss.array, logits.array, y.array)
+
+    @property
+    def count(self) -> int:
+        """The number of images so far."""
+        return int(self.sums.numpy()[2])
+
+    @property
+    def last(self) -> float:
+        """The mean loss of the last batch; NaN without any."""
+        return float(self.sums.numpy()[3])
 
     @property
     def loss(self) -> float:
         """The mean loss of all images so far; NaN without any."""
-        return float(self._loss) / self.count if self.count else float("nan")
+        total, _, count, _ = self.sums.tolist()
+        return float(total / count) if count else float("nan")
 
     @property
     def accuracy(self) -> float:
         """The share of right answers so far, 0 to 1; NaN without any."""
-        return float(self._right) / self.count if self.count else float("nan")
+        _, right, count, _ = self.sums.tolist()
+        return float(right / count) if count else float("nan")
 
     def state(self) -> dict[str, Any]:
         """Return what the constructor takes, exactly."""
-        return {"loss": float(self._loss), "right": int(self._right), "count": self.count}
+        loss, right, count, _ = self.sums.tolist()
+        return {"loss": loss, "right": int(right), "count": int(count)}

@@ -8,7 +8,6 @@ import shlex
 import time
 import warnings
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 from gpucnn import nn
@@ -16,15 +15,14 @@ from gpucnn.backend import Backend, default_generator, get_backend, manual_seed
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, UsageError
-from gpucnn.replay import capture
 from gpucnn.training import environment
+from gpucnn.training.epochs import Epochs
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import Settings
 from gpucnn.training.setup import build_model, make_optimizer, make_schedule, split_validation, task_of
-from gpucnn.training.step import Totals, train_step
 
 FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "data")
 """Settings that may differ on resuming; of ``data``, only where it lies."""
@@ -81,11 +79,11 @@ class Trainer:
         self.loss_fn = nn.CrossEntropyLoss()
         self.optimizer = make_optimizer(settings, self.net)
         self.batches = -(-len(self.train_feed) // settings.batch_size)
-        self._train_step = capture(partial(train_step, self.net, self.loss_fn, self.optimizer))
+        self._epochs = Epochs(self.net, self.loss_fn, self.optimizer, self.train_feed, settings.batch_size)
         self.schedule = make_schedule(settings, self.optimizer, self.batches)
         self.epoch = 0  # epochs completed
         self.position = 0  # steps done in the epoch under way
-        self.totals = Totals(self.backend)
+        self.totals = self._epochs.totals
         self.seconds = 0.0  # spent on the epoch under way
         self.best_accuracy = -1.0
         self.history: list[dict[str, Any]] = []
@@ -152,19 +150,14 @@ class Trainer:
 
     def _train_epoch(self, stop: StopSignal) -> None:
         self.net.train()
-        size = self.settings.batch_size
-        order = self.train_feed.order(self.settings.seed, self.epoch)
+        seed = self.settings.seed, self.epoch
         clock = time.perf_counter() - self.seconds
-        while self.position < self.batches:
-            chosen = order[self.position * size : (self.position + 1) * size]
-            x, y = self.train_feed.batch(chosen, (self.settings.seed, self.epoch, self.position))
-            loss, logits = self._train_step(x, y)
-            self.totals.add(loss, logits, y)
+        for images in self._epochs.steps(self.train_feed.order(*seed), self.position, seed):
             self.schedule.after_step()
             self.position += 1
-            self.reporter.step(self, len(y))
+            self.reporter.step(self, images)
             if self.position % LOG_EVERY == 0:
-                self._log(loss.item())
+                self._log(self.totals.last)
             self.seconds = time.perf_counter() - clock
             if stop.number and self.position < self.batches:
                 self._interrupt(stop.number)
@@ -181,7 +174,8 @@ class Trainer:
         held_out = values["val_loss"]
         self.schedule.after_epoch(values["train_loss"] if held_out is None else held_out)
         values |= {"seconds": self.seconds, "images_per_second": self.totals.count / max(self.seconds, 1e-9)}
-        self.epoch, self.position, self.seconds, self.totals = self.epoch + 1, 0, 0.0, Totals(self.backend)
+        self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
+        self.totals.start()
         best = values["val_accuracy"] is not None and values["val_accuracy"] > self.best_accuracy
         if best:
             self.best_accuracy = values["val_accuracy"]
@@ -279,7 +273,7 @@ class Trainer:
         if not 0 <= self.position < self.batches:
             raise ValueError(f"position {self.position} of {self.batches}")
         totals = state["totals"]
-        self.totals = Totals(self.backend, float(totals["loss"]), int(totals["right"]), int(totals["count"]))
+        self.totals.start(float(totals["loss"]), int(totals["right"]), int(totals["count"]))
         self.seconds = float(state["seconds"])
         self.best_accuracy = float(state["best_accuracy"])
         default_generator.seed, default_generator.counter = state["generator"]["seed"], state["generator"]["counter"]

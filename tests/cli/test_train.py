@@ -189,7 +189,7 @@ def test_out_of_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("gpucnn.training.trainer.train_step", refuse)
+    monkeypatch.setattr("gpucnn.training.epochs.train_step", refuse)
     assert_refused(gpucnn(*train(data)), 4, "Out of memory", "--batch-size")
 
 
@@ -231,19 +231,19 @@ def test_signals_save_and_say_where(data: Path, number: int, code: int) -> None:
 
 
 def test_second_ctrl_c_is_no_error_either(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpucnn.training import trainer
+    from gpucnn.training import epochs
 
-    real = trainer.train_step
+    real = epochs.train_step
 
     def interrupted(*arguments: object) -> object:
         signal.raise_signal(signal.SIGINT)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer, "train_step", interrupted)
+    monkeypatch.setattr(epochs, "train_step", interrupted)
     result = gpucnn(*train(data, "--out", "a"))
     assert result.code == 130  # the first, at the end of the step
     assert "Stopped at step 1 " in result.err
-    monkeypatch.setattr(trainer, "train_step", lambda *a: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
+    monkeypatch.setattr(epochs, "train_step", lambda *a: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     result = gpucnn("train", "--resume", "a")
     assert result.code == 130
     assert result.err.split() == ["Interrupted.", "What", "was", "saved", "before", "is", "kept."]

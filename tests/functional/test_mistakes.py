@@ -161,11 +161,35 @@ def test_mistakes_are_named(backend: Backend, name: str) -> None:
         attempt(Given())
 
 
-@pytest.mark.parametrize("label", [4, -5, 100])
-def test_a_label_beyond_the_classes_is_named_on_the_cpu(label: int) -> None:
-    # On a GPU labels are not looked at in the step: the data set checks them when it is loaded.
+OPTIONS: list[dict[str, Any]] = [{}, {"label_smoothing": 0.1}, {"ignore_index": 7}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("label", [4, -1, -5, 100])
+def test_a_label_beyond_the_classes_is_named_on_the_cpu(label: int, options: Any) -> None:
     with pytest.raises(ParameterError, match="cross_entropy: target: expected labels from 0 to 3"):
-        F.cross_entropy(gpucnn.tensor(np.ones((2, 4))), gpucnn.tensor([0, label]))
+        F.cross_entropy(gpucnn.tensor(np.ones((2, 4))), gpucnn.tensor([0, label]), **options)
+    with pytest.raises(ParameterError, match="nll_loss: target: expected labels from 0 to 3"):
+        F.nll_loss(gpucnn.tensor(np.ones((2, 4))), gpucnn.tensor([0, label]))
+
+
+@pytest.mark.parametrize("backend", ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)], indirect=True)
+@pytest.mark.parametrize("label", [4, -1, -5, 100])
+def test_a_label_beyond_the_classes_is_nan_on_a_gpu(backend: Backend, label: int) -> None:
+    input = gpucnn.tensor(np.ones((2, 4), np.float32), requires_grad=True)
+    loss = F.cross_entropy(input, gpucnn.tensor([0, label]))
+    loss.backward()
+    assert np.isnan(loss.item())
+    assert input.grad is not None
+    assert np.isnan(input.grad.numpy()).all(1).tolist() == [False, True]
+
+
+@pytest.mark.cuda  # the stand-in refuses the index with which CuPy finds the weight of such a label
+@pytest.mark.parametrize("backend", ["cuda"], indirect=True)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_label_beyond_the_classes_is_nan_on_a_gpu_with_options_too(backend: Backend, options: Any) -> None:
+    loss = F.cross_entropy(gpucnn.tensor(np.ones((2, 4), np.float32)), gpucnn.tensor([0, 4]), **options)
+    assert np.isnan(loss.item())
 
 
 @pytest.mark.parametrize(

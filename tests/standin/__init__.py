@@ -13,10 +13,13 @@ Its arrays wrap NumPy's and refuse what CuPy refuses: to be mixed with NumPy arr
 has no name and takes no keyword that the real CuPy, which must be installed and needs no driver for this, has not: what
 CuPy lacks is an AttributeError or TypeError, what only the stand-in lacks is a NotImplementedError.
 
+Copies by `set` on another stream are watched: work that does not wait for one, a copy that does not wait for what used its
+memory, pinned memory that the host changes too early are errors (tests/standin/order.py).
+
 What passes here can fail on a GPU all the same. The stand-in cannot show:
-- races that running a kernel's threads and blocks backwards as well does not show, races between kernels, barriers that
-  only some threads reach, a missing synchronisation, work on the wrong stream or device, memory freed too early:
-  everything runs at once, in order;
+- races that running a kernel's threads and blocks backwards as well does not show, barriers that only some threads reach;
+  between streams, races over memory that no copy by `set` goes to, work on the wrong stream or device, memory freed too
+  early: everything runs at once, in order;
 - speed, occupancy, registers, misaligned access, memory use and fragmentation; that memory runs out, tests pretend;
 - errors of the driver, of compilation (NVRTC's are tested apart) and of missing libraries (cuBLAS, NVRTC, cuRAND);
 - all that stream capture refuses: it knows transfers, waits, cuBLAS, cuRAND, loading kernels, and memory from a shared pool;

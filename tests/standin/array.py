@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import capture
-from .counters import launches, transfers
+from .counters import launches, streams, transfers
 from .signatures import Call, gap, missing, real_cupy
 from .values import check_supported, is_scalar, poison, unsupported
 
@@ -15,10 +15,10 @@ from .values import check_supported, is_scalar, poison, unsupported
 class ndarray:
     """cupy.ndarray: a view of host memory that will not be taken for a NumPy array."""
 
-    __slots__ = ("__weakref__", "_base", "_host")
+    __slots__ = ("__weakref__", "_base", "_memory")
     __array_priority__ = 100
     __module__ = "cupy"
-    _host: np.ndarray[Any, Any]
+    _memory: np.ndarray[Any, Any]
     _base: "ndarray | None"
 
     def __init__(
@@ -30,9 +30,9 @@ class ndarray:
         self._base = None
         if memptr is None:
             capture.refuse_default_pool()
-            self._host = poison(np.empty(shape, dtype, order=order))
+            self._memory = poison(np.empty(shape, dtype, order=order))
         else:
-            self._host = np.ndarray(shape, dtype, memptr.buffer, memptr.offset, strides, order)
+            self._memory = np.ndarray(shape, dtype, memptr.buffer, memptr.offset, strides, order)
 
     def __getattr__(self, name: str) -> Any:
         # Reached for what this class does not define itself: methods that NumPy has too.
@@ -41,37 +41,43 @@ class ndarray:
             raise missing("cupy.ndarray", name)
         return functools.partial(_method(name), self)
 
+    @property
+    def _host(self) -> "np.ndarray[Any, Any]":
+        """The values, for work on the current stream; what only asks about the layout takes `_memory`."""
+        streams.access(self._memory)
+        return self._memory
+
     # Memory layout
 
     @property
     def shape(self) -> Any:
-        return self._host.shape
+        return self._memory.shape
 
     @shape.setter
     def shape(self, shape: Any) -> None:
-        reshaped = self._host.view()
+        reshaped = self._memory.view()
         reshaped.shape = shape
-        self._host = reshaped
+        self._memory = reshaped
 
-    dtype = property(lambda self: self._host.dtype)
-    strides = property(lambda self: self._host.strides)
-    ndim = property(lambda self: self._host.ndim)
-    size = property(lambda self: self._host.size)
-    itemsize = property(lambda self: self._host.itemsize)
-    nbytes = property(lambda self: self._host.nbytes)
+    dtype = property(lambda self: self._memory.dtype)
+    strides = property(lambda self: self._memory.strides)
+    ndim = property(lambda self: self._memory.ndim)
+    size = property(lambda self: self._memory.size)
+    itemsize = property(lambda self: self._memory.itemsize)
+    nbytes = property(lambda self: self._memory.nbytes)
     base = property(lambda self: self._base)
 
     @property
     def flags(self) -> Any:
         # CuPy's own class: it has c_contiguous, f_contiguous, owndata, fnc, forc, and no writeable.
-        flags = self._host.flags
+        flags = self._memory.flags
         return real_cupy()._core.flags.Flags(flags.c_contiguous, flags.f_contiguous, self._base is None)
 
     @property
     def data(self) -> Any:
         from .cuda import MemoryPointer
 
-        return MemoryPointer.of(self._host)
+        return MemoryPointer.of(self._memory)
 
     @property
     def device(self) -> Any:
@@ -89,23 +95,23 @@ class ndarray:
 
     @property
     def real(self) -> "ndarray":
-        return view_of(self, self._host.real)
+        return view_of(self, self._memory.real)
 
     @property
     def imag(self) -> "ndarray":
-        return view_of(self, self._host.imag)
+        return view_of(self, self._memory.imag)
 
     def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> Any:
         shape = shape[0] if len(shape) == 1 else shape
-        return result_of(np.reshape(self._host, host_of(shape, "reshape"), order=order, copy=copy), [self])  # type: ignore[call-overload]
+        return result_of(np.reshape(self._memory, host_of(shape, "reshape"), order=order, copy=copy), [self])  # type: ignore[call-overload]
 
     def transpose(self, *axes: Any) -> "ndarray":
-        return view_of(self, self._host.transpose(*axes))
+        return view_of(self, self._memory.transpose(*axes))
 
     def view(self, dtype: Any = None, type: Any = None) -> "ndarray":
         if type not in (None, ndarray):
             raise ValueError("Type must be a sub-type of ndarray type")
-        return view_of(self, self._host.view() if dtype is None else self._host.view(dtype))
+        return view_of(self, self._memory.view() if dtype is None else self._memory.view(dtype))
 
     def copy(self, order: str = "C") -> "ndarray":
         launches.note("copy")
@@ -146,6 +152,7 @@ class ndarray:
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
         transfers.to_host += 1
+        streams.host_waits_for_stream(None if stream is None else stream.key)
         if out is None:
             return np.array(self._host, order=order)  # type: ignore[call-overload]
         if not isinstance(out, np.ndarray):
@@ -166,10 +173,14 @@ class ndarray:
             raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
         if arr.shape != self.shape:
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
-        if not self._host.flags.forc:
+        if not self._memory.flags.forc:
             raise RuntimeError("Cannot set to non-contiguous array")
-        transfers.to_device += 1
-        self._host[...] = arr
+        if streams.is_pinned(arr):
+            transfers.copies += 1
+        else:
+            transfers.to_device += 1
+        streams.copy(self._memory, arr, None if stream is None else stream.key)
+        self._memory[...] = arr
 
     def item(self) -> Any:
         if self.size != 1:
@@ -227,7 +238,7 @@ class ndarray:
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return {
             "shape": self.shape, "typestr": self.dtype.str, "descr": self.dtype.descr, "stream": 1, "version": 3,
-            "strides": None if self._host.flags.c_contiguous else self.strides, "data": (self._host.ctypes.data, False),
+            "strides": None if self._memory.flags.c_contiguous else self.strides, "data": (self._memory.ctypes.data, False),
         }  # fmt: skip
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -271,7 +282,7 @@ class ndarray:
     def __len__(self) -> int:
         if self.ndim == 0:
             raise TypeError("len() of unsized object")
-        return len(self._host)
+        return len(self._memory)
 
     def __iter__(self) -> Iterator["ndarray"]:
         if self.ndim == 0:
@@ -284,7 +295,7 @@ class ndarray:
         has_ellipsis = any(place is Ellipsis for place in places)
         places = places if has_ellipsis else (*places, Ellipsis)
         if not is_advanced:
-            return view_of(self, self._host[places])
+            return view_of(self, self._memory[places])
         launches.note("getitem")
         zeros = tuple(np.zeros_like(place) if isinstance(place, np.ndarray) else place for place in places)
         return wrap(
@@ -367,7 +378,7 @@ def _method(name: str) -> Callable[..., Any]:
 def wrap(host: "np.ndarray[Any, Any]", base: ndarray | None = None) -> ndarray:
     check_supported(host.dtype)
     array = object.__new__(ndarray)
-    array._host = host
+    array._memory = host
     array._base = base
     return array
 
@@ -421,10 +432,10 @@ def result_of(value: Any, inputs: list[ndarray], out: ndarray | None = None, kee
     if not isinstance(value, np.ndarray):
         return value
     for array in inputs:
-        if value is array._host:
+        if value is array._memory:
             return array
     for array in inputs:
-        if np.may_share_memory(value, array._host):
+        if np.may_share_memory(value, array._memory):
             return view_of(array, value)
     return wrap(value if keeps_order else np.asarray(value, order="C"))
 
@@ -439,7 +450,7 @@ def _recorded(call: Call, args: Any, kwargs: Any, found: list[ndarray], out: nda
         capture.do(lambda: np.copyto(out._host, call.run(args, kwargs), casting="same_kind"))
         return out
     value = call.run(args, kwargs)
-    if isinstance(value, np.ndarray) and any(np.may_share_memory(value, array._host) for array in found):
+    if isinstance(value, np.ndarray) and any(np.may_share_memory(value, array._memory) for array in found):
         return value
     if isinstance(value, (tuple, list)):
         raise gap(f"{call.dotted} in a captured stream")

@@ -29,10 +29,16 @@ class Graph:
 
     def __init__(self) -> None:
         self._work: list[Callable[[], None]] = []
+        self.touched: list[np.ndarray[Any, Any]] = []
         self._valid = True
 
     def launch(self, stream: Any = None) -> None:
         refuse("a graph launch", UNSUPPORTED)
+        from .counters import launches, streams
+
+        launches.note("graph")
+        for array in self.touched:
+            streams.access(array)
         for work in self._work:
             work()
 

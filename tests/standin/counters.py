@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from . import capture
+from .order import Order
 
 
 @dataclasses.dataclass
@@ -17,18 +18,20 @@ class Transfers:
     number of elements that a boolean mask selects or that nonzero, unique and their like return, and each side of a
     sliding_window_view.
     `waits`: synchronize() on a stream, a device or an event.
+    Not so `copies`, which are no part of the total: `set` from pinned memory, done while the host goes on.
     """
 
     to_device: int = 0
     to_host: int = 0
     waits: int = 0
+    copies: int = 0
 
     @property
     def total(self) -> int:
         return self.to_device + self.to_host + self.waits
 
     def reset(self) -> None:
-        self.to_device = self.to_host = self.waits = 0
+        self.to_device = self.to_host = self.waits = self.copies = 0
 
     @contextlib.contextmanager
     def counted(self) -> Iterator["Transfers"]:
@@ -38,9 +41,8 @@ class Transfers:
         try:
             yield inside
         finally:
-            inside.to_device = self.to_device - before.to_device
-            inside.to_host = self.to_host - before.to_host
-            inside.waits = self.waits - before.waits
+            for field in dataclasses.fields(self):
+                setattr(inside, field.name, getattr(self, field.name) - getattr(before, field.name))
 
 
 class _Refusing(Transfers):
@@ -55,11 +57,21 @@ class _Refusing(Transfers):
 transfers = _Refusing()
 
 
+def _current_stream() -> int:
+    from .cuda import get_current_stream
+
+    return get_current_stream().key
+
+
+streams = Order(_current_stream)
+
+
 class Launches:
     """How often CuPy would start work on the device, by what starts it: a kernel's name, or that of CuPy's function.
 
     Each function that makes an array, each copy, fill and assignment counts as one. CuPy may need more: two for the sum
-    of very many values, one more for an operand that it has to copy first.
+    of very many values, one more for an operand that it has to copy first. What a graph holds counts when it is recorded;
+    its launch is one.
     """
 
     def __init__(self) -> None:
@@ -67,6 +79,7 @@ class Launches:
 
     def note(self, name: str) -> None:
         self.by_name[name] += 1
+        streams.work()
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[collections.Counter[str]]:

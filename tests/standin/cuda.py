@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from . import capture
-from .counters import transfers
+from .counters import streams, transfers
+from .order import NULL, Clock
 from .signatures import gap, missing, real_cupy
 
 MEMORY_BYTES = 8 << 30
@@ -38,7 +39,7 @@ def cuda_error(status: int) -> Exception:
     return real_cupy().cuda.runtime.CUDARuntimeError(status)  # type: ignore[no-any-return]
 
 
-INVALID_DEVICE = 101
+INVALID_DEVICE, INVALID_HANDLE = 101, 400
 
 
 class Mirror:
@@ -85,6 +86,7 @@ class Device(Mirror):
     def synchronize(self) -> None:
         self.use()
         transfers.waits += 1
+        streams.host_waits()
 
     @property
     def compute_capability(self) -> str:
@@ -149,19 +151,24 @@ class Event(Mirror):
     mirrored = "Event"
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
-        self.time = 0.0
+        self.time, self.is_timed = 0.0, not disable_timing
+        self.clock: Clock = {}  # an event that was never recorded is done
 
     done = True
 
-    def record(self, stream: Any = None) -> None:
+    def record(self, stream: "Stream | None" = None) -> None:
         self.time = time.perf_counter()
+        self.clock = streams.record((stream or _current.stream).key)
 
     def synchronize(self) -> None:
         transfers.waits += 1
+        streams.host_waits(self.clock)
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:
     """Milliseconds, of the host's clock."""
+    if not (start_event.is_timed and end_event.is_timed):
+        raise cuda_error(INVALID_HANDLE)
     return (end_event.time - start_event.time) * 1e3
 
 
@@ -185,6 +192,7 @@ class Stream(Mirror):
         self.priority = priority or 0
         self.ptr = 0 if null else id(self)
         self.device_id = 0
+        self.key = NULL if null or ptds else streams.new_stream(blocking=not non_blocking)
         self._outer: list[Stream] = []
 
     done = True
@@ -203,6 +211,7 @@ class Stream(Mirror):
 
     def synchronize(self) -> None:
         transfers.waits += 1
+        streams.host_waits_for_stream(self.key)
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event()
@@ -210,7 +219,7 @@ class Stream(Mirror):
         return event
 
     def wait_event(self, event: Event) -> None:
-        """Nothing: everything before it has run."""
+        streams.wait(self.key, event.clock)
 
     # Capture: of this thread's current stream only, as everywhere here.
 
@@ -338,6 +347,7 @@ runtimeGetVersion = driverGetVersion
 
 def deviceSynchronize() -> None:
     transfers.waits += 1
+    streams.host_waits()
 
 
 RUNTIME = (getDeviceCount, getDevice, setDevice, getDeviceProperties, memGetInfo, driverGetVersion, deviceSynchronize)

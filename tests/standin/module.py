@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import capture, cuda, kernels, random
+from . import capture, counters, cuda, kernels, random
 from .array import Capsule, host_of, ndarray, run, view_of, wrap
 from .counters import Launches, Transfers, launches, transfers
 from .signatures import Call, gap, missing, real_cupy, real_cupyx
@@ -127,13 +127,13 @@ def array(
         raise NotImplementedError
     keywords: dict[str, Any] = {"dtype": dtype, "order": order or "K", "ndmin": ndmin}
     if isinstance(obj, ndarray):
-        host = np.array(obj._host, copy=copy, **keywords)
-        if host is obj._host:
+        host = np.array(obj._memory, copy=copy, **keywords)
+        if host is obj._memory:
             return obj
-        if not np.may_share_memory(host, obj._host):
+        if not np.may_share_memory(host, obj._memory):
             launches.note("array")
             return wrap(capture.make(lambda: np.array(obj._host, copy=copy, **keywords)))
-        return view_of(obj, host) if np.may_share_memory(host, obj._host) else wrap(host)
+        return view_of(obj, host) if np.may_share_memory(host, obj._memory) else wrap(host)
     if hasattr(obj, "__cuda_array_interface__"):
         return array(_from_interface(obj), dtype, copy, order, subok, ndmin)
     found: list[ndarray] = []
@@ -166,7 +166,7 @@ def from_dlpack(array: Any, *, device: Any = None, copy: bool | None = None) -> 
     capsule = array.__dlpack__(stream=1, max_version=(1, 0))
     if not isinstance(capsule, Capsule):
         raise gap("cupy.from_dlpack of another library's device memory")
-    return view_of(capsule.array, capsule.array._host.view())
+    return view_of(capsule.array, capsule.array._memory.view())
 
 
 def asarray(
@@ -203,7 +203,13 @@ def empty_like(prototype: Any, dtype: Any = None, order: str = "K", subok: Any =
     if subok is not None:
         raise TypeError("subok is not supported yet")
     capture.refuse_default_pool()
-    return wrap(poison(np.empty_like(prototype._host, dtype, order, shape=shape)))  # type: ignore[call-overload]
+    return wrap(poison(np.empty_like(prototype._memory, dtype, order, shape=shape)))  # type: ignore[call-overload]
+
+
+def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> "np.ndarray[Any, Any]":
+    array = poison(np.empty(shape, dtype, order))  # type: ignore[call-overload]
+    counters.streams.pin(array)
+    return array
 
 
 class Standin:
@@ -250,4 +256,4 @@ def submodules(room: types.ModuleType) -> dict[str, types.ModuleType]:
         "random", "linalg", "fft", "lib", "lib.stride_tricks",
     )  # fmt: skip
     found = {f"cupy.{name}": functools.reduce(getattr, name.split("."), room) for name in names}
-    return {"cupy": room, "cupyx": Room("cupyx", real_cupyx(), None), **found}
+    return {"cupy": room, "cupyx": Room("cupyx", real_cupyx(), None, empty_pinned=empty_pinned), **found}
