@@ -68,7 +68,7 @@ class Captured:
             return self._run(backend, arguments)
 
     def _run(self, backend: Backend, arguments: tuple[Any, ...]) -> Any:
-        kind = (backend.name, is_grad_enabled(), *map(_kind_of, arguments), *self._owned.kind())
+        kind = (backend.name, backend.in_tf32, is_grad_enabled(), *map(_kind_of, arguments), *self._owned.kind())
         if kind not in self._recorded:
             if len(self._recorded) >= MOST_GRAPHS:
                 return self._step(*arguments)

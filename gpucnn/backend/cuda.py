@@ -15,7 +15,7 @@ from gpucnn.backend import cuda_conv, cuda_pool, cuda_products, cuda_updates
 from gpucnn.backend.base import PAIRS, Array, Backend, Divisor
 from gpucnn.backend.cuda_autotune import Autotuner
 from gpucnn.backend.cuda_capture import Graph
-from gpucnn.backend.cuda_kernels import Kernels
+from gpucnn.backend.cuda_kernels import TF32, Kernels
 from gpucnn.backend.generator import Generator
 from gpucnn.backend.recording import Recording
 from gpucnn.backend.window import Window
@@ -37,7 +37,10 @@ class CudaBackend(Backend):
         except ImportError as error:
             raise DeviceError(f"CuPy cannot be imported ({error}). Install it: {INSTALL}.") from None
         self._probe()
-        self.kernels = Kernels(self.xp)
+        self.has_tf32 = int(self._device.compute_capability) >= 80
+        self._kernels = {False: Kernels(self.xp)}
+        if self.has_tf32:
+            self._kernels[True] = Kernels(self.xp, TF32)
         self._thread = threading.local()
         self._constants: dict[Any, Array] = {}
         self.autotuner = Autotuner(self.xp) if os.environ.get("GPUCNN_AUTOTUNE") == "1" else None
@@ -119,9 +122,15 @@ class CudaBackend(Backend):
                 self.free_memory()
                 raise OutOfMemoryError(f"{self.name}: {_one_line(error)} {self._free()} {LESS}") from None
 
+    @property
+    def kernels(self) -> Kernels:
+        """The kernels in what this thread multiplies in."""
+        return self._kernels[self.in_tf32]
+
     def warm_up(self) -> None:
         with self._device:
-            self.kernels.compile()
+            for kernels in self._kernels.values():
+                kernels.compile()
 
     def contiguous(self, *arrays: Array) -> list[Array]:
         """Return the arrays C-ordered: themselves where they are."""
@@ -185,7 +194,8 @@ class CudaBackend(Backend):
         """Run one of two ways to the same result: the one in the table, or, autotuning, the faster one."""
         w_shape, groups = key[1], key[3]
         if self.autotuner is not None and groups == 1:
-            return self.autotuner.run((what, *key), {"implicit": implicit, "columns": columns})
+            case = (what, *key, "tf32") if self.in_tf32 else (what, *key)
+            return self.autotuner.run(case, {"implicit": implicit, "columns": columns})
         return columns() if cuda_conv.takes_columns(w_shape, groups) else implicit()
 
     def conv2d(self, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:

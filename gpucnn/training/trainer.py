@@ -22,8 +22,15 @@ from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
 from gpucnn.training.run_folder import RunFolder
-from gpucnn.training.settings import Settings
-from gpucnn.training.setup import build_model, make_optimizer, make_schedule, split_validation, task_of
+from gpucnn.training.settings import PRECISIONS, Settings
+from gpucnn.training.setup import (
+    build_model,
+    check_precision,
+    make_optimizer,
+    make_schedule,
+    split_validation,
+    task_of,
+)
 from gpucnn.training.step import Totals, train_step
 
 FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "data")
@@ -62,6 +69,7 @@ class Trainer:
         self.splits, self.folder = splits, folder
         self.reporter = reporter or Reporter()
         self.backend: Backend = get_backend(settings.device)
+        check_precision(settings, self.backend)
         train, validation = split_validation(
             splits.train, settings.limit, settings.validation, settings.seed, settings.val_split
         )
@@ -71,7 +79,8 @@ class Trainer:
         settings = replace(settings, device=self.backend.name, validation=held_out, val_split=None)
         self.settings = settings
         self.normalisation = Normalisation.of(train)
-        self.train_feed = Feed(train, self.backend, self.normalisation, settings.precision, settings.augmentation)
+        dtype = PRECISIONS[settings.precision]
+        self.train_feed = Feed(train, self.backend, self.normalisation, dtype, settings.augmentation)
         self.validation_feed = self._feed(validation) if validation is not None else None
         self.test_feed = self._feed(splits.test)
         manual_seed(settings.seed)
@@ -99,7 +108,7 @@ class Trainer:
         return self.epoch * self.batches + self.position
 
     def _feed(self, data: Dataset) -> Feed:
-        return Feed(data, self.backend, self.normalisation, self.settings.precision)
+        return Feed(data, self.backend, self.normalisation, PRECISIONS[self.settings.precision])
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -133,7 +142,7 @@ class Trainer:
 
         DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C or SIGTERM.
         """
-        with StopSignal() as stop:
+        with StopSignal() as stop, self.backend.tf32(self.settings.precision == "tf32"):
             self.folder.make()
             try:
                 self._write_head()
