@@ -213,6 +213,8 @@ class _Owned:
 
     def save(self) -> Callable[[], None]:
         """Return a function that puts everything back as it is now."""
+        for optimizer in self.optimizers:
+            optimizer.take_over_changes()
         arrays = self.arrays()
         copies = [array.copy() for array in arrays]
         gradients = [(p, p.grad) for p in self.parameters]

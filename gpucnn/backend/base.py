@@ -19,6 +19,7 @@ import numpy as np
 
 from gpucnn.backend import special
 from gpucnn.backend.generator import Generator
+from gpucnn.backend.half import HalfStorage
 from gpucnn.backend.precision import Precision
 from gpucnn.backend.recording import Recording
 from gpucnn.backend.updates import Updates
@@ -41,7 +42,7 @@ DEAD = 4
 """In the place of a 2x2 maximum: ReLU let nothing through, so no pixel gets its gradient."""
 
 
-class Backend(Precision, Updates):
+class Backend(HalfStorage, Precision, Updates):
     """Arrays of one device, and the kernels that work on them. Use ``get_backend`` to get one."""
 
     name = "reference"
@@ -390,6 +391,7 @@ class Backend(Precision, Updates):
     # --- data -------------------------------------------------------------------------------------------------
 
     def gather(self, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
-        """Return ``images[indices] * scale + shift`` as (B, C, H, W) of ``dtype``; scale and shift are (C,)."""
+        """Return ``images[indices] * scale + shift`` as (B, C, H, W) of ``dtype``; scale and shift (C,) may be wider."""
         self.ran["gather.reference"] += 1
-        return images[indices].astype(dtype) * scale[:, None, None] + shift[:, None, None]
+        y = images[indices].astype(scale.dtype) * scale[:, None, None] + shift[:, None, None]
+        return y.astype(dtype, copy=False)

@@ -43,7 +43,8 @@ from gpucnn.training import (
 @click.option(
     "--precision",
     type=click.Choice(list(PRECISIONS)),
-    help="Of weights and activations; tf32 is float32 that multiplies in TF32, on GPUs from Ampere on.  [float32]",
+    help="Of weights and activations. tf32: float32 that multiplies in TF32, on GPUs from Ampere on; float16: half the "
+    "memory, computed in float32.  [float32]",
 )
 @click.option(
     "--epochs", type=click.IntRange(1), help="Passes over the training images; with --resume, the total.  [5]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
+from gpucnn.backend.half import is_half
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 from gpucnn.functional.class_loss import optioned_cross_entropy
@@ -70,7 +71,7 @@ def cross_entropy(
     input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) weights of the classes (one-hot, say)
     of the input's dtype. weight: (C,) of the classes; labels equal to ignore_index do not count; label_smoothing gives
     that part of each target to all classes alike (Szegedy et al. 2016).
-    Output: a scalar, or (N,) with reduction="none". The mean of an empty batch is NaN.
+    Output: a scalar, or (N,) with reduction="none", float32 for float16 logits. The mean of an empty batch is NaN.
     Raises ShapeError, DTypeError, ParameterError. The range of integer labels is checked when data is loaded, not here.
     Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.
 
@@ -81,6 +82,8 @@ def cross_entropy(
     check_reduction(reduction, "cross_entropy")
     check_float(input, "cross_entropy")
     check_tensor(target, "cross_entropy", "target")
+    if is_half(input):
+        input, target = input.to("float32"), target.to("float32") if is_half(target) else target
     if input.ndim != 2 or input.shape[1] == 0:
         raise ShapeError.expected(
             "cross_entropy", "input", "(N, C) logits of at least one class", f"shape {input.shape}"

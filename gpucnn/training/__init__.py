@@ -3,6 +3,7 @@
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining
+from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.reporters import EachEpoch, Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluation",
     "Feed",
     "InterruptedTraining",
+    "LossScale",
     "Normalisation",
     "Reporter",
     "Reporters",

@@ -74,8 +74,9 @@ class Feed:
         first, _ = read_batch(data, np.arange(min(len(data), 1)))
         pixel = 255.0 if first.dtype == np.uint8 else 1.0
         mean, std = np.array(normalisation.mean), np.array(normalisation.std)
-        self._scale = backend.asarray((1 / (pixel * std)).astype(self._dtype))
-        self._shift = backend.asarray((-mean / std).astype(self._dtype))
+        wide = np.promote_types(self._dtype, np.float32)
+        self._scale = backend.asarray((1 / (pixel * std)).astype(wide))
+        self._shift = backend.asarray((-mean / std).astype(wide))
         self._resident: tuple[Array, Array] | None = None
         if isinstance(data, ArrayDataset) and augmentation is None:
             self._resident = backend.asarray(data.images), backend.asarray(data.labels)

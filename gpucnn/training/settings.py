@@ -16,7 +16,7 @@ from gpucnn.errors import UsageError, did_you_mean
 from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32"}
+PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32", "float16": "float16"}
 """The dtype of images, weights and activations in each precision."""
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 

@@ -21,6 +21,7 @@ from gpucnn.training import environment
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
+from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import PRECISIONS, Settings
 from gpucnn.training.setup import (
@@ -90,7 +91,8 @@ class Trainer:
         self.loss_fn = nn.CrossEntropyLoss()
         self.optimizer = make_optimizer(settings, self.net)
         self.batches = -(-len(self.train_feed) // settings.batch_size)
-        self._train_step = capture(partial(train_step, self.net, self.loss_fn, self.optimizer))
+        self.loss_scale = LossScale(self.backend) if settings.precision == "float16" else None
+        self._train_step = capture(partial(train_step, self.net, self.loss_fn, self.optimizer, scale=self.loss_scale))
         self.schedule = make_schedule(settings, self.optimizer, self.batches)
         self.epoch = 0  # epochs completed
         self.position = 0  # steps done in the epoch under way
@@ -253,6 +255,7 @@ class Trainer:
             "generator": {"seed": default_generator.seed, "counter": default_generator.counter},
             "optimizer": {"steps": optimizer["steps"], "param_groups": optimizer["param_groups"]},
             "schedule": self.schedule.state_dict(),
+            "loss_scale": self.loss_scale and self.loss_scale.state(),
             "threads": self.backend.describe().get("threads"),
             "device": self.backend.name,
             "settings": asdict(self.settings),
@@ -284,6 +287,8 @@ class Trainer:
                   for group in state["optimizer"]["param_groups"]]  # fmt: skip
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups, "state": saved.optimizer})
         self.schedule.load_state_dict(state["schedule"])
+        if self.loss_scale is not None:
+            self.loss_scale.load(**state["loss_scale"])
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         if not 0 <= self.position < self.batches:
             raise ValueError(f"position {self.position} of {self.batches}")

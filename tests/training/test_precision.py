@@ -1,4 +1,4 @@
-"""A run in TF32: what it computes in, what it keeps, and how it goes on."""
+"""Runs in TF32 and in float16: what they compute in, what they keep, and how they go on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from runs import numbers, resumed, small_splits, trainer, weights
 
 from gpucnn import Tensor
 from gpucnn.backend import Backend
+from gpucnn.data import load
 from gpucnn.errors import UsageError
 from gpucnn.training import RunFolder, SavedModel
 
@@ -70,3 +71,53 @@ def test_a_device_without_it_is_refused_before_anything_is_written(tmp_path: Pat
         trainer(tmp_path / "run", precision="tf32")
     assert caught.value.exit_code == 2
     assert not (tmp_path / "run").exists()
+
+
+# --- float16 -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_in_float16_keeps_what_it_needs_to_go_on(backend: Backend, tmp_path: Path) -> None:
+    settings = {**SPLITS, "device": backend.name, "precision": "float16", "schedule": "constant"}
+    whole = trainer(tmp_path / "whole", **{**settings, "epochs": 2})
+    whole.train()
+    assert whole.loss_scale is not None
+    trainer(tmp_path / "parts", **settings).train()
+    continued = resumed(tmp_path / "parts", **{**settings, "epochs": 2})
+    assert continued.loss_scale is not None
+    continued.train()
+    assert continued.loss_scale.state() == whole.loss_scale.state()
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    kept = RunFolder.open(tmp_path / "whole").load()
+    assert {array.dtype for array in kept.model.values()} == {np.dtype("float16")}
+    assert {array.dtype for name, array in kept.optimizer.items() if name.startswith("master.")} == {
+        np.dtype("float32")
+    }
+    saved = SavedModel.load(RunFolder.open(tmp_path / "whole"), "cpu")
+    x, _ = saved.feed(SPLITS["splits"].test).batch(np.arange(4))
+    assert (saved.precision, x.dtype, saved.net(x).dtype) == ("float16", "float16", "float16")
+
+
+@on_devices
+def test_a_run_in_float16_is_replayed(backend: Backend, tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", device=backend.name, precision="float16", **{**SPLITS, "epochs": 2})
+    run.train()
+    assert any(one is not None for one in run._train_step._recorded.values())
+
+
+@pytest.mark.slow
+def test_float16_learns_as_float32_does(tmp_path: Path, mnist: Path) -> None:
+    splits, accuracies = load("mnist"), {}
+    for precision in ("float32", "float16"):
+        run = trainer(
+            tmp_path / precision,
+            splits=splits,
+            precision=precision,
+            limit=10_000,
+            epochs=2,
+            batch_size=64,
+            validation=0,
+        )
+        accuracies[precision] = run.train()["test_accuracy"]
+    assert accuracies["float32"] > 0.96
+    assert accuracies["float16"] > accuracies["float32"] - 0.005
