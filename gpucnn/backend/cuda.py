@@ -17,6 +17,7 @@ from gpucnn.backend.cuda_autotune import Autotuner
 from gpucnn.backend.cuda_capture import Graph
 from gpucnn.backend.cuda_kernels import TF32, Kernels
 from gpucnn.backend.generator import Generator
+from gpucnn.backend.half import HALF
 from gpucnn.backend.recording import Recording
 from gpucnn.backend.window import Window
 from gpucnn.errors import DeviceError, OutOfMemoryError
@@ -170,6 +171,8 @@ class CudaBackend(Backend):
         return self.xp.random.Philox4x3210(seed=(seed * 0x9E3779B97F4A7C15 + counter) % 2**64)
 
     def dropout_mask(self, shape: tuple[int, ...], p: float, dtype: Any, generator: Generator) -> Array:
+        if dtype == HALF:
+            return self.dropout_mask(shape, p, np.float32, generator).astype(HALF)
         if dtype != np.float32 or p >= 1 or 0 in shape:
             return super().dropout_mask(shape, p, dtype, generator)
         self.ran["dropout_mask.fast"] += 1
@@ -349,6 +352,8 @@ class CudaBackend(Backend):
     # --- data and optimisers -----------------------------------------------------------------------------------
 
     def gather(self, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
+        if dtype == HALF and scale.dtype == np.float32:
+            return self.gather(images, indices, scale, shift, np.float32).astype(HALF)
         if (
             images.dtype != np.uint8
             or indices.dtype != np.int64

@@ -47,11 +47,11 @@ class HalfStorage:
 
 def _widened(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(kernel)
-    def run(self: Any, *arguments: Any) -> Any:
-        if not any(is_half(one) for one in arguments):
-            return kernel(self, *arguments)
-        wide = [one.astype(np.float32) if is_half(one) else one for one in arguments]
-        result = getattr(self, name)(*wide)
+    def run(self: Any, first: Array, *others: Any, **named: Any) -> Any:
+        if first.dtype != HALF:  # the others are of its dtype
+            return kernel(self, first, *others, **named)
+        wide = [one.astype(np.float32) if is_half(one) else one for one in (first, *others)]
+        result = getattr(self, name)(*wide, **named)
         if not isinstance(result, tuple):
             return _narrowed(result)
         if name == "standardise":  # the factor, one for each channel, goes back into arithmetic as it is

@@ -11,7 +11,7 @@ from oracles import assert_close
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import nn
-from gpucnn.backend import Backend, Window
+from gpucnn.backend import Backend, Generator, Window
 from gpucnn.backend.base import PAIRS
 from gpucnn.backend.half import WIDENED
 
@@ -139,3 +139,27 @@ def test_running_values_of_normalisation_stay_float32(backend: Backend) -> None:
     answers = [layer(gpucnn.tensor(x).to(layer.weight.dtype)) for layer in layers]
     assert answers[1].dtype == "float16"
     np.testing.assert_allclose(answers[1].numpy(), answers[0].numpy(), rtol=0.01, atol=0.05)
+
+
+def test_what_is_drawn_and_gathered_takes_the_kernels_of_float32(backend: Backend) -> None:
+    backend.ran.clear()
+    mask = backend.dropout_mask((100, 100), 0.5, np.dtype("float16"), Generator(3))
+    assert mask.dtype == "float16"
+    assert sorted(set(backend.to_host(mask).reshape(-1).tolist())) == [0, 2]
+    images = np.arange(24, dtype=np.uint8).reshape(3, 2, 2, 2)
+    factor, shift = np.array([1 / 255, 0.5], np.float32), np.array([0.1, -1.0], np.float32)
+    given_arrays = given(backend, (images, np.array([2, 0]), factor, shift))
+    got = backend.gather(*given_arrays, np.dtype("float16"))
+    expected = images[[2, 0]].astype(np.float64) * factor[:, None, None] + shift[:, None, None]
+    hold(backend, got, expected)
+    assert not any(name.endswith(".reference") for name in backend.ran) or backend.name == "cpu"
+
+
+def test_bias_gradients_are_summed_in_float32(backend: Backend) -> None:
+    weight, bias = (
+        gpucnn.tensor(np.ones((1, 1), np.float16)),
+        gpucnn.tensor(np.zeros(1, np.float16), requires_grad=True),
+    )
+    F.linear(gpucnn.tensor(np.ones((5000, 1), np.float16)), weight, bias).sum(0).sum().backward()
+    assert bias.grad is not None
+    assert bias.grad.tolist() == [5000]

@@ -256,7 +256,7 @@ def test_devices_without_tensor_cores_for_it_refuse(monkeypatch: pytest.MonkeyPa
 def test_a_captured_step_is_recorded_for_each_precision(backend: Backend) -> None:
     def trained(captured: bool) -> list[Any]:
         gpucnn.manual_seed(3)
-        net, found = models.build("lenet"), []
+        net, found = models.build("simple_convnet:filter_num=2,stride=3,hidden=8"), []
         optimizer, loss_fn = optim.SGD(net.parameters(), lr=0.1), nn.CrossEntropyLoss()
 
         def step(x: Any, y: Any) -> Any:
