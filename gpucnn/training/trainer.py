@@ -92,7 +92,8 @@ class Trainer:
         self.optimizer = make_optimizer(settings, self.net)
         self.batches = -(-len(self.train_feed) // settings.batch_size)
         self.loss_scale = LossScale(self.backend) if settings.precision == "float16" else None
-        self._train_step = capture(partial(train_step, self.net, self.loss_fn, self.optimizer, scale=self.loss_scale))
+        step = partial(train_step, self.net, self.loss_fn, self.optimizer)
+        self._train_step = capture(step if self.loss_scale is None else partial(step, scale=self.loss_scale))
         self.schedule = make_schedule(settings, self.optimizer, self.batches)
         self.epoch = 0  # epochs completed
         self.position = 0  # steps done in the epoch under way
