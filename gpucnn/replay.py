@@ -71,7 +71,7 @@ class Captured:
             return self._run(backend, arguments)
 
     def _run(self, backend: Backend, arguments: tuple[Any, ...]) -> Any:
-        kind = (backend.name, is_grad_enabled(), *map(_kind_of, arguments), *self._owned.kind())
+        kind = (backend.name, backend.in_tf32, is_grad_enabled(), *map(_kind_of, arguments), *self._owned.kind())
         if kind not in self._recorded:
             return self._first(kind, backend, arguments)
         recorded = self._recorded[kind]
@@ -233,6 +233,8 @@ class _Owned:
 
     def save(self) -> Callable[[], None]:
         """Return a function that puts everything back as it is now."""
+        for optimizer in self.optimizers:
+            optimizer.take_over_changes()
         arrays = self.arrays()
         copies = [array.copy() for array in arrays]
         gradients = [(p, p.grad) for p in self.parameters]

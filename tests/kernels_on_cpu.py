@@ -145,8 +145,8 @@ def signatures(text: str) -> dict[str, tuple[tuple[Parameter, ...], int]]:
 
 
 @functools.cache
-def build(source: str) -> Library:
-    """Build CUDA C++ for the CPU, once for a process, and return its kernels by name."""
+def build(source: str, *options: str) -> Library:
+    """Build CUDA C++ for the CPU, once for a process, with its macros (-DNAME=VALUE), and return its kernels by name."""
     with tempfile.TemporaryDirectory() as folder:
         given, program, library = (Path(folder, name) for name in ("kernels.cu", "program.cpp", "kernels.so"))
         # In CUDA a declaration, here a pointer to the block's piece.
@@ -155,7 +155,7 @@ def build(source: str) -> Library:
                 r"extern __shared__ ([\w ]+?) (\w+)\[\];", r"\1* const \2 = (\1*)cuda_on_cpu::dynamic_shared;", source
             )
         )
-        text = _run(compiler(), "-E", "-P", "-x", "c++", str(given))
+        text = _run(compiler(), *options, "-E", "-P", "-x", "c++", str(given))
         found, waits = signatures(text), _synchronising(_bodies(text))
         lines = [f'#include "{HEADER}"', f'#include "{given}"']
         for name in found:
@@ -171,7 +171,7 @@ def build(source: str) -> Library:
             )
         program.write_text("\n".join(lines))
         flags = ("-std=c++17", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing")
-        _run(compiler(), *flags, str(program), "-o", str(library))
+        _run(compiler(), *flags, *options, str(program), "-o", str(library))
         loaded = ctypes.CDLL(str(library))
     return {
         name: Kernel(name, parameters, most, getattr(loaded, f"run_{name}"))

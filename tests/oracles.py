@@ -171,6 +171,12 @@ def lay_out(host: Host, layout: str, backend: Backend) -> Tensor:
     return Tensor(array, backend)
 
 
+def to_tf32(values: Host) -> Host:
+    """Return the values rounded to TF32: 10 bits after the leading one, ties away from zero."""
+    fraction, exponent = np.frexp(values)  # 0.5 to 1: 11 bits in all
+    return np.ldexp(np.trunc(fraction * 2**11 + np.copysign(0.5, fraction)) / 2**11, exponent)
+
+
 def assert_close(
     got: Tensor | Host, expected: Host, tolerance: float | None = None, summed: Host | None = None
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpucnn.autograd.tape import Backward
 from gpucnn.backend import Array, Backend
+from gpucnn.backend.half import total
 
 Result = tuple[Array, Backward | None]
 Needs = tuple[bool, ...]
@@ -23,7 +24,7 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
         return gradient
     lead = gradient.ndim - len(shape)
     axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and gradient.shape[lead + i] != 1)
-    return gradient.sum(axes, keepdims=True).reshape(shape)
+    return total(gradient, axes, keepdims=True).reshape(shape)
 
 
 # --- arithmetic --------------------------------------------------------------------------------------------------
@@ -183,14 +184,14 @@ def _spread(reduced: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Ar
 
 def sum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdims: bool) -> Result:
     shape, xp = a.shape, backend.xp
-    y = xp.asarray(a.sum(axes, keepdims=keepdims))
+    y = xp.asarray(total(a, axes, keepdims))
     return y, (lambda dy: (xp.broadcast_to(_spread(dy, shape, axes), shape),)) if needs[0] else None
 
 
 def mean(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdims: bool) -> Result:
     shape, xp = a.shape, backend.xp
     count = math.prod(shape[i] for i in axes) or math.nan
-    y = xp.asarray(a.sum(axes, keepdims=keepdims) / count)  # a.mean would warn about the mean of nothing
+    y = xp.asarray(total(a, axes, keepdims) / count)  # a.mean would warn about the mean of nothing
     return y, (lambda dy: (xp.broadcast_to(_spread(dy / count, shape, axes), shape),)) if needs[0] else None
 
 

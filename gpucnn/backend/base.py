@@ -20,6 +20,8 @@ import numpy as np
 from gpucnn.backend import special
 from gpucnn.backend.feeding import Feeding
 from gpucnn.backend.generator import Generator
+from gpucnn.backend.half import HalfStorage
+from gpucnn.backend.precision import Precision
 from gpucnn.backend.recording import Recording
 from gpucnn.backend.updates import Updates
 from gpucnn.backend.window import Window
@@ -41,7 +43,7 @@ DEAD = 4
 """In the place of a 2x2 maximum: ReLU let nothing through, so no pixel gets its gradient."""
 
 
-class Backend(Updates, Feeding):
+class Backend(HalfStorage, Precision, Updates, Feeding):
     """Arrays of one device, and the kernels that work on them. Use ``get_backend`` to get one."""
 
     name = "reference"

@@ -15,8 +15,9 @@ from gpucnn.backend import cuda_conv, cuda_feeding, cuda_pool, cuda_products, cu
 from gpucnn.backend.base import PAIRS, Array, Backend, Divisor
 from gpucnn.backend.cuda_autotune import Autotuner
 from gpucnn.backend.cuda_capture import Graph
-from gpucnn.backend.cuda_kernels import Kernels
+from gpucnn.backend.cuda_kernels import TF32, Kernels
 from gpucnn.backend.generator import Generator
+from gpucnn.backend.half import HALF
 from gpucnn.backend.recording import Recording
 from gpucnn.backend.window import Window
 from gpucnn.errors import DeviceError, OutOfMemoryError
@@ -37,7 +38,10 @@ class CudaBackend(Backend):
         except ImportError as error:
             raise DeviceError(f"CuPy cannot be imported ({error}). Install it: {INSTALL}.") from None
         self._probe()
-        self.kernels = Kernels(self.xp)
+        self.has_tf32 = int(self._device.compute_capability) >= 80
+        self._kernels = {False: Kernels(self.xp)}
+        if self.has_tf32:
+            self._kernels[True] = Kernels(self.xp, TF32)
         self._thread = threading.local()
         self._constants: dict[Any, Array] = {}
         self.autotuner = Autotuner(self.xp) if os.environ.get("GPUCNN_AUTOTUNE") == "1" else None
@@ -119,9 +123,15 @@ class CudaBackend(Backend):
                 self.free_memory()
                 raise OutOfMemoryError(f"{self.name}: {_one_line(error)} {self._free()} {LESS}") from None
 
+    @property
+    def kernels(self) -> Kernels:
+        """The kernels in what this thread multiplies in."""
+        return self._kernels[self.in_tf32]
+
     def warm_up(self) -> None:
         with self._device:
-            self.kernels.compile()
+            for kernels in self._kernels.values():
+                kernels.compile()
 
     def contiguous(self, *arrays: Array) -> list[Array]:
         """Return the arrays C-ordered: themselves where they are."""
@@ -161,6 +171,8 @@ class CudaBackend(Backend):
         return self.xp.random.Philox4x3210(seed=(seed * 0x9E3779B97F4A7C15 + counter) % 2**64)
 
     def dropout_mask(self, shape: tuple[int, ...], p: float, dtype: Any, generator: Generator) -> Array:
+        if dtype == HALF:
+            return self.dropout_mask(shape, p, np.float32, generator).astype(HALF)
         if dtype != np.float32 or p >= 1 or 0 in shape:
             return super().dropout_mask(shape, p, dtype, generator)
         self.ran["dropout_mask.fast"] += 1
@@ -185,7 +197,8 @@ class CudaBackend(Backend):
         """Run one of two ways to the same result: the one in the table, or, autotuning, the faster one."""
         w_shape, groups = key[1], key[3]
         if self.autotuner is not None and groups == 1:
-            return self.autotuner.run((what, *key), {"implicit": implicit, "columns": columns})
+            case = (what, *key, "tf32") if self.in_tf32 else (what, *key)
+            return self.autotuner.run(case, {"implicit": implicit, "columns": columns})
         return columns() if cuda_conv.takes_columns(w_shape, groups) else implicit()
 
     def conv2d(self, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
@@ -339,6 +352,8 @@ class CudaBackend(Backend):
     # --- data and optimisers -----------------------------------------------------------------------------------
 
     def gather(self, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
+        if dtype == HALF and scale.dtype == np.float32:
+            return self.gather(images, indices, scale, shift, np.float32).astype(HALF)
         if (
             images.dtype != np.uint8
             or indices.dtype != np.int64

@@ -27,6 +27,7 @@ Shape = tuple[int, ...]
 # weight gradient. As the kernels in kernels.cu are instantiated.
 TILES = {8: (128, 128), 16: (128, 128), 64: (64, 256)}
 WEIGHT_TILES = {8: (32, 64), 16: (64, 128), 64: (64, 256)}
+WEIGHT_TILES_TF32 = {**WEIGHT_TILES, 8: (32, 32)}
 LIMIT = 2**31
 
 # Not measured on a device yet: chosen from tile sizes and by what cuBLAS needs to fill a GPU.
@@ -135,7 +136,7 @@ def weight_gradient(
     name = "conv_weight_gradient" if place is None else "conv_relu_pool_weight_gradient"
     F, depth = shape[0], shape[1] * shape[2] * shape[3]
     rows = tile(F // groups)
-    width, threads = WEIGHT_TILES[rows]
+    width, threads = (WEIGHT_TILES_TF32 if backend.in_tf32 else WEIGHT_TILES)[rows]
     tiles = -(-(depth + 1) // width), -(-(F // groups) // rows)
     pixels = dy.size // F * (1 if place is None else 4)
     splits = max(min(-(-pixels // WEIGHT_PIXELS), WEIGHT_BLOCKS // (tiles[0] * tiles[1] * groups)), 1)

@@ -1,7 +1,8 @@
 """How the kernels of ``kernels.cu`` get compiled and launched.
 
-They are compiled by NVRTC when the first of them is launched, all in one module; CuPy keeps the binary on disk
-(``CUPY_CACHE_DIR``), so that later processes load it. ``gpucnn doctor --warmup`` does it ahead of time.
+They are compiled by NVRTC when the first of them is launched, all in one module, or two: one computes in float32, one
+multiplies in TF32. CuPy keeps the binaries on disk (``CUPY_CACHE_DIR``), so that later processes load them.
+``gpucnn doctor --warmup`` does it ahead of time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ THREADS = 256
 MOST_BLOCKS = 65_536
 """Blocks of an element-wise kernel, whose threads then take several elements each."""
 OPTIONS = ("-std=c++17",)
+TF32 = (*OPTIONS, "-DTF32=1")
 
 
 def source() -> str:
@@ -29,10 +31,10 @@ def source() -> str:
 
 
 class Kernels:
-    """The compiled kernels of one device."""
+    """The kernels of one device, compiled with ``options``."""
 
-    def __init__(self, xp: ModuleType) -> None:
-        self._xp = xp
+    def __init__(self, xp: ModuleType, options: tuple[str, ...] = OPTIONS) -> None:
+        self._xp, self._options = xp, options
         self._module: Any = None
         self._functions: dict[str, Any] = {}
 
@@ -41,7 +43,7 @@ class Kernels:
         function = self._functions.get(name)
         if function is None:
             if self._module is None:
-                self._module = self._xp.RawModule(code=source(), options=OPTIONS)
+                self._module = self._xp.RawModule(code=source(), options=self._options)
             function = self._functions[name] = self._module.get_function(name)
         function(grid, block, arguments)
 
@@ -51,7 +53,7 @@ class Kernels:
 
     def compile(self) -> None:
         """Compile, or load from the disk cache, all of them now."""
-        self._module = self._xp.RawModule(code=source(), options=OPTIONS)
+        self._module = self._xp.RawModule(code=source(), options=self._options)
         self._module.compile()
 
 

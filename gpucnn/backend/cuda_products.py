@@ -18,7 +18,9 @@ Array = Any
 CUBLAS_FROM = 2**30
 """Multiplications from which a product is left to cuBLAS, which a captured step cannot contain."""
 LARGE_TILES = 128
-"""Tiles of 64 x 64 from which they fill a GPU; below that, tiles of 16 x 16 spread the work over more blocks."""
+"""Tiles of 64 x 64 from which they fill a GPU; below that, smaller ones spread the work over more blocks."""
+# The side of a tile and its threads, as the kernels in kernels.cu are instantiated.
+LARGE, SMALL, SMALL_TF32 = (64, 256), (16, 256), (32, 128)
 
 LOSSES = 65_536
 """Losses that one block sums."""
@@ -58,12 +60,13 @@ def product_and_sums(backend: CudaBackend, a: Array, b: Array) -> tuple[Array, A
 
 def _launch(backend: CudaBackend, a: Array, b: Array, bias: Array | None, c: Array, sums: Array | None) -> None:
     (M, K), N = a.shape, b.shape[1]
-    side = 64 if -(-M // 64) * -(-N // 64) >= LARGE_TILES else 16
+    large = -(-M // 64) * -(-N // 64) >= LARGE_TILES
+    side, threads = LARGE if large else SMALL_TF32 if backend.in_tf32 else SMALL
     (way_a, a), (way_b, b) = in_order(backend, a), in_order(backend, b)
     if way_a + way_b == "tt":  # for which there is no kernel
         way_b, b = "n", backend.contiguous(b.T)[0]
     backend.kernels.launch(
-        f"product_{way_a}{way_b}_{side}", (-(-N // side), -(-M // side)), (THREADS,),
+        f"product_{way_a}{way_b}_{'large' if large else 'small'}", (-(-N // side), -(-M // side)), (threads,),
         a, b, a if bias is None else bias, c, c if sums is None else sums,
         *int32(M, N, K, bias is not None, sums is not None),
     )  # fmt: skip

@@ -26,9 +26,10 @@ class Feeding:
             yield tuple(self.xp.asarray(array) for array in batch)
 
     def gather(self, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
-        """Return ``images[indices] * scale + shift`` as (B, C, H, W) of ``dtype``; scale and shift are (C,)."""
+        """Return ``images[indices] * scale + shift`` as (B, C, H, W) of ``dtype``; scale and shift (C,) may be wider."""
         self.ran["gather.reference"] += 1
-        return images[indices].astype(dtype) * scale[:, None, None] + shift[:, None, None]
+        y = images[indices].astype(scale.dtype) * scale[:, None, None] + shift[:, None, None]
+        return y.astype(dtype, copy=False)
 
     def gather_next(
         self, images: Array, labels: Array, order: Array, seen: Array, count: int,

@@ -1,4 +1,5 @@
 // The CUDA kernels of gpucnn, float32. `cuda_kernels.py` compiles this file; `cuda*.py` launch what is in it.
+// Compiled with TF32=1, products and convolutions round their factors to TF32 and multiply on tensor cores.
 //
 // Shapes, here and everywhere: N images, C channels, H x W pixels, F filters, KH x KW kernel, stride SH x SW, dilation
 // DH x DW, `top` and `left` padding, OH x OW output pixels, PH x PW pixels after 2x2 pooling, G groups. All arrays are
@@ -8,6 +9,15 @@
 // sums over many blocks go through a second kernel; there is no floating-point atomic. Counts that can pass 2^31 are
 // long long; one image (C*H*W, F*OH*OW) and one filter stay below it, which the host checks. Grids may be larger than
 // needed: every kernel checks its bounds. Pointers that a flag switches off point anywhere and are not followed.
+
+#ifndef TF32
+#define TF32 0
+#endif
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#define TENSOR_CORES 1
+#else
+#define TENSOR_CORES 0
+#endif
 
 #define FOR_EACH(i, count) \
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < (count); \
@@ -19,25 +29,31 @@ __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u
 
 // --- Tiles --------------------------------------------------------------------------------------------------------
 //
-// A block computes a TM x TN tile of a product; a thread RM x RN elements of it, in registers. The operands pass through
-// shared memory TK rows at a time: A as [TK][TM], B as [TK][TN]. Rows are PAD elements longer, so that a column does not lie
-// in one bank, and still start at 16 bytes, so that four elements can be read at once.
+// A block computes a TM x TN tile of a product; a thread RM x RN elements of it, in registers: at row(i), column() + j. The
+// operands pass through shared memory TK rows at a time, each element rounded(): A as [TK][TM], B as [TK][TN] with column n
+// at place(n). Rows are PAD elements longer, so that what a warp reads at once lies in different banks, and still start at
+// 16 bytes, so that four elements can be read at once.
 
-const int PAD = 4;
+const int PAD = TF32 ? 8 : 4;
 #define SHARED_TILE(NAME, ROWS, COLUMNS) __shared__ __align__(16) float NAME[(ROWS) * ((COLUMNS) + PAD)]
+
+#if !TF32
+
+__device__ __forceinline__ float rounded(float value) { return value; }
 
 template <int TM, int TN, int TK, int RM, int RN>
 struct Tile {
     static const int threads = (TM / RM) * (TN / RN), LA = TM + PAD, LB = TN + PAD;
 
-    static __device__ __forceinline__ int row() { return threadIdx.x / (TN / RN) * RM; }
+    static __device__ __forceinline__ int row(int i) { return threadIdx.x / (TN / RN) * RM + i; }
     static __device__ __forceinline__ int column() { return threadIdx.x % (TN / RN) * RN; }
+    static __device__ __forceinline__ int place(int n) { return n; }
 
     static __device__ __forceinline__ void multiply(const float* A, const float* B, float (&sum)[RM][RN]) {
 #pragma unroll 4
         for (int k = 0; k < TK; k++) {
             float a[RM], b[RN];
-            for (int i = 0; i < RM; i++) a[i] = A[k * LA + row() + i];
+            for (int i = 0; i < RM; i++) a[i] = A[k * LA + row(i)];
             for (int j = 0; j < RN; j++) b[j] = B[k * LB + column() + j];
             for (int i = 0; i < RM; i++)
                 for (int j = 0; j < RN; j++) sum[i][j] += a[i] * b[j];
@@ -45,32 +61,102 @@ struct Tile {
     }
 };
 
+#else
+
+// To 10 bits of mantissa, ties away from zero; NaN stays NaN.
+__device__ __forceinline__ float rounded(float value) {
+#if TENSOR_CORES
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return __uint_as_float(bits);
+#else
+    return is_nan(value) ? value : __uint_as_float((__float_as_uint(value) + 0x1000u) & ~0x1fffu);
+#endif
+}
+
+// c (16, 8) += a (16, 8) b (8, 8) by a warp. Thread l of it, with g = l / 4 and t = l % 4, holds (PTX ISA, mma.m16n8k8)
+// a at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); b at (t, g), (t + 4, g); c at (g, 2t), (g, 2t + 1), (g + 8, 2t),
+// (g + 8, 2t + 1). The scalar twin asks the warp for the same elements; it sums in float32, one k after the other.
+__device__ __forceinline__ void multiply_add(
+    float& c0, float& c1, float& c2, float& c3, const float (&a)[4], const float (&b)[2]) {
+#if TENSOR_CORES
+    asm volatile(  // so that it is not moved to where a warp is divided
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+        : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+          "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+#else
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    for (int k = 0; k < 8; k++) {
+        const float upper = __shfl_sync(0xffffffffu, a[k / 4 * 2], g * 4 + k % 4);
+        const float lower = __shfl_sync(0xffffffffu, a[k / 4 * 2 + 1], g * 4 + k % 4);
+        const float left = __shfl_sync(0xffffffffu, b[k / 4], t * 8 + k % 4);
+        const float right = __shfl_sync(0xffffffffu, b[k / 4], t * 8 + 4 + k % 4);
+        c0 += upper * left, c1 += upper * right, c2 += lower * left, c3 += lower * right;
+    }
+#endif
+}
+
+// A warp computes 4 RM x 32 elements. The columns of the tile are the rows of its multiply_add; place() spreads them so
+// that a thread's four columns follow each other, as they do without tensor cores.
+template <int TM, int TN, int TK, int RM, int RN>
+struct Tile {
+    static_assert(RM % 2 == 0 && RN == 4 && TM % (4 * RM) == 0 && TN % 32 == 0 && TK % 8 == 0, "whole warps");
+    static const int threads = (TM / RM) * (TN / RN), LA = TM + PAD, LB = TN + PAD;
+
+    static __device__ __forceinline__ int first_row() { return threadIdx.x / TN * 4 * RM; }
+    static __device__ __forceinline__ int first_column() { return threadIdx.x % TN / 32 * 32; }
+    static __device__ __forceinline__ int row(int i) { return first_row() + i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2; }
+    static __device__ __forceinline__ int column() { return first_column() + threadIdx.x % 32 / 4 * 4; }
+    static __device__ __forceinline__ int place(int n) { return n / 32 * 32 + n / 2 % 2 * 16 + n % 2 * 8 + n / 4 % 8; }
+
+    static __device__ __forceinline__ void multiply(const float* A, const float* B, float (&sum)[RM][RN]) {
+        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+        for (int k = 0; k < TK; k += 8) {
+            const float* a = A + (k + t) * LA + first_row() + g;
+            const float* b = B + (k + t) * LB + first_column() + g;
+#pragma unroll
+            for (int j = 0; j < 4; j += 2) {
+                const float columns[4] = {b[8 * j], b[8 * j + 8], b[4 * LB + 8 * j], b[4 * LB + 8 * j + 8]};
+#pragma unroll
+                for (int i = 0; i < RM; i += 2) {
+                    const float rows[2] = {a[4 * i], a[4 * LA + 4 * i]};
+                    multiply_add(sum[i][j], sum[i + 1][j], sum[i][j + 1], sum[i + 1][j + 1], columns, rows);
+                }
+            }
+        }
+    }
+};
+
+#endif
+
 // --- Matrix products ----------------------------------------------------------------------------------------------
 //
 // C (M, N) = A (M, K) B (K, N) + bias (N,). A_ROWS says that A lies in memory as (M, K), else as (K, M); B_ROWS likewise
 // (K, N), else (N, K). row_sums (M,) are the sums of A over K: the bias gradient of a linear layer comes with dW.
 
-template <int T, int R, bool A_ROWS, bool B_ROWS>
+template <int T, int RM, int RN, bool A_ROWS, bool B_ROWS>
 __device__ __forceinline__ void product(
     float* As, float* Bs, const float* A, const float* B, const float* bias, float* C, float* row_sums,
     int M, int N, int K, int has_bias, int wants_sums) {
     const int TK = 16;
-    typedef Tile<T, T, TK, R, R> Shape;
+    typedef Tile<T, T, TK, RM, RN> Shape;
     const int m0 = blockIdx.y * T, n0 = blockIdx.x * T;
     const bool sums_here = wants_sums && blockIdx.x == 0 && threadIdx.x < T;
-    float sum[R][R] = {}, row_sum = 0;
+    float sum[RM][RN] = {}, row_sum = 0;
     for (int k0 = 0; k0 < K; k0 += TK) {
         for (int i = threadIdx.x; i < T * TK; i += Shape::threads) {
             const int m = A_ROWS ? i / TK : i % T, k = A_ROWS ? i % TK : i / T;
             const bool inside = m0 + m < M && k0 + k < K;
             const long long at = A_ROWS ? (long long)(m0 + m) * K + k0 + k : (long long)(k0 + k) * M + m0 + m;
-            As[k * Shape::LA + m] = inside ? A[at] : 0;
+            As[k * Shape::LA + m] = inside ? rounded(A[at]) : 0;
         }
         for (int i = threadIdx.x; i < T * TK; i += Shape::threads) {
             const int n = B_ROWS ? i % T : i / TK, k = B_ROWS ? i / T : i % TK;
             const bool inside = n0 + n < N && k0 + k < K;
             const long long at = B_ROWS ? (long long)(k0 + k) * N + n0 + n : (long long)(n0 + n) * K + k0 + k;
-            Bs[k * Shape::LB + n] = inside ? B[at] : 0;
+            Bs[k * Shape::LB + Shape::place(n)] = inside ? rounded(B[at]) : 0;
         }
         __syncthreads();
         Shape::multiply(As, Bs, sum);
@@ -78,29 +164,30 @@ __device__ __forceinline__ void product(
             for (int k = 0; k < TK; k++) row_sum += As[k * Shape::LA + threadIdx.x];
         __syncthreads();
     }
-    for (int i = 0; i < R; i++)
-        for (int j = 0; j < R; j++) {
-            const int m = m0 + Shape::row() + i, n = n0 + Shape::column() + j;
+    for (int i = 0; i < RM; i++)
+        for (int j = 0; j < RN; j++) {
+            const int m = m0 + Shape::row(i), n = n0 + Shape::column() + j;
             if (m < M && n < N) C[(long long)m * N + n] = has_bias ? sum[i][j] + bias[n] : sum[i][j];
         }
     if (sums_here && m0 + (int)threadIdx.x < M) row_sums[m0 + threadIdx.x] = row_sum;
 }
 
-// Grid (ceil(N/T), ceil(M/T)), (T/R)^2 = 256 threads.
-#define PRODUCT(NAME, T, R, A_ROWS, B_ROWS) \
+// Grid (ceil(N/T), ceil(M/T)), T^2 / (RM RN) threads.
+#define PRODUCT(NAME, T, RM, RN, A_ROWS, B_ROWS) \
     extern "C" __global__ void __launch_bounds__(256) NAME( \
         const float* A, const float* B, const float* bias, float* C, float* row_sums, \
         int M, int N, int K, int has_bias, int wants_sums) { \
         SHARED_TILE(As, 16, T); \
         SHARED_TILE(Bs, 16, T); \
-        product<T, R, A_ROWS, B_ROWS>(As, Bs, A, B, bias, C, row_sums, M, N, K, has_bias, wants_sums); \
+        product<T, RM, RN, A_ROWS, B_ROWS>(As, Bs, A, B, bias, C, row_sums, M, N, K, has_bias, wants_sums); \
     }
-PRODUCT(product_nn_16, 16, 1, true, true)
-PRODUCT(product_nt_16, 16, 1, true, false)
-PRODUCT(product_tn_16, 16, 1, false, true)
-PRODUCT(product_nn_64, 64, 4, true, true)
-PRODUCT(product_nt_64, 64, 4, true, false)
-PRODUCT(product_tn_64, 64, 4, false, true)
+const int SMALL = TF32 ? 32 : 16, SMALL_RM = TF32 ? 2 : 1, SMALL_RN = TF32 ? 4 : 1;
+PRODUCT(product_nn_small, SMALL, SMALL_RM, SMALL_RN, true, true)
+PRODUCT(product_nt_small, SMALL, SMALL_RM, SMALL_RN, true, false)
+PRODUCT(product_tn_small, SMALL, SMALL_RM, SMALL_RN, false, true)
+PRODUCT(product_nn_large, 64, 4, 4, true, true)
+PRODUCT(product_nt_large, 64, 4, 4, true, false)
+PRODUCT(product_tn_large, 64, 4, 4, false, true)
 
 // --- Convolution as an implicit product -----------------------------------------------------------------------------
 //
@@ -169,7 +256,7 @@ __device__ __forceinline__ void forward(
     const int each = TK * TN / Shape::threads;  // elements of the columns that a thread gathers, of one pixel
     const int FG = s.filters(), depth = s.depth(), g = blockIdx.z, f0 = blockIdx.y * TM;
     const long long p0 = (long long)blockIdx.x * TN;
-    const int mine = threadIdx.x % TN, k_first = threadIdx.x / TN * each;
+    const int mine = threadIdx.x % TN, place_of_mine = Shape::place(mine), k_first = threadIdx.x / TN * each;
     const Pixel pixel = output_pixel<POOLED>(s, p0 + mine);
     const int h0 = pixel.row * s.SH - s.top, w0 = pixel.column * s.SW - s.left;
     const float* image = x + ((long long)pixel.n * s.C + (long long)g * s.channels()) * s.H * s.W;
@@ -178,13 +265,14 @@ __device__ __forceinline__ void forward(
     for (int k0 = 0; k0 < depth; k0 += TK) {
         for (int i = threadIdx.x; i < TM * TK; i += Shape::threads) {
             const int m = i / TK, k = i % TK;
-            As[k * Shape::LA + m] = f0 + m < FG && k0 + k < depth ? filters[(long long)(f0 + m) * depth + k0 + k] : 0;
+            const bool inside = f0 + m < FG && k0 + k < depth;
+            As[k * Shape::LA + m] = inside ? rounded(filters[(long long)(f0 + m) * depth + k0 + k]) : 0;
         }
         int k = k0 + k_first, kw = k % s.KW, kh = k / s.KW % s.KH, c = k / (s.KW * s.KH);
         for (int i = 0; i < each; i++, k++) {
             const int h = h0 + kh * s.DH, v = w0 + kw * s.DW;
             const bool inside = pixel.n >= 0 && k < depth && h >= 0 && h < s.H && v >= 0 && v < s.W;
-            Bs[(k_first + i) * Shape::LB + mine] = inside ? image[(c * s.H + h) * s.W + v] : 0;
+            Bs[(k_first + i) * Shape::LB + place_of_mine] = inside ? rounded(image[(c * s.H + h) * s.W + v]) : 0;
             if (++kw == s.KW) {
                 kw = 0;
                 if (++kh == s.KH) kh = 0, c++;
@@ -195,7 +283,7 @@ __device__ __forceinline__ void forward(
         __syncthreads();
     }
     for (int i = 0; i < RM; i++) {
-        const int f = f0 + Shape::row() + i;
+        const int f = f0 + Shape::row(i);
         if (f >= FG) continue;
         const float bias = has_bias ? b[g * FG + f] : 0;
         const long long first = p0 + Shape::column();
@@ -246,7 +334,7 @@ __device__ __forceinline__ void input_gradient(
     const int CG = s.channels(), FG = s.filters(), area = s.KH * s.KW, depth = FG * area;
     const int g = blockIdx.z, c0 = blockIdx.y * TM;
     const long long p0 = (long long)blockIdx.x * TN, pixels = (long long)s.N * s.H * s.W;
-    const int mine = threadIdx.x % TN, k_first = threadIdx.x / TN * each;
+    const int mine = threadIdx.x % TN, place_of_mine = Shape::place(mine), k_first = threadIdx.x / TN * each;
     const bool exists = p0 + mine < pixels;
     const int n = (int)((p0 + mine) / ((long long)s.H * s.W)), rest = (int)((p0 + mine) % ((long long)s.H * s.W));
     const int h = rest / s.W + s.top, v = rest % s.W + s.left;
@@ -256,7 +344,7 @@ __device__ __forceinline__ void input_gradient(
             const int m = i / TK, k = k0 + i % TK;
             const bool inside = c0 + m < CG && k < depth;
             As[i % TK * Shape::LA + m] =
-                inside ? w[((long long)(g * FG + k / area) * CG + c0 + m) * area + k % area] : 0;
+                inside ? rounded(w[((long long)(g * FG + k / area) * CG + c0 + m) * area + k % area]) : 0;
         }
         int k = k0 + k_first, kw = k % s.KW, kh = k / s.KW % s.KH, f = k / area;
         for (int i = 0; i < each; i++, k++) {
@@ -264,7 +352,8 @@ __device__ __forceinline__ void input_gradient(
             const int oh = above / s.SH, ow = before / s.SW;
             const bool inside = exists && k < depth && above >= 0 && before >= 0 && oh * s.SH == above &&
                                 ow * s.SW == before && oh < s.OH && ow < s.OW;
-            Bs[(k_first + i) * Shape::LB + mine] = inside ? output_gradient<POOLED>(s, dy, place, n, g * FG + f, oh, ow) : 0;
+            Bs[(k_first + i) * Shape::LB + place_of_mine] =
+                inside ? rounded(output_gradient<POOLED>(s, dy, place, n, g * FG + f, oh, ow)) : 0;
             if (++kw == s.KW) {
                 kw = 0;
                 if (++kh == s.KH) kh = 0, f++;
@@ -276,7 +365,7 @@ __device__ __forceinline__ void input_gradient(
     }
     for (int i = 0; i < RM; i++)
         for (int j = 0; j < 4; j++) {
-            const int c = c0 + Shape::row() + i;
+            const int c = c0 + Shape::row(i);
             const long long p = p0 + Shape::column() + j, area_of_image = (long long)s.H * s.W;
             if (c < CG && p < pixels)
                 dx[(p / area_of_image * s.C + g * CG + c) * area_of_image + p % area_of_image] = sum[i][j];
@@ -318,15 +407,17 @@ __device__ __forceinline__ void weight_gradient(
         const float* image = x + ((long long)pixel.n * s.C + (long long)g * s.channels()) * s.H * s.W;
         for (int m = threadIdx.x / TK; m < TM; m += Shape::threads / TK) {
             const bool inside = exists && f0 + m < FG;
+            const int f = g * FG + f0 + m;
             As[mine * Shape::LA + m] =
-                inside ? output_gradient<POOLED>(s, dy, place, pixel.n, g * FG + f0 + m, pixel.row, pixel.column) : 0;
+                inside ? rounded(output_gradient<POOLED>(s, dy, place, pixel.n, f, pixel.row, pixel.column)) : 0;
         }
 #pragma unroll  // so that what depends on j alone is computed once
         for (int j = threadIdx.x / TK; j < TN; j += Shape::threads / TK) {
             const int k = k0 + j, kw = k % s.KW, kh = k / s.KW % s.KH, c = k / (s.KW * s.KH);
             const int h = h0 + kh * s.DH, v = w0 + kw * s.DW;
             const bool inside = exists && k < depth && h >= 0 && h < s.H && v >= 0 && v < s.W;
-            Bs[mine * Shape::LB + j] = inside ? image[(c * s.H + h) * s.W + v] : exists && k == depth ? 1 : 0;
+            Bs[mine * Shape::LB + Shape::place(j)] =
+                inside ? rounded(image[(c * s.H + h) * s.W + v]) : exists && k == depth ? 1 : 0;
         }
         __syncthreads();
         Shape::multiply(As, Bs, sum);
@@ -334,7 +425,7 @@ __device__ __forceinline__ void weight_gradient(
     }
     for (int i = 0; i < RM; i++)
         for (int j = 0; j < 4; j++) {
-            const int f = f0 + Shape::row() + i, k = k0 + Shape::column() + j;
+            const int f = f0 + Shape::row(i), k = k0 + Shape::column() + j;
             if (f < FG && k <= depth)
                 partial[((long long)split * s.F + g * FG + f) * (depth + 1) + k] = sum[i][j];
         }
@@ -348,10 +439,10 @@ __device__ __forceinline__ void weight_gradient(
         const Convolution s = SIZES_GIVEN; \
         weight_gradient<TM, TN, RM, POOLED>(As, Bs, x, dy, place, partial, splits, each, s); \
     }
-CONV_WEIGHT_GRADIENT(conv_weight_gradient_8, 8, 32, 1, false)
+CONV_WEIGHT_GRADIENT(conv_weight_gradient_8, 8, 32, TF32 ? 2 : 1, false)
 CONV_WEIGHT_GRADIENT(conv_weight_gradient_16, 16, 64, 2, false)
 CONV_WEIGHT_GRADIENT(conv_weight_gradient_64, 64, 64, 4, false)
-CONV_WEIGHT_GRADIENT(conv_relu_pool_weight_gradient_8, 8, 32, 1, true)
+CONV_WEIGHT_GRADIENT(conv_relu_pool_weight_gradient_8, 8, 32, TF32 ? 2 : 1, true)
 CONV_WEIGHT_GRADIENT(conv_relu_pool_weight_gradient_16, 16, 64, 2, true)
 CONV_WEIGHT_GRADIENT(conv_relu_pool_weight_gradient_64, 64, 64, 4, true)
 

@@ -28,7 +28,8 @@ def command(
     """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN."""
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
     splits = data.load(source or saved.data, like=saved.image_shape, framing=saved.framing)
-    result = evaluate(saved.net, saved.feed(splits.test), batch_size)
+    with saved.as_trained():
+        result = evaluate(saved.net, saved.feed(splits.test), batch_size)
     confusion = result.confusion(len(saved.class_names))
     if as_json:
         loss = result.loss if math.isfinite(result.loss) else None  # JSON has no NaN

@@ -42,7 +42,7 @@ def command(
     images = np.stack([read_picture(path, saved.image_shape, saved.framing) for path in pictures])
     feed = saved.feed(ArrayDataset(images, np.zeros(len(images), int), saved.class_names))
     for start in range(0, len(images), AT_ONCE):
-        with no_grad():
+        with no_grad(), saved.as_trained():
             x, _ = feed.batch(np.arange(start, min(start + AT_ONCE, len(images))))
             probabilities = F.softmax(saved.net(x)).numpy()
         if not np.isfinite(probabilities).all():

@@ -15,6 +15,7 @@ from gpucnn.cli.progress import reporter_for, say
 from gpucnn.cli.run_report import ReportWriter
 from gpucnn.errors import UsageError
 from gpucnn.training import (
+    PRECISIONS,
     Reporters,
     RunFolder,
     Settings,
@@ -22,6 +23,7 @@ from gpucnn.training import (
     Trainer,
     check_model,
     check_named,
+    check_precision,
     check_trusted,
     read_toml,
     recipe,
@@ -38,7 +40,12 @@ from gpucnn.training import (
     metavar="DEVICE",
     help="cpu, cuda, cuda:N, or auto: the GPU if one works.  [auto]",
 )
-@click.option("--precision", type=click.Choice(["float32", "float64"]), help="Of weights and activations.  [float32]")
+@click.option(
+    "--precision",
+    type=click.Choice(list(PRECISIONS)),
+    help="Of weights and activations. tf32: float32 that multiplies in TF32, on GPUs from Ampere on; float16: half the "
+    "memory, computed in float32.  [float32]",
+)
 @click.option(
     "--epochs", type=click.IntRange(1), help="Passes over the training images; with --resume, the total.  [5]"
 )
@@ -132,7 +139,7 @@ def command(
     if resume is not None:
         check_trusted(settings.model, given.get("model"), str(resume))
     extra = [TensorBoard()] if tensorboard else []
-    get_backend(settings.device)
+    check_precision(settings, get_backend(settings.device))
     check_named(settings)
     check_model(settings.model)  # a wrong device or name is better known before the data is read
     say(f"Reading {settings.data} ...", as_json)

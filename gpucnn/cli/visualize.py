@@ -53,10 +53,11 @@ def command(
         raise UsageError("--data is about the whole run: leave it out, or leave out the picture.")
     folder = RunFolder.open(run)
     saved = SavedModel.load(folder, device, checkpoint, model)
-    if image is None:
-        redraw(folder, saved, source, checkpoint)
-    else:
-        look_at(saved, image, about, out or run / "looks" / f"{image.stem}.html")
+    with saved.as_trained():
+        if image is None:
+            redraw(folder, saved, source, checkpoint)
+        else:
+            look_at(saved, image, about, out or run / "looks" / f"{image.stem}.html")
 
 
 def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
+from gpucnn.backend.half import total
 
 Shape = tuple[int, ...]
 Place = tuple[int, ...]
@@ -41,7 +42,7 @@ def loop_convolution(
         return (
             backend.asarray(dx, dtype).reshape(x_shape) if needs[0] else None,
             backend.asarray(dw, dtype).reshape(w_shape) if needs[1] else None,
-            dy.sum((0, 2, 3)) if needs[2] else None,
+            total(dy, (0, 2, 3), keepdims=False) if needs[2] else None,
         )
 
     return result, backward

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
+from gpucnn.backend.half import total
 from gpucnn.backend.window import Pair
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
@@ -39,7 +40,7 @@ def transposed_convolution(
         return (
             backend.conv2d(dy, w, None, window, groups) if needs[0] else None,
             backend.conv2d_weight_gradient(dy, x, w_shape, window, groups)[0] if needs[1] else None,
-            dy.sum((0, 2, 3)) if needs[2] else None,
+            total(dy, (0, 2, 3), keepdims=False) if needs[2] else None,
         )
 
     return y, backward

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
+from gpucnn.backend.half import total
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
@@ -21,7 +22,11 @@ def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) 
         dx = backend.matmul(dy, kept_w) if needs[0] else None
         if needs[1] and needs[2]:
             return (dx, *backend.affine_parameter_gradients(kept_x, dy))
-        return dx, backend.matmul(dy.T, kept_x) if needs[1] else None, dy.sum(0) if needs[2] else None
+        return (
+            dx,
+            backend.matmul(dy.T, kept_x) if needs[1] else None,
+            total(dy, 0, keepdims=False) if needs[2] else None,
+        )
 
     return y, backward
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
+from gpucnn.backend.half import is_half
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 from gpucnn.functional.class_loss import label_error, optioned_cross_entropy
@@ -70,7 +71,7 @@ def cross_entropy(
     input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) weights of the classes (one-hot, say)
     of the input's dtype. weight: (C,) of the classes; labels equal to ignore_index do not count; label_smoothing gives
     that part of each target to all classes alike (Szegedy et al. 2016).
-    Output: a scalar, or (N,) with reduction="none". The mean of an empty batch is NaN.
+    Output: a scalar, or (N,) with reduction="none", float32 for float16 logits. The mean of an empty batch is NaN.
     Raises ShapeError, DTypeError, ParameterError. A label out of range is a ParameterError on the CPU. A GPU cannot raise
     without waiting: there the loss is NaN, in float32 or with options, and in float64 without any, unnoticed, that of
     another class. The trainer's data sets are checked when they are loaded; check labels of your own before the loop.
@@ -83,6 +84,8 @@ def cross_entropy(
     check_reduction(reduction, "cross_entropy")
     check_float(input, "cross_entropy")
     check_tensor(target, "cross_entropy", "target")
+    if is_half(input):
+        input, target = input.to("float32"), target.to("float32") if is_half(target) else target
     if input.ndim != 2 or input.shape[1] == 0:
         raise ShapeError.expected(
             "cross_entropy", "input", "(N, C) logits of at least one class", f"shape {input.shape}"

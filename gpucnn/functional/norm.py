@@ -7,6 +7,7 @@ import math
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
+from gpucnn.backend.half import is_half
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_number
 
@@ -34,8 +35,8 @@ def batch_norm(
     """Return each channel normalised over the batch (and pixels): (N, C) or (N, C, ...), then weight x + bias, each (C,).
 
     In training (or without running values) by the batch's own mean and variance, which also move the running ones by
-    ``momentum``, in place; otherwise by the running ones. Raises ShapeError for one value per channel in training; an
-    empty batch leaves the running values as they are.
+    ``momentum``, in place; otherwise by the running ones. These may be float32 where the input is float16. Raises
+    ShapeError for one value per channel in training; an empty batch leaves the running values as they are.
     Source: Ioffe & Szegedy 2015.
 
     >>> import gpucnn
@@ -54,7 +55,9 @@ def batch_norm(
     ):
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("batch_norm", name, f"({C},), one for each channel", tensor.shape)
-        check_matches(input, tensor, "batch_norm", name)
+        is_wide = is_half(input) and name.startswith("running") and tensor is not None and tensor.dtype == "float32"
+        if not is_wide:
+            check_matches(input, tensor, "batch_norm", name)
     check_number(eps, "batch_norm", "eps", 0)
     check_number(momentum, "batch_norm", "momentum", 0, 1)
     shape = (1, C, *(1,) * (input.ndim - 2))
@@ -69,13 +72,15 @@ def batch_norm(
             _move(running_mean, running_var, input, axes, count, momentum)
         y = apply(standardise, input, axes=axes, eps=eps)
     else:
-        y = (input - running_mean.reshape(*shape)) / (running_var + eps).sqrt().reshape(*shape)
+        centred = input.to(running_mean.dtype) - running_mean.reshape(*shape)
+        y = (centred / (running_var + eps).sqrt().reshape(*shape)).to(input.dtype)
     return _scale_and_shift(y, weight, bias, shape)
 
 
 def _move(mean: Tensor, var: Tensor, x: Tensor, axes: Axes, count: int, momentum: float) -> None:
     """Move running values towards the batch's; the variance is the unbiased one, as in PyTorch."""
-    batch_mean, batch_var = x.array.mean(axes), x.array.var(axes) * (count / (count - 1))
+    batch_mean = x.array.mean(axes, dtype=mean.dtype)
+    batch_var = x.array.var(axes, dtype=var.dtype) * (count / (count - 1))
     for running, now in ((mean, batch_mean), (var, batch_var)):
         running.array[...] = (1 - momentum) * running.array + momentum * now
         running.note_change()

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from gpucnn.autograd import Parameter, Tensor, no_grad
 from gpucnn.backend import Backend
+from gpucnn.backend.half import is_half
 from gpucnn.errors import CheckpointError, DTypeError, GpucnnError, ParameterError
 
 ForwardHook = Callable[["Module", tuple[Any, ...], Any], Any]
@@ -228,7 +229,8 @@ class Module:
     def to(self, target: str | Backend | Any) -> Self:
         """Move to a device ("cpu", "cuda") or floating dtype, in place; returns self. Make the optimiser afterwards.
 
-        Parameters that are there already stay as they are. Nothing is moved where ``target`` makes no sense.
+        Parameters that are there already stay as they are. Nothing is moved where ``target`` makes no sense. Buffers, the
+        running values of normalisation say, stay float32 where ``target`` is float16.
         """
         is_device = isinstance(target, Backend) or str(target).split(":")[0] in ("cpu", "cuda", "auto")
         moved = [(parameter, parameter.detach().to(target)) for parameter in self.parameters()]
@@ -240,7 +242,8 @@ class Module:
         for module in self.modules():
             for name, buffer in list(module._buffers.items()):
                 if is_device or buffer.dtype.kind == "f":
-                    module.register_buffer(name, buffer.detach().to(target))
+                    values = buffer.detach().to(target)
+                    module.register_buffer(name, values.to("float32") if is_half(values) else values)
         return self
 
     # --- state ---------------------------------------------------------------------------------------------------

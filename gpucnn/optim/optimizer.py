@@ -26,6 +26,8 @@ class Segment:
     parameter: Parameter
     start: int
     stop: int
+    seen: int = 0
+    """Changes of the parameter's values up to those that ``FlatBuffer.master`` has."""
     steps: int = 0
     """Updates that the parameter has seen: fewer than the optimiser's where it was unused or frozen for a while."""
 
@@ -33,7 +35,9 @@ class Segment:
 class FlatBuffer:
     """Values, gradients and optimiser state of parameters of one kind, each one 1-D array.
 
-    Of one kind are those of one device and dtype whose learning-rate multiplier and decay are the same.
+    Of one kind are those of one device and dtype whose learning-rate multiplier and decay are the same. Of float16
+    parameters, ``values`` and ``gradients`` are float32 copies, which updates run over; ``half`` is what the parameters see.
+    The values are then part of the state, as ``master``: float16 alone would forget small steps.
     """
 
     def __init__(
@@ -45,15 +49,49 @@ class FlatBuffer:
         self.segments: list[Segment] = []
         total = sum(parameter.size for _, parameter in named)
         dtype = named[0][1].dtype
+        is_half = str(dtype) == "float16"
         with backend.active():
-            self.values, self.gradients = backend.xp.zeros(total, dtype), backend.xp.zeros(total, dtype)
-            self.state: dict[str, Array] = {slot: backend.xp.zeros(total, dtype) for slot in slots}
+            seen = backend.xp.zeros(total, dtype), backend.xp.zeros(total, dtype)
+            self.half: tuple[Array, Array] | None = seen if is_half else None
+            wide = [backend.xp.zeros(total, "float32") for _ in range(2)] if is_half else seen
+            self.values, self.gradients = wide
+            self.state: dict[str, Array] = {slot: backend.xp.zeros(total, self.values.dtype) for slot in slots}
+            if is_half:
+                self.state["master"] = self.values
             start = 0
             for name, parameter in named:
                 stop, shape = start + parameter.size, parameter.shape
-                parameter.bind(owner, self.values[start:stop].reshape(shape), self.gradients[start:stop].reshape(shape))
-                self.segments.append(Segment(name, parameter, start, stop))
+                parameter.bind(owner, *(one[start:stop].reshape(shape) for one in seen))
+                self.segments.append(Segment(name, parameter, start, stop, -1))
                 start = stop
+            self.take_over_changes()
+
+    def take_over_changes(self) -> None:
+        """Copy float16 values that were changed from outside into their master."""
+        if self.half is None:
+            return
+        for segment in self.segments:
+            if segment.parameter.version.count != segment.seen:
+                self.values[segment.start : segment.stop] = self.half[0][segment.start : segment.stop]
+                segment.seen = segment.parameter.version.count
+
+    def note_change(self) -> None:
+        """Note that the values of all parameters are about to change."""
+        for segment in self.segments:
+            segment.parameter.note_change()
+            segment.seen = segment.parameter.version.count
+
+    def show(self, span: slice) -> None:
+        """Round the new values of a stretch into what its float16 parameters see."""
+        if self.half is not None:
+            self.half[0][span] = self.values[span]
+
+    def take_gradient(self, span: slice, scale: Array | None) -> None:
+        """Widen the gradient of a stretch of float16 parameters, and divide it by the scale of the loss, if it has one."""
+        if self.half is not None:
+            self.gradients[span] = self.half[1][span]
+        if scale is not None:
+            self.gradients[span] /= scale
 
     def gradient(self, span: slice) -> Array:
         """Return the gradient of a stretch, with the decay of these parameters alone."""
@@ -156,8 +194,14 @@ class Optimizer:
         for _, segment in self._segments():
             segment.parameter.grad = None
 
-    def step(self, where: Tensor | None = None) -> None:
+    def gradients(self) -> list[Array]:
+        """Return the gradients that are there, as arrays."""
+        return [s.parameter.grad.array for _, s in self._segments() if s.parameter.grad is not None]
+
+    def step(self, where: Tensor | None = None, scale: Tensor | None = None) -> None:
         """Update every parameter that has a gradient. ``where``, a 0-d bool Tensor, if given: false changes nothing.
+
+        ``scale``, a 0-d float32 Tensor, if given: what the loss was multiplied by; gradients are divided by it first.
 
         On a GPU a step with a false ``where`` still counts as one, in Adam's bias correction say: to know better would mean
         to wait for the device. GraphError where another optimiser has taken the parameters over since.
@@ -171,29 +215,41 @@ class Optimizer:
         if where is not None and where.device == "cpu" and not where.item():
             return
         self.steps += 1
+        self.take_over_changes()
         condition = True if where is None else where.array
         recordings = {id(b.backend): b.backend.recording for buffers in self._buffers for b in buffers}
         for recording in recordings.values():
             if recording is not None:
                 present = [segment.parameter for _, segment in self._segments() if segment.parameter.grad is not None]
-                recording.note_step(self, partial(self._step_again, where, present))
+                recording.note_step(self, partial(self._step_again, where, scale, present))
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
                 recording = recordings[id(buffer.backend)]
-                for segment in buffer.segments:
-                    segment.parameter.note_change()
+                replayed = recording is not None and recording.mode == "replay"
                 with buffer.backend.active():
+                    buffer.note_change()
                     for span, step in buffer.spans():
                         if recording is not None:
                             recording.note_update()
+                        if not replayed:
+                            buffer.take_gradient(span, None if scale is None else scale.array)
                         self.update(buffer, span, step, buffer.settings(group), condition)
+                        if not replayed:
+                            buffer.show(span)
 
-    def _step_again(self, where: Tensor | None, present: list[Parameter]) -> None:
+    def take_over_changes(self) -> None:
+        """Let float16 parameters that were changed from outside start the next step from their new values."""
+        for buffers in self._buffers:
+            for buffer in buffers:
+                with buffer.backend.active():
+                    buffer.take_over_changes()
+
+    def _step_again(self, where: Tensor | None, scale: Tensor | None, present: list[Parameter]) -> None:
         """Do the host's part of a recorded step, in which the parameters in ``present`` had a gradient."""
         self.zero_grad()
         for parameter in present:
             parameter.fill_gradient_room()
-        self.step(where)
+        self.step(where, scale)
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         """Update one stretch of a flat buffer in place; ``step`` counts the updates of its parameters, this one too."""
@@ -205,8 +261,8 @@ class Optimizer:
         """Return {"slot.parameter name": NumPy copy} of all state, in registration order; steps as "step.name"."""
         arrays = {}
         for buffer, segment in self._segments():
-            for slot in self.slots:
-                values = buffer.backend.to_host(buffer.state[slot][segment.start : segment.stop])
+            for slot, state in buffer.state.items():
+                values = buffer.backend.to_host(state[segment.start : segment.stop])
                 arrays[f"{slot}.{segment.name}"] = values.reshape(segment.parameter.shape)
             if self.counts_steps:
                 arrays[f"step.{segment.name}"] = buffer.backend.to_host(buffer.backend.asarray(segment.steps, "int64"))
@@ -236,16 +292,20 @@ class Optimizer:
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update(loaded)
         for buffer, segment in self._segments():
-            for slot in self.slots:
+            for slot in buffer.state:
                 buffer.state[slot][segment.start : segment.stop] = values[f"{slot}.{segment.name}"].reshape(-1)
             if self.counts_steps:
                 segment.steps = int(values[f"step.{segment.name}"])
+            buffer.show(slice(segment.start, segment.stop))
         self.steps = steps
+        for buffers in self._buffers:
+            for buffer in buffers:
+                buffer.note_change()
 
     def _state_like(self) -> Iterator[tuple[str, tuple[FlatBuffer, tuple[int, ...], Any]]]:
         """Yield the name of each state array with its buffer, shape and dtype."""
         for buffer, segment in self._segments():
-            for slot in self.slots:
+            for slot in buffer.state:
                 yield f"{slot}.{segment.name}", (buffer, segment.parameter.shape, buffer.values.dtype)
             if self.counts_steps:
                 yield f"step.{segment.name}", (buffer, (), "int64")

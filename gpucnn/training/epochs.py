@@ -10,11 +10,12 @@ from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
 from gpucnn.replay import capture
 from gpucnn.training.feed import Feed
+from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.step import Totals, train_step
 
 
 class Epochs:
-    """Trains ``net`` on a feed, epoch by epoch. ``totals`` are those of the epoch under way.
+    """Trains ``net`` on a feed, epoch by epoch. ``totals`` are those of the epoch under way; ``scale`` is for float16.
 
     >>> import numpy as np
     >>> from gpucnn import data, get_backend, nn, optim
@@ -27,8 +28,11 @@ class Epochs:
     ([2, 1], 3)
     """
 
-    def __init__(self, net: Module, loss_fn: Module, optimizer: Optimizer, feed: Feed, batch_size: int) -> None:
-        self._net, self._loss_fn, self._optimizer = net, loss_fn, optimizer
+    def __init__(
+        self, net: Module, loss_fn: Module, optimizer: Optimizer, feed: Feed, batch_size: int,
+        scale: LossScale | None = None,
+    ) -> None:  # fmt: skip
+        self._net, self._loss_fn, self._optimizer, self._scale = net, loss_fn, optimizer, scale
         self.totals = Totals(feed.backend)
         self._batches = feed.batches(batch_size, self.totals)
         self._captured = capture(self._step, net, loss_fn, optimizer, self.totals.sums)
@@ -44,5 +48,5 @@ class Epochs:
 
     def _step(self, count: int, *given: Tensor) -> None:
         x, y = self._batches.take(count, *given)
-        loss, logits = train_step(self._net, self._loss_fn, self._optimizer, x, y)
+        loss, logits = train_step(self._net, self._loss_fn, self._optimizer, x, y, self._scale)
         self.totals.add(loss, logits, y)

@@ -81,7 +81,8 @@ class Feed:
         first, _ = read_batch(data, np.arange(min(len(data), 1)))
         pixel = 255.0 if first.dtype == np.uint8 else 1.0
         mean, std, dtype = np.array(normalisation.mean), np.array(normalisation.std), np.dtype(precision)
-        scale, shift = (1 / (pixel * std)).astype(dtype), (-mean / std).astype(dtype)
+        wide = np.promote_types(dtype, np.float32)
+        scale, shift = (1 / (pixel * std)).astype(wide), (-mean / std).astype(wide)
         self._scaling: Scaling = backend.asarray(scale), backend.asarray(shift), dtype
         self._resident: tuple[Array, Array] | None = None
         if isinstance(data, ArrayDataset) and augmentation is None:

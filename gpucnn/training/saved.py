@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,11 @@ class SavedModel:
             raise DataError.expected(
                 "data", "classes", f"those of the training, {_in_short(self.class_names)}", _in_short(data.class_names)
             )
-        return Feed(data, self.backend, self.normalisation, self.precision)
+        return Feed(data, self.backend, self.normalisation, PRECISIONS[self.precision])
+
+    def as_trained(self) -> AbstractContextManager[None]:
+        """Return a context in which this thread computes as in training: in TF32, where the device has it."""
+        return self.backend.tf32(self.precision == "tf32" and self.backend.has_tf32)
 
 
 def _are_numbers(names: list[str]) -> bool:

@@ -16,7 +16,8 @@ from gpucnn.errors import UsageError, did_you_mean
 from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-PRECISIONS = ("float32", "float64")
+PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32", "float16": "float16"}
+"""The dtype of images, weights and activations in each precision."""
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
 
@@ -56,7 +57,7 @@ class Settings:
         """Return the settings with every default filled in; UsageError for what cannot be."""
         check_named(self.optimizer, OPTIMIZERS, "optimizer")
         check_named(self.schedule, SCHEDULES, "schedule")
-        if self.precision not in PRECISIONS:
+        if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
             remedy = did_you_mean(str(self.precision), PRECISIONS)
             raise UsageError.expected("settings", "precision", " or ".join(PRECISIONS), repr(self.precision), remedy)
         if not re.fullmatch(DEVICE, str(self.device)):

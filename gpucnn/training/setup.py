@@ -11,10 +11,10 @@ from gpucnn import models, nn, optim
 from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Backend, get_backend, use
 from gpucnn.data import Dataset, Splits
-from gpucnn.errors import DataError, ParameterError, ShapeError, UsageError
+from gpucnn.errors import DataError, DeviceError, ParameterError, ShapeError, UsageError
 from gpucnn.training import named
 from gpucnn.training.feed import Normalisation
-from gpucnn.training.settings import Settings, is_file_model
+from gpucnn.training.settings import PRECISIONS, Settings, is_file_model
 
 VALIDATION = 5000
 """Images held out for validation by default, or a fifth of the training images where that is fewer."""
@@ -62,6 +62,15 @@ def check_named(settings: Settings) -> None:
     make_schedule(settings, make_optimizer(settings, nn.Linear(1, 1, device="cpu")), batches=100)
 
 
+def check_precision(settings: Settings, backend: Backend) -> None:
+    """UsageError where the device cannot compute in the precision asked for."""
+    try:
+        with backend.tf32(settings.precision == "tf32"):
+            pass
+    except DeviceError as error:
+        raise UsageError(f"precision {error} Or choose the device: --device cuda.") from None
+
+
 def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
     """Return the optimiser that ``settings`` describes."""
     assert settings.lr is not None
@@ -105,11 +114,12 @@ def fitted(
     net: nn.Module, model: str, image_shape: tuple[int, int, int], classes: int, precision: str, backend: Backend
 ) -> nn.Module:
     """Return ``net`` in the precision asked for; UsageError unless an image sent through it gives one output a class."""
-    if precision != "float32":
-        net.to(precision)
+    dtype = PRECISIONS[precision]
+    if dtype != "float32":
+        net.to(dtype)
     try:
         with no_grad():
-            x = Tensor(backend.asarray(np.zeros((1, *image_shape), precision)), backend)
+            x = Tensor(backend.asarray(np.zeros((1, *image_shape), dtype)), backend)
             outputs = net.eval()(x).shape
     except (ParameterError, ShapeError) as error:
         raise UsageError(f"model {model}: {error}") from None

@@ -8,12 +8,16 @@ from gpucnn.autograd import Tensor
 from gpucnn.backend import Array, Backend
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
+from gpucnn.training.loss_scale import LossScale
 
 
-def train_step(net: Module, loss_fn: Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def train_step(
+    net: Module, loss_fn: Module, optimizer: Optimizer, x: Tensor, y: Tensor, scale: LossScale | None = None
+) -> tuple[Tensor, Tensor]:
     """Do one step on a batch and return (loss, logits). A loss that is not finite changes no parameter.
 
-    x: (B, C, H, W); y: (B,) integers; all on the network's device. Nothing waits for the device.
+    x: (B, C, H, W); y: (B,) integers; all on the network's device. Nothing waits for the device. With a ``scale`` (for
+    networks in float16) a gradient that is not finite changes no parameter either, but the scale.
 
     >>> import gpucnn
     >>> from gpucnn import nn, optim
@@ -26,8 +30,14 @@ def train_step(net: Module, loss_fn: Module, optimizer: Optimizer, x: Tensor, y:
     optimizer.zero_grad()
     logits = net(x)
     loss = loss_fn(logits, y)
-    loss.backward()
-    optimizer.step(where=loss.detach().isfinite())
+    if scale is None:
+        loss.backward()
+        optimizer.step(where=loss.detach().isfinite())
+    else:
+        scale(loss).backward()
+        finite = scale.finite(loss.detach(), optimizer)
+        optimizer.step(where=finite, scale=scale.scale)
+        scale.adjust(finite)
     return loss.detach(), logits.detach()
 
 

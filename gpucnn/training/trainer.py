@@ -20,9 +20,17 @@ from gpucnn.training.epochs import Epochs
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
+from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.run_folder import RunFolder
-from gpucnn.training.settings import Settings
-from gpucnn.training.setup import build_model, make_optimizer, make_schedule, split_validation, task_of
+from gpucnn.training.settings import PRECISIONS, Settings
+from gpucnn.training.setup import (
+    build_model,
+    check_precision,
+    make_optimizer,
+    make_schedule,
+    split_validation,
+    task_of,
+)
 
 FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "data")
 """Settings that may differ on resuming; of ``data``, only where it lies."""
@@ -60,6 +68,7 @@ class Trainer:
         self.splits, self.folder = splits, folder
         self.reporter = reporter or Reporter()
         self.backend: Backend = get_backend(settings.device)
+        check_precision(settings, self.backend)
         train, validation = split_validation(
             splits.train, settings.limit, settings.validation, settings.seed, settings.val_split
         )
@@ -69,7 +78,8 @@ class Trainer:
         settings = replace(settings, device=self.backend.name, validation=held_out, val_split=None)
         self.settings = settings
         self.normalisation = Normalisation.of(train)
-        self.train_feed = Feed(train, self.backend, self.normalisation, settings.precision, settings.augmentation)
+        dtype = PRECISIONS[settings.precision]
+        self.train_feed = Feed(train, self.backend, self.normalisation, dtype, settings.augmentation)
         self.validation_feed = self._feed(validation) if validation is not None else None
         self.test_feed = self._feed(splits.test)
         manual_seed(settings.seed)
@@ -79,7 +89,10 @@ class Trainer:
         self.loss_fn = nn.CrossEntropyLoss()
         self.optimizer = make_optimizer(settings, self.net)
         self.batches = -(-len(self.train_feed) // settings.batch_size)
-        self._epochs = Epochs(self.net, self.loss_fn, self.optimizer, self.train_feed, settings.batch_size)
+        self.loss_scale = LossScale(self.backend) if settings.precision == "float16" else None
+        self._epochs = Epochs(
+            self.net, self.loss_fn, self.optimizer, self.train_feed, settings.batch_size, self.loss_scale
+        )
         self.schedule = make_schedule(settings, self.optimizer, self.batches)
         self.epoch = 0  # epochs completed
         self.position = 0  # steps done in the epoch under way
@@ -97,7 +110,7 @@ class Trainer:
         return self.epoch * self.batches + self.position
 
     def _feed(self, data: Dataset) -> Feed:
-        return Feed(data, self.backend, self.normalisation, self.settings.precision)
+        return Feed(data, self.backend, self.normalisation, PRECISIONS[self.settings.precision])
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -131,7 +144,7 @@ class Trainer:
 
         DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C or SIGTERM.
         """
-        with StopSignal() as stop:
+        with StopSignal() as stop, self.backend.tf32(self.settings.precision == "tf32"):
             self.folder.make()
             try:
                 self._write_head()
@@ -238,6 +251,7 @@ class Trainer:
             "generator": {"seed": default_generator.seed, "counter": default_generator.counter},
             "optimizer": {"steps": optimizer["steps"], "param_groups": optimizer["param_groups"]},
             "schedule": self.schedule.state_dict(),
+            "loss_scale": self.loss_scale and self.loss_scale.state(),
             "threads": self.backend.describe().get("threads"),
             "device": self.backend.name,
             "settings": asdict(self.settings),
@@ -269,6 +283,8 @@ class Trainer:
                   for group in state["optimizer"]["param_groups"]]  # fmt: skip
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups, "state": saved.optimizer})
         self.schedule.load_state_dict(state["schedule"])
+        if self.loss_scale is not None:
+            self.loss_scale.load(**state["loss_scale"])
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         if not 0 <= self.position < self.batches:
             raise ValueError(f"position {self.position} of {self.batches}")

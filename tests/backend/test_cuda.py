@@ -16,6 +16,7 @@ import gpucnn
 import gpucnn.functional as F
 from gpucnn import models, nn, optim
 from gpucnn.backend import Backend, Window, cuda_conv, cuda_products, get_backend
+from gpucnn.backend.cuda_kernels import OPTIONS, TF32
 from gpucnn.errors import OutOfMemoryError
 
 DEVICES = ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -461,7 +462,7 @@ def test_autotuning_times_once_and_reports(monkeypatch: pytest.MonkeyPatch, stan
 
 
 def test_warming_up_compiles(standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[str] = []
-    monkeypatch.setattr(standin.xp.RawModule, "compile", lambda self: compiled.append(self.code))
+    compiled: list[tuple[str, ...]] = []
+    monkeypatch.setattr(standin.xp.RawModule, "compile", lambda self: compiled.append(self.options))
     get_backend("cuda").warm_up()  # type: ignore[attr-defined]
-    assert len(compiled) == 1
+    assert compiled == [OPTIONS, TF32]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from kernels_on_cpu import Library, build, run_guarded
 
-from gpucnn.backend.cuda_kernels import OPTIONS, source
+from gpucnn.backend.cuda_kernels import OPTIONS, TF32, source
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,11 @@ def kernels() -> Library:
         pytest.skip(str(error))
 
 
+@pytest.mark.parametrize("options", [OPTIONS, TF32], ids=["float32", "tf32"])
 @pytest.mark.parametrize(
     "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_75", "sm_80")), "sm_90"]
 )
-def test_every_kernel_compiles_with_nvrtc(architecture: str) -> None:
+def test_every_kernel_compiles_with_nvrtc(architecture: str, options: tuple[str, ...]) -> None:
     nvrtc = pytest.importorskip("cupy", reason="NVRTC is called through the real CuPy").cuda.nvrtc
     try:
         nvrtc.getVersion()
@@ -37,10 +38,10 @@ def test_every_kernel_compiles_with_nvrtc(architecture: str) -> None:
     text = source()
     program = nvrtc.createProgram(text, "kernels.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", *OPTIONS))
+        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", *options))
     except Exception:
         pytest.fail(nvrtc.getProgramLog(program), pytrace=False)
-    binary = nvrtc.getCUBIN(program)
+    binary, assembly = nvrtc.getCUBIN(program), str(nvrtc.getPTX(program))
     nvrtc.destroyProgram(program)
     names = re.findall(
         r"(?:PRODUCT|CONV_\w+|M\w+_POOL\w*)\((\w+), |__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(", text
@@ -48,6 +49,10 @@ def test_every_kernel_compiles_with_nvrtc(architecture: str) -> None:
     kernels = {a or b for a, b in names} - {"NAME"}
     assert len(kernels) > 40
     assert {name for name in kernels if name.encode() not in binary} == set()
+    parts = re.split(r"\.entry ", assembly)[1:]
+    on_tensor_cores = {re.match(r"\w+", part)[0] for part in parts if "mma.sync" in part}  # type: ignore[index]
+    products = {name for name in kernels if re.match(r"product_|conv_(?!weight_gradient_sum)", name)}
+    assert on_tensor_cores == (products if options == TF32 and architecture != "sm_75" else set())
 
 
 def test_no_floating_point_atomics_and_no_fast_mathematics() -> None:

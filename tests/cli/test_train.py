@@ -139,6 +139,8 @@ def test_diverged(data: Path) -> None:
         (["--model", "lenet:classes=0"], 2, ["positive int"]),
         (["--device", "gpu"], 2, ["cpu, cuda, cuda:N or auto", "'gpu'"]),
         (["--device", "cuda:77"], 4, []),
+        (["--precision", "tf32"], 2, ["precision tf32", "expected a CUDA device", "got cpu", "--device cuda"]),
+        (["--precision", "float8"], 2, ["precision", "float8", "tf32"]),
         (["--epochs", "0"], 2, ["--epochs", "train --help"]),
         (["--epochs", "many"], 2, ["--epochs"]),
         (["--lr", "nan"], 2, ["lr"]),

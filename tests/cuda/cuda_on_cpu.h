@@ -99,6 +99,7 @@ template <class T> static inline T atomicMax(T* p, T v) { T old = *p; if (v > ol
 static inline unsigned __popc(unsigned x) { return __builtin_popcount(x); }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((uint64_t)a * b) >> 32); }
 static inline float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
+static inline unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
 
 // --- fibers ----------------------------------------------------------------------------------------------------------
 
@@ -143,7 +144,10 @@ static void* scheduler_context;
 static int current = -1;
 static bool in_fibers = false, backwards = false;
 static std::function<void()>* body;
-static uint64_t exchange[1024];
+// What threads give each other, and how often each has. Two places in turn: one barrier then parts writing from reading,
+// and who is there first may not write again before all have read.
+static uint64_t exchange[2][1024];
+static unsigned exchanges[1024];
 
 static inline void yield() {
     if (!in_fibers) abort();  // the kernel synchronises: launch it with synchronises = true
@@ -174,6 +178,7 @@ static void run_block_as_fibers(dim3 block) {
     for (int i = 0; i < n; i++) {
         Fiber& f = fibers[i];
         f.done = false;
+        exchanges[i] = 0;
         f.thread = coordinates(i, block);
         void** sp = (void**)(stacks[i] + kStackBytes);
         *--sp = 0;
@@ -229,14 +234,14 @@ static inline int thread_in_block() {
 
 template <class T> static inline T shuffle(T value, int source_lane) {
     int me = thread_in_block(), n = blockDim.x * blockDim.y * blockDim.z;
+    uint64_t* given = exchange[exchanges[me]++ % 2];
     uint64_t word = 0;
     memcpy(&word, &value, sizeof value);
-    exchange[me] = word;
+    given[me] = word;
     yield();
     int source = (me & ~31) | (source_lane & 31);
     T result = value;
-    if (source < n) memcpy(&result, &exchange[source], sizeof result);
-    yield();
+    if (source < n) memcpy(&result, &given[source], sizeof result);
     return result;
 }
 

@@ -30,6 +30,7 @@ NOT_RUN = [
     ("README.md", "pip install '.[docs]'", "installs from a clone"),
     ("docs/data.md", "gpucnn data download mnist cifar10", "needs a network"),
     ("docs/gpu.md", "gpucnn doctor --warmup      # does it work, and if not, why; compiles the kernels", "needs a GPU"),
+    ("docs/gpu.md", 'with gpucnn.get_backend("cuda").tf32():', "needs a GPU"),
     ("docs/gpu.md", "step = gpucnn.capture(lambda x, y: train_step(net, loss_fn, optimizer, x, y))", "needs a GPU"),
     (
         "docs/gpu.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from oracles import (
     hold_against_torch,
     lay_out,
     padding_by_name,
+    to_tf32,
 )
 
 import gpucnn
@@ -62,14 +64,20 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def hold_against_loops(backend: Backend, case: dict[str, Any], implementation: str = "auto") -> None:
-    """Compare output and all gradients of one convolution with the loops."""
+def hold_against_loops(
+    backend: Backend,
+    case: dict[str, Any],
+    implementation: str = "auto",
+    keep: Callable[[Any], Any] = lambda host: host,
+    tolerance: float | None = None,
+) -> None:
+    """Compare output and all gradients of one convolution with the loops; ``keep`` makes the factors what they may be."""
     rng = np.random.default_rng(case["seed"])
     window, groups, (H, W) = case["window"], case["groups"], case["size"]
-    x_host = rng.standard_normal((case["N"], case["C"], H, W)).astype(case["dtype"])
-    w_host = rng.standard_normal((case["F"], case["C"] // groups, *window.kernel)).astype(case["dtype"])
+    x_host = keep(rng.standard_normal((case["N"], case["C"], H, W)).astype(case["dtype"]))
+    w_host = keep(rng.standard_normal((case["F"], case["C"] // groups, *window.kernel)).astype(case["dtype"]))
     b_host = rng.standard_normal(case["F"]).astype(case["dtype"]) if case["bias"] else None
-    dy_host = rng.standard_normal((case["N"], case["F"], *window.output(H, W))).astype(case["dtype"])
+    dy_host = keep(rng.standard_normal((case["N"], case["F"], *window.output(H, W))).astype(case["dtype"]))
     x, w, dy = (
         lay_out(a, layout, backend) for a, layout in zip((x_host, w_host, dy_host), case["layouts"], strict=True)
     )
@@ -78,19 +86,26 @@ def hold_against_loops(backend: Backend, case: dict[str, Any], implementation: s
     padding = case.get("padding", window.sides)
     y = F.conv2d(x, w, b, window.stride, padding, window.dilation, groups, False, implementation)
     assert y.dtype == case["dtype"]
-    assert_close(y, conv2d(x_host, w_host, b_host, window, groups))
+    assert_close(y, conv2d(x_host, w_host, b_host, window, groups), tolerance)
     y.backward(dy)
     expected = conv2d_gradients(x_host, w_host, dy_host, window, groups)
     summed = conv2d_gradients(abs(x_host), abs(w_host), abs(dy_host), window, groups)
     for tensor, gradient, sums in zip((x, w, b), expected, summed, strict=True):
         if tensor is not None:
             assert tensor.grad is not None
-            assert_close(tensor.grad, gradient, summed=sums)
+            assert_close(tensor.grad, gradient, tolerance, summed=sums)
 
 
 @given(case=cases())
 def test_convolution_and_its_gradients_are_those_of_the_loops(backend: Backend, case: dict[str, Any]) -> None:
     hold_against_loops(backend, case)
+
+
+@pytest.mark.parametrize("backend", ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)], indirect=True)
+@given(case=cases())
+def test_convolution_in_tf32_of_factors_that_tf32_holds(backend: Backend, case: dict[str, Any]) -> None:
+    with backend.tf32():
+        hold_against_loops(backend, case, keep=to_tf32, tolerance=1e-5)
 
 
 @pytest.mark.slow

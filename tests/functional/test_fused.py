@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import LAYOUTS, Sliding, assert_close, check_gradients, conv2d, conv2d_gradients, lay_out, max_pool2d
+from oracles import (
+    LAYOUTS,
+    Sliding,
+    assert_close,
+    check_gradients,
+    conv2d,
+    conv2d_gradients,
+    lay_out,
+    max_pool2d,
+    to_tf32,
+)
 
 import gpucnn
 from gpucnn.backend import Backend
@@ -38,36 +49,49 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def hold_against_loops(backend: Backend, case: dict[str, Any]) -> None:
+def hold_against_loops(
+    backend: Backend,
+    case: dict[str, Any],
+    keep: Callable[[Any], Any] = lambda host: host,
+    tolerance: float | None = None,
+) -> None:
+    """Compare output and all gradients with the loops; ``keep`` makes the factors what they may be."""
     rng = np.random.default_rng(6)
     window, groups, dtype = case["window"], case["groups"], case["dtype"]
-    x_host = rng.standard_normal(case["shape"]).astype(dtype)
-    w_host = rng.standard_normal((case["F"], case["shape"][1] // groups, *window.kernel)).astype(dtype)
+    x_host = keep(rng.standard_normal(case["shape"]).astype(dtype))
+    w_host = keep(rng.standard_normal((case["F"], case["shape"][1] // groups, *window.kernel)).astype(dtype))
     b_host = rng.standard_normal(case["F"]).astype(dtype) if case["bias"] else None
     between = conv2d(x_host, w_host, b_host, window, groups)
     pooled, _ = max_pool2d(between, None, TWO)
-    dy_host = rng.standard_normal(pooled.shape).astype(dtype)
+    dy_host = keep(rng.standard_normal(pooled.shape).astype(dtype))
     _, d_between = max_pool2d(between, dy_host * (pooled > 0), TWO)
     x, w, dy = (
         lay_out(a, layout, backend) for a, layout in zip((x_host, w_host, dy_host), case["layouts"], strict=True)
     )
     b = None if b_host is None else gpucnn.tensor(b_host, requires_grad=True)
     arguments = b, window.stride, window.sides, window.dilation, groups
-    assert_close(conv2d_relu_max_pool2d(x, w, *arguments), np.maximum(pooled, 0))
+    assert_close(conv2d_relu_max_pool2d(x, w, *arguments), np.maximum(pooled, 0), tolerance)
     x.requires_grad_(), w.requires_grad_()
     y = conv2d_relu_max_pool2d(x, w, *arguments)
-    assert_close(y, np.maximum(pooled, 0))
+    assert_close(y, np.maximum(pooled, 0), tolerance)
     y.backward(dy)
     dx, dw, db = conv2d_gradients(x_host, w_host, d_between, window, groups)
     for tensor, expected in ((x, dx), (w, dw), (b, db)):
         if tensor is not None:
             assert tensor.grad is not None
-            assert_close(tensor.grad, expected)
+            assert_close(tensor.grad, expected, tolerance)
 
 
 @given(case=cases())
 def test_values_and_gradients_are_those_of_the_loops(backend: Backend, case: dict[str, Any]) -> None:
     hold_against_loops(backend, case)
+
+
+@pytest.mark.parametrize("backend", ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)], indirect=True)
+@given(case=cases())
+def test_values_and_gradients_in_tf32_of_factors_that_tf32_holds(backend: Backend, case: dict[str, Any]) -> None:
+    with backend.tf32():
+        hold_against_loops(backend, case, to_tf32, tolerance=1e-5)
 
 
 @given(case=cases())

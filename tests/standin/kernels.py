@@ -34,14 +34,17 @@ class RawModule:
 
     def compile(self, log_stream: Any = None) -> None:
         capture.refuse("loading a module")
-        kernels_on_cpu.build(self.code)
+        self._kernels()
 
     def get_function(self, name: str) -> "RawKernel":
         capture.refuse("loading a kernel")
-        kernels = kernels_on_cpu.build(self.code)
+        kernels = self._kernels()
         if name not in kernels:
             raise AttributeError(f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name}")
         return RawKernel(kernels[name])
+
+    def _kernels(self) -> kernels_on_cpu.Library:
+        return kernels_on_cpu.build(self.code, *(option for option in self.options if option.startswith("-D")))
 
 
 class RawKernel:

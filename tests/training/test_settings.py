@@ -38,7 +38,7 @@ def test_path_of_data_is_made_absolute_and_names_are_not(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     "change",
     [
-        {"optimizer": "adm"}, {"schedule": "cosines"}, {"optimizer": 3}, {"precision": "float16"}, {"epochs": 0},
+        {"optimizer": "adm"}, {"schedule": "cosines"}, {"optimizer": 3}, {"precision": "float8"}, {"epochs": 0},
         {"epochs": True}, {"epochs": 1.5}, {"batch_size": 0}, {"validation": -1}, {"seed": -1}, {"seed": 2**63},
         {"limit": 0},
         {"lr": -1.0}, {"lr": float("nan")}, {"lr": float("inf")}, {"lr": "0.1"}, {"momentum": 1}, {"momentum": 1.5},
