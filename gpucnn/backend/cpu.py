@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows, processes, workers
+from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows, workers
 from gpucnn.backend.base import Array, Backend, Divisor
 from gpucnn.backend.processes import Call, Processes
 from gpucnn.backend.threads import BlasThreads, available_threads, blas_threads
@@ -153,16 +153,19 @@ class CpuBackend(Backend):
         OH, _ = window.output_size(*shape[2:])
         return bands(window, shape[2], OH, 1, self._parts(shape, w_shape, window))
 
-    def _parts(self, shape: Any, w_shape: Any, window: Window) -> int:
-        """Return how many parts a convolution is worth: as many as there are threads, if each has enough to do."""
-        work = 2 * shape[0] * math.prod(window.output_size(*shape[2:])) * math.prod(w_shape)
-        least = processes.LEAST_PART if self.processes.supported else workers.LEAST_PART
-        return max(min(self.workers.count, int(work // least)), 1)
+    def _parts(self, shape: Any, w_shape: Any, window: Window, pool: int = 1) -> int:
+        """Return how many parts a convolution is worth, for processes or for threads; ``pool`` pixels become one."""
+        N, C, H, W = shape
+        pixels = N * math.prod(window.output_size(H, W))
+        work = 2 * pixels * math.prod(w_shape)
+        if self.processes.takes(4 * (N * C * H * W + pixels // pool * w_shape[0])):  # bytes of float32
+            return self.processes.parts(work)
+        return max(min(self.workers.count, int(work // workers.LEAST_PART)), 1)
 
     def _share(self, calls: Iterable[Call]) -> None:
         """Do the calls at the same time: in processes what is quickly copied, in threads what is large."""
         calls = list(calls)
-        if self.processes.supported and max(call.nbytes for call in calls) <= processes.LARGEST_PART:
+        if len(calls) <= self.processes.count and self.processes.takes(sum(call.nbytes for call in calls)):
             self.processes.run(self, calls, self.limit_of_a_thread)
         else:
             self.workers.run(lambda call: call.run(self), calls)
@@ -190,7 +193,7 @@ class CpuBackend(Backend):
 
     def _pooled_parts(self, shape: Any, w_shape: Any, window: Window) -> list[Band]:
         """Return the parts of convolution with pooling: some of the images, or where those are few, some rows of all."""
-        count = self._parts(shape, w_shape, window)
+        count = self._parts(shape, w_shape, window, 4)
         OH, _ = window.output_size(*shape[2:])
         if shape[0] >= FEW_IMAGES * count:
             return batches(window, shape[0], shape[2], OH // 2, count)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import mmap
 import os
 import socket
@@ -35,8 +36,10 @@ Array = Any
 
 SUPPORTED = sys.platform == "linux" and bool(sys.executable) and not getattr(sys, "frozen", False)
 """Whether memory and sockets of the kinds used here exist, and an interpreter that can be started again."""
-LEAST_PART = 3e6
-"""Floating-point operations from which a part is worth handing over: a tenth of a millisecond."""
+HANDING_OVER = 1.5e6
+"""Floating-point operations that a core does while a part is handed over and fetched: some 40 microseconds."""
+MOST = 8
+"""Processes, the caller's own among them: each takes 35 MB, and one hands over to all of them."""
 LARGEST_PART = 6 << 20
 """Bytes of a part's arrays up to which copying them costs less than threads, whose calls of NumPy are long then."""
 FIRST_CALLS = 16
@@ -223,19 +226,27 @@ class Process:
 
 
 class Processes:
-    """``count`` - 1 worker processes, started once they are worth it, and the caller's own.
+    """Up to ``count`` - 1 worker processes, each started once it is worth it, and the caller's own.
 
     While they work for one caller another does all of its work itself. They end with this object, or with the program.
     """
 
     def __init__(self, count: int) -> None:
-        self.count, self.supported = count, SUPPORTED and count > 1
+        self.count, self.supported = min(count, MOST), SUPPORTED and count > 1
         self._free = threading.Lock()
         self._crew: list[Process] = []
         self._calls = self._losses = self._judged = 0
         self._own = self._waited = self._rest_until = 0.0
         weakref.finalize(self, _end, self._crew)
         _all.add(self)
+
+    def takes(self, nbytes: int) -> bool:
+        """Whether arrays of so many bytes together are soon copied."""
+        return self.supported and nbytes <= LARGEST_PART * self.count
+
+    def parts(self, work: float) -> int:
+        """Return how many parts are the fastest for so many operations: work / parts + parts * HANDING_OVER is least."""
+        return max(min(self.count, math.isqrt(int(work // HANDING_OVER))), 1)
 
     def run(self, backend: Any, calls: Sequence[Call], limit: int) -> None:
         """Do the calls, each but the first in a process of its own as far as those are to be had."""
@@ -251,7 +262,7 @@ class Processes:
     def wait(self, seconds: float = 30) -> list[int]:
         """Start the processes now, wait until they are ready, and return their numbers."""
         self._calls, until = max(self._calls, FIRST_CALLS), time.monotonic() + seconds
-        while len(self._ready()) < self.count - 1 and self.supported and self._losses < LOSSES:
+        while self.supported and len(self._ready(self.count - 1)) < self.count - 1 and self._losses < LOSSES:
             if time.monotonic() > until:
                 break
             time.sleep(0.01)
@@ -260,7 +271,7 @@ class Processes:
     def _share(self, backend: Any, calls: Sequence[Call], limit: int) -> None:
         busy: dict[Process, Call] = {}
         try:
-            for process, call in zip(self._ready(), calls[1:], strict=False):
+            for process, call in zip(self._ready(len(calls) - 1), calls[1:], strict=False):
                 with self._watching(process):
                     process.start(call, limit)
                     busy[process] = call
@@ -284,14 +295,15 @@ class Processes:
             for process in busy:  # after an interrupt it may still be at work
                 self._let_go(process)
 
-    def _ready(self) -> list[Process]:
-        """Return the processes that can be given something to do now."""
+    def _ready(self, wanted: int) -> list[Process]:
+        """Return the processes that can be given something to do now; start more where they are fewer than wanted."""
         self._calls += 1
         if self._calls <= FIRST_CALLS or time.monotonic() < self._rest_until:
             return []
-        while len(self._crew) < self.count - 1 and self._losses < LOSSES:
+        while len(self._crew) < min(wanted, self.count - 1) and self._losses < LOSSES:
             try:
                 self._crew.append(Process())
+                self._judged = -JUDGED
             except OSError:
                 self._losses = LOSSES
         ready = []
@@ -302,7 +314,9 @@ class Processes:
         return ready
 
     def _judge(self, own: float, waited: float) -> None:
-        self._own, self._waited, self._judged = self._own + own, self._waited + waited, self._judged + 1
+        self._judged += 1
+        if self._judged > 0:  # a new process is slow at first
+            self._own, self._waited = self._own + own, self._waited + waited
         if self._judged == JUDGED:
             if self._waited > self._own:
                 self._rest_until = time.monotonic() + REST

@@ -16,7 +16,7 @@ import pytest
 
 import gpucnn
 from gpucnn import models, nn, optim
-from gpucnn.backend import Backend, Window, workers, workspace
+from gpucnn.backend import Backend, Window, processes, workers, workspace
 from gpucnn.backend.cpu import CpuBackend
 from gpucnn.backend.workspace import Workspace
 from gpucnn.errors import ParameterError
@@ -53,6 +53,7 @@ def train(backend: Backend, model: str = "lenet", batch: int = 16, steps: int = 
 def threaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """A CPU backend that shares even small kernels among one to three threads."""
     monkeypatch.setattr(workers, "LEAST_PART", 1)
+    monkeypatch.setattr(processes, "SUPPORTED", False)
     chosen = CpuBackend(threads=request.param)
     assert chosen.describe()["threads"] == request.param
     return chosen

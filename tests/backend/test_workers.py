@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucnn.backend import Window, workers
+from gpucnn.backend import Window, processes, workers
 from gpucnn.backend.cpu import CpuBackend
 from gpucnn.backend.workers import Workers, bands, batches, join, overlap
 
@@ -197,8 +197,9 @@ def test_images_are_cut_evenly_and_parts_of_them_need_no_joining() -> None:
 
 
 def test_shared_kernels_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng, whole, shared = np.random.default_rng(0), CpuBackend(threads=1), CpuBackend(threads=3)
     monkeypatch.setattr(workers, "LEAST_PART", 1)
+    monkeypatch.setattr(processes, "SUPPORTED", False)
+    rng, whole, shared = np.random.default_rng(0), CpuBackend(threads=1), CpuBackend(threads=3)
     for window, groups in (
         (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2), (Window((5, 5)), 1),
         (Window((2, 2), (1, 1), (4, 4, 4, 4)), 1), (Window((2, 2), (15, 1), (18, 0, 0, 0)), 1),
