@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows, workers
+from gpucnn.backend import cpu_conv, cpu_fused, cpu_pool, cpu_rows, processes, workers
 from gpucnn.backend.base import Array, Backend, Divisor
 from gpucnn.backend.processes import Call, Processes
 from gpucnn.backend.threads import BlasThreads, available_threads, blas_threads
@@ -156,8 +156,11 @@ class CpuBackend(Backend):
     def _parts(self, shape: Any, w_shape: Any, window: Window, pool: int = 1) -> int:
         """Return how many parts a convolution is worth, for processes or for threads; ``pool`` pixels become one."""
         N, C, H, W = shape
-        pixels = N * math.prod(window.output_size(H, W))
+        OH, OW = window.output_size(H, W)
+        pixels = N * OH * OW
         work = 2 * pixels * math.prod(w_shape)
+        if work < processes.HANDING_OVER:
+            return 1
         if self.processes.takes(4 * (N * C * H * W + pixels // pool * w_shape[0])):  # bytes of float32
             return self.processes.parts(work)
         return max(min(self.workers.count, int(work // workers.LEAST_PART)), 1)
@@ -165,7 +168,9 @@ class CpuBackend(Backend):
     def _share(self, calls: Iterable[Call]) -> None:
         """Do the calls at the same time: in processes what is quickly copied, in threads what is large."""
         calls = list(calls)
-        if len(calls) <= self.processes.count and self.processes.takes(sum(call.nbytes for call in calls)):
+        if len(calls) == 1:
+            calls[0].run(self)
+        elif len(calls) <= self.processes.count and self.processes.takes(sum(call.nbytes for call in calls)):
             self.processes.run(self, calls, self.limit_of_a_thread)
         else:
             self.workers.run(lambda call: call.run(self), calls)
@@ -257,7 +262,9 @@ class CpuBackend(Backend):
         if not a.flags.c_contiguous and a.flags.f_contiguous and b.flags.f_contiguous:
             return self.matmul(b.T, a.T).T  # batch-innermost rows come out batch-innermost
         y = self.workspace.empty((a.shape[0], b.shape[1]), a.dtype)
-        count = max(min(self.workers.count, int(2 * a.size * b.shape[1] // workers.LEAST_PART)), 1)
+        count = min(self.workers.count, int(2 * a.size * b.shape[1] // workers.LEAST_PART))
+        if count < 2:
+            return np.matmul(a, b, out=y)
         parts = [slice(len(a) * i // count, len(a) * (i + 1) // count) for i in range(count)]
         self.workers.run(lambda rows: np.matmul(a[rows], b, out=y[rows]), parts)
         return y
@@ -271,6 +278,10 @@ class CpuBackend(Backend):
     def _elementwise(self, function: Any, *arrays: Array) -> Array:
         """Return ``function`` of arrays of one shape, in the first one's memory order."""
         first = arrays[0]
+        if all([array.flags.c_contiguous for array in arrays]):
+            y = self.workspace.empty(first.shape, first.dtype)
+            function(*arrays, y)
+            return y
         order = sorted(range(first.ndim), key=lambda axis: (-abs(first.strides[axis]), axis))
         ordered = [array.transpose(order) for array in arrays]
         y = self.workspace.empty(ordered[0].shape, first.dtype)

@@ -39,7 +39,7 @@ SUPPORTED = sys.platform == "linux" and bool(sys.executable) and not getattr(sys
 HANDING_OVER = 1.5e6
 """Floating-point operations that a core does while a part is handed over and fetched: some 40 microseconds."""
 MOST = 8
-"""Processes, the caller's own among them: each takes 35 MB, and one hands over to all of them."""
+"""Processes, the caller's own among them: each takes 30 MB, and one hands over to all of them."""
 LARGEST_PART = 6 << 20
 """Bytes of a part's arrays up to which copying them costs less than threads, whose calls of NumPy are long then."""
 FIRST_CALLS = 16
