@@ -278,7 +278,7 @@ class CpuBackend(Backend):
     def _elementwise(self, function: Any, *arrays: Array) -> Array:
         """Return ``function`` of arrays of one shape, in the first one's memory order."""
         first = arrays[0]
-        if all([array.flags.c_contiguous for array in arrays]):
+        if all(array.flags.c_contiguous for array in arrays):
             y = self.workspace.empty(first.shape, first.dtype)
             function(*arrays, y)
             return y
