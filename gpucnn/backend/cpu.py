@@ -66,9 +66,12 @@ class CpuBackend(Backend):
     # --- batch-innermost memory --------------------------------------------------------------------------------
 
     def innermost(self, x: Array) -> Array:
-        """Return (N, C, H, W) ``x`` as (C, H, W, N) with each channel C-ordered: itself where its memory is so already."""
+        """Return (N, C, H, W) ``x`` as (C, H, W, N) with each channel C-ordered: itself where its memory is so already.
+
+        A channel repeated by a stride of 0 is copied: NumPy multiplies such a matrix without the BLAS, to other bits.
+        """
         y = x.transpose(1, 2, 3, 0)
-        if y[:1].flags.c_contiguous:
+        if y.strides[0] and y[:1].flags.c_contiguous:
             return y
         copy = self.workspace.empty(y.shape, y.dtype)
         if x.flags.c_contiguous:  # a 2-D transposition is the fastest way from batch-outermost memory
