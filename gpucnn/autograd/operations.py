@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd.tape import Backward
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, half
 from gpucnn.backend.half import total
 
 Result = tuple[Array, Backward | None]
@@ -191,8 +191,10 @@ def sum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdim
 def mean(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdims: bool) -> Result:
     shape, xp = a.shape, backend.xp
     count = math.prod(shape[i] for i in axes) or math.nan
-    y = xp.asarray(total(a, axes, keepdims) / count)  # a.mean would warn about the mean of nothing
-    return y, (lambda dy: (xp.broadcast_to(_spread(dy / count, shape, axes), shape),)) if needs[0] else None
+    y = xp.asarray(half.mean(a, axes, keepdims, count))  # a.mean would warn about the mean of nothing
+    return y, (lambda dy: (xp.broadcast_to(_spread(half.divided(dy, count), shape, axes), shape),)) if needs[
+        0
+    ] else None
 
 
 def maximum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdims: bool) -> Result:

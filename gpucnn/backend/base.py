@@ -20,7 +20,7 @@ import numpy as np
 from gpucnn.backend import special
 from gpucnn.backend.feeding import Feeding
 from gpucnn.backend.generator import Generator
-from gpucnn.backend.half import HalfStorage
+from gpucnn.backend.half import HalfStorage, mean
 from gpucnn.backend.precision import Precision
 from gpucnn.backend.recording import Recording
 from gpucnn.backend.updates import Updates
@@ -379,7 +379,7 @@ class Backend(HalfStorage, Precision, Updates, Feeding):
 
     def mean_loss(self, losses: Array, divisor: float) -> Array:
         """Return the sum of the losses over ``divisor``, of no dimensions."""
-        return self.xp.asarray(losses.sum()) / divisor
+        return self.xp.asarray(mean(losses, None, False, divisor))
 
     def scale(self, x: Array, factor: Array, divisor: float) -> Array:
         """Return x times ``factor`` (of no dimensions) over ``divisor``."""

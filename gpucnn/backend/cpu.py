@@ -2,7 +2,7 @@
 
 Activations keep their logical shape (N, C, H, W), but kernels return views of (C, H, W, N) memory: each slice that
 convolution and pooling take is then one long contiguous run, and the product of filters and columns comes out in place.
-Large kernels are shared among threads.
+Convolutions are shared among processes where their arrays are quickly copied, and large kernels among threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FEW_IMAGES = 16
 
 
 class CpuBackend(Backend):
-    """Arrays in the computer's own memory. Large kernels are shared among ``threads`` threads.
+    """Arrays in the computer's own memory. Kernels are shared among ``threads`` threads, or as many processes up to eight.
 
     By default ``GPUCNN_THREADS``, or the cores that the process may use. Sets the BLAS to one thread, for the whole process,
     or to ``GPUCNN_BLAS_THREADS``; where that is more than one, the BLAS shares its products and nothing else is shared.
@@ -48,7 +48,7 @@ class CpuBackend(Backend):
 
     @property
     def limit_of_a_thread(self) -> int:
-        """The share of the workspace's limit that is a thread's, where a kernel is shared."""
+        """The share of the workspace's limit that is a thread's or a process's, where a kernel is shared."""
         return max(self.workspace.limit // self.workers.count, 1)
 
     def to_host(self, array: Array) -> Any:
@@ -66,9 +66,12 @@ class CpuBackend(Backend):
     # --- batch-innermost memory --------------------------------------------------------------------------------
 
     def innermost(self, x: Array) -> Array:
-        """Return (N, C, H, W) ``x`` as (C, H, W, N) with each channel C-ordered: itself where its memory is so already."""
+        """Return (N, C, H, W) ``x`` as (C, H, W, N) with each channel C-ordered: itself where its memory is so already.
+
+        A channel repeated by a stride of 0 is copied: NumPy multiplies such a matrix without the BLAS, to other bits.
+        """
         y = x.transpose(1, 2, 3, 0)
-        if y[:1].flags.c_contiguous:
+        if y.strides[0] and y[:1].flags.c_contiguous:
             return y
         copy = self.workspace.empty(y.shape, y.dtype)
         if x.flags.c_contiguous:  # a 2-D transposition is the fastest way from batch-outermost memory

@@ -95,7 +95,7 @@ def hold(backend: CpuBackend, x: Array, window: Window, band: Block, held: Array
 def lines(backend: CpuBackend, x: Array) -> Array:
     """Return (N, C, H, W) as (C, H, W, N) with the numbers of a row side by side; a copy only where they are not."""
     inner = x.transpose(1, 2, 3, 0)
-    return inner if inner[:1, :1].flags.c_contiguous else backend.innermost(x)
+    return inner if inner.strides[0] and inner[:1, :1].flags.c_contiguous else backend.innermost(x)
 
 
 def by_rows(part: Array) -> Array:
@@ -123,15 +123,19 @@ def weight_gradient(
     """Write dL/dw (F, C/groups, KH, KW) and dL/db (F,)."""
     F, CG, KH, KW = dw.shape
     total = np.zeros((groups, KH * KW * CG, F // groups), x.dtype)
+    db.fill(0)
     together = max(BAND_BYTES // (total[0].size * total.itemsize), 1)  # rows whose products are held at once
     for g, band, seen in bands(backend, x, window, groups):
-        part = dy[:, g * F // groups : (g + 1) * F // groups, band.rows, band.columns]
-        gradient = by_rows(lines(backend, part)).transpose(0, 2, 1)
+        mine = slice(g * F // groups, (g + 1) * F // groups)
+        part = by_rows(lines(backend, dy[:, mine, band.rows, band.columns]))
+        db[mine] += part.sum(2).sum(
+            0
+        )  # by lines: the order of a sum over several axes depends on how they lie in memory
+        gradient = part.transpose(0, 2, 1)
         for first in range(0, len(seen), together):
             some = slice(first, first + together)
             total[g] += np.matmul(seen[some], gradient[some]).sum(0)
     dw[...] = total.reshape(groups, KH, KW, CG, F // groups).transpose(0, 4, 3, 1, 2).reshape(dw.shape)
-    np.sum(dy, (0, 2, 3), out=db)
 
 
 def turned_filters(w: Array, groups: int) -> Array:

@@ -35,6 +35,18 @@ def total(array: Array, axes: Any, keepdims: bool) -> Array:
     return array.sum(axes, dtype=np.float32, keepdims=keepdims).astype(HALF)
 
 
+def mean(array: Array, axes: Any, keepdims: bool, count: float) -> Array:
+    """Return the sum over ``axes`` over ``count``, in the array's dtype; of float16 both are made in float32."""
+    if not is_half(array):
+        return array.sum(axes, keepdims=keepdims) / count
+    return (array.sum(axes, dtype=np.float32, keepdims=keepdims) / count).astype(HALF)
+
+
+def divided(array: Array, count: float) -> Array:
+    """Return ``array`` over ``count``, which may be more than float16 has numbers for."""
+    return (array.astype(np.float32) / count).astype(HALF) if is_half(array) else array / count
+
+
 class HalfStorage:
     """Wraps the kernels of each backend that derives from it, as it is defined."""
 

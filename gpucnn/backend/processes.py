@@ -34,7 +34,10 @@ from gpucnn.backend.window import Window
 
 Array = Any
 
-SUPPORTED = sys.platform == "linux" and bool(sys.executable) and not getattr(sys, "frozen", False)
+SUPPORTED = (
+    sys.platform == "linux" and hasattr(os, "memfd_create")  # which Pythons built for an old glibc do not have
+    and bool(sys.executable) and not getattr(sys, "frozen", False)
+)  # fmt: skip
 """Whether memory and sockets of the kinds used here exist, and an interpreter that can be started again."""
 HANDING_OVER = 1.5e6
 """Floating-point operations that a core does while a part is handed over and fetched: some 40 microseconds."""
@@ -56,8 +59,8 @@ KNOWN = 256
 """Descriptions that a process keeps."""
 MESSAGE = 1 << 16
 NUMBER = 4
-"""Bytes of a message: of the longest, and of one that is a number only."""
-READY, DONE = b"ready", b"done"
+"""Bytes of a message: of the longest, and of one that is a number only: of a known call, or of the calls done so far."""
+READY = b"ready"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +118,11 @@ def arrays_at(memory: mmap.mmap, places: Sequence[Any]) -> list[Array | None]:
     return found
 
 
+def numbered(number: int) -> bytes:
+    """Return the message that is a number only."""
+    return number.to_bytes(NUMBER, "little")
+
+
 def receive(connection: socket.socket) -> bytes:
     """Return the next message, b"" where the other end is gone. Watch for it for a moment, then sleep."""
     until = time.perf_counter() + AWAKE
@@ -142,6 +150,7 @@ class Process:
         self._memory: mmap.mmap | None = None
         self._known: dict[Any, tuple[bytes, list[Array | None]]] = {}
         self._numbers = itertools.count()
+        self._handed_over = 0
         self._shared: list[Array | None] = []
         self._ready = False
         path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
@@ -186,11 +195,12 @@ class Process:
         else:
             message = self._introduce(key, call, limit)
         _copy(call.given, self._shared[: len(call.given)])
+        self._handed_over += 1
         self._connection.send(message)
 
     def finish(self, call: Call) -> None:
-        """Wait until the call handed over is done, and fetch what it wrote."""
-        if receive(self._connection) != DONE:
+        """Wait until the call handed over is done, and fetch what it wrote; Lost for the answer to an earlier call."""
+        if receive(self._connection) != numbered(self._handed_over):
             raise Lost
         _copy(self._shared[len(call.given) :], call.written)
 
@@ -206,7 +216,7 @@ class Process:
             self._known.clear()
         number = next(self._numbers)
         self._shared = arrays_at(self._memory, described["places"])
-        self._known[key] = number.to_bytes(NUMBER, "little"), self._shared
+        self._known[key] = numbered(number), self._shared
         described |= {"number": number, "limit": limit, "memory": self._size, "forget": forget}
         return json.dumps(described).encode()
 
@@ -237,7 +247,7 @@ class Processes:
         self._crew: list[Process] = []
         self._calls = self._losses = self._judged = 0
         self._own = self._waited = self._rest_until = 0.0
-        weakref.finalize(self, _end, self._crew)
+        self._end = weakref.finalize(self, _end, self._crew)
         _all.add(self)
 
     def takes(self, nbytes: int) -> bool:
@@ -298,7 +308,7 @@ class Processes:
     def _ready(self, wanted: int) -> list[Process]:
         """Return the processes that can be given something to do now; start more where they are fewer than wanted."""
         self._calls += 1
-        if self._calls <= FIRST_CALLS or time.monotonic() < self._rest_until:
+        if self._calls <= FIRST_CALLS or time.monotonic() < self._rest_until or not self._end.alive:
             return []
         while len(self._crew) < min(wanted, self.count - 1) and self._losses < LOSSES:
             try:
@@ -330,9 +340,13 @@ class Processes:
         except (Lost, OSError):
             self._losses += 1
             self._let_go(process)
+        except BaseException:  # an interrupt, at any line: what was said to the process is not known
+            self._let_go(process)
+            raise
 
     def _let_go(self, process: Process) -> None:
-        self._crew.remove(process)
+        if process in self._crew:  # not where the program ends meanwhile
+            self._crew.remove(process)
         process.end()
 
 

@@ -1,8 +1,8 @@
 """How many threads the CPU's kernels are shared among, and the BLAS's threads beside them.
 
 Two kinds of threads that wait awake for each other do harm, so there is one kind at a time. By default that is ours
-(``workers``), which share large kernels while the BLAS keeps to one; ``GPUCNN_BLAS_THREADS`` asks for the BLAS's instead.
-Measured in docs/performance.md.
+(``workers``), which share large kernels, beside the ``processes`` that share smaller ones, while the BLAS keeps to
+one; ``GPUCNN_BLAS_THREADS`` asks for the BLAS's instead. Measured in docs/performance.md.
 """
 
 from __future__ import annotations

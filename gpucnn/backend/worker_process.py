@@ -16,15 +16,16 @@ from functools import partial
 from typing import Any
 
 from gpucnn.backend.cpu import CpuBackend
-from gpucnn.backend.processes import DONE, NUMBER, READY, arrays_at, receive
+from gpucnn.backend.processes import NUMBER, READY, arrays_at, numbered, receive
 from gpucnn.backend.window import Window
 
 
 def serve(connection: socket.socket, memory_file: int) -> None:
-    """Answer every message with DONE, or with what went wrong, until there are no more."""
+    """Answer every message with the number of calls done so far, or with what went wrong, until there are no more."""
     backend = CpuBackend(threads=1)
     memory = None
     known: dict[int, Any] = {}
+    done = 0
     connection.send(READY)
     while message := receive(connection):
         try:
@@ -41,7 +42,8 @@ def serve(connection: socket.socket, memory_file: int) -> None:
             backend.workspace.limit, work = known[number]
             with backend.active():
                 work()
-            connection.send(DONE)
+            done += 1
+            connection.send(numbered(done))
         except Exception as error:
             connection.send(repr(error).encode()[:1000])
 

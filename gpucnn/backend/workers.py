@@ -1,7 +1,7 @@
-"""Threads that take a part of a large kernel each, and the bands of rows that such a kernel is cut into.
+"""Threads that take a part of a large kernel each, and the parts that kernels are cut into, bands of rows or some images.
 
-Small kernels are not shared: waking a core takes tens of microseconds (docs/performance.md). Bands do not depend on how busy
-the machine is, so the same number of threads gives the same bits.
+Small kernels are not for threads: waking a core takes tens of microseconds (docs/performance.md). Parts do not depend on
+how busy the machine is, so the same number of threads gives the same bits.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from gpucnn.backend import Array, Backend
+from gpucnn.backend.half import divided
 from gpucnn.errors import ParameterError
 
 
@@ -15,7 +16,7 @@ def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Arra
     if reduction == "none":
         return losses, lambda dy: dy
     divisor = divisor_of(losses, reduction)
-    return backend.mean_loss(losses, divisor), lambda dy: xp.broadcast_to(dy / divisor, shape)
+    return backend.mean_loss(losses, divisor), lambda dy: xp.broadcast_to(divided(dy, divisor), shape)
 
 
 def divisor_of(losses: Array, reduction: str) -> float:

@@ -67,12 +67,13 @@ class FlatBuffer:
             self.take_over_changes()
 
     def take_over_changes(self) -> None:
-        """Copy float16 values that were changed from outside into their master."""
+        """Copy float16 values that were changed from outside into their master; a master that rounds to them is kept."""
         if self.half is None:
             return
         for segment in self.segments:
             if segment.parameter.version.count != segment.seen:
-                self.values[segment.start : segment.stop] = self.half[0][segment.start : segment.stop]
+                master, shown = (one[segment.start : segment.stop] for one in (self.values, self.half[0]))
+                master[...] = self.backend.xp.where(master.astype(shown.dtype) == shown, master, shown)
                 segment.seen = segment.parameter.version.count
 
     def note_change(self) -> None:

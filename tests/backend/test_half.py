@@ -113,6 +113,16 @@ def test_sums_do_not_stop_where_float16_would(backend: Backend) -> None:
     assert (ones.T @ ones).tolist() == [[5000, 5000]] * 2
 
 
+@pytest.mark.parametrize("mean", [lambda x: (x * x).mean(), lambda x: F.mse_loss(x, x.detach() * 0)])
+def test_the_mean_of_more_than_float16_counts(backend: Backend, mean: Any) -> None:
+    x = gpucnn.tensor(np.full((70_000, 2), 2, np.float16), requires_grad=True)
+    y = mean(x)
+    y.backward()
+    assert y.item() == 4
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), 4 / 140_000, rtol=0.01)
+
+
 def test_losses_of_float16_logits_are_float32(backend: Backend) -> None:
     logits = half(0, 4, 3)
     x = gpucnn.tensor(logits, requires_grad=True)

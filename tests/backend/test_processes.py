@@ -219,6 +219,37 @@ def test_an_interrupt_leaves_nothing_half_done(kernels: ModuleType, where: str) 
     assert run(crew, kernels.doubled) == [0, 2]
 
 
+def test_the_answer_to_an_interrupted_call_is_not_taken_for_that_of_the_next(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew, start = hired(), processes.Process.start
+
+    def interrupted(*given: Any) -> None:
+        start(*given)
+        raise KeyboardInterrupt  # a signal that came while the message was sent
+
+    def calls(added: float) -> list[Call]:
+        return [Call(kernels.doubled, Window((1, 1)), (np.full(1, i + added),), (np.zeros(1),)) for i in (0, 1)]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(processes.Process, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            crew.run(CpuBackend(threads=1), calls(1), 1 << 20)
+    later = calls(5)
+    crew.run(CpuBackend(threads=1), later, 1 << 20)
+    assert [call.written[0].item() for call in later] == [10, 12]  # type: ignore[union-attr]
+
+
+def test_only_the_answer_to_the_last_call_counts(kernels: ModuleType) -> None:
+    crew = hired()
+    (process,) = crew._crew
+    call = Call(kernels.doubled, Window((1, 1)), (np.ones(1),), (np.zeros(1),))
+    for _ in range(2):
+        process.start(call, 1 << 20)
+    with pytest.raises(processes.Lost):
+        process.finish(call)
+
+
 def test_a_second_caller_does_its_own_work(kernels: ModuleType) -> None:
     crew, found = hired(), []
     first = threading.Thread(target=lambda: found.append(run(crew, kernels.who, 2, 0.5)))
@@ -272,6 +303,25 @@ def test_processes_end_with_the_program_however_it_ends(end: str) -> None:
     assert "Warning" not in done.stderr
 
 
+def test_a_kernel_while_the_program_ends_starts_no_process() -> None:
+    late = "import atexit; atexit.register(lambda: backend.conv2d(x, w, None, Window((5, 5))))"
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", late + PROGRAM], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert not done.stderr
+
+
+def test_a_python_without_memory_files_shares_among_threads() -> None:
+    """As those are that were built for an old C library."""
+    without = "import os; del os.memfd_create\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", without + PROGRAM], capture_output=True, text=True, timeout=60
+    )
+    assert not done.stderr
+    assert not done.stdout.strip(), "no process"
+
+
 FORKED = """
 child = os.fork()
 ours = backend.conv2d(x, w, None, Window((5, 5)))
@@ -287,6 +337,43 @@ assert len(backend.processes._ready(1)) == 1
 def test_a_forked_process_leaves_its_parents_workers_alone() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM + FORKED], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def repeated(array: Any, axis: int) -> Any:
+    return np.broadcast_to(array.take([0], axis), array.shape)
+
+
+def part_of_more_images(array: Any) -> Any:
+    whole = np.zeros((*array.shape[1:], len(array) + 3), array.dtype)
+    whole[..., : len(array)] = array.transpose(1, 2, 3, 0)
+    return whole.transpose(3, 0, 1, 2)[: len(array)]
+
+
+@pytest.mark.parametrize(
+    "lay_out", [lambda a: repeated(a, 0), lambda a: repeated(a, 1), lambda a: a[::-1, ::-1], part_of_more_images]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bits_do_not_depend_on_how_a_part_lies_in_memory(
+    monkeypatch: pytest.MonkeyPatch, lay_out: Any, dtype: str
+) -> None:
+    """A process has copies of its part, which are smaller and in order."""
+    monkeypatch.setattr(processes, "FIRST_CALLS", 0)
+    monkeypatch.setattr(processes, "HANDING_OVER", 1)
+    rng, window = np.random.default_rng(0), Window((3, 3), (1, 1), (1, 1, 1, 1))
+    alone, shared = CpuBackend(threads=2), CpuBackend(threads=2)
+    monkeypatch.setattr(alone.processes, "_ready", lambda wanted: [])
+    shared.processes.wait()
+    for N in (1, 37):
+        x = rng.standard_normal((N, 4, 11, 9)).astype(dtype)
+        dy = lay_out(rng.standard_normal((N, 6, 11, 9)).astype(dtype))
+        w = rng.standard_normal((6, 4, 3, 3)).astype(dtype)
+        for name, arguments in (
+            ("conv2d_weight_gradient", (x, dy, w.shape, window)), ("conv2d_input_gradient", (dy, w, x.shape, window)),
+        ):  # fmt: skip
+            here, there = (getattr(backend, name)(*arguments) for backend in (alone, shared))
+            for one, other in zip(here, there, strict=True):
+                assert np.array_equal(one, other), (name, N)
+    assert shared.processes._losses == 0
 
 
 def test_kernels_have_the_same_bits_wherever_their_parts_are_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,8 @@ def test_a_false_condition_changes_nothing(backend: Backend) -> None:
     assert p.item() < 1
 
 
-def test_the_state_holds_what_float16_forgets(backend: Backend) -> None:
+@pytest.mark.parametrize("weights_first", [True, False])
+def test_the_state_holds_what_float16_forgets(backend: Backend, weights_first: bool) -> None:
     def make() -> tuple[nn.Parameter, optim.Optimizer]:
         p = half(1.0)
         return p, optim.SGD([p], lr=1e-4, momentum=0.9)
@@ -99,12 +100,16 @@ def test_the_state_holds_what_float16_forgets(backend: Backend) -> None:
     p, optimizer = make()
     steps(p, optimizer, 3)
     again, second = make()
-    with no_grad():
-        again.copy_(p.detach())
-    second.load_state_dict(optimizer.state_dict())
+    weights, state = p.detach().numpy(), optimizer.state_dict()
+    for is_weights in (weights_first, not weights_first):
+        if is_weights:
+            with no_grad():
+                again.copy_(gpucnn.tensor(weights))
+        else:
+            second.load_state_dict(state)
     steps(p, optimizer, 4)
     steps(again, second, 4)
-    state, other = optimizer.state_dict()["state"], second.state_dict()["state"]
-    assert {name: array.tobytes() for name, array in state.items()} == {n: a.tobytes() for n, a in other.items()}
-    assert "master.0" in state
+    found, other = optimizer.state_dict()["state"], second.state_dict()["state"]
+    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in other.items()}
+    assert "master.0" in found
     assert again.item() == p.item()
