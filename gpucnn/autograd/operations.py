@@ -192,9 +192,9 @@ def mean(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdi
     shape, xp = a.shape, backend.xp
     count = math.prod(shape[i] for i in axes) or math.nan
     y = xp.asarray(half.mean(a, axes, keepdims, count))  # a.mean would warn about the mean of nothing
-    return y, (lambda dy: (xp.broadcast_to(_spread(half.divided(dy, count), shape, axes), shape),)) if needs[
-        0
-    ] else None
+    if not needs[0]:
+        return y, None
+    return y, lambda dy: (xp.broadcast_to(_spread(half.divided(dy, count), shape, axes), shape),)
 
 
 def maximum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdims: bool) -> Result:

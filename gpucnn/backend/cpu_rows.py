@@ -128,9 +128,8 @@ def weight_gradient(
     for g, band, seen in bands(backend, x, window, groups):
         mine = slice(g * F // groups, (g + 1) * F // groups)
         part = by_rows(lines(backend, dy[:, mine, band.rows, band.columns]))
-        db[mine] += part.sum(2).sum(
-            0
-        )  # by lines: the order of a sum over several axes depends on how they lie in memory
+        # By lines: the order of a sum over several axes would depend on how they lie in memory.
+        db[mine] += part.sum(2).sum(0)
         gradient = part.transpose(0, 2, 1)
         for first in range(0, len(seen), together):
             some = slice(first, first + together)
