@@ -49,10 +49,10 @@ FIRST_CALLS = 16
 """Kernels that are done alone first: starting a process takes 150 ms, and a program of a moment needs none."""
 AWAKE = 0.002
 """Seconds for which a message is watched for before its receiver sleeps."""
-JUDGED = 30
+JUDGED = 10
 """Shared kernels after which it is judged whether that pays: on busy cores one waits for longer than one works."""
-REST = 2.0
-"""Seconds for which processes are left alone where it does not."""
+REST, LONGEST_REST = 0.02, 5.0
+"""Seconds for which processes are left alone where it does not; twice as long each time that it still does not."""
 LOSSES = 3
 """Processes that may be lost before no more are started."""
 KNOWN = 256
@@ -247,6 +247,7 @@ class Processes:
         self._crew: list[Process] = []
         self._calls = self._losses = self._judged = 0
         self._own = self._waited = self._rest_until = 0.0
+        self._rest = REST
         self._end = weakref.finalize(self, _end, self._crew)
         _all.add(self)
 
@@ -328,8 +329,9 @@ class Processes:
         if self._judged > 0:  # a new process is slow at first
             self._own, self._waited = self._own + own, self._waited + waited
         if self._judged == JUDGED:
-            if self._waited > self._own:
-                self._rest_until = time.monotonic() + REST
+            pays = self._waited <= self._own
+            self._rest = REST if pays else min(2 * self._rest, LONGEST_REST)
+            self._rest_until = 0.0 if pays else time.monotonic() + self._rest
             self._own, self._waited, self._judged = 0.0, 0.0, 0
 
     @contextlib.contextmanager

@@ -261,14 +261,22 @@ def test_a_second_caller_does_its_own_work(kernels: ModuleType) -> None:
 
 
 def test_processes_rest_where_the_cores_have_other_work(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "JUDGED", 3)
+    for name, value in (("JUDGED", 3), ("REST", 50.0), ("LONGEST_REST", 150.0)):
+        monkeypatch.setattr(processes, name, value)
     crew = hired()
-    for _ in range(6):  # the first three do not count
-        assert len(set(run(crew, kernels.slow_elsewhere, 2, os.getpid()))) == 2
-    assert run(crew, kernels.who) == [os.getpid()] * 2
-    crew._rest_until = 0.0
-    for _ in range(7):
-        assert len(set(run(crew, kernels.who, 2, 0.01))) == 2, "equal parts are no reason to rest"
+
+    def run_three(kernel: Any, option: Any) -> list[list[float]]:
+        return [run(crew, kernel, 2, option) for _ in range(3)]
+
+    run_three(kernels.slow_elsewhere, os.getpid())  # these do not count: a process is slow at first
+    for longest in (100.0, 150.0):
+        assert all(len(set(pids)) == 2 for pids in run_three(kernels.slow_elsewhere, os.getpid()))
+        assert run(crew, kernels.who) == [os.getpid()] * 2
+        assert longest - 10 < crew._rest_until - time.monotonic() <= longest
+        crew._rest_until = 0.0
+    for _ in range(2):
+        assert all(len(set(pids)) == 2 for pids in run_three(kernels.who, 0.01)), "equal parts are no reason to rest"
+    assert crew._rest == 50
 
 
 def test_processes_end_with_their_owner(kernels: ModuleType) -> None:
