@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import CONVOLUTIONS
 from oracles import assert_close
 
 import gpucnn
@@ -94,18 +95,6 @@ def test_a_training_step_of_lenet_is_few_launches(standin: Backend) -> None:
 
 
 # --- every tile and path, against the reference in float64 ---------------------------------------------------------------
-
-CONVOLUTIONS: dict[str, tuple[Any, ...]] = {  # (N, C, H, W), F, window, groups
-    "tile of 8": ((3, 2, 9, 7), 5, Window((3, 3), (1, 1), (1, 1, 1, 1)), 1),
-    "two tiles of 16": ((2, 20, 9, 8), 19, Window((3, 2), (1, 1), (1, 0, 1, 1)), 1),
-    "two tiles of 64": ((2, 66, 7, 9), 70, Window((3, 3), (1, 1), (1, 1, 1, 1)), 1),
-    "64 filters of one channel, stride 2": ((2, 1, 15, 13), 64, Window((5, 5), (2, 2), (2, 2, 2, 2)), 1),
-    "stride 3, dilation 2": ((2, 3, 17, 16), 9, Window((3, 3), (3, 2), (2, 1, 0, 3), (2, 2)), 1),
-    "groups of wide tiles": ((1, 80, 6, 6), 72, Window((3, 3), (1, 1), (1, 1, 1, 1)), 2),
-    "one filter for each channel": ((2, 12, 8, 8), 12, Window((3, 3), (1, 1), (1, 1, 1, 1)), 12),
-    "many pixels": ((3, 2, 40, 33), 6, Window((3, 3), (1, 1), (0, 0, 0, 0)), 1),
-    "one pixel": ((1, 1, 1, 1), 1, Window((1, 1)), 1),
-}
 
 
 def arrays(backend: Backend, *host: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import convolution_calls, results_of
 
 from gpucnn.backend import Window, processes
 from gpucnn.backend.cpu import CpuBackend
@@ -395,27 +396,9 @@ def test_kernels_have_the_same_bits_wherever_their_parts_are_done(monkeypatch: p
         (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1, 5), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2, 3),
         (Window((5, 5)), 1, 64), (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1, 37),
     ):  # fmt: skip
-        x = rng.standard_normal((N, 4, 11, 9), np.float32)
-        w = rng.standard_normal((6, 4 // groups, *window.kernel), np.float32)
-        b = rng.standard_normal(6, np.float32)
-        dy = rng.standard_normal(whole.conv2d(x, w, b, window, groups).shape, np.float32)
-        calls: list[tuple[str, tuple[Any, ...]]] = [
-            ("conv2d", (x, w, b, window, groups)),
-            ("conv2d_input_gradient", (dy, w, x.shape, window, groups)),
-            ("conv2d_weight_gradient", (x, dy, w.shape, window, groups)),
-        ]
-        if groups == 1:
-            y, place = whole.conv2d_relu_max_pool2d(x, w, b, window, 1)
-            gradient = rng.standard_normal(y.shape, np.float32)
-            calls.append(("conv2d_relu_max_pool2d", (x, w, b, window, 1)))
-            for needs in ((True, True), (True, False), (False, True)):
-                calls.append(("conv2d_relu_max_pool2d_gradients", (x, w, gradient, place, window, 1, needs)))
-        for name, arguments in calls:
-            results = [getattr(backend, name)(*arguments) for backend in (alone, shared, whole)]
-            for here, there, once in zip(*(r if isinstance(r, tuple) else (r,) for r in results), strict=True):
-                assert (here is None) == (once is None)
-                if once is not None:
-                    assert np.array_equal(here, there), name
-                    np.testing.assert_allclose(here, once, rtol=1e-4, atol=1e-4, err_msg=name)
+        for name, arguments in convolution_calls(whole, rng, window, groups, N, np.float32):
+            for here, there, once in results_of((alone, shared, whole), name, arguments):
+                assert np.array_equal(here, there), name
+                np.testing.assert_allclose(here, once, rtol=1e-4, atol=1e-4, err_msg=name)
     assert shared.processes._losses == 0
     assert len(shared.processes._ready(1)) == 1

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import CONVOLUTIONS
 from oracles import assert_close, to_tf32
 
 import gpucnn
@@ -112,17 +113,6 @@ def test_bias_and_stored_results_are_not_rounded(backend: Backend) -> None:
 
 
 # --- every tile, against the reference in float64 ------------------------------------------------------------------------
-
-CONVOLUTIONS: dict[str, tuple[Any, ...]] = {  # (N, C, H, W), F, window, groups
-    "tile of 8": ((3, 2, 9, 7), 5, Window((3, 3), (1, 1), (1, 1, 1, 1)), 1),
-    "two tiles of 16": ((2, 20, 9, 8), 19, Window((3, 2), (1, 1), (1, 0, 1, 1)), 1),
-    "two tiles of 64": ((2, 66, 7, 9), 70, Window((3, 3), (1, 1), (1, 1, 1, 1)), 1),
-    "64 filters of one channel, stride 2": ((2, 1, 15, 13), 64, Window((5, 5), (2, 2), (2, 2, 2, 2)), 1),
-    "stride 3, dilation 2": ((2, 3, 17, 16), 9, Window((3, 3), (3, 2), (2, 1, 0, 3), (2, 2)), 1),
-    "groups of wide tiles": ((1, 80, 6, 6), 72, Window((3, 3), (1, 1), (1, 1, 1, 1)), 2),
-    "one filter for each channel": ((2, 12, 8, 8), 12, Window((3, 3), (1, 1), (1, 1, 1, 1)), 12),
-    "many pixels": ((3, 2, 40, 33), 6, Window((3, 3), (1, 1), (0, 0, 0, 0)), 1),
-}
 
 
 @on_devices

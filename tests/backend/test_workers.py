@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import convolution_calls, results_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -204,24 +205,9 @@ def test_shared_kernels_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> N
         (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2), (Window((5, 5)), 1),
         (Window((2, 2), (1, 1), (4, 4, 4, 4)), 1), (Window((2, 2), (15, 1), (18, 0, 0, 0)), 1),
     ):  # fmt: skip
-        x, w = rng.standard_normal((4, 4, 11, 9)), rng.standard_normal((6, 4 // groups, *window.kernel))
-        b = rng.standard_normal(6)
-        y = whole.conv2d(x, w, b, window, groups)
-        dy = rng.standard_normal(y.shape)
-        calls: list[tuple[str, tuple[Any, ...]]] = [
-            ("conv2d", (x, w, b, window, groups)),
-            ("conv2d_input_gradient", (dy, w, x.shape, window, groups)),
-            ("conv2d_weight_gradient", (x, dy, w.shape, window, groups)),
-        ]
-        if groups == 1:
-            pooled, place = whole.conv2d_relu_max_pool2d(x, w, b, window, 1)
-            gradient = rng.standard_normal(pooled.shape)
-            calls.append(("conv2d_relu_max_pool2d", (x, w, b, window, 1)))
-            calls.append(("conv2d_relu_max_pool2d_gradients", (x, w, gradient, place, window, 1, (True, True))))
-        for name, arguments in calls:
-            ours, theirs = getattr(shared, name)(*arguments), getattr(whole, name)(*arguments)
-            for a, b_ in zip(*((r if isinstance(r, tuple) else (r,)) for r in (ours, theirs)), strict=True):
-                np.testing.assert_allclose(a, b_, rtol=1e-12, atol=1e-12, err_msg=name)
+        for name, arguments in convolution_calls(whole, rng, window, groups, 4, np.float64):
+            for ours, theirs in results_of((shared, whole), name, arguments):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12, err_msg=name)
     a, b = rng.standard_normal((7, 5)), rng.standard_normal((5, 3))
     np.testing.assert_allclose(shared.matmul(a, b), a @ b)
 
