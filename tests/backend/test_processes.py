@@ -49,6 +49,12 @@ def slow_elsewhere(backend, window, x, y, owner):
 """
 
 
+@pytest.fixture(autouse=True)
+def without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes share even parts so small, or on cores so busy, that it does not pay."""
+    monkeypatch.setattr(processes, "JUDGED", 10**9)
+
+
 @pytest.fixture
 def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Kernels in a module that a worker process can import."""
