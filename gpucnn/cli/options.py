@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from gpucnn import limits
 from gpucnn.training.settings import DEVICE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -36,3 +37,14 @@ checkpoint_option: Decorator = click.option(
 model_option: Decorator = click.option(
     "--model", metavar="FILE.py:NAME", help="Needed where the network comes from a Python file: the file is run."
 )
+
+
+def _lift_limits(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        context.with_resource(limits.applied(False))
+
+
+no_limits_option: Decorator = click.option(
+    "--no-limits", is_flag=True, expose_value=False, is_eager=True, callback=_lift_limits,
+    help="Lift the bounds on memory and time that keep a stranger's file from filling the machine.",
+)  # fmt: skip

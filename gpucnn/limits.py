@@ -1,0 +1,66 @@
+"""Bounds on what a file from elsewhere may cost in memory and time, and the one switch that lifts them.
+
+A small file can claim or unpack to a great deal. Whoever reads one compares the cost with a bound before paying it:
+``check(str(path), "pixels", width * height, PICTURE_PIXELS)``. ``applied(False)`` lifts all bounds within its block, which
+is what ``limits=False`` does in Python and ``--no-limits`` on the command line. The switch belongs to the context
+(``contextvars``): a pool of threads or processes has to be told, ``pool.submit(copy_context().run, read, path)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from gpucnn.errors import DataError, GpucnnError
+
+DATA_BYTES = 2**34
+"""Bytes of a data set in memory."""
+
+UNPACKED_BYTES, UNPACKED_RATIO = 2**28, 64
+"""Bytes that a packed file may unpack to whatever its size, and how many times its size beyond that (MNIST: 5)."""
+
+PICTURE_PIXELS = 50_000_000
+"""Pixels of a picture file: more than most cameras', less than what fills the memory."""
+
+PICTURE_BYTES = 2**27
+"""Bytes of a picture file: more than any camera's, less than takes a minute to read."""
+
+PICTURE_SECONDS = 4.0
+"""Seconds of CPU for decoding one picture; a large photograph takes one."""
+
+REMEDY = "If you trust the file, lift the bounds with --no-limits (in Python limits=False)."
+
+_on: ContextVar[bool] = ContextVar("gpucnn_limits", default=True)
+
+
+def on() -> bool:
+    """Whether the bounds apply here."""
+    return _on.get()
+
+
+@contextmanager
+def applied(limits: bool = True) -> Iterator[None]:
+    """Apply the bounds within the block, or with False lift them; ``True`` inside a block that lifted them changes nothing.
+
+    >>> with applied(False):
+    ...     check("huge.png", "pixels", 10**12, PICTURE_PIXELS)
+    """
+    token = _on.set(_on.get() and limits)
+    try:
+        yield
+    finally:
+        _on.reset(token)
+
+
+def check(where: str, what: str, amount: float, most: float, error: type[GpucnnError] = DataError) -> None:
+    """Raise ``error`` where the bounds apply and ``amount`` is above ``most``, both counts of ``what``.
+
+    >>> try:
+    ...     check("huge.png", "pixels", 10**9, PICTURE_PIXELS)
+    ... except DataError as error:
+    ...     print(str(error).partition(". ")[0])
+    huge.png: expected at most 50,000,000 pixels, got 1,000,000,000
+    """
+    if on() and amount > most:
+        raise error(f"{where}: expected at most {most:,} {what}, got {amount:,}. {REMEDY}")
