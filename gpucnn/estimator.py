@@ -5,32 +5,43 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import json
 import math
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from gpucnn import functional as F
-from gpucnn import nn
+from gpucnn import models, nn
 from gpucnn.autograd import Tensor, no_grad
-from gpucnn.backend import Backend, default_generator, get_backend, manual_seed, use
+from gpucnn.backend import Backend, Generator, drawing_from, get_backend, use
+from gpucnn.checkpoint import read_packed
 from gpucnn.data import ArrayDataset
 from gpucnn.errors import (
+    CheckpointError,
     DataError,
     DivergedError,
     DTypeError,
     GpucnnError,
     ParameterError,
     ShapeError,
+    UsageError,
     did_you_mean,
 )
 from gpucnn.training import Epochs, Feed, Normalisation, Settings, build_model, evaluate
-from gpucnn.training.setup import make_optimizer, make_schedule, split_validation
+from gpucnn.training.saved import LARGEST_IMAGE
+from gpucnn.training.settings import is_file_model
+from gpucnn.training.setup import fitted, make_optimizer, make_schedule, split_validation, structure_of
 
 BATCH = 1000
 """Images at a time in prediction."""
+
+KEY, FORMAT = "gpucnn.classifier", 1
+"""Where a saved classifier's file keeps what is no weight, and the version of its form."""
 
 
 class NotFittedError(GpucnnError, ValueError, AttributeError):
@@ -60,6 +71,14 @@ class Classifier:
     """
 
     _estimator_type = "classifier"
+
+    history: list[dict[str, Any]]
+    classes_: Any
+    net_: nn.Module
+    image_shape_: tuple[int, int, int]
+    _backend: Backend
+    _normalisation: Normalisation
+    _pixels: str
 
     def __init__(
         self,
@@ -142,12 +161,13 @@ class Classifier:
     ) -> Self:
         """Train a new network on images ``x`` with labels ``y`` (N,) of any kind that sorts; returns self.
 
-        epochs and batch_size stand in for the constructor's; callback is called with each dict of ``history`` as it comes.
-        The same seed gives the same network; the process's random generator stays as it was. Each dict
-        of ``history`` has epoch, loss, accuracy (0 to 1), seconds, images_per_second, and with validation val_loss and
-        val_accuracy.
+        epochs and batch_size stand in for the constructor's. callback is called with each dict of ``history`` as it comes;
+        training ends where it returns True. The same seed gives the same network; random numbers come from a generator of
+        the fit's own. Each dict of ``history`` has epoch, loss, accuracy (0 to 1), seconds, images_per_second, and with
+        validation val_loss and val_accuracy.
         Raises ShapeError, DTypeError or DataError for images and labels that do not fit, UsageError or ParameterError for a
-        parameter, DivergedError where the loss stops being finite. After an error, what an earlier ``fit`` learnt is kept.
+        parameter, DivergedError where the loss stops being finite: what an earlier ``fit`` learnt is then kept. After Ctrl-C
+        or an exception in the callback, ``net_``, ``history`` and the rest are those of the training so far.
         """
         where = "Classifier.fit"
         images = _images(x, where)
@@ -161,21 +181,24 @@ class Classifier:
         settings = Settings(device=backend.name, **plain).resolved()
         train, held_out = split_validation(data, None, settings.validation, settings.seed)
         normalisation = Normalisation.of(train)
-        before = default_generator.seed, default_generator.counter
-        try:
-            manual_seed(settings.seed)
+        with drawing_from(Generator(settings.seed)):
             net = self._build(data.image_shape, len(classes), backend)
-            history = self._train(
-                net,
-                Feed(train, backend, normalisation),
-                None if held_out is None else Feed(held_out, backend, normalisation),
-                settings,
-                callback,
-            )
-        finally:
-            default_generator.seed, default_generator.counter = before
-        self.net_, self.classes_, self.image_shape_, self.history = net.eval(), classes, data.image_shape, history
-        self._backend, self._normalisation, self._pixels = backend, normalisation, images.dtype.kind
+            feed = Feed(train, backend, normalisation)
+            validation_feed = None if held_out is None else Feed(held_out, backend, normalisation)
+            learnt = {
+                "net_": net, "classes_": classes, "image_shape_": data.image_shape, "history": [],
+                "_backend": backend, "_normalisation": normalisation, "_pixels": images.dtype.kind,
+            }  # fmt: skip
+            try:
+                self._train(net, feed, validation_feed, settings, callback, learnt["history"])
+            except DivergedError:
+                raise
+            except BaseException:  # Ctrl-C, or a mistake in the callback: what was learnt so far is kept
+                net.eval()
+                self.__dict__.update(learnt)
+                raise
+        net.eval()
+        self.__dict__.update(learnt)
         return self
 
     def _build(self, image_shape: tuple[int, int, int], classes: int, backend: Backend) -> nn.Module:
@@ -211,11 +234,11 @@ class Classifier:
         validation_feed: Feed | None,
         settings: Settings,
         callback: Callable[[dict[str, Any]], object] | None,
-    ) -> list[dict[str, Any]]:
+        history: list[dict[str, Any]],
+    ) -> None:
         optimizer = make_optimizer(settings, net)
         epochs = Epochs(net, nn.CrossEntropyLoss(), optimizer, feed, settings.batch_size)
         schedule = make_schedule(settings, optimizer, -(-len(feed) // settings.batch_size))
-        history: list[dict[str, Any]] = []
         for epoch in range(settings.epochs):
             clock, totals = time.perf_counter(), epochs.totals
             totals.start()
@@ -237,9 +260,8 @@ class Classifier:
             history.append(values)
             if self.verbose:
                 print(_line(values, settings.epochs), flush=True)
-            if callback is not None:
-                callback(values)
-        return history
+            if callback is not None and callback(values) is True:
+                return
 
     # --- answering -----------------------------------------------------------------------------------------------
 
@@ -276,6 +298,94 @@ class Classifier:
         if not len(answers):
             raise DataError.expected("Classifier.score", "x", "at least one image", "none")
         return float(np.mean(answers == labels))
+
+    # --- in a file -----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what was learnt to one file (safetensors), whole or not at all; ``load`` and ``models.load`` read it.
+
+        NotFittedError before ``fit``; DTypeError for labels other than numbers and text; CheckpointError where the file
+        cannot be written.
+        """
+        classes = self.classes_
+        if classes.dtype.kind not in "biufUO" or not all(isinstance(c, (str, int, float)) for c in classes.tolist()):
+            raise DTypeError.expected("Classifier.save", "classes_", "numbers or text", f"dtype {classes.dtype}")
+        parameters = {name: value for name, value in self.get_params().items() if name not in ("model", "device")}
+        if isinstance(self.model, str) and not is_file_model(
+            self.model
+        ):  # a file's code is not run by another's say-so
+            parameters["model"] = self.model
+        learnt = {
+            "format": FORMAT,
+            "parameters": parameters,
+            "classes": {"dtype": classes.dtype.str, "values": classes.tolist()},
+            "image_shape": self.image_shape_,
+            "pixels": self._pixels,
+            "mean": self._normalisation.mean,
+            "std": self._normalisation.std,
+            "history": self.history,
+        }
+        texts = {KEY: json.dumps(learnt, default=lambda number: number.item())}
+        structure = structure_of(self.net_)
+        if structure is not None:
+            texts[models.saved.KEY] = json.dumps(structure)
+        models.saved.write(self.net_, path, texts)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], device: str | Backend | None = None, model: nn.Module | None = None
+    ) -> Self:
+        """Return the fitted classifier that ``save`` wrote, on a device; runs no code of the file's.
+
+        model: the network, needed where it has layers of your own; it is taken as it is and given the file's weights.
+        CheckpointError for a file that is missing, damaged or something else.
+
+        >>> Classifier.load("nowhere.safetensors")
+        Traceback (most recent call last):
+        gpucnn.errors.CheckpointError: nowhere.safetensors: no such file.
+        """
+        weights, texts = read_packed(Path(path))
+        if KEY not in texts:
+            raise CheckpointError.expected(
+                str(path), "content", "a saved Classifier", "other weights", "use models.load"
+            )
+        backend = get_backend(device)
+        try:
+            learnt = json.loads(texts[KEY])
+            if learnt["format"] > FORMAT:
+                raise CheckpointError.expected(
+                    str(path), "format", f"at most {FORMAT}", learnt["format"], "update gpucnn"
+                )
+            C, H, W = (int(size) for size in learnt["image_shape"])
+            kind = np.dtype(str(learnt["classes"]["dtype"]))
+            classes = np.array(learnt["classes"]["values"], str if kind.kind == "U" else kind)
+            mean, std = (tuple(map(float, learnt[key])) for key in ("mean", "std"))
+            history = [dict(values) for values in learnt["history"]]
+            parameters, pixels = dict(learnt["parameters"]), str(learnt["pixels"])
+            sound = len(mean) == len(std) == C > 0 and H > 0 and W > 0 and C * H * W <= LARGEST_IMAGE
+            sound = sound and classes.ndim == 1 and classes.dtype.kind in "biufUO" and pixels in ("u", "f")
+            named = parameters.pop("model", None)
+            if not sound or not isinstance(named, (str, type(None))) or (named and is_file_model(named)):
+                raise ValueError("sizes, classes, pixels or a model that do not belong together")
+            classifier = cls(**parameters)
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            raise CheckpointError(f"{path}: the classifier is damaged ({type(error).__name__}: {error}).") from None
+        if model is None:
+            net = models.saved.restored(path, weights, texts, backend)
+        else:
+            net = model.to(backend)
+            net.load_state_dict(weights)
+        try:
+            fitted(net, str(path), (C, H, W), len(classes), "float32", backend)
+        except UsageError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        classifier.model, classifier.device = named or net if model is None else model, device
+        classifier.net_, classifier.classes_, classifier.image_shape_ = net.eval(), classes, (C, H, W)
+        classifier.history, classifier._backend, classifier._pixels = history, backend, pixels
+        classifier._normalisation = Normalisation(mean, std)
+        return classifier
 
 
 def _line(values: dict[str, Any], epochs: int) -> str:

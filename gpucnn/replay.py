@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from gpucnn.autograd import Parameter, Tensor, is_grad_enabled
-from gpucnn.backend import Array, Backend, Generator, default_backend, default_generator
+from gpucnn.backend import Array, Backend, Generator, current_generator, default_backend
 from gpucnn.errors import ParameterError
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
@@ -194,7 +194,7 @@ class _Owned:
     def __init__(self, found: list[Any]) -> None:
         models = [one for one in found if isinstance(one, Module)]
         self.optimizers = _once(one for one in found if isinstance(one, Optimizer))
-        self.generators = _once([default_generator, *(one for one in found if isinstance(one, Generator))])
+        self.generators = _once([current_generator(), *(one for one in found if isinstance(one, Generator))])
         self.tensors: list[Tensor] = _once(one for one in found if isinstance(one, Tensor))
         if not models and not self.optimizers:
             raise ParameterError.expected(

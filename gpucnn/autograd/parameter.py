@@ -35,9 +35,13 @@ class Parameter(Tensor):
             )
         super().__setattr__(name, value)
 
+    def __reduce__(self) -> Any:
+        values = self.detach()
+        return _restored, (type(self), values, self.requires_grad, self.lr_multiplier, self.l1, self.l2)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy = type(self)(Tensor(self.array.copy(), self.backend), self.requires_grad)
-        copy.lr_multiplier, copy.l1, copy.l2 = self.lr_multiplier, self.l1, self.l2
+        values = self.detach().clone()
+        copy: Self = _restored(type(self), values, self.requires_grad, self.lr_multiplier, self.l1, self.l2)
         memo[id(self)] = copy
         return copy
 
@@ -130,3 +134,10 @@ class Parameter(Tensor):
             return
         self.unbind()
         self.array, self.backend, self.version, self._grad = values.array, values.backend, values.version, None
+
+
+def _restored(kind: type[Any], values: Tensor, requires_grad: bool, lr_multiplier: float, l1: float, l2: float) -> Any:
+    """Return a copied or pickled parameter, which no optimiser owns."""
+    parameter = kind(values, requires_grad)
+    parameter.lr_multiplier, parameter.l1, parameter.l2 = lr_multiplier, l1, l2
+    return parameter

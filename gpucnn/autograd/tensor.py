@@ -31,6 +31,18 @@ class Tensor(Operators):
         self._grad: Tensor | None = None
         self.version = Version()
 
+    def __reduce__(self) -> Any:
+        """Pickle the values and the device; a copy has memory of its own, no gradient and no graph."""
+        return _restored, (type(self), self.numpy(), self.backend, self.requires_grad)
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copy = type(self)(self.detach().clone().array, self.backend, self.requires_grad)
+        memo[id(self)] = copy
+        return copy
+
     # --- what it is ----------------------------------------------------------------------------------------------
 
     @property
@@ -353,3 +365,8 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
         raise DTypeError.expected("tensor", "data", "numbers", f"dtype {array.dtype}")
     result = Tensor(array, backend)
     return result.requires_grad_() if requires_grad else result
+
+
+def _restored(kind: type[Tensor], values: Any, backend: Backend, requires_grad: bool) -> Tensor:
+    """Return a pickled Tensor, with memory of its own: that of ``values`` may be a file's, which cannot be written."""
+    return kind(tensor(values, device=backend).array, backend, requires_grad)

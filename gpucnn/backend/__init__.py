@@ -1,7 +1,7 @@
 """The switch between array modules, and the kernels of each device."""
 
 from gpucnn.backend.base import Array, Backend
-from gpucnn.backend.generator import Generator, default_generator, manual_seed
+from gpucnn.backend.generator import Generator, current_generator, default_generator, drawing_from, manual_seed
 from gpucnn.backend.switch import backend_of, default_backend, get_backend, use
 from gpucnn.backend.window import Window
 
@@ -11,8 +11,10 @@ __all__ = [
     "Generator",
     "Window",
     "backend_of",
+    "current_generator",
     "default_backend",
     "default_generator",
+    "drawing_from",
     "get_backend",
     "manual_seed",
     "use",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gpucnn.errors import ParameterError
@@ -38,14 +41,40 @@ class Generator:
 
 
 default_generator = Generator(0)
-"""What layers and initialisers draw from when they are given no generator of their own."""
+"""The process's generator: what a thread draws from unless it is within ``drawing_from``."""
+
+_thread = threading.local()
+
+
+def current_generator() -> Generator:
+    """Return what layers and initialisers draw from in this thread when they are given no generator of their own."""
+    return getattr(_thread, "generator", None) or default_generator
+
+
+@contextmanager
+def drawing_from(generator: Generator) -> Iterator[Generator]:
+    """Within the block, this thread draws from ``generator`` instead of the process's.
+
+    >>> with drawing_from(Generator(7)):
+    ...     current_generator().next_key()
+    [7, 0]
+    """
+    before = getattr(_thread, "generator", None)
+    _thread.generator = generator
+    try:
+        yield generator
+    finally:
+        _thread.generator = before
 
 
 def manual_seed(seed: int) -> Generator:
-    """Seed the default generator (initial weights, dropout) and return it.
+    """Seed the generator that this thread draws from (initial weights, dropout) and return it.
+
+    It is the process's, except within ``drawing_from``, as while ``Classifier.fit`` or a ``Trainer`` runs.
 
     >>> manual_seed(3).seed
     3
     """
-    default_generator.manual_seed(seed)
-    return default_generator
+    generator = current_generator()
+    generator.manual_seed(seed)
+    return generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend, Generator, default_generator
+from gpucnn.backend import Array, Backend, Generator, current_generator
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float
 
@@ -51,4 +51,4 @@ def _drop(x: Tensor, p: float, training: bool, generator: Generator | None, wher
     check_float(x, where)
     if not training or p == 0:
         return x
-    return apply(mask, x, p=float(p), generator=generator or default_generator, whole_channels=whole_channels)
+    return apply(mask, x, p=float(p), generator=generator or current_generator(), whole_channels=whole_channels)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpucnn import nn
 from gpucnn.autograd import Tensor, no_grad, tensor
-from gpucnn.backend import Backend, default_generator
+from gpucnn.backend import Backend, Generator, current_generator, drawing_from
 from gpucnn.errors import DTypeError, ParameterError
 from gpucnn.functional.arguments import is_count
 from gpucnn.inspect.watch import home_of
@@ -107,13 +107,13 @@ def check_gradients(
         leaves |= _parameters(module)
     if not leaves:
         raise ParameterError.expected("check_gradients", "inputs", "at least one floating input or parameter", "none")
-    generator = default_generator.seed, default_generator.counter
+    seed, counter = current_generator().seed, current_generator().counter
     state = None if module is None else module.state_dict()
     kept = {name: None if leaf.grad is None else leaf.grad.clone() for name, leaf in leaves.items()}
 
     def run() -> Tensor:
-        default_generator.seed, default_generator.counter = generator
-        y = function(*arguments)
+        with drawing_from(Generator(seed, counter)):
+            y = function(*arguments)
         if not isinstance(y, Tensor) or y.dtype.kind != "f":
             raise DTypeError.expected("check_gradients", "function", "one floating Tensor", type(y).__name__)
         return y
@@ -133,7 +133,6 @@ def check_gradients(
             for name, leaf in leaves.items()
         )
     finally:
-        default_generator.seed, default_generator.counter = generator
         if module is not None and state is not None:
             module.load_state_dict(state)
         for name, leaf in leaves.items():

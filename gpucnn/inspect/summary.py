@@ -10,7 +10,7 @@ from typing import Any
 
 from gpucnn import nn
 from gpucnn.autograd import Tensor
-from gpucnn.backend import default_generator
+from gpucnn.backend import Generator, drawing_from
 from gpucnn.errors import DTypeError, ShapeError
 from gpucnn.functional.arguments import is_count
 from gpucnn.inspect.field import Field, after_layer, map_size, merged
@@ -162,7 +162,6 @@ def summary(model: nn.Module, input_shape: tuple[int, ...], dtype: Any = None) -
             "summary", "input_shape", "positive ints such as (C, H, W), without the batch", repr(input_shape)
         )
     backend, own_dtype = home_of(model)
-    before = default_generator.seed, default_generator.counter
     net = copy.deepcopy(model) if waits(model) else model
     try:
         with backend.active():
@@ -171,11 +170,8 @@ def summary(model: nn.Module, input_shape: tuple[int, ...], dtype: Any = None) -
         raise DTypeError.expected("summary", "dtype", "a dtype of numbers", repr(dtype)) from None
     x = Tensor(zeros, backend)
     watcher = _Watcher(net, x)
-    try:
-        with watched(net, net.modules(), watcher.after):
-            net(x)
-    finally:
-        default_generator.seed, default_generator.counter = before
+    with drawing_from(Generator()), watched(net, net.modules(), watcher.after):
+        net(x)
     sizes: dict[str, int] = {}
     for path, parameter in net.named_parameters():
         owner = path.rpartition(".")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from gpucnn.backend import Backend, use
 from gpucnn.checkpoint import packed, read_packed, write_atomically
@@ -31,9 +32,13 @@ def save(net: Module, path: str | os.PathLike[str]) -> None:
       (1): ReLU()
     )
     """
-    content = packed(net.state_dict(), {KEY: json.dumps(describe(net))})
+    write(net, path, {KEY: json.dumps(describe(net))})
+
+
+def write(net: Module, path: str | os.PathLike[str], texts: dict[str, str]) -> None:
+    """Write the weights of ``net``, and texts by name, to one file; CheckpointError where it cannot be written."""
     try:
-        write_atomically(Path(path), content)
+        write_atomically(Path(path), packed(net.state_dict(), texts))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}).") from None
 
@@ -49,6 +54,13 @@ def load(path: str | os.PathLike[str], device: str | Backend | None = None) -> M
     gpucnn.errors.CheckpointError: nowhere.safetensors: no such file.
     """
     weights, texts = read_packed(Path(path))
+    return restored(path, weights, texts, device)
+
+
+def restored(
+    path: str | os.PathLike[str], weights: dict[str, Any], texts: dict[str, str], device: str | Backend | None
+) -> Module:
+    """Return the network of a file's weights and texts; CheckpointError where they do not describe one."""
     if KEY not in texts:
         cure = "build the network yourself and use load_state_dict"
         raise CheckpointError.expected(str(path), "metadata", f"a structure ({KEY})", "weights alone", cure)

@@ -6,6 +6,7 @@ them, so that one update runs over all parameters of a group at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -256,6 +257,19 @@ class Optimizer:
         """Update one stretch of a flat buffer in place; ``step`` counts the updates of its parameters, this one too."""
         raise NotImplementedError
 
+    # --- copies --------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        members = [[(s.name, s.parameter) for b in buffers for s in b.segments] for buffers in self._buffers]
+        rest = {key: value for key, value in self.__dict__.items() if key != "_buffers"}
+        return {"rest": rest, "members": members, "state": self.state_dict()}
+
+    def __setstate__(self, copied: dict[str, Any]) -> None:
+        """Own the copies of the parameters, as the original owns the parameters themselves."""
+        self.__dict__.update(copied["rest"])
+        self._buffers = [self._flatten(named) for named in copied["members"]]
+        self.load_state_dict(copied["state"])
+
     # --- state ---------------------------------------------------------------------------------------------------
 
     def state_arrays(self) -> dict[str, Any]:
@@ -343,8 +357,8 @@ def _as_groups(params: Any) -> list[dict[str, Any]]:
 
 
 def check_number(value: Any, where: str, argument: str, low: float, high: float | None) -> None:
-    """ParameterError unless ``value`` is a number with low <= value (< high, where given)."""
+    """ParameterError unless ``value`` is a finite number with low <= value (< high, where given)."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value or (high is not None and not value < high):
-        limit = f"a number of at least {low}" + ("" if high is None else f" and below {high}")
+    if not number or not low <= value < (math.inf if high is None else high):
+        limit = f"a finite number of at least {low}" if high is None else f"a number of at least {low} and below {high}"
         raise ParameterError.expected(where, argument, limit, repr(value))

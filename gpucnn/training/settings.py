@@ -65,7 +65,9 @@ class Settings:
         counts = {"epochs": 1, "batch_size": 1, "validation": 0, "seed": 0, "limit": 1, "image_size": 1}
         for key, least in counts.items():
             value = getattr(self, key)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            if value is None and key in ("validation", "limit", "image_size"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError.expected("settings", key, f"a whole number of at least {least}", repr(value))
         if self.seed >= 2**63:
             raise UsageError.expected("settings", "seed", "a whole number below 2**63", self.seed)

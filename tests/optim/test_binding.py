@@ -174,7 +174,7 @@ MISTAKES: dict[str, tuple[Make, str]] = {
         lambda a, b: optim.SGD([{"params": [a]}, {"params": [b], "rate": 1}], lr=0.1), "options among.*rate"),
     "a group with a wrong number": (
         lambda a, b: optim.SGD([{"params": [a]}, {"params": [b], "lr": -1}], lr=0.1), "SGD: lr: .*got -1"),
-    "lr below 0": (lambda a, b: optim.SGD([a], lr=-0.1), "SGD: lr: expected a number of at least 0, got -0.1"),
+    "lr below 0": (lambda a, b: optim.SGD([a], lr=-0.1), "SGD: lr: expected a finite number of at least 0, got -0.1"),
     "lr as text": (lambda a, b: optim.Adam([a], lr="0.1"), "Adam: lr: .*got '0.1'"),
     "lr None": (lambda a, b: optim.Adam([a], lr=None), "Adam: lr"),
     "lr not a number": (lambda a, b: optim.SGD([a], lr=float("nan")), "SGD: lr"),
