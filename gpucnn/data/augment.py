@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.data.exact import rounded
 from gpucnn.errors import UsageError, did_you_mean
 
 Pixels = NDArray[Any]
@@ -155,17 +156,16 @@ def elastic_field(rng: np.random.Generator, B: int, H: int, W: int) -> Floats:
     >>> elastic_field(np.random.default_rng(0), 3, 28, 20).shape
     (2, 3, 28, 20)
     """
-    down, across = _gaussian(H), _gaussian(W)
-    raw = (rng.random((2, B, H, W), np.float32) - np.float32(0.5)) * np.float32(math.sqrt(12))
-    smooth: Floats = np.matmul(down, np.matmul(raw, across.T))
-    return smooth
+    raw = rng.random((2, B, H, W), np.float32) - np.float32(0.5)
+    smooth = rounded(_gaussian(H)) @ rounded(rounded(raw) @ rounded(_gaussian(W).T))
+    return (smooth * math.sqrt(12)).astype(np.float32)
 
 
-def _gaussian(size: int) -> Floats:
+def _gaussian(size: int) -> NDArray[np.float64]:
     """Return the (size, size) matrix that smooths and keeps the variance of independent numbers."""
     distance = np.subtract.outer(np.arange(size), np.arange(size)) / max(SMOOTH * size, 1e-9)
     weights = np.exp(-(distance**2) / 2)
-    unit: Floats = (weights / np.sqrt((weights**2).sum(1, keepdims=True))).astype(np.float32)
+    unit: NDArray[np.float64] = weights / np.sqrt((weights**2).sum(1, keepdims=True))
     return unit
 
 
