@@ -33,6 +33,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(f"--require-{name}", action="store_true", help=f"fail, rather than skip, without {what}")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the tests' own: nothing is read from the user's, or left there."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPUCNN_CACHE", str(folder))
+        yield folder
+
+
 def skip_or_fail(config: pytest.Config, option: str, reason: str) -> None:
     """Skip the test, or fail it where the command line requires what is missing."""
     if config.getoption(f"--require-{option}"):

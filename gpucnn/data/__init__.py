@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpucnn.data.augment import Augmentation
+from gpucnn.data.builtin import DrawnDigits
 from gpucnn.data.cifar import ARCHIVE, is_cifar10, load_cifar10
 from gpucnn.data.dataset import ArrayDataset, Dataset, Splits, Subset
 from gpucnn.data.digits import draw_digits
@@ -29,10 +30,10 @@ def load(
 ) -> Splits:
     """Return the data set that ``source`` names.
 
-    "digits" (built in, drawn now); "mnist", "fashion-mnist", "kmnist" or "cifar10", from a folder of that name under
-    ``GPUCNN_DATA`` or else downloaded; an ``.npz`` with x_train, y_train, x_test, y_test; a folder with IDX files, with
-    CIFAR-10's binary files, or with pictures (``load_pictures``, which the other arguments are for). DataError where it is
-    missing or damaged, and for an image_size where there are no pictures to scale.
+    "digits" (built in: drawn when first asked for, then kept); "mnist", "fashion-mnist", "kmnist" or "cifar10", from a
+    folder of that name under ``GPUCNN_DATA`` or else downloaded; an ``.npz`` with x_train, y_train, x_test, y_test; a
+    folder with IDX files, with CIFAR-10's binary files, or with pictures (``load_pictures``, which the other arguments are
+    for). DataError where it is missing or damaged, and for an image_size where there are no pictures to scale.
 
     >>> load("digits").train.image_shape  # doctest: +SKIP
     (1, 28, 28)
@@ -40,7 +41,7 @@ def load(
     if image_size is not None and not _holds_pictures(source):
         raise DataError.expected("data", "image_size", "a folder of pictures to scale", repr(source), "leave it out")
     if source == "digits":
-        return Splits("digits", _digits(DIGITS_TRAIN, seed=0), _digits(DIGITS_TEST, seed=1))
+        return Splits("digits", DrawnDigits("train", DIGITS_TRAIN, seed=0), DrawnDigits("test", DIGITS_TEST, seed=1))
     path = Path(source).expanduser()
     if source in SOURCES and not os.path.exists(path):
         return replace(_load_folder(offline_folder(source) or fetch(source), source), name=source)
@@ -70,10 +71,6 @@ def _load_folder(folder: Path, name: str | None = None) -> Splits:
         str(folder), "content", f"MNIST's four IDX files, CIFAR-10's {ARCHIVE}, or folders of pictures", "none of them",
         "pictures lie in train/CLASS and test/CLASS, or in CLASS",
     )  # fmt: skip
-
-
-def _digits(count: int, seed: int) -> ArrayDataset:
-    return ArrayDataset(*draw_digits(count, seed), [str(digit) for digit in range(10)])
 
 
 __all__ = [

@@ -76,7 +76,10 @@ class Augmentation:
         return cls(**values)
 
     def __call__(self, images: Pixels, rng: np.random.Generator) -> Pixels:
-        """Return images (B, C, H, W) changed by random numbers from ``rng``; the same state gives the same bits."""
+        """Return images (B, C, H, W) changed by random numbers from ``rng``; the same state gives the same bits.
+
+        Whatever the BLAS and its threads: the one matrix product, of the elastic field, is exact.
+        """
         B, (H, W) = len(images), images.shape[2:]
         if self.rotate or self.scale or self.elastic:
             angles = np.deg2rad(rng.uniform(-self.rotate, self.rotate, B))

@@ -18,6 +18,8 @@ seeded hand draws them with the unsteadiness of one. A block of 250 pictures at 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -31,11 +33,13 @@ from gpucnn.errors import ParameterError
 Floats = NDArray[np.float32]
 Booleans = NDArray[np.bool_]
 
+DRAWING = 2  # counts changes of this module that change a pixel
 SIZE = 28  # pixels a side
 BOX = 20  # pixels of the longer side of the ink, as in MNIST
 FAINT = 0.25  # pixels by which the path may overshoot the box, as the ink is faint at the very ends of a stroke
 MIDDLE = 14  # the centre of mass lands within half a pixel of this one, as in MNIST
 POINTS = 60  # points of a pen's path, over all strokes of a shape
+BAR_AFTER = 0.5  # seconds that are passed without a progress bar
 BLOCK = 250  # pictures drawn together; a multiple of ten, so that every block holds each digit equally often
 
 
@@ -85,18 +89,19 @@ class Shapes(NamedTuple):
 
 
 def draw_digits(
-    count: int, seed: int = 0, *, threads: int | None = None
+    count: int, seed: int = 0, *, threads: int | None = None, progress: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw pictures of digits, white ink (255) on black (0), in MNIST's format.
 
     A seed stands for one endless row of pictures, of which the first `count` come back: a smaller count gives the
     beginning of a larger one. Every ten in the row are the ten digits, shuffled, so class sizes differ by at most one.
-    The result does not depend on the number of threads; between processors a grey level may differ by one.
+    The result depends neither on the number of threads nor on the BLAS; between processors a grey level may differ by one.
 
     Args:
         count: number of pictures, 0 or more.
         seed: 0 or more.
-        threads: threads to draw with, 1 or more; None takes as many as the machine has processors, at most eight.
+        threads: threads to draw with, 1 or more; None takes as many as there are processors, at most eight.
+        progress: show a bar while drawing, where standard error is a terminal and it takes longer than half a second.
 
     Returns:
         Images, uint8 of shape (count, 1, 28, 28), 0 to 255, and labels, int64 of shape (count,), 0 to 9.
@@ -120,23 +125,35 @@ def draw_digits(
     images = np.empty((count, 1, SIZE, SIZE), np.uint8)
     labels = np.empty(count, np.int64)
 
-    def draw(start: int) -> None:
+    def draw(start: int) -> int:
         # The last block is drawn whole too, so that its pictures do not depend on how many of them are asked for.
         rng = np.random.default_rng([seed, start // BLOCK])
         wanted = min(BLOCK, count - start)
         block_labels, block_images = _draw_block(rng, shapes, HAND)
         labels[start : start + wanted] = block_labels[:wanted]
         images[start : start + wanted, 0] = block_images[:wanted]
+        return wanted
 
     starts = range(0, count, BLOCK)
-    if min(workers, len(starts)) > 1:
-        from concurrent.futures import ThreadPoolExecutor
+    with ExitStack() as stack:
+        drawn: Iterable[int] = map(draw, starts)
+        if min(workers, len(starts)) > 1:
+            from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(draw, starts))
-    else:
-        for start in starts:
-            draw(start)
+            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            stack.callback(pool.shutdown, cancel_futures=True)  # where it is interrupted, what has not begun is left
+            drawn = pool.map(draw, starts)
+        if progress:
+            from tqdm import tqdm
+
+            bar = stack.enter_context(
+                tqdm(total=count, desc="Drawing digits", unit=" images", leave=False, delay=BAR_AFTER, disable=None)
+            )
+            for wanted in drawn:
+                bar.update(wanted)
+        else:
+            for _ in drawn:
+                pass
     return images, labels
 
 
@@ -147,12 +164,11 @@ def _whole(name: str, value: Any, least: int) -> int:
 
 
 def _cores() -> int:
-    return min(8, os.cpu_count() or 1)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, allowed)
 
 
-def _draw_block(
-    rng: np.random.Generator, shapes: Shapes, hand: Hand
-) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def _draw_block(rng: np.random.Generator, shapes: Shapes, hand: Hand) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Draw BLOCK pictures: labels (BLOCK,) and images (BLOCK, 28, 28), uint8."""
     labels = rng.permuted(np.tile(np.arange(10), (BLOCK // 10, 1)), axis=1).ravel()
     path, lifted = _write(rng, shapes, labels, hand)
@@ -163,9 +179,7 @@ def _draw_block(
     return labels, _centre(_ink(rng, path, _lengths(path, inked, lifted), radius, hand))
 
 
-def _write(
-    rng: np.random.Generator, shapes: Shapes, labels: NDArray[np.int64], hand: Hand
-) -> tuple[Floats, Booleans]:
+def _write(rng: np.random.Generator, shapes: Shapes, labels: NDArray[np.int64], hand: Hand) -> tuple[Floats, Booleans]:
     """Choose a shape for each label and wobble it: paths (N, POINTS, 2) and where the pen was lifted (N, POINTS)."""
     number = np.empty(len(labels), np.int64)
     size = np.empty((len(labels), 1, 1), np.float32)
@@ -314,7 +328,9 @@ def _shapes() -> Shapes:
         weights=[weight / weight.sum() for weight in weights],
         points=points,
         base=np.stack([way.base for way in ways]),
-        spread=rounded([np.pad(way.spread, ((0, 0), (0, max(points) - K))) for way, K in zip(ways, points, strict=True)]),
+        spread=rounded(
+            [np.pad(way.spread, ((0, 0), (0, max(points) - K))) for way, K in zip(ways, points, strict=True)]
+        ),
         lifted=np.stack([way.lifted for way in ways]),
     )
 

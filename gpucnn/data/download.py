@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gpucnn.data.cache import cache_home
 from gpucnn.data.sources import SOURCES, File, Source
 from gpucnn.errors import DataError
 
@@ -48,13 +50,11 @@ def offline_folder(name: str) -> Path | None:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder that the data set ``name`` is downloaded to; needs pooch where ``GPUCNN_CACHE`` is not set."""
-    home = os.environ.get("GPUCNN_CACHE")
-    if home:
-        return Path(home).expanduser() / name
-    import pooch
-
-    return Path(pooch.os_cache("gpucnn")) / name
+    """Return the folder that the data set ``name`` is downloaded to; DataError where the system names no cache folder."""
+    home = cache_home()
+    if home is None:
+        raise DataError(f"{name}: there is no home folder to keep it in. Set GPUCNN_CACHE to a folder.")
+    return home / name
 
 
 def whereabouts(name: str) -> str:
@@ -62,12 +62,11 @@ def whereabouts(name: str) -> str:
     source = SOURCES[name]
     if (folder := offline_folder(name)) is not None:
         return str(folder)
-    try:
-        folder = cache_folder(name)
-    except ImportError:
+    home = cache_home()
+    if home is not None and all((home / name / file.name).is_file() for file in source.files):
+        return str(home / name)
+    if importlib.util.find_spec("pooch") is None:
         return "not here; downloading needs pip install 'gpucnn[download]'"
-    if all((folder / file.name).is_file() for file in source.files):
-        return str(folder)
     return f"not here; {sum(file.size for file in source.files) / 1e6:.0f} MB to download"
 
 
