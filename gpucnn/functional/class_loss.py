@@ -41,6 +41,16 @@ def weighed_entropy(
     return y, backward
 
 
+def signed_labels(target: Tensor) -> Tensor:
+    """Return integer labels in a type that backends index with: uint64 becomes int64, without wrapping into -1."""
+    if target.dtype != "uint64":
+        return target
+    backend = target.backend
+    with backend.active():
+        most = backend.xp.asarray(2**63 - 1, target.array.dtype)
+        return target.like(backend.xp.minimum(target.array, most).astype("int64"))
+
+
 def label_distribution(
     input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int | None, smoothing: float
 ) -> tuple[Tensor, Tensor]:
@@ -129,7 +139,7 @@ def nll_loss(
         raise DTypeError.expected("nll_loss", "target", "integers", target.dtype)
     check_class_options("nll_loss", input, weight, ignore_index)
     try:
-        d, counted = label_distribution(input, target, weight, ignore_index, 0.0)
+        d, counted = label_distribution(input, signed_labels(target), weight, ignore_index, 0.0)
     except IndexError:
         raise label_error("nll_loss", input) from None
     return apply(weighed_entropy, input, d, counted, reduction=reduction, normalise=False)

@@ -8,7 +8,7 @@ from gpucnn.backend import Array, Backend
 from gpucnn.backend.half import is_half
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
-from gpucnn.functional.class_loss import label_error, optioned_cross_entropy
+from gpucnn.functional.class_loss import label_error, optioned_cross_entropy, signed_labels
 from gpucnn.functional.reduction import check_reduction, divisor_of, reduce_losses
 
 
@@ -96,6 +96,7 @@ def cross_entropy(
             raise ShapeError.expected(
                 "cross_entropy", "target", f"shape {input.shape[:1]} for input {input.shape}", target.shape
             )
+        target = signed_labels(target)
         try:
             if optioned:
                 return optioned_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)

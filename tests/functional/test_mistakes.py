@@ -224,3 +224,24 @@ def test_dtypes_of_new_tensors(backend: Backend) -> None:
         assert gpucnn.tensor(data).dtype == dtype
     assert gpucnn.tensor([1, 2], dtype="float64").dtype == "float64"
     assert gpucnn.tensor(gpucnn.tensor(np.ones(2))).dtype == "float64"
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"weight": gpucnn.tensor(np.ones(4, np.float32), device="cpu")}])
+@pytest.mark.parametrize("label", [4, 2**63, 2**64 - 1])
+def test_an_unsigned_label_does_not_wrap_into_the_last_class(label: int, options: Any) -> None:
+    x, labels = gpucnn.tensor(np.ones((2, 4), np.float32)), gpucnn.tensor(np.array([1, label], np.uint64))
+    with pytest.raises(ParameterError, match="cross_entropy: target: expected labels from 0 to 3"):
+        F.cross_entropy(x, labels, **options)
+    with pytest.raises(ParameterError, match="nll_loss: target: expected labels from 0 to 3"):
+        F.nll_loss(x, labels)
+
+
+def test_an_unsigned_label_beyond_the_classes_is_nan_on_a_gpu(standin: Backend) -> None:
+    x, labels = (gpucnn.tensor(a, device=standin) for a in (np.ones((2, 4), np.float32), np.uint64([1, 2**64 - 1])))
+    assert np.isnan(F.cross_entropy(x, labels).item())
+
+
+def test_unsigned_labels_are_labels(backend: Backend) -> None:
+    x = gpucnn.tensor(np.arange(8, dtype=np.float32).reshape(2, 4))
+    signed, unsigned = (gpucnn.tensor(np.array([1, 3], kind)) for kind in (np.int64, np.uint64))
+    assert F.cross_entropy(x, unsigned).item() == F.cross_entropy(x, signed).item()
