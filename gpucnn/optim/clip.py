@@ -19,7 +19,9 @@ def _gradients(parameters: Iterable[Parameter] | Parameter, where: str) -> list[
 def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float, norm_type: float = 2.0) -> Tensor:
     """Scale all gradients by one factor so that their joint norm is at most max_norm; return the norm before.
 
-    norm_type: 2 (Euclidean), any positive p, or infinity. Source: Pascanu, Mikolov & Bengio 2013.
+    norm_type: 2 (Euclidean), any positive p, or infinity; the norm, 0-d float32 (float64 of float64 gradients), overflows
+    only where it is too large itself, of float16 gradients never. max_norm: infinity leaves the gradients as they are.
+    Source: Pascanu, Mikolov & Bengio 2013.
 
     >>> import gpucnn
     >>> from gpucnn import nn
@@ -28,26 +30,38 @@ def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float
     >>> clip_grad_norm_([p], 1.0).item(), [round(g, 3) for g in p.grad.tolist()]
     (5.0, [0.6, 0.8])
     """
-    check_number(max_norm, "clip_grad_norm_", "max_norm", 0, None)
+    if max_norm != float("inf"):
+        check_number(max_norm, "clip_grad_norm_", "max_norm", 0, None)
     if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float)) or not norm_type > 0:
         raise ParameterError.expected("clip_grad_norm_", "norm_type", "a positive number", repr(norm_type))
     gradients = _gradients(parameters, "clip_grad_norm_")
     if not gradients:
         raise ParameterError.expected("clip_grad_norm_", "parameters", "at least one with a gradient", "none")
     with no_grad():
-        first = gradients[0]
-        total = first.like(first.backend.asarray(0, first.dtype))
-        for gradient in gradients:
-            if norm_type == float("inf"):
-                total = total.like(total.backend.xp.maximum(total.array, abs(gradient).max().array))
-            else:
-                total = total + (abs(gradient) ** float(norm_type)).sum()
-        norm = total if norm_type == float("inf") else total ** (1 / float(norm_type))
+        wide = [gradient.to("float32") if str(gradient.dtype) == "float16" else gradient for gradient in gradients]
+        norm = _norm([gradient for gradient in wide if gradient.size] or [wide[0].sum()], float(norm_type))
+        if max_norm == float("inf"):
+            return norm
         factor = max_norm / (norm + 1e-6)
         factor = factor.like(factor.backend.xp.minimum(factor.array, factor.backend.asarray(1, factor.dtype)))
-        for gradient in gradients:
-            gradient *= factor
+        for gradient, wider in zip(gradients, wide, strict=True):
+            gradient.copy_((wider * factor).to(gradient.dtype))
     return norm
+
+
+def _norm(gradients: list[Tensor], norm_type: float) -> Tensor:
+    """Return the joint norm of gradients of one dtype: the largest element times the norm of all divided by it."""
+    first = gradients[0]
+    xp = first.backend.xp
+    largest = abs(first).max()
+    for gradient in gradients[1:]:
+        largest = largest.like(xp.maximum(largest.array, abs(gradient).max().array))
+    if norm_type == float("inf"):
+        return largest
+    usable = (largest.array > 0) & xp.isfinite(largest.array)
+    scale = largest.like(xp.where(usable, largest.array, xp.ones_like(largest.array)))
+    total = sum((abs(gradient / scale) ** norm_type).sum() for gradient in gradients)
+    return largest * total ** (1 / norm_type)
 
 
 def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:

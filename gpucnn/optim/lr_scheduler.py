@@ -5,11 +5,105 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpucnn.errors import ParameterError
+from gpucnn.errors import CheckpointError, ParameterError
 from gpucnn.optim.optimizer import Optimizer, check_number
 
 
-class OneCycleLR:
+class LRScheduler:
+    """Base of all schedules; write ``factor`` (or ``lr``) for one of your own.
+
+    ``optimizer.param_groups[i]["lr"]`` is set when the schedule is made and at every ``step()``: to the group's first
+    learning rate times ``factor(steps)``. A rate that somebody else has set since, by hand or with a second schedule, is
+    what the schedule goes on from, as in PyTorch: two schedules give the product of both.
+
+    >>> from gpucnn import nn, optim
+    >>> class InverseTime(LRScheduler):
+    ...     def factor(self, step):
+    ...         return 1 / (1 + step)
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = InverseTime(optimizer)
+    >>> schedule.step()
+    >>> optimizer.param_groups[0]["lr"]
+    0.5
+    """
+
+    needs_measure = False
+    """Whether ``step`` is called once an epoch, with a measure of it, and not after each update."""
+
+    def __init__(self, optimizer: Optimizer, base_lrs: list[float] | None = None) -> None:
+        _check_optimizer(optimizer, type(self).__name__)
+        self.optimizer = optimizer
+        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups] if base_lrs is None else base_lrs
+        self.steps = 0
+        self._apply()
+
+    def factor(self, step: int) -> float:
+        """Return what the first learning rate is multiplied by after ``step`` steps."""
+        raise NotImplementedError
+
+    def lr(self, step: int, base: float) -> float:
+        """Return a group's learning rate after ``step`` steps: ``base`` times a number, plus another perhaps."""
+        return base * self.factor(step)
+
+    def step(self) -> None:
+        """Move to the next step."""
+        self._take_over_changes()
+        self.steps += 1
+        self._apply()
+
+    def _apply(self) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self.lr(self.steps, base)
+        self._note()
+
+    def _note(self) -> None:
+        """Remember the learning rates as they are, to know when somebody else changes them."""
+        self._known_lrs = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _take_over_changes(self) -> None:
+        """Make base rates of the learning rates that somebody else has set: those that would have led to them."""
+        for i, (group, known) in enumerate(zip(self.optimizer.param_groups, self._known_lrs, strict=True)):
+            if group["lr"] != known:
+                offset = self.lr(self.steps, 0.0)
+                slope = self.lr(self.steps, 1.0) - offset
+                self.base_lrs[i] = (group["lr"] - offset) / slope if slope else float(group["lr"])
+        self._note()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {"steps", "base_lrs", "lrs"}, the last being the learning rates as they are."""
+        self._take_over_changes()
+        return {"steps": self.steps, "base_lrs": list(self.base_lrs), "lrs": list(self._known_lrs)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned, the learning rates too."""
+        base_lrs = [float(lr) for lr in state.get("base_lrs", self.base_lrs)]
+        if len(base_lrs) != len(self.base_lrs):
+            raise CheckpointError.expected(
+                f"{type(self).__name__}.load_state_dict", "base_lrs", f"{len(self.base_lrs)} numbers", len(base_lrs)
+            )
+        self.steps, self.base_lrs = int(state["steps"]), base_lrs
+        self._apply()
+        for group, lr in zip(self.optimizer.param_groups, state.get("lrs", ()), strict=False):
+            group["lr"] = float(lr)
+        self._note()
+
+
+def _check_optimizer(optimizer: Any, where: str) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise ParameterError.expected(where, "optimizer", "an Optimizer", type(optimizer).__name__)
+
+
+def _half_cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
+
+
+def _check_steps(value: Any, where: str, argument: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ParameterError.expected(where, argument, "a positive int", repr(value))
+    return value
+
+
+class OneCycleLR(LRScheduler):
     """Rises from max_lr / div_factor to max_lr in the first pct_start of the steps, then falls to almost nothing.
 
     The first part ends at max_lr, the second at max_lr / (div_factor * final_div_factor), both along half a cosine;
@@ -37,10 +131,8 @@ class OneCycleLR:
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
     ) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ParameterError.expected("OneCycleLR", "optimizer", "an Optimizer", type(optimizer).__name__)
-        if not isinstance(total_steps, int) or isinstance(total_steps, bool) or total_steps < 1:
-            raise ParameterError.expected("OneCycleLR", "total_steps", "a positive int", repr(total_steps))
+        _check_optimizer(optimizer, "OneCycleLR")
+        _check_steps(total_steps, "OneCycleLR", "total_steps")
         check_number(max_lr, "OneCycleLR", "max_lr", 0, None)
         for key, value in (("pct_start", pct_start), ("base_momentum", base_momentum), ("max_momentum", max_momentum)):
             check_number(value, "OneCycleLR", key, 0, 1)
@@ -48,100 +140,48 @@ class OneCycleLR:
             check_number(value, "OneCycleLR", key, 0, None)
             if value == 0:
                 raise ParameterError.expected("OneCycleLR", key, "a number above 0", value)
-        self.optimizer, self.max_lr, self.total_steps, self.pct_start = optimizer, max_lr, total_steps, pct_start
+        self.max_lr, self.total_steps, self.pct_start = max_lr, total_steps, pct_start
         self.cycle_momentum = cycle_momentum
         self.base_momentum, self.max_momentum = base_momentum, max_momentum
-        self.first_lr = max_lr / div_factor
-        self.last_lr = self.first_lr / final_div_factor
-        self.steps = 0
-        self._apply()
+        self.div_factor, self.final_div_factor = div_factor, final_div_factor
+        super().__init__(optimizer, [float(max_lr)] * len(optimizer.param_groups))
+
+    def lr(self, step: int, base: float) -> float:
+        first = base / self.div_factor
+        rises, part = self._part(step)
+        return _half_cosine(first, base, part) if rises else _half_cosine(base, first / self.final_div_factor, part)
+
+    def momentum(self, step: int) -> float:
+        """Return the momentum after ``step`` steps."""
+        rises, part = self._part(step)
+        low, high = self.base_momentum, self.max_momentum
+        return _half_cosine(high, low, part) if rises else _half_cosine(low, high, part)
 
     def values(self, step: int) -> tuple[float, float]:
-        """Return (learning rate, momentum) at a step from 0 to total_steps - 1."""
-        peak, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        """Return (learning rate, momentum) at a step from 0 to total_steps - 1, for a rate that reaches max_lr."""
+        return self.lr(step, self.max_lr), self.momentum(step)
+
+    def _part(self, step: int) -> tuple[bool, float]:
+        """Return whether a step is of the first part, and how much of its part is done; after the last, all of it is."""
+        step, peak, last = min(step, self.total_steps - 1), self.pct_start * self.total_steps - 1, self.total_steps - 1
         if step <= peak and peak > 0:
-            part = step / peak
-            lr, momentum = (self.first_lr, self.max_lr), (self.max_momentum, self.base_momentum)
-        else:
-            part = (step - peak) / (last - peak) if last > peak else 1.0
-            lr, momentum = (self.max_lr, self.last_lr), (self.base_momentum, self.max_momentum)
-        return _half_cosine(*lr, part), _half_cosine(*momentum, part)
+            return True, step / peak
+        return False, (step - peak) / (last - peak) if last > peak else 1.0
 
     def step(self) -> None:
         """Move to the next step. After the last one the values stay as they are."""
         if self.steps >= self.total_steps:
             raise ParameterError.expected("OneCycleLR", "step", f"at most {self.total_steps} steps", self.steps + 1)
-        self.steps += 1
-        self._apply()
+        super().step()
 
     def _apply(self) -> None:
-        lr, momentum = self.values(min(self.steps, self.total_steps - 1))
+        super()._apply()
+        momentum = self.momentum(self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
             if self.cycle_momentum and "betas" in group:
                 group["betas"] = (momentum, *group["betas"][1:])
             elif self.cycle_momentum and group.get("momentum"):
                 group["momentum"] = momentum
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return {"steps"}: all that changes."""
-        return {"steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
-        self.steps = int(state["steps"])
-        self._apply()
-
-
-def _half_cosine(start: float, end: float, part: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
-
-
-class LRScheduler:
-    """Base of schedules that multiply each group's first learning rate by ``factor(step)``. Usable for your own.
-
-    ``optimizer.param_groups[i]["lr"]`` is set when the schedule is made and at every ``step()``.
-    """
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ParameterError.expected(type(self).__name__, "optimizer", "an Optimizer", type(optimizer).__name__)
-        self.optimizer = optimizer
-        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
-        self.steps = 0
-        self._apply()
-
-    def factor(self, step: int) -> float:
-        """Return what the first learning rate is multiplied by after ``step`` steps."""
-        raise NotImplementedError
-
-    def lr(self, step: int, base: float) -> float:
-        """Return a group's learning rate after ``step`` steps."""
-        return base * self.factor(step)
-
-    def step(self) -> None:
-        """Move to the next step."""
-        self.steps += 1
-        self._apply()
-
-    def _apply(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.lr(self.steps, base)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return {"steps", "base_lrs"}."""
-        return {"steps": self.steps, "base_lrs": list(self.base_lrs)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
-        self.steps, self.base_lrs = int(state["steps"]), [float(lr) for lr in state["base_lrs"]]
-        self._apply()
-
-
-def _check_steps(value: Any, where: str, argument: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ParameterError.expected(where, argument, "a positive int", repr(value))
-    return value
 
 
 class StepLR(LRScheduler):
@@ -279,9 +319,11 @@ class SequentialLR(LRScheduler):
             )
         self.schedulers = list(schedulers)
         self.milestones = [_check_steps(step, "SequentialLR", "milestones") for step in milestones]
-        for group, base in zip(optimizer.param_groups, self.schedulers[0].base_lrs, strict=True):
-            group["lr"] = base  # the schedulers have each set a first value of their own
-        super().__init__(optimizer)
+        if any(scheduler.needs_measure for scheduler in self.schedulers):
+            raise ParameterError.expected(
+                "SequentialLR", "schedulers", "schedules that count steps", "one that waits for a measure"
+            )
+        super().__init__(optimizer, list(self.schedulers[0].base_lrs))
 
     def lr(self, step: int, base: float) -> float:
         number = sum(step >= milestone for milestone in self.milestones)
@@ -289,10 +331,11 @@ class SequentialLR(LRScheduler):
         return self.schedulers[number].lr(step - begin, base)
 
 
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(LRScheduler):
     """Times factor when a measure has not got better for more than patience epochs: ``scheduler.step(loss)``.
 
-    Better is lower (mode "min") or higher ("max") than the best by threshold, relative to it ("rel") or absolute ("abs").
+    Better is lower (mode "min") or higher ("max") than the best by threshold, relative to it ("rel") or absolute ("abs");
+    what is not finite is never better.
 
     >>> from gpucnn import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
@@ -327,20 +370,25 @@ class ReduceLROnPlateau:
             ("min_lr", min_lr),
         ):
             check_number(value, where, key, 0, None)
-        self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
+        self.mode, self.patience = mode, patience
+        self.factor = factor  # type: ignore[assignment,method-assign]  # PyTorch's name
         self.threshold, self.threshold_mode, self.cooldown = threshold, threshold_mode, cooldown
         self.min_lr, self.eps = min_lr, eps
         self.best: float | None = None
         self.bad_steps = self.resting = 0
+        super().__init__(optimizer)
+
+    def lr(self, step: int, base: float) -> float:
+        return base
 
     def _better(self, value: float) -> bool:
-        if self.best is None:
-            return True
+        if not math.isfinite(value) or self.best is None:
+            return math.isfinite(value)
         margin = self.threshold * (abs(self.best) if self.threshold_mode == "rel" else 1)
         return value < self.best - margin if self.mode == "min" else value > self.best + margin
 
-    def step(self, metrics: float) -> None:
-        """Note the epoch's measure; a NaN is never better."""
+    def step(self, metrics: float) -> None:  # type: ignore[override]
+        """Note the epoch's measure."""
         value = float(metrics)
         if self._better(value):
             self.best, self.bad_steps = value, 0
@@ -349,11 +397,14 @@ class ReduceLROnPlateau:
         if self.resting:
             self.resting, self.bad_steps = self.resting - 1, 0
         if self.bad_steps > self.patience:
+            factor: float = self.factor  # type: ignore[assignment]
             for group in self.optimizer.param_groups:
-                lower = max(group["lr"] * self.factor, self.min_lr)
+                lower = max(group["lr"] * factor, self.min_lr)
                 if group["lr"] - lower > self.eps:
                     group["lr"] = lower
             self.resting, self.bad_steps = self.cooldown, 0
+
+    needs_measure = True
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"best", "bad_steps", "resting"}; the learning rates are the optimiser's."""
