@@ -11,6 +11,7 @@ import click
 
 from gpucnn import data
 from gpucnn.cli.options import checkpoint_option, device_option, model_option
+from gpucnn.errors import CheckpointError, DivergedError
 from gpucnn.training import RunFolder, SavedModel, evaluate
 
 
@@ -28,8 +29,11 @@ def command(
     """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN."""
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
     splits = data.load(source or saved.data, like=saved.image_shape, framing=saved.framing)
-    with saved.as_trained():
-        result = evaluate(saved.net, saved.feed(splits.test), batch_size)
+    try:
+        with saved.as_trained():
+            result = evaluate(saved.net, saved.feed(splits.test), batch_size)
+    except DivergedError as error:
+        raise CheckpointError(f"{run}: {error}") from None
     confusion = result.confusion(len(saved.class_names))
     if as_json:
         loss = result.loss if math.isfinite(result.loss) else None  # JSON has no NaN

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn import functional as F
-from gpucnn.errors import DataError
+from gpucnn.errors import DataError, DivergedError
 from gpucnn.nn import Module
 from gpucnn.nn.module import evaluating
 from gpucnn.training.feed import Feed
@@ -43,7 +43,7 @@ class Evaluation:
 def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
     """Return how ``net``, in evaluation mode, does on all images of ``feed``; the modes of its layers are restored.
 
-    DataError without an image.
+    DataError without an image. DivergedError where an output is no number: what it would be counted as says nothing.
     """
     if not len(feed):
         raise DataError.expected("evaluate", "data set", "at least one image", "none")
@@ -56,5 +56,13 @@ def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
             totals.add(F.cross_entropy(logits, y), logits, y)
             confidences = F.softmax(logits).max(1)
             kept.append((y, logits.argmax(1), confidences, F.cross_entropy(logits, y, reduction="none")))
-    each = (np.concatenate([part.numpy() for part in parts]) for parts in zip(*kept, strict=True))
-    return Evaluation(totals.loss, totals.accuracy, *each)
+    labels, predictions, confidences, losses = (
+        np.concatenate([part.numpy() for part in parts]) for parts in zip(*kept, strict=True)
+    )
+    lost = np.count_nonzero(~np.isfinite(confidences))
+    if lost:
+        raise DivergedError(
+            f"the network's outputs are not finite for {lost} of {len(feed)} images: its weights are damaged, "
+            "or its training diverged."
+        )
+    return Evaluation(totals.loss, totals.accuracy, labels, predictions, confidences, losses)

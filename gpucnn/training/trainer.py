@@ -200,7 +200,10 @@ class Trainer:
     def _measure(self, name: str, feed: Feed | None) -> dict[str, float | None]:
         if feed is None:
             return {f"{name}_loss": None, f"{name}_accuracy": None}
-        result = self.measured[name] = evaluate(self.net, feed)
+        try:
+            result = self.measured[name] = evaluate(self.net, feed)
+        except DivergedError:
+            return {f"{name}_loss": math.nan, f"{name}_accuracy": None}
         return {f"{name}_loss": result.loss, f"{name}_accuracy": result.accuracy}
 
     def _log(self, loss: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from runs import assert_refused, drawn, gpucnn, write_npz
 
 from gpucnn.data import load
+from gpucnn.training import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +206,13 @@ def test_predict_says_that_floats_have_no_known_range(tmp_path: Path) -> None:
     result = gpucnn("predict", tmp_path / "run", tmp_path / "a.png")
     assert (result.code, len(result.out.splitlines())) == (0, 1)
     assert "trained on floats" in result.err
+
+
+def test_weights_that_are_no_numbers_answer_nothing(run: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(run, folder.path)
+    saved = folder.load("last")
+    saved.model["11.bias"][:] = np.nan
+    folder.save(10**6, saved, best=False)
+    result = gpucnn("evaluate", folder.path, "--checkpoint", "last")
+    assert_refused(result, 1, "not finite for 600 of 600", "damaged")

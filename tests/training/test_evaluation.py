@@ -9,7 +9,7 @@ import gpucnn
 from gpucnn import models, nn
 from gpucnn.backend import Backend, get_backend
 from gpucnn.data import ArrayDataset
-from gpucnn.errors import DataError
+from gpucnn.errors import DataError, DivergedError
 from gpucnn.training import Evaluation, Feed, Normalisation, evaluate
 
 RNG = np.random.default_rng(0)
@@ -47,6 +47,15 @@ def test_confusion_counts_label_by_row() -> None:
     labels, predictions = np.array([0, 0, 2, 2, 2, 1]), np.array([0, 1, 2, 2, 0, 1])
     result = Evaluation(0.0, 0.0, labels, predictions, np.ones(6), np.zeros(6))
     assert result.confusion(4).tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_weights_that_are_no_numbers_give_no_accuracy(backend: Backend, value: str) -> None:
+    net = models.lenet()
+    with gpucnn.no_grad():
+        net[11].bias[...] = float(value)
+    with pytest.raises(DivergedError, match="not finite for 37 of 37 images: its weights are damaged"):
+        evaluate(net, feed_of(backend), 10)
 
 
 class Spy(nn.Module):
