@@ -21,7 +21,7 @@ _HOME = {
     "manual_seed": "gpucnn.backend",
     "use": "gpucnn.backend",
     "Classifier": "gpucnn.estimator",
-    "capture": "gpucnn.replay",
+    "capture": "gpucnn.captured",
     "Tensor": "gpucnn.autograd",
     "concatenate": "gpucnn.autograd",
     "from_dlpack": "gpucnn.autograd",
@@ -33,8 +33,8 @@ _ROOMS = ("autograd", "backend", "data", "errors", "functional", "inspect", "mod
 if TYPE_CHECKING:
     from gpucnn.autograd import Tensor, concatenate, from_dlpack, no_grad, tensor
     from gpucnn.backend import Backend, Generator, get_backend, manual_seed, use
+    from gpucnn.captured import capture
     from gpucnn.estimator import Classifier
-    from gpucnn.replay import capture
 
 __all__ = [
     "Backend",

@@ -86,7 +86,7 @@ def network_steps(
         optimizer.step()
         return loss
 
-    step = gpucnn.capture(work) if captured else work
+    step = gpucnn.capture(work, state=[net, optimizer]) if captured else work
 
     def train(chosen: np.ndarray[Any, Any]) -> None:
         step(all_images[chosen], all_labels[chosen])

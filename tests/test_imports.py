@@ -27,19 +27,19 @@ FLOORS: dict[str, set[str]] = {
     "options": {"errors"},
     "models": {"nn", "options", "checkpoint", "limits"},
     "optim": {"autograd"},
-    "replay": {"nn", "optim"},
+    "captured": {"nn", "optim"},
     "data": {"limits"},
     "checkpoint": {"limits"},
-    "training": {"models", "optim", "data", "checkpoint", "options", "replay"},
+    "training": {"models", "optim", "data", "checkpoint", "options", "captured"},
     "inspect": {"models"},
-    "estimator": {"training", "inspect", "replay"},
+    "estimator": {"training", "inspect", "captured"},
     "benchmark": {"training", "options"},
     "doctor": {"training"},
     "cli": {"estimator", "benchmark", "doctor", "training", "inspect"},
     "__main__": {"cli"},
 }
 # Rooms whose arrays are the backend's: they name no array module.
-NO_ARRAY_MODULE = {"errors", "autograd", "functional", "nn", "models", "optim", "replay"}
+NO_ARRAY_MODULE = {"errors", "autograd", "functional", "nn", "models", "optim", "captured"}
 ARRAY_MODULES = {"numpy", "cupy", "cupyx"}
 
 

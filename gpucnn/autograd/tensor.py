@@ -276,6 +276,9 @@ class Tensor(Operators):
     def note_change(self) -> None:
         """Note that the memory was changed, so that a gradient that needed the old values is refused."""
         self.version.count += 1
+        recording = self.backend.recording
+        if recording is not None:
+            recording.note_change(self.version)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         where = "x[...] = value"

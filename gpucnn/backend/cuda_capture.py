@@ -6,7 +6,7 @@ nobody else uses, filled by an ordinary run before, so that recording itself ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -61,6 +61,10 @@ class Graph:
             finally:
                 self._graph = self._stream.end_capture()
         return result
+
+    def changed(self) -> set[Hashable]:
+        """Return what the run before noted as changed in place."""
+        return set(self._recording.changed)
 
     def replay(self) -> None:
         """Fill the slots and run the recorded step on the current stream."""

@@ -6,7 +6,7 @@ number of a random draw) is therefore read from the device, from slots that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Literal
 
 from gpucnn.backend.generator import Generator
@@ -30,19 +30,25 @@ class Recording:
         self.optimizers: list[tuple[Any, Callable[[], None]]] = []
         """Each optimiser that stepped, and how to do the host's part of that step again."""
         self.generators: list[Generator] = []
+        self.changed: list[Hashable] = []
+        """The version of each Tensor that is changed in place."""
         self.updates = 0
         self._numbers, self._draws, self._filled = numbers, draws, 0
 
     def start(self, mode: Literal["watch", "record", "replay"]) -> None:
         """Begin to watch an ordinary step, to record one, or to fill the slots for a replay."""
         if mode != "replay":
-            self.optimizers, self.generators, self.updates = [], [], 0
+            self.optimizers, self.generators, self.changed, self.updates = [], [], [], 0
         self.mode, self._filled = mode, 0
 
     def note_step(self, optimizer: Any, again: Callable[[], None]) -> None:
         """Note that an optimiser steps; ``again`` is called before each replay, and may only fill slots."""
         if self.mode != "replay":
             self.optimizers.append((optimizer, again))
+
+    def note_change(self, version: Hashable) -> None:
+        """Note that a Tensor is changed in place."""
+        self.changed.append(version)
 
     def note_update(self) -> None:
         """Note that an optimiser asks for one update of one stretch."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpucnn.autograd import Tensor
+from gpucnn.captured import capture
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
-from gpucnn.replay import capture
 from gpucnn.training.feed import Feed
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.step import Totals, train_step
@@ -35,7 +35,8 @@ class Epochs:
         self._net, self._loss_fn, self._optimizer, self._scale = net, loss_fn, optimizer, scale
         self.totals = Totals(feed.backend)
         self._batches = feed.batches(batch_size, self.totals)
-        self._captured = capture(self._step, net, loss_fn, optimizer, self.totals.sums)
+        modules = [net, loss_fn] if scale is None else [net, loss_fn, scale]
+        self._captured = capture(self._step, state=[*modules, optimizer, self.totals.sums])
 
     def steps(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[int]:
         """Do the steps of an epoch from number ``start`` on; yield the number of images after each.

@@ -252,7 +252,7 @@ def test_a_captured_step_is_recorded_for_each_precision(backend: Backend) -> Non
         def step(x: Any, y: Any) -> Any:
             return train_step(net, loss_fn, optimizer, x, y)
 
-        run = gpucnn.capture(step) if captured else step
+        run = gpucnn.capture(step, state=[net, loss_fn, optimizer]) if captured else step
         x, y = gpucnn.tensor(normal(0, 4, 1, 28, 28).astype(np.float32)), gpucnn.tensor([1, 2, 3, 4])
         for enabled in (False, True, False, True):
             with backend.tf32(enabled):

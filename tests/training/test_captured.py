@@ -13,9 +13,9 @@ import pytest
 from runs import numbers, resumed, small_splits, trainer, weights
 
 from gpucnn.backend import Backend
+from gpucnn.captured import capture
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import DivergedError
-from gpucnn.replay import capture
 from gpucnn.training import InterruptedTraining, Reporter
 from gpucnn.training.batches import ReadBatches, ResidentBatches
 
@@ -52,7 +52,7 @@ def recorded(run: Any) -> list[Any]:
 
 
 def uncaptured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpucnn.training.epochs.capture", lambda step, *owners: step)
+    monkeypatch.setattr("gpucnn.training.epochs.capture", lambda step, state: step)
 
 
 CASES: dict[str, tuple[Any, type, dict[str, Any]]] = {
@@ -98,7 +98,7 @@ def test_data_that_is_read_and_copied_trains_to_the_same_bits_as_data_on_the_dev
 def test_sums_that_capture_were_not_told_of_would_be_noticed(
     standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpucnn.training.epochs.capture", lambda step, *owners: capture(step, *owners[:-1]))
+    monkeypatch.setattr("gpucnn.training.epochs.capture", lambda step, state: capture(step, state=state[:-1]))
     with pytest.warns(UserWarning, match="its replay does not give the bits of the step itself"):
         list(trainer(tmp_path / "run", splits=splits(), **SETTINGS)._epochs.steps(np.arange(14)))
 

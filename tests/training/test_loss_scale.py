@@ -91,7 +91,7 @@ def test_captured_steps_are_ordinary_ones(backend: Backend) -> None:
         with no_grad():
             for parameter in net.parameters():
                 parameter.copy_(parameter * 0.5)  # between the optimiser and the first step
-        run = gpucnn.capture(step) if captured else step
+        run = gpucnn.capture(step, state=[net, loss_fn, optimizer, scale]) if captured else step
         losses = [run(x, y)[0].numpy().tobytes() for _ in range(5)]
         with no_grad():
             for parameter in net.parameters():

@@ -18,8 +18,8 @@ import gpucnn
 import gpucnn.functional as F
 from gpucnn import Tensor, models, nn, optim
 from gpucnn.backend import Backend, default_generator, recording
-from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.replay import MOST_GRAPHS, Captured
+from gpucnn.captured import MOST_GRAPHS, Captured
+from gpucnn.errors import OutOfMemoryError, ParameterError, ShapeError
 from gpucnn.training import train_step
 
 DEVICES = ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -48,7 +48,7 @@ def trained(
     def plain(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return train_step(net, loss_fn, optimizer, x, y)
 
-    step: Step = gpucnn.capture(plain) if captured else plain
+    step: Step = gpucnn.capture(plain, state=[net, optimizer]) if captured else plain
     found: list[Any] = []
     for i, (x, y) in enumerate(batches(count)):
         for group in optimizer.param_groups:
@@ -155,7 +155,7 @@ def test_every_order_of_a_step(backend: Backend, make: Any) -> None:
         optimizer = optim.Adam(net.parameters(), 0.01)
         x = gpucnn.tensor(np.ones((4, 3), np.float32))
         plain = make(net, optimizer)
-        step: Step = gpucnn.capture(plain) if captured else plain
+        step: Step = gpucnn.capture(plain, state=[net, optimizer]) if captured else plain
         found = [step(x).numpy() for _ in range(4)]
         return [*found, net.weight.numpy(), optimizer.steps, *optimizer.state_dict()["state"].values()]
 
@@ -180,7 +180,7 @@ def test_gradients_clipped_between(backend: Backend) -> None:
             optimizer.step()
             return norm
 
-        step: Step = gpucnn.capture(plain) if captured else plain
+        step: Step = gpucnn.capture(plain, state=[net, optimizer]) if captured else plain
         return [*(step(x).numpy() for _ in range(4)), net.weight.numpy()]
 
     for ours, theirs in zip(run(True), run(False), strict=True):
@@ -230,7 +230,7 @@ def test_a_replay_is_one_launch_of_a_graph_and_moves_nothing(standin: Any) -> No
             optimizer.step()
             return loss
 
-        step = gpucnn.capture(plain)
+        step = gpucnn.capture(plain, state=[net, optimizer])
         given = batches(4)
         for x, y in given[:3]:
             step(x, y)
@@ -286,7 +286,7 @@ def test_a_step_without_a_tensor_among_its_arguments_is_recorded_where_its_param
 @on_devices
 def test_results_stay_when_the_next_replay_fills_the_same_memory(backend: Backend) -> None:
     net, optimizer, x = simple(backend)
-    step = gpucnn.capture(descent(net, optimizer))
+    step = gpucnn.capture(descent(net, optimizer), state=[net, optimizer])
     losses = [step(x) for _ in range(5)]
     assert len({loss.item() for loss in losses}) == 5
     assert losses == sorted(losses, key=float, reverse=True)
@@ -328,7 +328,7 @@ def test_mode_trainable_parameters_and_hyper_parameters_are_looked_at(backend: B
     net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
     optimizer = optim.SGD(net.parameters(), 0.1, momentum=0.9)
     plain = descent(net, optimizer)
-    step = gpucnn.capture(plain)
+    step = gpucnn.capture(plain, state=[net, optimizer])
     x = gpucnn.tensor(np.ones((4, 3), np.float32))
     for _ in range(3):
         step(x)
@@ -392,7 +392,7 @@ def test_gradients_of_parameters_without_an_optimiser(backend: Backend) -> None:
         loss.backward()
         return loss
 
-    step = gpucnn.capture(plain)
+    step = gpucnn.capture(plain, state=[net])
     for _ in range(4):
         step(x)
         assert net.weight.grad is not None
@@ -406,13 +406,13 @@ def test_gradients_of_parameters_without_an_optimiser(backend: Backend) -> None:
 @on_devices
 def test_a_new_optimiser_moves_the_weights_and_is_recorded_anew(backend: Backend) -> None:
     net, first, x = simple(backend)
-    step = gpucnn.capture(descent(net, first))
+    step = gpucnn.capture(descent(net, first), state=[net, first])
     for _ in range(3):
         step(x)
     second = optim.SGD(net.parameters(), 0.01)
     with pytest.raises(gpucnn.errors.GraphError, match="newer optimiser"):
         step(x)
-    again = gpucnn.capture(descent(net, second))
+    again = gpucnn.capture(descent(net, second), state=[net, second])
     assert again(x).item() > again(x).item() > again(x).item()
 
 
@@ -425,7 +425,7 @@ def test_python_runs_while_it_is_recorded_and_not_in_a_replay(backend: Backend) 
         calls.append(1)
         return net(x)
 
-    captured = gpucnn.capture(step)
+    captured = gpucnn.capture(step, state=[net])
     for _ in range(5):
         captured(x)
     assert len(calls) == 2  # as usual, and to record it
@@ -434,7 +434,7 @@ def test_python_runs_while_it_is_recorded_and_not_in_a_replay(backend: Backend) 
 @on_devices
 def test_hooks_are_called_every_time(backend: Backend) -> None:
     net, _, x = simple(backend)
-    captured, calls = gpucnn.capture(lambda x: net(x)), []
+    captured, calls = gpucnn.capture(lambda x: net(x), state=[net]), []
     captured(x)
     handle = net.register_forward_hook(lambda module, inputs, output: calls.append(1))
     for _ in range(3):
@@ -448,7 +448,7 @@ def test_hooks_are_called_every_time(backend: Backend) -> None:
 @on_devices
 def test_one_captured_step_inside_another(backend: Backend) -> None:
     net, optimizer, x = simple(backend)
-    inner = gpucnn.capture(descent(net, optimizer))
+    inner = gpucnn.capture(descent(net, optimizer), state=[net, optimizer])
     outer = gpucnn.capture(lambda x: inner(x) * 2, net, optimizer)
     losses = [outer(x).item() for _ in range(4)]
     assert losses == sorted(losses, reverse=True)
@@ -483,7 +483,7 @@ def test_what_cannot_be_recorded_runs_as_usual_with_a_warning(standin: Backend, 
             optimizer.step()
             return loss
 
-        captured = gpucnn.capture(step)
+        captured = gpucnn.capture(step, state=[net, optimizer])
         before = net.weight.numpy()
         with pytest.warns(UserWarning, match=f"capture: .*step runs as usual, because {reason}"):
             captured(x)
@@ -501,7 +501,7 @@ def test_an_optimiser_whose_numbers_would_be_baked_in_is_refused(standin: Backen
         net = nn.Linear(3, 2)
         optimizer = make(net.parameters())
         x = gpucnn.tensor(np.ones((4, 3), np.float32))
-        captured = gpucnn.capture(descent(net, optimizer))
+        captured = gpucnn.capture(descent(net, optimizer), state=[net, optimizer])
         with pytest.warns(
             UserWarning, match=f"CaptureError: capture: the update of {make.__name__} is not made for it"
         ):
@@ -510,26 +510,18 @@ def test_an_optimiser_whose_numbers_would_be_baked_in_is_refused(standin: Backen
         assert optimizer.steps == 2
 
 
-def test_an_optimiser_that_is_not_found_is_named(standin: Backend) -> None:
+def test_an_optimiser_that_is_not_in_the_state_is_named(standin: Backend) -> None:
     with gpucnn.use(standin):
         net, optimizer, x = simple(standin)
-
-        class Hidden:
-            __slots__ = ("value",)
-
-        hidden = Hidden()
-        hidden.value = optimizer  # type: ignore[attr-defined]
 
         def step(x: Tensor) -> Tensor:
             loss = net(x).sum()
             loss.backward()
-            hidden.value.step()  # type: ignore[attr-defined]
+            optimizer.step()
             return loss
 
-        captured = gpucnn.capture(step)
-        with pytest.warns(
-            UserWarning, match=r"it uses SGD, which capture does not know: pass it, capture\(step, net, opt"
-        ):
+        captured = gpucnn.capture(step, state=[net])
+        with pytest.warns(UserWarning, match=r"it uses SGD, which capture does not know: add it to state=\[...\]"):
             captured(x)
         assert optimizer.steps == 1
         known = gpucnn.capture(step, optimizer)
@@ -549,7 +541,7 @@ def test_a_tensor_that_changes_and_is_not_named(backend: Backend) -> None:
         return weight.detach() * 1
 
     captured = gpucnn.capture(step, net, optimizer)
-    with pytest.warns(UserWarning, match="it uses a Tensor that changes, which capture does not know: pass it"):
+    with pytest.warns(UserWarning, match=r"it changes a Tensor that capture does not know: add it to state=\[...\]"):
         captured()
     first = total.item()
     captured()
@@ -559,7 +551,7 @@ def test_a_tensor_that_changes_and_is_not_named(backend: Backend) -> None:
 @on_devices
 def test_an_error_in_the_step_is_the_users_and_leaves_nothing_open(backend: Backend) -> None:
     net, _, x = simple(backend)
-    captured = gpucnn.capture(lambda x: net(x))
+    captured = gpucnn.capture(lambda x: net(x), state=[net])
     with pytest.raises(ShapeError, match="3 features"):
         captured(gpucnn.tensor([[1.0, 2.0]]))
     assert captured(x).shape == (4, 2)
@@ -581,19 +573,22 @@ def test_more_updates_than_slots(standin: Backend, monkeypatch: pytest.MonkeyPat
             return loss
 
         with pytest.warns(UserWarning, match="CaptureError: capture: more than 1 updates"):
-            gpucnn.capture(step)(x)
+            gpucnn.capture(step, state=[net, other, first, second])(x)
 
 
 WRONG: dict[str, tuple[Any, str]] = {
     "no function": (lambda: gpucnn.capture(3), "expected a function, got int"),  # type: ignore[arg-type]
-    "no model": (lambda: gpucnn.capture(lambda x: x), "expected a function that refers to its model or optimiser"),
+    "no state": (
+        lambda: gpucnn.capture(lambda x: x, state=[{}]),
+        "expected modules, optimisers, generators and Tensors, got dict",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_mistakes_are_named(kind: str) -> None:
     make, words = WRONG[kind]
-    with pytest.raises(ParameterError, match=f"capture: step: {words}"):
+    with pytest.raises(ParameterError, match=f"capture: (step|state): {words}"):
         make()
 
 
@@ -603,22 +598,75 @@ def test_an_argument_that_names_no_kind_of_step(standin: Backend) -> None:
         with pytest.raises(
             ParameterError, match="capture: an argument: expected a Tensor or a hashable value, got list"
         ):
-            gpucnn.capture(lambda x, sizes: net(x))(x, [1])
+            gpucnn.capture(lambda x, sizes: net(x), state=[net])(x, [1])
 
 
-class Trainer:
-    def __init__(self) -> None:
-        self.net = nn.Linear(3, 2)
-        self.optimizer = optim.SGD(self.net.parameters(), 0.01)
-
-    def step(self, x: Tensor) -> Tensor:
-        return descent(self.net, self.optimizer)(x)
+def test_without_a_state_it_runs_as_usual_with_one_warning(standin: Backend) -> None:
+    with gpucnn.use(standin):
+        net, optimizer, x = simple(standin)
+        captured = gpucnn.capture(descent(net, optimizer))
+        with pytest.warns(
+            UserWarning, match=r"it was not told what it reads and changes: capture\(step, state=\[net, opt"
+        ):
+            captured(x)
+        captured(x)
+        assert optimizer.steps == 2
+        assert captured._recorded == {}
 
 
 @on_devices
-def test_a_method_brings_what_its_object_holds(backend: Backend) -> None:
-    trainer, x = Trainer(), gpucnn.tensor(np.ones((4, 3), np.float32))
-    step = gpucnn.capture(trainer.step)
-    losses = [step(x).item() for _ in range(4)]
-    assert losses == sorted(losses, reverse=True)
-    assert trainer.optimizer.steps == 4
+def test_an_attribute_of_a_layer_is_looked_at(backend: Backend) -> None:
+    net = nn.Sequential(nn.Linear(3, 200), nn.Dropout(0.5))
+    x = gpucnn.tensor(np.ones((4, 3), np.float32))
+    captured = gpucnn.capture(lambda x: net(x), state=[net])
+    assert 0.2 < np.mean(captured(x).numpy() == 0) < 0.8
+    net[1].p = 0.0  # type: ignore[index]
+    for _ in range(2):
+        np.testing.assert_array_equal(captured(x).numpy(), net(x).numpy())
+        assert np.mean(captured(x).numpy() == 0) < 0.01
+
+
+@on_devices
+def test_a_buffer_that_is_replaced_is_read(backend: Backend) -> None:
+    net = nn.BatchNorm2d(1).eval()
+    x = gpucnn.tensor(np.ones((2, 1, 2, 2), np.float32))
+    captured = gpucnn.capture(lambda x: net(x), state=[net])
+    before = captured(x).numpy()
+    net.running_mean = gpucnn.tensor([1.0])
+    for _ in range(2):
+        np.testing.assert_array_equal(captured(x).numpy(), 0 * before)
+
+
+@on_devices
+def test_a_layer_that_is_replaced_is_used(backend: Backend) -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    x = gpucnn.tensor(np.ones((4, 3), np.float32))
+    captured = gpucnn.capture(lambda x: net(x), state=[net])
+    captured(x)
+    net.add_module("0", nn.Linear(3, 5))
+    for _ in range(2):
+        assert captured(x).shape == (4, 5)
+
+
+def test_where_memory_is_too_small_for_a_recording_the_step_runs(
+    standin: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gpucnn.use(standin):
+        net, optimizer, x = simple(standin)
+        captured = gpucnn.capture(descent(net, optimizer), state=[net, optimizer])
+        weight, bias = net.weight.numpy(), net.bias.numpy()
+
+        def no_memory(self: Any, step: Any) -> Any:
+            step()  # as far as it comes
+            raise OutOfMemoryError("cuda:0: 8 bytes asked")
+
+        monkeypatch.setattr("gpucnn.backend.cuda_capture.Graph.watch", no_memory)
+        with pytest.warns(UserWarning, match="runs as usual, because OutOfMemoryError: cuda:0: 8 bytes asked"):
+            captured(x)
+        assert optimizer.steps == 1
+        plain = nn.Linear(3, 2)
+        with gpucnn.no_grad():
+            plain.weight.copy_(gpucnn.tensor(weight))
+            plain.bias.copy_(gpucnn.tensor(bias))
+        descent(plain, optim.SGD(plain.parameters(), 0.01))(x)
+        np.testing.assert_array_equal(net.weight.numpy(), plain.weight.numpy())

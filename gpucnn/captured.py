@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from gpucnn.autograd import Parameter, Tensor, is_grad_enabled
 from gpucnn.backend import Array, Backend, Generator, current_generator, default_backend
-from gpucnn.errors import ParameterError
+from gpucnn.errors import CaptureError, ParameterError
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
 
@@ -19,18 +18,24 @@ MOST_GRAPHS = 16
 """Kinds of step (shapes, dtypes, modes) that are kept recorded; further kinds run as usual."""
 
 
-def capture(step: Callable[..., Any], *owners: Module | Optimizer | Generator | Tensor) -> Captured:
+Stateful = Module | Optimizer | Generator | Tensor
+
+
+def capture(step: Callable[..., Any], *owners: Stateful, state: Sequence[Stateful] | None = None) -> Captured:
     """Return ``step`` as a function that records its launches on a GPU the first time and replays them afterwards.
 
     step: takes Tensors of one device, and hashable values that choose a kind of step; returns Tensors (in tuples, lists,
-    dicts), whose values every call returns anew, detached. Its modules and optimisers are found where it refers to them
-    (closure, globals, ``self``); name in ``owners`` what it reaches otherwise, and Tensors that it changes in place.
-    There is one recording for each combination of shapes, dtypes, modes, trainable parameters and hyper-parameters other
-    than the learning rate and the momentum (Adam's first beta), which schedules change. The first call of each runs the
-    step as usual, records it, replays it from the same start (parameters, optimiser, generators), and keeps the recording
-    where both agree to the last bit; else it warns and goes on as usual. A replay runs no Python: what ``step`` prints,
+    dicts), whose values every call returns anew, detached.
+    state: all that the step reads or changes beside its arguments: modules, optimisers, generators other than the
+    process's, and Tensors that it changes in place. ``capture(step, net, optimizer)`` says the same. Without any, the step
+    runs as usual, with one warning.
+    There is one recording for each combination of shapes, dtypes, modes, attributes of the modules (a dropout's ``p``,
+    say), buffers and parameters, and hyper-parameters other than the learning rate and the momentum (Adam's first beta),
+    which schedules change. The first call of each runs the step as usual, records it, replays it from the same start
+    (parameters, optimiser, generators), and keeps the recording where both agree to the last bit; else it warns and goes on
+    as usual, as it does where the memory is too small for a recording. A replay runs no Python: what ``step`` prints,
     counts or appends happens the first time only.
-    On the CPU the function is simply called. Raises ParameterError where no module or optimiser is found.
+    On the CPU the function is simply called. Raises ParameterError for a state of another kind.
 
     >>> import gpucnn
     >>> from gpucnn import nn, optim
@@ -42,75 +47,83 @@ def capture(step: Callable[..., Any], *owners: Module | Optimizer | Generator | 
     ...     loss.backward()
     ...     optimizer.step()
     ...     return loss
-    >>> fast = gpucnn.capture(step)
+    >>> fast = gpucnn.capture(step, state=[net, optimizer])
     >>> fast(gpucnn.tensor([[1.0, 2.0]])).shape
     ()
     """
-    return Captured(step, owners)
+    return Captured(step, [*owners, *(state or ())])
 
 
 class Captured:
     """What ``capture`` returns."""
 
-    def __init__(self, step: Callable[..., Any], owners: tuple[Any, ...]) -> None:
+    def __init__(self, step: Callable[..., Any], state: Sequence[Stateful]) -> None:
         if not callable(step):
             raise ParameterError.expected("capture", "step", "a function", type(step).__name__)
+        for one in state:
+            if not isinstance(one, Stateful):
+                kinds = "modules, optimisers, generators and Tensors"
+                raise ParameterError.expected("capture", "state", kinds, type(one).__name__)
         self._step = step
-        reached = _reached(step)
-        self._owned = _Owned([*owners, *(one for one in reached if not isinstance(one, Tensor))])
-        self._unowned = self._owned.others(reached)
+        self._state = _once(state)
         self._recorded: dict[Any, _Recorded | None] = {}
         self._warned: set[str] = set()
         self._lock = threading.RLock()  # replays fill the same memory
 
     def __call__(self, *arguments: Any) -> Any:
-        backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or self._owned.backend()
-        if not self._can_record(backend, arguments):
+        held = _Held(self._state)
+        backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or held.backend()
+        if not self._can_record(backend, held, arguments):
             return self._step(*arguments)
         with self._lock:
-            return self._run(backend, arguments)
+            return self._run(backend, held, arguments)
 
-    def _run(self, backend: Backend, arguments: tuple[Any, ...]) -> Any:
-        kind = (backend.name, backend.in_tf32, is_grad_enabled(), *map(_kind_of, arguments), *self._owned.kind())
+    def _run(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> Any:
+        kind = (backend.name, backend.in_tf32, is_grad_enabled(), *map(_kind_of, arguments), *held.kind())
         if kind not in self._recorded:
-            return self._first(kind, backend, arguments)
+            return self._first(kind, backend, held, arguments)
         recorded = self._recorded[kind]
         return self._step(*arguments) if recorded is None else recorded.replay(arguments)
 
-    def _can_record(self, backend: Backend, arguments: tuple[Any, ...]) -> bool:
+    def _can_record(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> bool:
         if type(backend).new_graph is Backend.new_graph or backend.recording is not None:  # within another step
+            return False
+        if not self._state:
+            self._warn("it was not told what it reads and changes: capture(step, state=[net, optimizer])")
             return False
         if any(isinstance(a, Tensor) and (a.backend is not backend or a.requires_grad) for a in arguments):
             return False
-        if any(p.owner is None and p.grad is not None for p in self._owned.parameters):
+        if any(p.owner is None and p.grad is not None for p in held.parameters):
             return False  # a replay would add to the array that was there when it was recorded
-        return not any(module.has_hooks() for module in self._owned.modules)  # a replay would not call them
+        return not any(module.has_hooks() for module in held.modules)  # a replay would not call them
 
-    def _first(self, kind: Any, backend: Backend, arguments: tuple[Any, ...]) -> Any:
+    def _first(self, kind: Any, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> Any:
         """Do the step as usual, then record it and hold a replay from the same start against it."""
         if len(self._recorded) >= MOST_GRAPHS:
             self._warn(f"there are more than {MOST_GRAPHS} kinds of it (shapes, dtypes, modes, hyper-parameters)")
             return self._step(*arguments)
-        owned = self._owned
-        recorded = _Recorded(backend, owned, arguments)
-        before = owned.save()
-        versions = [tensor.version.count for tensor in self._unowned]
-        result, stray = recorded.watch(self._step)
-        if versions != [tensor.version.count for tensor in self._unowned]:
-            stray.append("a Tensor that changes")
-        after = owned.save()
         self._recorded[kind] = None
+        before = held.save()
+        try:
+            recorded = _Recorded(backend, held, arguments)
+            result, stray = recorded.watch(self._step)
+        except MemoryError as error:  # less than twice the memory of the step is free
+            before()
+            self._warn(f"{type(error).__name__}: {error}")
+            return self._step(*arguments)
         if stray:
-            uses = " and ".join(stray)
-            self._warn(f"it uses {uses}, which capture does not know: pass it, capture(step, net, optimizer, ...)")
+            self._warn(f"it uses {' and '.join(stray)}, which capture does not know: add it to state=[...]")
             return result
-        expected = owned.bits(result)
+        after = held.save()
+        expected = held.bits(result)
         try:
             before()
             recorded.record(self._step)
+            if recorded.changes_others():
+                raise CaptureError("it changes a Tensor that capture does not know: add it to state=[...]")
             before()
             replayed = recorded.replay(arguments)
-            if owned.bits(replayed) != expected:
+            if held.bits(replayed) != expected:
                 raise ArithmeticError("its replay does not give the bits of the step itself")
         except Exception as error:  # whatever stands in the way, the step itself was done
             after()
@@ -132,30 +145,42 @@ class Captured:
 class _Recorded:
     """One kind of step on one device: its graph, the inputs that it reads and the results that it fills."""
 
-    def __init__(self, backend: Backend, owned: _Owned, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> None:
         graph = backend.new_graph()
         assert graph is not None
-        self._backend, self._owned, self._graph = backend, owned, graph
+        self._backend, self._held, self._graph = backend, held, graph
         with backend.active():
             self._inputs = [
                 a.like(backend.xp.array(a.array, copy=True, order="C")) if isinstance(a, Tensor) else a
                 for a in arguments
             ]
-        self._kept = owned.arrays()  # whose addresses the graph holds
+        self._kept = held.arrays()  # whose addresses the graph holds
         self._result: Any = None
+        self._changed: set[Hashable] = set()
         self._gradients: list[tuple[Parameter, Tensor | None]] = []
 
     def watch(self, step: Callable[..., Any]) -> tuple[Any, list[str]]:
-        """Run the step as usual; return its results, and what it used that ``owned`` has not."""
+        """Run the step as usual; return its results, and what it used that ``held`` has not."""
         result, recording = self._graph.watch(lambda: step(*self._inputs))
+        self._changed = self._graph.changed()
         used = [*(optimizer for optimizer, _ in recording.optimizers), *recording.generators]
-        known = [*self._owned.optimizers, *self._owned.generators]
+        known = [*self._held.optimizers, *self._held.generators]
         stray = {type(one).__name__ for one in used if not any(one is other for other in known)}
         return self._anew(result), sorted(stray)
 
     def record(self, step: Callable[..., Any]) -> None:
         self._result = self._graph.record(lambda: step(*self._inputs))
-        self._gradients = [(parameter, parameter.grad) for parameter in self._owned.parameters]
+        self._changed &= self._graph.changed()
+        self._gradients = [(parameter, parameter.grad) for parameter in self._held.parameters]
+
+    def changes_others(self) -> bool:
+        """Whether the step changes a Tensor in place that ``held`` has not: one that both runs of it changed.
+
+        A Tensor that the step makes itself is another one in each run.
+        """
+        gradients = (p._grad for p in self._held.parameters if p._grad is not None)
+        known = {one.version for one in (*self._held.tensors, *self._held.parameters, *gradients)}
+        return bool(self._changed - known)
 
     def replay(self, arguments: tuple[Any, ...]) -> Any:
         pairs = [
@@ -188,44 +213,37 @@ class _Recorded:
         return copies
 
 
-class _Owned:
-    """Everything that a step changes: what must be put back before it is done again."""
+class _Held:
+    """Everything that a step reads and changes, as it is now: what must be put back before the step is done again."""
 
-    def __init__(self, found: list[Any]) -> None:
-        models = [one for one in found if isinstance(one, Module)]
-        self.optimizers = _once(one for one in found if isinstance(one, Optimizer))
-        self.generators = _once([current_generator(), *(one for one in found if isinstance(one, Generator))])
-        self.tensors: list[Tensor] = _once(one for one in found if isinstance(one, Tensor))
-        if not models and not self.optimizers:
-            raise ParameterError.expected(
-                "capture", "step", "a function that refers to its model or optimiser", "none", "pass them as well"
-            )
+    def __init__(self, state: list[Any]) -> None:
+        models = [one for one in state if isinstance(one, Module)]
         self.modules: list[Module] = _once(module for model in models for module in model.modules())
+        self.optimizers = [one for one in state if isinstance(one, Optimizer)]
+        given = [one for one in state if isinstance(one, Generator)]
+        own = (value for module in self.modules for value in vars(module).values() if isinstance(value, Generator))
+        self.generators = _once([current_generator(), *given, *own])
         bound = [segment.parameter for o in self.optimizers for _, segment in o._segments()]
         self.parameters: list[Parameter] = _once([*(p for model in models for p in model.parameters()), *bound])
-
-    def others(self, found: list[Any]) -> list[Tensor]:
-        """Return the Tensors of ``found`` that are not among what is put back."""
-        buffers = (buffer for module in self.modules for buffer in module._buffers.values())
-        known = {id(one.version) for one in (*self.tensors, *self.parameters, *buffers)}
-        return [one for one in found if isinstance(one, Tensor) and id(one.version) not in known]
+        buffers = [buffer for module in self.modules for buffer in module._buffers.values()]
+        self.tensors: list[Tensor] = _once([*(one for one in state if isinstance(one, Tensor)), *buffers])
 
     def backend(self) -> Backend:
         """Return where the step works, for one without a Tensor among its arguments."""
         return next((one.backend for one in (*self.tensors, *self.parameters)), None) or default_backend()
 
     def kind(self) -> Iterator[Any]:
-        """Yield what a recording is for: modes, trainable parameters, where they lie, fixed hyper-parameters."""
-        yield tuple(module.training for module in self.modules)
+        """Yield what a recording is for: attributes of modules, parameters and where they lie, fixed hyper-parameters."""
+        yield tuple(map(_attributes, self.modules))
         yield tuple((p.requires_grad, p.grad is None, id(p.array)) for p in self.parameters)
         yield tuple(id(tensor.array) for tensor in self.tensors)
+        yield tuple(map(id, self.generators))
         for optimizer in self.optimizers:
             yield tuple(repr(optimizer.fixed(group)) for group in optimizer.param_groups)
 
     def arrays(self) -> list[Array]:
         """Return every array that the step may change in place."""
         found = [one.array for one in (*self.parameters, *self.tensors)]
-        found += [buffer.array for module in self.modules for buffer in module._buffers.values()]
         found += [p.grad.array for p in self.parameters if p.grad is not None]
         for optimizer in self.optimizers:
             found += [state for buffers in optimizer._buffers for b in buffers for state in b.state.values()]
@@ -264,7 +282,6 @@ class _Owned:
         device = [(tensor.backend, tensor.array) for tensor in tensors]
         device += [(one.backend, one.array) for one in (*self.parameters, *self.tensors)]
         device += [(p.backend, p.grad.array) for p in self.parameters if p.grad is not None]
-        device += [(b.backend, b.array) for module in self.modules for b in module._buffers.values()]
         for optimizer in self.optimizers:
             device += [(b.backend, one) for some in optimizer._buffers for b in some for one in b.state.values()]
         found: list[Any] = [backend.to_host(array).tobytes() for backend, array in device]
@@ -272,15 +289,29 @@ class _Owned:
         return [*found, *((g.seed, g.counter) for g in self.generators), [o.steps for o in self.optimizers]]
 
 
+def _attributes(module: Module) -> tuple[Any, ...]:
+    """Return the attributes of a module that may choose what it does: its mode, numbers, texts, functions."""
+    return tuple(
+        (name, value)
+        for name, value in vars(module).items()
+        if not isinstance(value, (Module, Tensor, Generator)) and _is_hashable(value)
+    )
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _kind_of(argument: Any) -> Any:
     if isinstance(argument, Tensor):
         return argument.shape, str(argument.dtype)
-    try:
-        hash(argument)
-    except TypeError:
-        raise ParameterError.expected(
-            "capture", "an argument", "a Tensor or a hashable value", type(argument).__name__
-        ) from None
+    if not _is_hashable(argument):
+        kind = type(argument).__name__
+        raise ParameterError.expected("capture", "an argument", "a Tensor or a hashable value", kind)
     return type(argument), argument
 
 
@@ -298,41 +329,3 @@ def _rebuilt(result: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if type(result) in (tuple, list):
         return type(result)(_rebuilt(value, change) for value in result)
     return result
-
-
-MOST_ENTRIES = 1000
-"""Entries up to which a list or dict that a step refers to is looked through."""
-
-
-def _reached(step: Any, seen: set[int] | None = None) -> list[Any]:
-    """Return the modules, optimisers, generators and Tensors that a function refers to, also by way of others it calls."""
-    outermost, seen = seen is None, set() if seen is None else seen
-    if id(step) in seen:
-        return []
-    seen.add(id(step))
-    if isinstance(step, (Module, Optimizer, Generator, Tensor)):
-        return [step]
-    reached: list[Any] = []
-    if isinstance(step, partial):
-        reached = [step.func, *step.args, *step.keywords.values()]
-    elif isinstance(step, types.MethodType):
-        reached = [step.__func__, step.__self__, *getattr(step.__self__, "__dict__", {}).values()]
-    elif isinstance(step, types.FunctionType):
-        if not outermost and step.__module__.partition(".")[0] == __name__.partition(".")[0]:
-            return []
-        cells = [cell.cell_contents for cell in step.__closure__ or () if _is_filled(cell)]
-        named = [step.__globals__[name] for name in step.__code__.co_names if name in step.__globals__]
-        reached = [*cells, *named, *(step.__defaults__ or ()), *(step.__kwdefaults__ or {}).values()]
-    elif isinstance(step, (tuple, list, dict)) and len(step) <= MOST_ENTRIES:
-        reached = list(step.values() if isinstance(step, dict) else step)
-    elif callable(step) and not isinstance(step, type) and hasattr(step, "__dict__"):
-        reached = list(vars(step).values())
-    return [found for one in reached for found in _reached(one, seen)]
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
