@@ -54,8 +54,8 @@ def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
             x, y = batches.take(*given)
             logits = net(x)
             totals.add(F.cross_entropy(logits, y), logits, y)
-            confidences = F.softmax(logits).max(1)
-            kept.append((y, logits.argmax(1), confidences, F.cross_entropy(logits, y, reduction="none")))
+            highest = F.softmax(logits).max(1)
+            kept.append((y, logits.argmax(1), highest, F.cross_entropy(logits, y, reduction="none")))
     labels, predictions, confidences, losses = (
         np.concatenate([part.numpy() for part in parts]) for parts in zip(*kept, strict=True)
     )
