@@ -29,6 +29,7 @@ from gpucnn.functional import max_pool2d
 from gpucnn.models.structure import LAYERS
 from gpucnn.options import read_options
 from gpucnn.training import build_model
+from gpucnn.training.environment import processor_name
 
 Step = Callable[[np.ndarray[Any, Any]], None]
 """Does the work of one batch, given as indices of the images."""
@@ -228,7 +229,7 @@ def memory_of(what: str, shape: Shape, batch_size: int) -> int:
 def _reset_peak(process: str) -> int:
     """Forget the highest resident size so far, where the system can, and return it (Linux: the size now)."""
     try:
-        Path(f"/proc/{process}/clear_refs").write_text("5")
+        Path(f"/proc/{process}/clear_refs").write_text("5", encoding="utf-8")
         return _status(process, "VmRSS")
     except OSError:
         return _peak(process)
@@ -245,7 +246,7 @@ def _peak(process: str) -> int:
 
 def _status(process: str, key: str) -> int:
     """Return a size that Linux notes of a process; OSError where the system does not."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"/proc/{process}/status has no {key}")
@@ -315,15 +316,6 @@ def machine(device: str) -> dict[str, Any]:
     return about | {"device": get_backend(device).describe(), "versions": versions}
 
 
-def processor_name() -> str:
-    """Return the processor's name, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """Return rows with the same keys as aligned columns, numbers to the right.
 
@@ -352,6 +344,6 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Write a report whole, or leave the file as it was."""
-    from gpucnn.checkpoint import write_atomically
+    from gpucnn.disk import write_atomically
 
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())

@@ -1,29 +1,37 @@
 """Safe and atomic save and load of checkpoints.
 
-    checkpoints/step-000123/   model.safetensors, optimizer.safetensors, state.json (with a SHA-256 of the other two)
+    checkpoints/step-000123/   model.safetensors, optimizer.safetensors, state.json (with a SHA-256 of all three)
     checkpoints/last, best     links to one of them
 
 A checkpoint is written under a temporary name, synced and renamed as a whole; links are replaced atomically; older
-checkpoints are deleted last. Whatever moment the power fails at, ``last`` is whole. A step saved again while a link
-points at its first checkpoint goes beside it, as step-000123-2: what a link points at is never touched.
+checkpoints are deleted last. Whatever moment the power fails at, ``last`` is whole. A step saved again goes beside its first
+checkpoint, as step-000123-2: what is there is never touched. Only what the run itself wrote is deleted: ``.written.PID.tmp``
+names it while links change, so that the next save finishes what a kill interrupted.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpucnn import disk
 from gpucnn.errors import CheckpointError
 
 FORMAT = 1
 WEIGHTS = ("model", "optimizer")
+LINKS = ("best", "last")  # last comes last: a run resumed before it saves this step again
+STATE = "state.json"
+STEP = re.compile(r"step-(\d+)(-\d+)?")
+TEMPORARIES = (*LINKS, *(f"{link}-copy" for link in LINKS))
+UNSIGNED = "0" * 64
+"""Stands in state.json where its own SHA-256 goes while that is computed."""
 
 
 @dataclass
@@ -33,24 +41,6 @@ class Checkpoint:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     state: dict[str, Any]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, sync it, rename it: it is there whole or not at all.
-
-    A character device or a pipe is written to: to replace /dev/null, as root may, breaks a system.
-    """
-    if path.is_char_device() or path.is_fifo():
-        path.write_bytes(content)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write_synced(temporary, content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
 
 
 def packed(arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> bytes:
@@ -82,30 +72,31 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) ->
     Returns its path. OSError (a full disk, say) leaves the checkpoints before as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final = _free_name(folder, f"step-{step:06d}")
-    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    clear(folder)
+    links = LINKS if best else LINKS[1:]
+    names = (f"step-{step:06d}{suffix}" for suffix in itertools.chain([""], map("-{}".format, itertools.count(2))))
+    final = next(folder / name for name in names if not os.path.lexists(folder / name))
+    temporary = disk.temporary_name(final)
     try:
         temporary.mkdir()
         digests = {}
         for kind in WEIGHTS:
             content = packed(getattr(checkpoint, kind))
             digests[f"{kind}.safetensors"] = hashlib.sha256(content).hexdigest()
-            _write_synced(temporary / f"{kind}.safetensors", content)
+            disk.write_synced(temporary / f"{kind}.safetensors", content)
         state = {"format": FORMAT, "step": step, **checkpoint.state, "sha256": digests}
-        _write_synced(temporary / "state.json", json.dumps(state, indent=1).encode())
-        _sync_folder(temporary)
-        if final.exists():  # left by a run that stopped before it set the links
-            shutil.rmtree(final)
+        disk.write_synced(temporary / STATE, _signed(state))
+        disk.sync_folder(temporary)
+        old = [name for link in links if (name := _written(folder, link)) is not None]
+        with disk.temporary_name(folder / "written").open("a", encoding="utf-8") as mark:
+            mark.write("\n".join(["", final.name, *old, ""]))  # what stood there stays: its last line may be torn
         os.rename(temporary, final)
-        _sync_folder(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    for link in ("best", "last") if best else ("last",):  # last comes last: resumed before it, this step is saved again
-        _point(folder / link, final.name)
-    _sync_folder(folder)
-    _delete_unneeded(folder)
+        disk.sync_folder(folder)
+        for link in links:
+            disk.point(folder / link, final.name)
+        disk.sync_folder(folder)
+    finally:
+        clear(folder)
     return final
 
 
@@ -114,16 +105,20 @@ def load(path: Path) -> Checkpoint:
     import safetensors.numpy
 
     try:
-        state = json.loads((path / "state.json").read_bytes())
+        text = (path / STATE).read_bytes()
+        state = json.loads(text, parse_constant=_constant)
         if state["format"] > FORMAT:
             raise CheckpointError.expected(str(path), "format", f"at most {FORMAT}", state["format"], "update gpucnn")
+        digests = state["sha256"]
+        if digests.keys() - {STATE} != {f"{kind}.safetensors" for kind in WEIGHTS}:
+            raise ValueError("another list of files than those of a checkpoint")
+        if STATE in digests and not _is_signed(text, digests[STATE]):  # gpucnn 0.1.0 signed the weights alone
+            raise _damaged(path, STATE)
         arrays = {}
         for kind in WEIGHTS:
             content = (path / f"{kind}.safetensors").read_bytes()
-            if hashlib.sha256(content).hexdigest() != state["sha256"][f"{kind}.safetensors"]:
-                raise CheckpointError(
-                    f"{path}: {kind}.safetensors is damaged: its SHA-256 is not the one noted for it."
-                )
+            if hashlib.sha256(content).hexdigest() != digests[f"{kind}.safetensors"]:
+                raise _damaged(path, f"{kind}.safetensors")
             arrays[kind] = safetensors.numpy.load(content)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no checkpoint: {Path(error.filename).name} is missing.") from None
@@ -141,63 +136,66 @@ def find(folder: Path, link: str) -> Path | None:
 
     Copying a run may turn links into folders (scp) or lose them (zip).
     """
-    if (folder / link).is_symlink() and (folder / link).exists():
-        return folder / os.readlink(folder / link)
-    if (folder / link).is_dir():
-        return folder / link
-    steps = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+(-\d+)?", path.name)]
+    if (target := disk.pointed_at(folder / link)) is not None:
+        return target
+    steps = [path for path in folder.glob("step-*") if STEP.fullmatch(path.name)]
     newest = max(steps, key=lambda path: [int(number) for number in path.name.split("-")[1:]], default=None)
     return newest if link == "last" else None
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def clear(folder: Path) -> None:
+    """Delete checkpoints of this run that no link needs, and what a killed process left half written."""
+    with contextlib.suppress(OSError):
+        linked = {os.path.realpath(path) for link in LINKS if (path := disk.pointed_at(folder / link)) is not None}
+        needed = linked | {os.path.realpath(path) for path in [find(folder, "last")] if path is not None}
+        for mark in folder.glob(".written.*.tmp"):
+            lines = mark.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            # A line without its end is torn, and names something else.
+            ours = [folder / line[:-1] for line in lines if line.endswith("\n") and STEP.fullmatch(line[:-1])]
+            for path in ours:
+                if os.path.realpath(path) not in needed:
+                    disk.remove(path)
+            if not any(os.path.lexists(path) and os.path.realpath(path) not in linked for path in ours):
+                disk.remove(mark)
+        disk.clear_temporaries(folder, lambda name: name in TEMPORARIES or STEP.fullmatch(name) is not None)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power failure, where the file system can."""
-    handle = os.open(folder, os.O_RDONLY)
+def _written(folder: Path, link: str) -> str | None:
+    """Return the name of the checkpoint of this run that a link points at: no copy that a user made, nor one elsewhere."""
+    target = disk.pointed_at(folder / link)
     try:
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+        if target is None:
+            return None
+        state = (target / STATE).read_bytes()
+        name = f"step-{json.loads(state)['step']:06d}"
+        if target == folder / link:  # copied as a folder: what the link led to was copied beside it
+            return name if (folder / name / STATE).read_bytes() == state else None
+        ours = os.path.dirname(os.path.realpath(target)) == os.path.realpath(folder)
+        match = STEP.fullmatch(target.name)
+        return target.name if ours and match and f"step-{match[1]}" == name else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
-def _point(link: Path, target: str) -> None:
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.symlink(target, temporary)
-        if link.is_dir() and not link.is_symlink():  # of a run copied without its links; ``find`` does without it
-            aside = link.with_name(f".{link.name}.copy.tmp")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(link, aside)
-        os.replace(temporary, link)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _signed(state: dict[str, Any]) -> bytes:
+    """Return the state as JSON, with its own SHA-256 in it."""
+    state["sha256"][STATE] = UNSIGNED
+    content = json.dumps(state, indent=1).encode()
+    head, _, tail = content.rpartition(UNSIGNED.encode())
+    return head + hashlib.sha256(content).hexdigest().encode() + tail
 
 
-def _free_name(folder: Path, name: str) -> Path:
-    """Return ``folder / name``, or name-2, name-3, ...: the first that no link points at."""
-    needed = _needed(folder)
-    return next(folder / free for free in (name, *(f"{name}-{i}" for i in range(2, 5))) if free not in needed)
+def _is_signed(content: bytes, digest: str) -> bool:
+    head, found, tail = content.rpartition(digest.encode())
+    return bool(found) and hashlib.sha256(head + UNSIGNED.encode() + tail).hexdigest() == digest
 
 
-def _needed(folder: Path) -> set[str]:
-    return {os.readlink(folder / link) for link in ("last", "best") if (folder / link).is_symlink()}
+def _damaged(path: Path, name: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {name} is damaged: its SHA-256 is not the one noted for it.")
 
 
-def _delete_unneeded(folder: Path) -> None:
-    needed = _needed(folder)
-    for path in folder.iterdir():
-        unfinished = path.name.startswith(".") and path.name.endswith(".tmp")
-        if (path.name.startswith("step-") and path.name not in needed) or unfinished:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+def _constant(name: str) -> float:
+    """Return an infinity, which schedules have; ValueError for NaN, which nothing that was saved has."""
+    if name == "NaN":
+        raise ValueError("NaN among the numbers")
+    return float(name)

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -80,6 +81,18 @@ def resumed(path: Path, reporter: Reporter | None = None, splits: Splits | None 
     continued = Trainer(small_settings(**changes), splits or small_splits(), RunFolder.open(path), reporter)
     continued.resume()
     return continued
+
+
+class Raises(Reporter):
+    """Sends this process a signal after a step, as Ctrl-C or kill would."""
+
+    def __init__(self, step: int, *numbers: int) -> None:
+        self.at, self.numbers = step, numbers
+
+    def step(self, trainer: Any, images: int) -> None:
+        if trainer.step == self.at:
+            for number in self.numbers:
+                signal.raise_signal(number)
 
 
 def weights(path: Path) -> dict[str, bytes]:

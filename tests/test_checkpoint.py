@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucnn import checkpoint
+from gpucnn import checkpoint, disk
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.errors import CheckpointError
 
@@ -73,7 +73,7 @@ class Disk:
         self.count, self.fails_at, self.error, self.once = 0, fails_at, error, once
         for name in MUTATIONS:
             monkeypatch.setattr(os, name, self._counted(getattr(os, name)))
-        write = checkpoint._write_synced
+        write = disk.write_synced
 
         def write_half(path: Path, data: bytes) -> None:
             try:
@@ -84,7 +84,7 @@ class Disk:
                 raise
             write(path, data)
 
-        monkeypatch.setattr(checkpoint, "_write_synced", write_half)
+        monkeypatch.setattr(disk, "write_synced", write_half)
 
     def change(self) -> None:
         self.count += 1
@@ -133,7 +133,7 @@ def test_any_moment_leaves_last_and_best_whole(
         folder = tmp_path / str(moment)
         before(folder)
         with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, moment, error, once=error is no_space)
+            broken = Disk(patch, moment, error, once=error is no_space)
             try:
                 checkpoint.save(folder, 3, content(2), best)
                 saved = True
@@ -142,7 +142,7 @@ def test_any_moment_leaves_last_and_best_whole(
         assert number_of(folder) in ((2,) if saved else (1, 2))
         if before is not copied_without_links:  # there, `best` is a folder that gives way to a link
             assert number_of(folder, "best") in (1, 2)
-        if disk.count < moment:
+        if broken.count < moment:
             assert saved
             break
         checkpoint.save(folder, 4, content(3), best=True)
@@ -276,14 +276,14 @@ def test_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path.write_bytes(b"before")
     for moment in range(1, 4):
         with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, moment, no_space, once=True)
+            broken = Disk(patch, moment, no_space, once=True)
             try:
-                checkpoint.write_atomically(path, b"a much longer text after")
+                disk.write_atomically(path, b"a much longer text after")
             except OSError:
                 assert path.read_bytes() in (b"before", b"a much longer text after")
-        assert disk.count >= min(moment, 3)
+        assert broken.count >= min(moment, 3)
         assert [p.name for p in tmp_path.iterdir()] == ["config.toml"]
-    checkpoint.write_atomically(path, b"after")
+    disk.write_atomically(path, b"after")
     assert path.read_bytes() == b"after"
 
 
@@ -293,7 +293,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        checkpoint.write_atomically(pipe, b"content")
+        disk.write_atomically(pipe, b"content")
         assert os.read(reader, 100) == b"content"
     finally:
         os.close(reader)
@@ -303,5 +303,5 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 def test_a_link_is_replaced_and_what_it_leads_to_left_alone(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"before")
     (tmp_path / "link").symlink_to("other")
-    checkpoint.write_atomically(tmp_path / "link", b"after")
+    disk.write_atomically(tmp_path / "link", b"after")
     assert ((tmp_path / "link").read_bytes(), (tmp_path / "other").read_bytes()) == (b"after", b"before")

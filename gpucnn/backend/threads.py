@@ -39,7 +39,7 @@ def _asked(variable: str) -> int | None:
 def _container_cores() -> int | None:
     """Return the cores that the control group grants (version 2), rounded up; None where it sets no limit."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return None if quota == "max" else -(-int(quota) // int(period))
     except (OSError, ValueError):
         return None

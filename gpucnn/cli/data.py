@@ -8,11 +8,11 @@ import click
 import numpy as np
 
 from gpucnn import data
-from gpucnn.checkpoint import write_atomically
 from gpucnn.cli import Group
 from gpucnn.data.download import whereabouts
 from gpucnn.data.files import npz_bytes
 from gpucnn.data.pictures import contact_sheet
+from gpucnn.disk import write_atomically
 from gpucnn.errors import DataError, UsageError, did_you_mean
 
 image_size_option = click.option(

@@ -10,11 +10,11 @@ import click
 import numpy as np
 
 from gpucnn import data, inspect
-from gpucnn.checkpoint import write_atomically
 from gpucnn.cli.options import checkpoint_option, device_option, model_option
 from gpucnn.cli.run_report import draw_pictures, gather, outcome_of, state_of
 from gpucnn.data import ArrayDataset
 from gpucnn.data.pictures import read_picture
+from gpucnn.disk import write_atomically
 from gpucnn.errors import GpucnnError, RunFolderError, UsageError, did_you_mean
 from gpucnn.inspect.curves import epochs_of
 from gpucnn.training import RunFolder, SavedModel, Settings, evaluate, read_toml

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.backend import Backend, use
-from gpucnn.checkpoint import packed, read_packed, write_atomically
+from gpucnn.checkpoint import packed, read_packed
+from gpucnn.disk import write_atomically
 from gpucnn.errors import CheckpointError, GpucnnError
 from gpucnn.models.structure import describe, rebuild
 from gpucnn.nn import Module

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
+from datetime import datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import gpucnn
@@ -21,11 +25,32 @@ def versions() -> dict[str, str]:
     return found
 
 
+def processor_name() -> str:
+    """Return the processor's name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def describe(backend: Backend) -> dict[str, Any]:
-    """Return versions, platform, device and threads."""
+    """Return versions, platform, processor, device, threads, and when and how this program was started."""
     return {
         "versions": versions(),
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name(),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
         **backend.describe(),
     }
+
+
+def decides_bits(backend: Backend) -> dict[str, Any]:
+    """Return what the last bits of a run's results depend on besides its settings, as JSON can hold it."""
+    device = backend.describe()
+    found = {"device": backend.name, "threads": device.get("threads"), "processor": processor_name()}
+    found |= {key: device[key] for key in ("gpu", "cuda") if key in device}
+    if "blas" in device:
+        found["blas"] = ", ".join(device["blas"])
+    return found | {name: version for name, version in versions().items() if name not in ("python", "safetensors")}

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, leave."""
+"""Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: finish the step, save, leave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpucnn.errors import GpucnnError
 
 
 class InterruptedTraining(GpucnnError):
-    """Training was asked to stop and has saved; ``exit_code`` is 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Training was asked to stop and has saved; ``exit_code`` is 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP)."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -19,7 +19,9 @@ class InterruptedTraining(GpucnnError):
 
 
 class StopSignal:
-    """Within its ``with`` block, the first SIGINT or SIGTERM sets ``number``; a second SIGINT interrupts at once.
+    """Within its ``with`` block, the first SIGINT, SIGTERM or SIGHUP sets ``number``; a second SIGINT interrupts at once.
+
+    A SIGHUP that is ignored already, as under ``nohup``, stays so.
 
     Outside the main thread, where signals cannot be caught, it does nothing.
     """
@@ -30,7 +32,7 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self._caught():
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -39,6 +41,13 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @staticmethod
+    def _caught() -> list[int]:
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none
+            numbers.append(signal.SIGHUP)
+        return [*numbers]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:

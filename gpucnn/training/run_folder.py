@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import json
 import os
 import re
 import shlex
-import shutil
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpucnn import checkpoint
-from gpucnn.checkpoint import Checkpoint, write_atomically
+from gpucnn import checkpoint, disk
+from gpucnn.checkpoint import Checkpoint
 from gpucnn.errors import CheckpointError, RunFolderError, UsageError
+from gpucnn.training import replaced
+from gpucnn.training.replaced import CONFIG
 
-OWN_FILES = (
-    "config.toml", "environment.json", "metrics.jsonl", "summary.txt", "report.html", "first-filters.safetensors",
-    "curves.png", "filters.png", "confusion.png", "mistakes.png",
-)  # fmt: skip
-OWN_FOLDERS = ("checkpoints", "tensorboard", "looks")
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOCK = ".lock"
+"""Held by the process that trains in a folder, and deleted by it."""
 
 
 class RunFolder:
@@ -34,7 +35,8 @@ class RunFolder:
     def __init__(self, path: Path, overwrite: bool = False, numbered: bool = False, new: bool = False) -> None:
         self.path = path
         self._overwrite, self._numbered, self._new = overwrite, numbered, new
-        self._lock: int | None = None
+        self._made = False  # by this process, for a new run
+        self._lock: BaseFileLock | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -48,73 +50,125 @@ class RunFolder:
         """
         if path is None:
             return cls(Path("runs", re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"), numbered=True)
-        if os.path.exists(path) and (not path.is_dir() or any(path.iterdir())):
-            if not (path / "config.toml").is_file():
+        if os.path.exists(path) and not _is_free(path):
+            if not _holds_run(path):
                 raise UsageError.expected("run folder", str(path), "a new or empty folder", "something that is no run")
             if not overwrite:
-                raise _holds_a_run(path)
+                raise _run_is_there(path)
         return cls(path, overwrite, new=True)
 
     def make(self) -> None:
-        """Make the folder, empty of any run it is to replace, and claim it; RunFolderError where it cannot be."""
+        """Make the folder and claim it; a run that it is to replace is set aside. RunFolderError where that cannot be."""
         try:
             if self._numbered:
-                self.path, self._numbered = _make_numbered(self.path), False
-            self.path.mkdir(parents=True, exist_ok=True)
+                self.path = _make_numbered(self.path)
+            else:
+                self.path.mkdir(parents=True, exist_ok=True)
             self.claim()
+            if self._new and not self._overwrite and (self.path / CONFIG).exists():  # another process was quicker
+                self.release()
+                raise _run_is_there(self.path)
             if self._overwrite:
-                _remove_run(self.path)
+                replaced.put_back(self.path)  # in place of one that was to replace it, and never had a checkpoint
+                replaced.set_aside(self.path)
         except RunFolderError:
             raise
         except OSError as error:
+            self.release()
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
             raise RunFolderError(
                 f"{self.path}: cannot make the run folder ({error.strerror}). Choose another --out."
             ) from None
-        if self._new and (self.path / "config.toml").exists():  # another process was quicker
-            self.release()
-            raise _holds_a_run(self.path)
+        self._made = self._made or self._numbered or self._new
+        self._numbered = self._new = self._overwrite = False
 
     def claim(self) -> None:
-        """Keep other processes from training in this folder until ``release``; RunFolderError where one does."""
+        """Keep other processes from training in this folder until ``release``; RunFolderError where one does.
+
+        What a killed process left half done is put in order.
+        """
         if self._lock is not None:
             return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise RunFolderError(
-                f"{self.path}: another process is training in this folder. Wait for it to end, or choose another --out."
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        self._lock = handle
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that some systems have no locks which end with their process
+            from filelock import FileLock, Timeout
+
+            lock = FileLock(self.path / LOCK, timeout=0, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RunFolderError(
+                    f"{self.path}: another process is training in this folder. Wait for it to end, or choose another "
+                    "--out."
+                ) from None
+            except NotImplementedError:  # a file system without locks
+                pass
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+        self._lock = lock
+        disk.clear_temporaries(self.path, lambda name: replaced.is_own(name) or name == replaced.ASIDE)
+        checkpoint.clear(self.checkpoints)
+        replaced.settle(self.path)
+        if self.has_checkpoint():
+            replaced.forget(self.path)
 
     def release(self) -> None:
         """Let other processes train in this folder."""
         if self._lock is not None:
-            os.close(self._lock)
+            if os.name == "posix":  # while it is held; elsewhere a file that is open cannot be deleted
+                disk.remove(self.path / LOCK)
+            self._lock.release()
             self._lock = None
 
+    def give_up(self) -> None:
+        """Put back the run that was to be replaced, if the new one has no checkpoint yet."""
+        if self._made and not self.has_checkpoint():
+            with contextlib.suppress(OSError):
+                replaced.put_back(self.path)
+
     def abandon(self) -> None:
-        """Remove what a run wrote that never came to train, and the folder if it is then empty."""
-        with contextlib.suppress(OSError):
-            _remove_run(self.path)
-            self.path.rmdir()
+        """Remove what a new run wrote that never came to train, and the folder if it is then empty."""
+        if self._made:
+            with contextlib.suppress(OSError):
+                replaced.delete(self.path)
+                replaced.put_back(self.path)
+                self.release()
+                self.path.rmdir()
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path | str) -> RunFolder:
         """Return the folder of a run that exists; UsageError where there is none."""
-        if not (path / "config.toml").is_file():
-            raise UsageError.expected("run folder", str(path), "a run with a config.toml", "none there")
-        return cls(path)
+        path = Path(path)
+        folder = cls(path)
+        if (path / replaced.ASIDE).is_dir():  # killed just when it was to be replaced, or being replaced now
+            with contextlib.suppress(OSError):
+                folder.claim()
+                folder.release()
+        if not (path / CONFIG).is_file():
+            remedy = "begin it with --out" if path.is_dir() else "check the path"
+            raise UsageError.expected("run folder", str(path), "a run with a config.toml", "none there", remedy)
+        return folder
 
     def write(self, name: str, content: str | bytes) -> None:
         """Write one of the run's files whole; RunFolderError where the disk refuses."""
         try:
-            write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
+            disk.write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
         except OSError as error:
             raise RunFolderError(f"{self.path / name}: cannot be written ({error.strerror}).") from None
+
+    def write_environment(self, about: dict[str, Any]) -> None:
+        """Write ``environment.json``, of this start of the run; that of the start before becomes ``environment-K.json``."""
+        latest = self.path / "environment.json"
+        if latest.exists():
+            names = (self.path / f"environment-{number}.json" for number in itertools.count(1))
+            free = next(path for path in names if not os.path.lexists(path))
+            try:
+                os.rename(latest, free)
+            except OSError as error:
+                raise RunFolderError(f"{free}: cannot be written ({error.strerror}).") from None
+        self.write(latest.name, json.dumps(about, indent=1) + "\n")
 
     def add_metrics(self, values: dict[str, Any]) -> None:
         """Append one object to ``metrics.jsonl``."""
@@ -125,26 +179,27 @@ class RunFolder:
             raise RunFolderError(f"{self.path / 'metrics.jsonl'}: cannot be written ({error.strerror}).") from None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return all objects of ``metrics.jsonl``; a last line torn by a crash is left out."""
-        objects = []
+        """Return all objects of ``metrics.jsonl``; lines that are damaged, or torn by a crash, are left out."""
+        return [values for values in map(_read_metrics, self._metrics_lines()) if values is not None]
+
+    def _metrics_lines(self) -> list[bytes]:
         try:
-            lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
+            return (self.path / "metrics.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        for line in lines:
-            try:
-                values = json.loads(line)
-            except ValueError:
-                break
-            if not isinstance(values, dict) or not isinstance(values.get("step"), int):
-                break
-            objects.append(values)
-        return objects
 
     def keep_metrics_until(self, step: int) -> None:
-        """Drop what was noted after ``step``, before the run goes on from there."""
-        kept = [json.dumps(values) for values in self.metrics() if values["step"] <= step]
+        """Drop what was noted after ``step``, before the run goes on from there; a note tells of damaged lines."""
+        lines = self._metrics_lines()
+        found = list(map(_read_metrics, lines))
+        if damaged := found[:-1].count(None):  # the last may have been torn by a crash, which is no damage
+            warnings.warn(f"{self.path / 'metrics.jsonl'}: left out damaged lines: {damaged}", stacklevel=2)
+        kept = (json.dumps(values) for values in found if values is not None and values["step"] <= step)
         self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return checkpoint.find(self.checkpoints, "last") is not None
 
     def save(self, step: int, content: Checkpoint, best: bool) -> None:
         """Save a checkpoint; RunFolderError where the disk refuses, with the last one still whole."""
@@ -152,9 +207,17 @@ class RunFolder:
             checkpoint.save(self.checkpoints, step, content, best)
         except OSError as error:
             raise RunFolderError(
-                f"{self.checkpoints}: cannot save step {step} ({error.strerror}). What was saved before is untouched; "
-                f"mend it and continue with: gpucnn train --resume {shlex.quote(str(self.path))}"
+                f"{self.checkpoints}: cannot save step {step} ({error.strerror}). {self._remedy()}"
             ) from None
+        with contextlib.suppress(OSError):
+            replaced.forget(self.path)
+
+    def _remedy(self) -> str:
+        """Return what a user can do after the disk refused."""
+        if not self.has_checkpoint() and (self.path / replaced.ASIDE).is_dir():
+            return "The run that was there before is kept; make room and give the same command again."
+        before = "What was saved before is untouched" if self.has_checkpoint() else "Nothing was saved before"
+        return f"{before}; mend it and continue with: gpucnn train --resume {shlex.quote(str(self.path))}"
 
     def load(self, which: str = "last") -> Checkpoint:
         """Return the checkpoint ``last`` or ``best``; CheckpointError where there is none or it is damaged."""
@@ -163,6 +226,20 @@ class RunFolder:
             why = "was it stopped before its first one?" if which == "last" else "was it trained with --validation 0?"
             raise CheckpointError(f"{self.path}: the run has no checkpoint {which!r}: {why}")
         return checkpoint.load(path)
+
+
+def _read_metrics(line: bytes) -> dict[str, Any] | None:
+    """Return the object of a line of ``metrics.jsonl``; None for a damaged one."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    try:
+        values = json.loads(line, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(values, dict) and isinstance(values.get("step"), int) and not isinstance(values["step"], bool)
+    return values if whole else None
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -190,17 +267,18 @@ def _make_numbered(stem: Path) -> Path:
     raise AssertionError("unreachable")
 
 
-def _holds_a_run(path: Path) -> UsageError:
+def _holds_run(path: Path) -> bool:
+    return (path / CONFIG).is_file() or (path / replaced.ASIDE / CONFIG).is_file()
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a folder is empty, but for what a run left that was killed before it had written a file."""
+    return path.is_dir() and all(name == LOCK or disk.is_temporary(name, replaced.is_own) for name in os.listdir(path))
+
+
+def _run_is_there(path: Path) -> UsageError:
     quoted = shlex.quote(str(path))
     return UsageError(
         f"{path} already holds a run. Continue it with --resume {quoted}, replace it with --overwrite, "
         "or choose another --out."
     )
-
-
-def _remove_run(path: Path) -> None:
-    """Delete what a run wrote, and nothing else that a user may have put beside it."""
-    for name in OWN_FOLDERS:
-        shutil.rmtree(path / name, ignore_errors=True)
-    for name in OWN_FILES:
-        (path / name).unlink(missing_ok=True)

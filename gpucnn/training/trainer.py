@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import time
@@ -117,32 +116,43 @@ class Trainer:
     def resume(self) -> None:
         """Go back to where the folder's last checkpoint was saved; UsageError where it does not fit the settings.
 
+        A run that was stopped before its first checkpoint begins again. Of a finished one, ``train`` finishes the report.
         Only ``epochs``, ``device`` and ``target_accuracy`` may differ from what they were, and where the same data lies.
         """
         self.folder.claim()
         try:
-            saved = self.folder.load("last")
-            try:
-                self._take_over(saved)
-            except GpucnnError:
-                raise
-            except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-                raise CheckpointError(
-                    f"{self.folder.path}: state.json lacks what a run needs ({type(error).__name__}: {error})."
-                ) from None
-            for change in self._changed_since(saved.state):
-                warnings.warn(f"resumed with {change}: results may differ in their last bits", stacklevel=2)
+            if not self.folder.has_checkpoint() and len(self._epochs_noted()) <= 1:  # noted just before it is saved
+                warnings.warn("there is no checkpoint yet: the run begins again", stacklevel=2)
+            else:
+                self._go_back_to(self.folder.load("last"))
             self.folder.keep_metrics_until(self.step)
         except BaseException:
             self.folder.release()
             raise
+        self.history = self._epochs_noted()
+
+    def _epochs_noted(self) -> list[dict[str, Any]]:
+        return [values for values in self.folder.metrics() if "train_loss" in values]
+
+    def _go_back_to(self, saved: Checkpoint) -> None:
+        try:
+            self._take_over(saved)
+        except GpucnnError:
+            raise
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.folder.path}: state.json lacks what a run needs ({type(error).__name__}: {error})."
+            ) from None
+        for change in self._changed_since(saved.state):
+            warnings.warn(f"resumed with {change}: results may differ in their last bits", stacklevel=3)
+        if self.epoch == self.settings.epochs:
+            warnings.warn(f"all {self.epoch} epochs are done; for more, give the new total with --epochs", stacklevel=3)
         self._saved_step = self.step
-        self.history = [values for values in self.folder.metrics() if "train_loss" in values]
 
     def train(self) -> dict[str, Any]:
         """Train to the last epoch and return its metrics.
 
-        DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C or SIGTERM.
+        DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C, SIGTERM or SIGHUP.
         """
         with StopSignal() as stop, self.backend.tf32(self.settings.precision == "tf32"):
             self.folder.make()
@@ -150,6 +160,8 @@ class Trainer:
                 self._write_head()
                 try:
                     self.reporter.start(self)
+                    if self.epoch == self.settings.epochs:
+                        self._finish_again()
                     while self.epoch < self.settings.epochs:
                         self._train_epoch(stop)
                         self._finish_epoch()
@@ -157,6 +169,9 @@ class Trainer:
                             self._interrupt(stop.number)
                 finally:
                     self.reporter.finish(self)
+            except BaseException:
+                self.folder.give_up()
+                raise
             finally:
                 self.folder.release()
         return self.history[-1]
@@ -197,6 +212,14 @@ class Trainer:
         self._save(best)
         self.reporter.epoch(self, values)
 
+    def _finish_again(self) -> None:
+        """Measure what a report needs: the run may have been killed between its last checkpoint and its report."""
+        measured = self._measure("val", self.validation_feed) | self._measure("test", self.test_feed)
+        if not self.history or self.history[-1]["epoch"] != self.epoch:  # its line was damaged
+            self.history.append({"epoch": self.epoch, "step": self.step} | measured)
+        else:
+            self.reporter.epoch(self, self.history[-1])
+
     def _measure(self, name: str, feed: Feed | None) -> dict[str, float | None]:
         if feed is None:
             return {f"{name}_loss": None, f"{name}_accuracy": None}
@@ -236,10 +259,9 @@ class Trainer:
         about |= {"seed": self.settings.seed, "data": {"name": self.splits.name, "sha256": self._data_sha256}}
         try:
             self.folder.write("config.toml", self.settings.to_toml())
-            self.folder.write("environment.json", json.dumps(about, indent=1) + "\n")
+            self.folder.write_environment(about)
         except GpucnnError:
-            if not self.step:
-                self.folder.abandon()
+            self.folder.abandon()
             raise
 
     def _save(self, best: bool) -> None:
@@ -255,8 +277,7 @@ class Trainer:
             "optimizer": {"steps": optimizer["steps"], "param_groups": optimizer["param_groups"]},
             "schedule": self.schedule.state_dict(),
             "loss_scale": self.loss_scale and self.loss_scale.state(),
-            "threads": self.backend.describe().get("threads"),
-            "device": self.backend.name,
+            **environment.decides_bits(self.backend),
             "settings": asdict(self.settings),
             "data_sha256": self._data_sha256,
             "task": task_of(self.settings, self.net, self.splits, self.normalisation),
@@ -276,9 +297,9 @@ class Trainer:
             raise UsageError(
                 f"resume: the data set {self.settings.data} is not what the run was trained on so far. Start a new run."
             )
-        if state["epoch"] >= self.settings.epochs:
+        if state["epoch"] > self.settings.epochs:
             raise UsageError.expected(
-                "resume", "epochs", f"more than the {state['epoch']} that are done", f"{self.settings.epochs}",
+                "resume", "epochs", f"at least the {state['epoch']} that are done", f"{self.settings.epochs}",
                 "give the new total with --epochs",
             )  # fmt: skip
         self.net.load_state_dict(saved.model)
@@ -299,5 +320,5 @@ class Trainer:
 
     def _changed_since(self, saved: dict[str, Any]) -> list[str]:
         """Return what differs from when the checkpoint was saved and may change the last bits of the results."""
-        now = {"threads": self.backend.describe().get("threads"), "device": self.backend.name}
-        return [f"{key} {saved[key]} -> {value}" for key, value in now.items() if saved.get(key) != value]
+        now = environment.decides_bits(self.backend)
+        return [f"{key} {saved[key]} -> {value}" for key, value in now.items() if saved.get(key, value) != value]

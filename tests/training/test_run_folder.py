@@ -56,8 +56,11 @@ def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
     folder = RunFolder.new(path, "", overwrite=True)
     assert (path / "checkpoints").exists(), "nothing is deleted before the new run begins"
     folder.make()
+    folder.write("config.toml", "")
+    assert sorted(p.name for p in path.iterdir()) == [".lock", ".replaced", "config.toml", "notes.txt"]
+    folder.save(1, Checkpoint({}, {}, {}), best=False)
     folder.release()
-    assert [p.name for p in path.iterdir()] == ["notes.txt"]
+    assert sorted(p.name for p in path.iterdir()) == ["checkpoints", "config.toml", "notes.txt"]
 
 
 def test_what_is_no_run_is_never_replaced(tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_metrics_torn_by_a_crash_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", [b"5", b"\xff\xfe", b'{"loss": 1}', b'{"step": null}', b"[]"])
 def test_metrics_of_another_kind_are_left_out(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
-    assert RunFolder(tmp_path).metrics() == [{"step": 1}]
+    assert RunFolder(tmp_path).metrics() == [{"step": 1}, {"step": 3}]
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
