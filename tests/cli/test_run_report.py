@@ -20,6 +20,7 @@ from runs import assert_refused, drawn, environment, gpucnn, numbers, write_npz
 import gpucnn as package
 from gpucnn import functional as F
 from gpucnn import inspect, models
+from gpucnn.checkpoint import Checkpoint
 from gpucnn.training import RunFolder, SavedModel
 
 pytest.importorskip("PIL")
@@ -255,8 +256,9 @@ def test_overwriting_takes_it_all_away(data: Path) -> None:
     Path("run/looks/a.html").write_text("")
     folder = RunFolder.new(Path("run"), "", overwrite=True)
     folder.make()
+    folder.save(1, Checkpoint({}, {}, {}), best=False)
     folder.release()
-    assert os.listdir("run") == []
+    assert os.listdir("run") == ["checkpoints"]
 
 
 def test_tensorboard_files_only_where_asked(data: Path) -> None:
