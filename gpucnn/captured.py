@@ -71,8 +71,10 @@ class Captured:
         self._lock = threading.RLock()  # replays fill the same memory
 
     def __call__(self, *arguments: Any) -> Any:
+        backend = next(_backends((*arguments, *self._state)), None) or default_backend()
+        if type(backend).new_graph is Backend.new_graph or backend.recording is not None:  # within another step
+            return self._step(*arguments)
         held = _Held(self._state)
-        backend = next((a.backend for a in arguments if isinstance(a, Tensor)), None) or held.backend()
         if not self._can_record(backend, held, arguments):
             return self._step(*arguments)
         with self._lock:
@@ -86,14 +88,12 @@ class Captured:
         return self._step(*arguments) if recorded is None else recorded.replay(arguments)
 
     def _can_record(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> bool:
-        if type(backend).new_graph is Backend.new_graph or backend.recording is not None:  # within another step
-            return False
         if not self._state:
             self._warn("it was not told what it reads and changes: capture(step, state=[net, optimizer])")
             return False
         if any(isinstance(a, Tensor) and (a.backend is not backend or a.requires_grad) for a in arguments):
             return False
-        if any(p.owner is None and p.grad is not None for p in held.parameters):
+        if any(p.store is None and p.grad is not None for p in held.parameters):
             return False  # a replay would add to the array that was there when it was recorded
         return not any(module.has_hooks() for module in held.modules)  # a replay would not call them
 
@@ -192,8 +192,10 @@ class _Recorded:
             self._backend.copy_all(pairs)
         self._graph.replay()
         for parameter, gradient in self._gradients:
-            if gradient is None or parameter.owner is None:
-                parameter.grad = gradient
+            if gradient is None:
+                parameter.grad = None
+            elif parameter.store is None:  # the graph's memory is filled anew by the next replay
+                parameter.grad = self._anew(gradient)
             else:
                 parameter.fill_gradient_room()
         return self._anew(self._result)
@@ -220,6 +222,8 @@ class _Held:
         models = [one for one in state if isinstance(one, Module)]
         self.modules: list[Module] = _once(module for model in models for module in model.modules())
         self.optimizers = [one for one in state if isinstance(one, Optimizer)]
+        for optimizer in self.optimizers:
+            optimizer.take_back()
         given = [one for one in state if isinstance(one, Generator)]
         own = (value for module in self.modules for value in vars(module).values() if isinstance(value, Generator))
         self.generators = _once([current_generator(), *given, *own])
@@ -227,10 +231,6 @@ class _Held:
         self.parameters: list[Parameter] = _once([*(p for model in models for p in model.parameters()), *bound])
         buffers = [buffer for module in self.modules for buffer in module._buffers.values()]
         self.tensors: list[Tensor] = _once([*(one for one in state if isinstance(one, Tensor)), *buffers])
-
-    def backend(self) -> Backend:
-        """Return where the step works, for one without a Tensor among its arguments."""
-        return next((one.backend for one in (*self.tensors, *self.parameters)), None) or default_backend()
 
     def kind(self) -> Iterator[Any]:
         """Yield what a recording is for: attributes of modules, parameters and where they lie, fixed hyper-parameters."""
@@ -261,8 +261,8 @@ class _Held:
 
         def put_back() -> None:
             for parameter, gradient in gradients:
-                parameter.grad = gradient if parameter.owner is None else None
-                if gradient is not None and parameter.owner is not None:
+                parameter.grad = gradient if parameter.store is None else None
+                if gradient is not None and parameter.store is not None:
                     parameter.fill_gradient_room()
             for array, copy in zip(arrays, copies, strict=True):
                 array[...] = copy
@@ -313,6 +313,17 @@ def _kind_of(argument: Any) -> Any:
         kind = type(argument).__name__
         raise ParameterError.expected("capture", "an argument", "a Tensor or a hashable value", kind)
     return type(argument), argument
+
+
+def _backends(found: Sequence[Any]) -> Iterator[Backend]:
+    """Yield where Tensors, and the parameters of modules and optimisers, are."""
+    for one in found:
+        if isinstance(one, Tensor):
+            yield one.backend
+        elif isinstance(one, Module):
+            yield from (parameter.backend for parameter in one.parameters())
+        elif isinstance(one, Optimizer):
+            yield from (buffer.backend for buffer, _ in one._segments())
 
 
 def _once(found: Any) -> list[Any]:

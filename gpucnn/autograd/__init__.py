@@ -1,8 +1,19 @@
 """Tensors and the tape that gives their gradients."""
 
 from gpucnn.autograd.exchange import from_dlpack
-from gpucnn.autograd.parameter import Parameter
+from gpucnn.autograd.parameter import Parameter, ParameterStore, store_of
 from gpucnn.autograd.tape import apply, is_grad_enabled, no_grad
 from gpucnn.autograd.tensor import Tensor, concatenate, tensor
 
-__all__ = ["Parameter", "Tensor", "apply", "concatenate", "from_dlpack", "is_grad_enabled", "no_grad", "tensor"]
+__all__ = [
+    "Parameter",
+    "ParameterStore",
+    "Tensor",
+    "apply",
+    "concatenate",
+    "from_dlpack",
+    "is_grad_enabled",
+    "no_grad",
+    "store_of",
+    "tensor",
+]

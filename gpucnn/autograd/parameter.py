@@ -1,26 +1,27 @@
-"""A tensor that training changes."""
+"""A tensor that training changes, and the flat memory of several: one update then runs over all of them at once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from gpucnn.autograd.tensor import Tensor, check_gradient
-from gpucnn.backend import Array
+from gpucnn.backend import Array, Backend
 from gpucnn.errors import DTypeError, GraphError, ParameterError
 
 
 class Parameter(Tensor):
-    """A leaf that wants a gradient. An optimiser binds it: its values and gradient become views of flat buffers.
+    """A leaf that wants a gradient. With an optimiser, its values and gradient become views of the flat arrays of a store.
 
-    Bound or not, change it in place (``p.copy_(...)`` under ``no_grad``); ``p.grad = ...`` copies into the buffer.
+    Either way, change it in place (``p.copy_(...)`` under ``no_grad``); ``p.grad = ...`` copies into the store.
     """
 
-    __slots__ = ("_has_grad", "l1", "l2", "lr_multiplier", "owner")
+    __slots__ = ("_has_grad", "l1", "l2", "lr_multiplier", "store")
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
         if not isinstance(data, Tensor):
             raise DTypeError.expected("Parameter", "data", "a Tensor", type(data).__name__, "use gpucnn.tensor(...)")
-        self.owner: object | None = None
+        self.store: ParameterStore | None = None
         self._has_grad = False
         self.lr_multiplier, self.l1, self.l2 = 1.0, 0.0, 0.0
         super().__init__(data.array, data.backend)
@@ -28,7 +29,7 @@ class Parameter(Tensor):
         self.requires_grad_(requires_grad)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "array" and getattr(self, "owner", None) is not None:
+        if name == "array" and getattr(self, "store", None) is not None:
             raise GraphError(
                 "Parameter: its memory belongs to an optimiser and cannot be replaced. "
                 "Assign with p.copy_(values) under no_grad(), or p[...] = values."
@@ -57,7 +58,7 @@ class Parameter(Tensor):
 
         Its learning rate is the group's times ``lr_multiplier``; its gradient gains ``l1`` sign(p) + ``l2`` p, beside the
         group's weight decay; ``frozen`` says that it wants no gradient. ParameterError for a negative number, GraphError
-        where an optimiser owns it already (``frozen`` may change at any time).
+        where an optimiser has it already (``frozen`` may change at any time).
 
         >>> import gpucnn
         >>> gpucnn.nn.Parameter(gpucnn.tensor([1.0])).configure(lr_multiplier=0.1).lr_multiplier
@@ -69,40 +70,42 @@ class Parameter(Tensor):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
                 raise ParameterError.expected("configure", key, "a number of at least 0", repr(value))
-            if self.owner is not None:
-                raise GraphError(f"configure: {key}: an optimiser owns this parameter. Configure it, then make one.")
+            if self.store is not None:
+                raise GraphError(
+                    f"configure: {key}: an optimiser has this parameter already. Configure it, then make one."
+                )
             setattr(self, key, float(value))
         if frozen is not None:
             self.requires_grad_(not frozen)
         return self
 
-    def bind(self, owner: object, array: Array, gradient: Array) -> None:
-        """Move values and gradient into the memory of ``owner``, an optimiser."""
+    def join(self, store: ParameterStore, array: Array, gradient: Array) -> None:
+        """Move values and gradient into the memory of a store."""
         array[...] = self.array
         before = self.grad
-        self.owner = None
+        self.store = None
         self.array = array
-        self.owner = owner
+        self.store = store
         self._grad = Tensor(gradient, self.backend)
         self._has_grad = False
         self.note_change()
         if before is not None:
             self.grad = before
 
-    def unbind(self) -> None:
-        """Take values and gradient out of the optimiser's memory again."""
+    def leave(self) -> None:
+        """Take values and gradient out of the store's memory again."""
         gradient = self.grad
-        self.owner = None
+        self.store = None
         self.array = self.array.copy()
         self._grad = None if gradient is None else gradient.clone()
 
     @property
     def grad(self) -> Tensor | None:
-        return self._grad if self.owner is None or self._has_grad else None
+        return self._grad if self.store is None or self._has_grad else None
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if self.owner is None:
+        if self.store is None:
             Tensor.grad.fset(self, value)  # type: ignore[attr-defined]
             return
         if value is not None:
@@ -112,13 +115,13 @@ class Parameter(Tensor):
             self.accumulate_grad(value.array)
 
     def gradient_room(self) -> Array | None:
-        return None if self.owner is None or self._has_grad or self._grad is None else self._grad.array
+        return None if self.store is None or self._has_grad or self._grad is None else self._grad.array
 
     def fill_gradient_room(self) -> None:
         self._has_grad = True
 
     def accumulate_grad(self, gradient: Array) -> None:
-        if self.owner is None:
+        if self.store is None:
             super().accumulate_grad(gradient)
             return
         assert self._grad is not None
@@ -129,15 +132,54 @@ class Parameter(Tensor):
             self._has_grad = True
 
     def move_(self, values: Tensor) -> None:
-        """Take ``values``, of another device or dtype, as its own; an optimiser that held the old memory lets it go."""
+        """Take ``values``, of another device or dtype, as its own, and leave the store of the old ones."""
         if values.array is self.array:
             return
-        self.unbind()
+        self.leave()
         self.array, self.backend, self.version, self._grad = values.array, values.backend, values.version, None
 
 
+class ParameterStore:
+    """Values and gradients of parameters of one device and dtype, each one 1-D array; the parameters are views of them.
+
+    A parameter joins a store when an optimiser is made for it, and stays there: a second optimiser for the same parameters
+    finds the store as it is. One for other groups of them moves them into stores of its own; the first one notices at its
+    next step and takes them back.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self.parameters = tuple(parameters)
+        first = parameters[0]
+        self.backend: Backend = first.backend
+        total = sum(parameter.size for parameter in parameters)
+        with self.backend.active():
+            self.values: Array = self.backend.xp.zeros(total, first.dtype)
+            self.gradients: Array = self.backend.xp.zeros(total, first.dtype)
+            for parameter, span in self.spans():
+                parameter.join(self, *(a[span].reshape(parameter.shape) for a in (self.values, self.gradients)))
+
+    def spans(self) -> Iterator[tuple[Parameter, slice]]:
+        """Yield each parameter with the part of the flat arrays that is its own."""
+        start = 0
+        for parameter in self.parameters:
+            yield parameter, slice(start, start + parameter.size)
+            start += parameter.size
+
+    def holds_all(self) -> bool:
+        """Whether all of its parameters are still there."""
+        return all(parameter.store is self for parameter in self.parameters)
+
+
+def store_of(parameters: Sequence[Parameter]) -> ParameterStore:
+    """Return the store that holds just these parameters, in this order; if there is none, a new one into which they move."""
+    store = parameters[0].store
+    if store is not None and store.holds_all() and [*map(id, store.parameters)] == [*map(id, parameters)]:
+        return store
+    return ParameterStore(parameters)
+
+
 def _restored(kind: type[Any], values: Tensor, requires_grad: bool, lr_multiplier: float, l1: float, l2: float) -> Any:
-    """Return a copied or pickled parameter, which no optimiser owns."""
+    """Return a copied or pickled parameter, which is in no store."""
     parameter = kind(values, requires_grad)
     parameter.lr_multiplier, parameter.l1, parameter.l2 = lr_multiplier, l1, l2
     return parameter

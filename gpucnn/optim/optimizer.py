@@ -1,7 +1,7 @@
 """What all optimisers share: parameter groups, flat buffers, state by name.
 
-An optimiser owns flat buffers, one set per group, device and dtype. Parameters and their gradients become views of
-them, so that one update runs over all parameters of a group at once.
+Parameters and their gradients are views of flat arrays, one ``ParameterStore`` per group, device and dtype, so that one
+update runs over all parameters of a group at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gpucnn.autograd import Parameter, Tensor
+from gpucnn.autograd import Parameter, Tensor, store_of
 from gpucnn.backend import Array, Backend
 from gpucnn.errors import CheckpointError, GraphError, ParameterError, ShapeError
 
@@ -37,43 +37,60 @@ class FlatBuffer:
     """Values, gradients and optimiser state of parameters of one kind, each one 1-D array.
 
     Of one kind are those of one device and dtype whose learning-rate multiplier and decay are the same. Of float16
-    parameters, ``values`` and ``gradients`` are float32 copies, which updates run over; ``half`` is what the parameters see.
-    The values are then part of the state, as ``master``: float16 alone would forget small steps.
+    parameters, ``values`` and ``gradients`` are float32 copies, which updates run over; the store has what
+    the parameters see. The values are then part of the state, as ``master``: float16 alone would forget small steps.
     """
 
-    def __init__(
-        self, owner: object, backend: Backend, named: list[tuple[str, Parameter]], slots: Iterable[str]
-    ) -> None:
-        self.backend = backend
+    def __init__(self, named: list[tuple[str, Parameter]], slots: Iterable[str]) -> None:
         first = named[0][1]
+        self.backend: Backend = first.backend
         self.lr_multiplier, self.l1, self.l2 = first.lr_multiplier, first.l1, first.l2
-        self.segments: list[Segment] = []
-        total = sum(parameter.size for _, parameter in named)
-        dtype = named[0][1].dtype
-        is_half = str(dtype) == "float16"
-        with backend.active():
-            seen = backend.xp.zeros(total, dtype), backend.xp.zeros(total, dtype)
-            self.half: tuple[Array, Array] | None = seen if is_half else None
-            wide = [backend.xp.zeros(total, "float32") for _ in range(2)] if is_half else seen
-            self.values, self.gradients = wide
-            self.state: dict[str, Array] = {slot: backend.xp.zeros(total, self.values.dtype) for slot in slots}
-            if is_half:
-                self.state["master"] = self.values
-            start = 0
-            for name, parameter in named:
-                stop, shape = start + parameter.size, parameter.shape
-                parameter.bind(owner, *(one[start:stop].reshape(shape) for one in seen))
-                self.segments.append(Segment(name, parameter, start, stop, -1))
-                start = stop
+        self.store = store_of([parameter for _, parameter in named])
+        self.segments = [
+            Segment(name, parameter, span.start, span.stop, -1)
+            for (name, _), (parameter, span) in zip(named, self.store.spans(), strict=True)
+        ]
+        self.is_half = str(first.dtype) == "float16"
+        total = self.store.values.size
+        with self.backend.active():
+            if self.is_half:
+                self._master, self._wide = (self.backend.xp.zeros(total, "float32") for _ in range(2))
+            self.state: dict[str, Array] = {slot: self.backend.xp.zeros(total, self.values.dtype) for slot in slots}
+            if self.is_half:
+                self.state["master"] = self._master
             self.take_over_changes()
+
+    @property
+    def values(self) -> Array:
+        """What updates change: the parameters' own memory, or the float32 master of float16 ones."""
+        return self._master if self.is_half else self.store.values
+
+    @property
+    def gradients(self) -> Array:
+        """What updates read, of the dtype of ``values``."""
+        return self._wide if self.is_half else self.store.gradients
+
+    def take_back(self, where: str) -> None:
+        """Let the parameters join a store again that another optimiser took them out of; GraphError where they moved."""
+        if self.store.holds_all():
+            return
+        for segment in self.segments:
+            parameter = segment.parameter
+            if parameter.backend is not self.backend or parameter.dtype != self.store.values.dtype:
+                was = f"{self.backend.name} {self.store.values.dtype}"
+                raise GraphError(
+                    f"{where}: parameter {segment.name} was moved from {was} to {parameter.device} {parameter.dtype}. "
+                    "Make the optimiser after model.to(...)."
+                )
+        self.store = store_of([segment.parameter for segment in self.segments])
 
     def take_over_changes(self) -> None:
         """Copy float16 values that were changed from outside into their master; a master that rounds to them is kept."""
-        if self.half is None:
+        if not self.is_half:
             return
         for segment in self.segments:
             if segment.parameter.version.count != segment.seen:
-                master, shown = (one[segment.start : segment.stop] for one in (self.values, self.half[0]))
+                master, shown = (one[segment.start : segment.stop] for one in (self.values, self.store.values))
                 master[...] = self.backend.xp.where(master.astype(shown.dtype) == shown, master, shown)
                 segment.seen = segment.parameter.version.count
 
@@ -85,13 +102,13 @@ class FlatBuffer:
 
     def show(self, span: slice) -> None:
         """Round the new values of a stretch into what its float16 parameters see."""
-        if self.half is not None:
-            self.half[0][span] = self.values[span]
+        if self.is_half:
+            self.store.values[span] = self.values[span]
 
     def take_gradient(self, span: slice, scale: Array | None) -> None:
         """Widen the gradient of a stretch of float16 parameters, and divide it by the scale of the loss, if it has one."""
-        if self.half is not None:
-            self.gradients[span] = self.half[1][span]
+        if self.is_half:
+            self.gradients[span] = self.store.gradients[span]
         if scale is not None:
             self.gradients[span] /= scale
 
@@ -167,7 +184,7 @@ class Optimizer:
             members.append(named)
         if not seen:
             raise ParameterError.expected(type(self).__name__, "params", "at least one parameter", "none")
-        self._buffers.extend(self._flatten(named) for named in members)  # last: an error takes no parameter away
+        self._buffers.extend(self._flatten(named) for named in members)  # last: an error moves no parameter
 
     def check(self, settings: dict[str, Any]) -> None:
         """ParameterError for a hyper-parameter out of its range."""
@@ -183,7 +200,7 @@ class Optimizer:
         kinds: dict[tuple[Any, ...], list[tuple[str, Parameter]]] = {}
         for name, p in named:
             kinds.setdefault((p.device, str(p.dtype), p.lr_multiplier, p.l1, p.l2), []).append((name, p))
-        return [FlatBuffer(self, some[0][1].backend, some, self.slots) for some in kinds.values()]
+        return [FlatBuffer(some, self.slots) for some in kinds.values()]
 
     def _segments(self) -> Iterator[tuple[FlatBuffer, Segment]]:
         for buffers in self._buffers:
@@ -206,14 +223,9 @@ class Optimizer:
         ``scale``, a 0-d float32 Tensor, if given: what the loss was multiplied by; gradients are divided by it first.
 
         On a GPU a step with a false ``where`` still counts as one, in Adam's bias correction say: to know better would mean
-        to wait for the device. GraphError where another optimiser has taken the parameters over since.
+        to wait for the device. GraphError where the parameters were moved to another device or dtype since.
         """
-        for _, segment in self._segments():
-            if segment.parameter.owner is not self:
-                raise GraphError(
-                    f"{type(self).__name__}.step: parameter {segment.name} was moved, or belongs to a newer "
-                    "optimiser. Make the optimiser after model.to(...), and use only the newest."
-                )
+        self.take_back()
         if where is not None and where.device == "cpu" and not where.item():
             return
         self.steps += 1
@@ -238,6 +250,12 @@ class Optimizer:
                         self.update(buffer, span, step, buffer.settings(group), condition)
                         if not replayed:
                             buffer.show(span)
+
+    def take_back(self) -> None:
+        """Let parameters that another optimiser moved join this one's stores again; GraphError as ``step`` says."""
+        for buffers in self._buffers:
+            for buffer in buffers:
+                buffer.take_back(f"{type(self).__name__}.step")
 
     def take_over_changes(self) -> None:
         """Let float16 parameters that were changed from outside start the next step from their new values."""
@@ -265,7 +283,7 @@ class Optimizer:
         return {"rest": rest, "members": members, "state": self.state_dict()}
 
     def __setstate__(self, copied: dict[str, Any]) -> None:
-        """Own the copies of the parameters, as the original owns the parameters themselves."""
+        """Work on the copies of the parameters, as the original does on the parameters themselves."""
         self.__dict__.update(copied["rest"])
         self._buffers = [self._flatten(named) for named in copied["members"]]
         self.load_state_dict(copied["state"])

@@ -60,7 +60,7 @@ def test_a_copied_network_is_unbound_and_whole(backend: Backend, copied: Callabl
     train(net, optimizer, 2)
     twin = copied(net)
     assert state(twin) == state(net)
-    assert all(p.owner is None and p.grad is None and p.backend is backend for p in twin.parameters())
+    assert all(p.store is None and p.grad is None and p.backend is backend for p in twin.parameters())
     last = twin[6].weight
     assert (last.lr_multiplier, last.l1, last.l2, last.requires_grad) == (0.5, 0.1, 0.2, True)
     assert not twin[6].bias.requires_grad
