@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import warnings
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from gpucnn import __version__
+from gpucnn.cli.terminal import open_standard_streams, say, say_error
 from gpucnn.errors import GpucnnError, did_you_mean
 
 GROUPS = {
@@ -77,11 +77,12 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake never shows a traceback."""
+    open_standard_streams()
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # the rest of its arguments is not used
     try:
         code = cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. What was saved before is kept.", err=True)
+        say("Interrupted. What was saved before is kept.", err=True)
         sys.exit(130)
     except click.ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # of click 8.2 and later
@@ -92,11 +93,13 @@ def main() -> None:
         fail(error.format_message() + see, error.exit_code)
     except GpucnnError as error:
         if error.exit_code >= 128:  # stopped by a signal, as asked: no mistake
-            click.echo(str(error), err=True)
+            say(str(error), err=True)
             sys.exit(error.exit_code)
         fail(str(error), error.exit_code)
     except MemoryError:
         fail("Out of memory. Try a smaller --batch-size or --limit.", 4)
+    except BrokenPipeError:  # whoever read has read enough
+        sys.exit(1)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}." if error.filename else str(error), 1)
     else:
@@ -105,12 +108,10 @@ def main() -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     if not issubclass(category, RuntimeWarning):  # NumPy's, of numbers that overflow: the loss tells
-        click.echo(f"Note: {message}", err=True)
+        say(f"Note: {message}", err=True)
 
 
 def fail(message: str, code: int) -> None:
-    """Print an error as one line and exit."""
-    colour = False if os.environ.get("NO_COLOR") else None  # None: where it is a terminal
-    click.secho("Error: ", fg="red", bold=True, err=True, nl=False, color=colour)
-    click.echo(message, err=True)
+    """Print an error and exit."""
+    say_error(message)
     sys.exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from gpucnn import benchmark
 from gpucnn.cli.options import device_option
 from gpucnn.cli.summary import read_shape
+from gpucnn.cli.terminal import say, say_json, say_lines
 
 
 @click.command(short_help="Measure images per second, and memory.")
@@ -58,10 +58,11 @@ def command(
             {"batch_size": size, "peak_bytes": benchmark.memory_of(model, input_shape, size)} for size in batch_sizes
         ]
     if as_json:
-        click.echo(json.dumps(report))
+        say_json(report)
         return
     about = report["machine"]
-    click.echo(f"{model} on {about['device']['device']} ({about['processor']}, {about['cores']} cores)\n")
-    click.echo(benchmark.table(report["speed"]))
+    say(f"{model} on {about['device']['device']} ({about['processor']}, {about['cores']} cores)")
+    say_lines(["", *benchmark.table(report["speed"]).splitlines()])
     if memory:
-        click.echo("\nPeak memory of training above a warm start:\n" + benchmark.table(report["memory"]))
+        title = "Peak memory of training above a warm start:"
+        say_lines(["", title, *benchmark.table(report["memory"]).splitlines()])

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpucnn import data
 from gpucnn.cli import Group
+from gpucnn.cli.terminal import say, shortened
 from gpucnn.data.download import whereabouts
 from gpucnn.data.files import npz_bytes
 from gpucnn.data.pictures import contact_sheet
@@ -33,9 +34,9 @@ def command() -> None:
 @command.command("list", short_help="Print the data sets known by name, and where they lie.")
 def list_sources() -> None:
     """Print the data sets known by name, and where they lie."""
-    click.echo(f"{'digits':<14} handwritten-looking digits, 28x28 grey: built in")
+    say(f"{'digits':<14} handwritten-looking digits, 28x28 grey: built in")
     for name, source in data.SOURCES.items():
-        click.echo(f"{name:<14} {source.about}: {whereabouts(name)}")
+        say(f"{name:<14} {source.about}: {whereabouts(name)}")
 
 
 @command.command(short_help="Print what a data set holds.")
@@ -53,19 +54,19 @@ def show(source: str, image_size: int | None, sheet: Path | None) -> None:
     images, train_labels = splits.train[np.arange(len(splits.train))]
     _, test_labels = splits.test[np.arange(len(splits.test))]
     C, H, W = splits.train.image_shape
-    click.echo(f"{splits.name}: {len(train_labels):,} training and {len(test_labels):,} test images")
-    click.echo(f"image    {C} x {H} x {W} (channels, rows, columns), {images.dtype}, {images.min()} to {images.max()}")
-    click.echo(f"sha256   {splits.sha256()}")
-    names = splits.train.class_names
-    width = max(len("class"), *(len(name) for name in names))
-    click.echo(f"{'class':<{width}}    train     test")
+    say(f"{splits.name}: {len(train_labels):,} training and {len(test_labels):,} test images")
+    say(f"image    {C} x {H} x {W} (channels, rows, columns), {images.dtype}, {images.min()} to {images.max()}")
+    say(f"sha256   {splits.sha256()}")
+    names = [shortened(name) for name in splits.train.class_names]
+    width = max(len("class"), *map(len, names))
+    say(f"{'class':<{width}}    train     test")
     counts = [np.bincount(labels, minlength=len(names)) for labels in (train_labels, test_labels)]
     for name, train, test in zip(names, *counts, strict=True):
-        click.echo(f"{name:<{width}} {train:>8,} {test:>8,}")
+        say(f"{name:<{width}} {train:>8,} {test:>8,}")
     if sheet is not None:
         assert isinstance(splits.train, data.ArrayDataset)
         write_atomically(sheet, contact_sheet(splits.train))
-        click.echo(f"Contact sheet: {sheet}")
+        say(f"Contact sheet: {sheet}")
 
 
 @command.command(short_help="Download data sets known by name.")
@@ -77,7 +78,7 @@ def download(names: tuple[str, ...]) -> None:
             remedy = did_you_mean(name, data.SOURCES)
             raise UsageError.expected("data download", "name", " or ".join(data.SOURCES), repr(name), remedy)
     for name in names:
-        click.echo(f"{name}: {data.fetch(name)}")
+        say(f"{name}: {data.fetch(name)}")
 
 
 @command.command(short_help="Write a data set as one .npz file.")
@@ -95,4 +96,4 @@ def convert(source: str, out: Path, image_size: int | None, overwrite: bool) -> 
         raise DataError(f"{out.parent}: no such folder.")
     splits = data.load(source, image_size)
     write_atomically(out, npz_bytes(splits))
-    click.echo(f"{out}: {len(splits.train):,} training and {len(splits.test):,} test images")
+    say(f"{out}: {len(splits.train):,} training and {len(splits.test):,} test images")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from gpucnn import data
 from gpucnn.cli.options import checkpoint_option, device_option, model_option
+from gpucnn.cli.terminal import say, say_json, say_lines, shortened, width
 from gpucnn.errors import CheckpointError, DivergedError
 from gpucnn.training import RunFolder, SavedModel, evaluate
 
@@ -26,9 +26,12 @@ from gpucnn.training import RunFolder, SavedModel, evaluate
 def command(
     run: Path, source: str | None, device: str, checkpoint: str, model: str | None, batch_size: int, as_json: bool
 ) -> None:
-    """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN."""
+    """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN.
+
+    Where the matrix is wider than the terminal, each class is printed with the answer that it is most often mistaken for.
+    """
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
-    splits = data.load(source or saved.data, like=saved.image_shape, framing=saved.framing)
+    splits = saved.data_set(source)
     try:
         with saved.as_trained():
             result = evaluate(saved.net, saved.feed(splits.test), batch_size)
@@ -37,21 +40,62 @@ def command(
     confusion = result.confusion(len(saved.class_names))
     if as_json:
         loss = result.loss if math.isfinite(result.loss) else None  # JSON has no NaN
-        click.echo(json.dumps({"loss": loss, "accuracy": result.accuracy, "confusion": confusion.tolist()}))
+        say_json({"loss": loss, "accuracy": result.accuracy, "confusion": confusion.tolist()})
         return
-    click.echo(
-        f"{splits.name}: {len(splits.test):,} test images, loss {result.loss:.4f}, accuracy {result.accuracy:.4f}\n"
-    )
-    print_confusion(confusion, saved.class_names)
+    say(f"{splits.name}: {len(splits.test):,} test images, loss {result.loss:.4f}, accuracy {result.accuracy:.4f}")
+    say("")
+    names = [shortened(name) for name in saved.class_names]
+    room = width()
+    say_lines(widest_fitting(confusion, names, room))
 
 
-def print_confusion(confusion: Any, names: list[str]) -> None:
-    """Print the counts, rows the true class, columns the answer, with recall and precision of each class."""
-    width = max(6, *(len(name) + 1 for name in names))
-    click.echo("true \\ answer".ljust(width + 8) + "".join(name.rjust(width) for name in names) + "  recall  precision")
+def widest_fitting(confusion: Any, names: list[str], room: int) -> list[str]:
+    """Return the fullest table whose lines have at most ``room`` characters."""
+    for numbered in (False, True):
+        lines = matrix(confusion, names, numbered)
+        if len(lines[0]) <= room:
+            return lines
+    return per_class(confusion, names, room)
+
+
+def matrix(confusion: Any, names: list[str], numbered: bool = False) -> list[str]:
+    """Return the counts, rows the true class, columns the answer, with recall and precision of each class.
+
+    numbered: columns have the classes' numbers for names, which takes less room.
+    """
+    titles = [str(i) for i in range(len(names))] if numbered else names
+    labels = [f"{i} {name}" for i, name in enumerate(names)] if numbered else names
+    most = len(str(confusion.max(initial=0)))
+    column = max(most, *map(len, titles)) + 1
+    first = max(len("true \\ answer"), *map(len, labels))
+    lines = ["true \\ answer".ljust(first) + "".join(title.rjust(column) for title in titles) + "  recall  precision"]
+    for i, label in enumerate(labels):
+        counts = "".join(str(count).rjust(column) for count in confusion[i])
+        recall, precision = shares(confusion, i)
+        lines.append(label.ljust(first) + counts + recall.rjust(8) + precision.rjust(11))
+    return lines
+
+
+def per_class(confusion: Any, names: list[str], room: int) -> list[str]:
+    """Return a line for each class: images, recall, precision, and what it is most often mistaken for."""
+    figures = "  images  recall  precision"
+    most = max((room - len(figures) - len("  mistaken for ") - 8) // 2, 8)
+    names = [shortened(name, most) for name in names]
+    first = max(len("class"), *map(len, names))
+    lines = ["class".ljust(first) + figures + "  mistaken for"]
     for i, name in enumerate(names):
-        row, column = confusion[i].sum(), confusion[:, i].sum()
-        recall = f"{confusion[i, i] / row:.4f}" if row else "-"
-        precision = f"{confusion[i, i] / column:.4f}" if column else "-"
-        counts = "".join(str(count).rjust(width) for count in confusion[i])
-        click.echo(name.ljust(width + 8) + counts + recall.rjust(8) + precision.rjust(11))
+        wrong = np.where(np.arange(len(names)) == i, 0, confusion[i])
+        answer = int(wrong.argmax())
+        mistaken = f"  {names[answer]} ({wrong[answer]:,})" if wrong[answer] else "  -"
+        recall, precision = shares(confusion, i)
+        lines.append(f"{name.ljust(first)}{confusion[i].sum():>8,}{recall:>8}{precision:>11}{mistaken}")
+    return lines
+
+
+def shares(confusion: Any, i: int) -> tuple[str, str]:
+    """Return recall and precision of a class; "-" where there is nothing to take a share of."""
+    row, answered = confusion[i].sum(), confusion[:, i].sum()
+    return (
+        f"{confusion[i, i] / row:.4f}" if row else "-",
+        f"{confusion[i, i] / answered:.4f}" if answered else "-",
+    )

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from gpucnn import limits
+from gpucnn.cli.terminal import say
+from gpucnn.training import SavedModel
 from gpucnn.training.settings import DEVICE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -48,3 +50,9 @@ no_limits_option: Decorator = click.option(
     "--no-limits", is_flag=True, expose_value=False, is_eager=True, callback=_lift_limits,
     help="Lift the bounds on memory and time that keep a stranger's file from filling the machine.",
 )  # fmt: skip
+
+
+def note_on_floats(saved: SavedModel) -> None:
+    """Say that nothing is known of the range of numbers that a network was trained on, where that is so."""
+    if saved.pixels != "uint8":
+        say("Note: this network was trained on floats; pictures are given to it as 0 to 1.", err=True)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import csv
+import io
+import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad
-from gpucnn.cli.options import checkpoint_option, device_option, model_option
+from gpucnn.cli.options import checkpoint_option, device_option, model_option, note_on_floats
+from gpucnn.cli.terminal import printable, say, say_error, say_json
 from gpucnn.data import ArrayDataset
-from gpucnn.data.pictures import read_picture
-from gpucnn.errors import CheckpointError
+from gpucnn.data.folder import pictures_below
+from gpucnn.data.pictures import check_pillow
+from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training import RunFolder, SavedModel
 
 AT_ONCE = 1000
@@ -28,29 +35,85 @@ AT_ONCE = 1000
 @model_option
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Answers for each picture.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per picture: file, answers.")
+@click.option(
+    "--csv", "as_csv", is_flag=True, help="One CSV line per picture: file, class, probability; --top N repeats the two."
+)
 def command(
-    run: Path, pictures: tuple[Path, ...], device: str, checkpoint: str, model: str | None, top: int, as_json: bool
-) -> None:
-    """Print the class and its probability for each picture file, by the network in folder RUN.
+    run: Path,
+    pictures: tuple[Path, ...],
+    device: str,
+    checkpoint: str,
+    model: str | None,
+    top: int,
+    as_json: bool,
+    as_csv: bool,
+) -> int:
+    """Print the class and its probability for each picture file, by the network in folder RUN. An IMAGE may be a folder:
+    all pictures in it and below it are read, in the order of their names.
 
     Pictures are made grey or colour and scaled as the network was trained. A grey drawing may be dark on light or light on
-    dark, of any size: it is centred as the digits of MNIST are. Needs the images extra: pip install 'gpucnn[images]'.
+    dark, of any size: it is centred as the digits of MNIST are. A file that cannot be read is reported, the others are
+    answered, and the exit code is 1. Needs the images extra: pip install 'gpucnn[images]'.
     """
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are two forms of the same: leave one out.")
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
-    if saved.pixels != "uint8":
-        click.echo("Note: this network was trained on floats; pictures are given to it as 0 to 1.", err=True)
-    images = np.stack([read_picture(path, saved.image_shape, saved.framing) for path in pictures])
-    feed = saved.feed(ArrayDataset(images, np.zeros(len(images), int), saved.class_names))
-    for start in range(0, len(images), AT_ONCE):
-        with no_grad(), saved.as_trained():
-            x, _ = feed.batch(np.arange(start, min(start + AT_ONCE, len(images))))
-            probabilities = F.softmax(saved.net(x)).numpy()
-        if not np.isfinite(probabilities).all():
-            raise CheckpointError(f"{run}: the network's weights are damaged: its answers are not numbers.")
-        for path, row in zip(pictures[start:], probabilities, strict=False):
+    check_pillow()
+    note_on_floats(saved)
+    reader = _Reader(saved)
+    if as_csv:
+        say(_csv_line(["file", *["class", "probability"] * min(top, len(saved.class_names))]))
+    images = reader.images(pictures)
+    while batch := list(islice(images, AT_ONCE)):
+        for path, row in zip((path for path, _ in batch), _probabilities(saved, batch, run), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             answers = [{"class": saved.class_names[i], "probability": float(row[i])} for i in best]
             if as_json:
-                click.echo(json.dumps({"file": str(path), "answers": answers}))
+                say_json({"file": str(path), "answers": answers})
+            elif as_csv:
+                say(_csv_line([path, *(value for answer in answers for value in answer.values())]))
             else:
-                click.echo(f"{path}: " + ", ".join(f"{a['class']} ({a['probability']:.1%})" for a in answers))
+                say(f"{path}: " + ", ".join(f"{a['class']} ({a['probability']:.1%})" for a in answers))
+    return 1 if reader.failed else 0
+
+
+class _Reader:
+    """Reads pictures one after the other; one that cannot be read is told of at once and counted."""
+
+    def __init__(self, saved: SavedModel) -> None:
+        self._saved = saved
+        self.failed = 0
+
+    def images(self, paths: tuple[Path, ...]) -> Iterator[tuple[Path, Any]]:
+        for given in paths:
+            try:
+                found = pictures_below(given) if os.path.isdir(given) else [given]
+            except DataError as error:
+                self._tell(error)
+                continue
+            for path in found:
+                try:
+                    yield path, self._saved.read_picture(path)
+                except DataError as error:
+                    self._tell(error)
+
+    def _tell(self, error: DataError) -> None:
+        self.failed += 1
+        say_error(str(error))
+
+
+def _probabilities(saved: SavedModel, batch: list[tuple[Path, Any]], run: Path) -> Any:
+    images = np.stack([image for _, image in batch])
+    feed = saved.feed(ArrayDataset(images, np.zeros(len(images), int), saved.class_names))
+    with no_grad(), saved.as_trained():
+        x, _ = feed.batch(np.arange(len(images)))
+        probabilities = F.softmax(saved.net(x)).numpy()
+    if not np.isfinite(probabilities).all():
+        raise CheckpointError(f"{run}: the network's weights are damaged: its answers are not numbers.")
+    return probabilities
+
+
+def _csv_line(cells: list[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([c if isinstance(c, float) else printable(c) for c in cells])
+    return line.getvalue()

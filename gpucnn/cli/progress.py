@@ -2,51 +2,129 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import click
-
+from gpucnn.cli.terminal import clear_line, is_terminal, say, say_json, say_lines, width
 from gpucnn.training import Reporter, Trainer
 
+ECHOED = 4
+"""Columns kept free beside the bar for ^C, which a terminal echoes: a bar of the whole width would break into two lines."""
+
+
+def loss_text(loss: float) -> str:
+    """Return a loss in at most eight characters, however large it is.
+
+    >>> loss_text(0.25), loss_text(123456.0)
+    ('0.2500', '1.23e+05')
+    """
+    return f"{loss:.4f}" if abs(loss) < 100 or not math.isfinite(loss) else f"{loss:.2e}"
+
+
+def _one_decimal(value: float) -> str:
+    return f"{value:.1f}" if value < 1e6 else f"{value:.1e}"
+
+
+def _thousands(value: float) -> str:
+    return f"{value:,.0f}" if value < 1e7 else f"{value:.1e}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its title, the group it stands under, its key in an epoch's object, its width and form."""
+
+    group: str
+    title: str
+    key: str
+    width: int
+    form: Callable[[Any], str]
+
+
+def _pair(split: str) -> tuple[Column, Column]:
+    return (
+        Column(split, "loss", f"{split}_loss", 8, loss_text),
+        Column(split, "acc", f"{split}_accuracy", 6, "{:.4f}".format),
+    )
+
+
 COLUMNS = (
-    ("epoch", "epoch", "{:d}"),
-    ("train loss", "train_loss", "{:.4f}"),
-    ("train acc", "train_accuracy", "{:.4f}"),
-    ("val loss", "val_loss", "{:.4f}"),
-    ("val acc", "val_accuracy", "{:.4f}"),
-    ("test loss", "test_loss", "{:.4f}"),
-    ("test acc", "test_accuracy", "{:.4f}"),
-    ("seconds", "seconds", "{:.1f}"),
-    ("images/s", "images_per_second", "{:,.0f}"),
+    Column("", "epoch", "epoch", 5, str),
+    *_pair("train"),
+    *_pair("val"),
+    *_pair("test"),
+    Column("", "seconds", "seconds", 7, _one_decimal),
+    Column("", "images/s", "images_per_second", 9, _thousands),
 )
+LEAVE_OUT = ("images_per_second", "seconds", "test_loss", "val_loss", "train_accuracy", "test_accuracy", "train_loss")
+"""Columns that a narrow terminal goes without, the first one first."""
 
 
-def say(message: str, quiet: bool = False) -> None:
-    """Print a line; on standard error where standard output is kept for JSON."""
-    click.echo(message, err=quiet)
+def columns_for(room: int) -> list[Column]:
+    """Return the columns of the table that fit into ``room`` characters side by side."""
+    chosen = list(COLUMNS)
+    for key in LEAVE_OUT:
+        if _length(chosen) <= room:
+            break
+        chosen = [column for column in chosen if column.key != key]
+    return chosen
+
+
+def _length(columns: Sequence[Column]) -> int:
+    return sum(column.width + 2 for column in columns) - 2
+
+
+def head(columns: Sequence[Column]) -> list[str]:
+    """Return the two lines above the table: groups, and titles.
+
+    >>> print(*head(columns_for(60)), sep="\\n")
+           -- training ---  - validation --  test
+    epoch       loss     acc       loss     acc     acc
+    """
+    groups: list[tuple[str, int]] = []
+    for column in columns:
+        if groups and groups[-1][0] == column.group:
+            groups[-1] = column.group, groups[-1][1] + 2 + column.width
+        else:
+            groups.append((column.group, column.width))
+    upper = "  ".join(_ruled(name, room) for name, room in groups)
+    return [upper.rstrip(), "  ".join(column.title.rjust(column.width) for column in columns)]
+
+
+def _ruled(name: str, room: int) -> str:
+    return f" {name} ".center(room, "-") if name and room > len(name) + 3 else name[:room].rjust(room)
+
+
+def row(columns: Sequence[Column], values: dict[str, Any]) -> str:
+    """Return an epoch's line of the table."""
+    cells = ("-" if values[column.key] is None else column.form(values[column.key]) for column in columns)
+    return "  ".join(cell.rjust(column.width) for cell, column in zip(cells, columns, strict=True))
 
 
 def reporter_for(as_json: bool) -> Reporter:
     """Return what suits the output: JSON when asked, a bar on a terminal, else plain lines."""
     if as_json:
         return JsonReporter()
-    return BarReporter() if sys.stdout.isatty() and sys.stderr.isatty() else TableReporter()
+    return BarReporter() if is_terminal(sys.stdout) and is_terminal(sys.stderr) else TableReporter()
 
 
 class JsonReporter(Reporter):
     """One JSON object per epoch on standard output."""
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        click.echo(json.dumps(values))
+        say_json(values)
 
     def finish(self, trainer: Trainer) -> None:
-        say(f"Run folder: {trainer.folder.path}", quiet=True)
+        say(f"Run folder: {trainer.folder.path}", err=True)
 
 
 class TableReporter(Reporter):
     """A heading, a table line per epoch, and where the run is."""
+
+    def __init__(self) -> None:
+        self._columns = columns_for(width())
 
     def start(self, trainer: Trainer) -> None:
         settings, folder = trainer.settings, trainer.folder.path
@@ -56,12 +134,13 @@ class TableReporter(Reporter):
             f"{len(trainer.test_feed):,} for testing; device {trainer.backend.name}"
         )
         say(f"Run folder: {folder}" + (f" (continuing at step {trainer.step})" if trainer.step else ""))
-        say(" ".join(title for title, _, _ in COLUMNS))  # 79 characters: the table fits any terminal
+        say_lines(head(self._columns))
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        say(_row(values))
+        say(row(self._columns, values))
         if values["epoch"] == trainer.settings.epochs:
-            say(f"Test accuracy {values['test_accuracy']:.4f} after {values['epoch']} epochs.")
+            epochs = "1 epoch" if values["epoch"] == 1 else f"{values['epoch']} epochs"
+            say(f"Test accuracy {values['test_accuracy']:.4f} after {epochs}.")
             say(f"Run folder: {trainer.folder.path}")
 
 
@@ -69,6 +148,7 @@ class BarReporter(TableReporter):
     """The table, and below it a bar with loss, accuracy, images/s and the time left."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._bar: Any = None
 
     def start(self, trainer: Trainer) -> None:
@@ -83,7 +163,7 @@ class BarReporter(TableReporter):
             unit=" images",
             unit_scale=True,
             leave=False,
-            dynamic_ncols=True,
+            ncols=self._room(),
         )
         self._show(trainer.epoch + 1, trainer, trainer.history[-1] if trainer.history else {})
 
@@ -95,27 +175,29 @@ class BarReporter(TableReporter):
         self._show(values["epoch"], trainer, now)
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        if values["epoch"] == trainer.settings.epochs:
-            self._bar.close()
+        last = values["epoch"] == trainer.settings.epochs
+        if last:
+            self._close()
         else:
-            self._bar.clear()
-        super().epoch(trainer, values)
-        if values["epoch"] != trainer.settings.epochs:
             self._show(values["epoch"] + 1, trainer, values)
-            self._bar.refresh()
+        super().epoch(trainer, values)
+
+    def finish(self, trainer: Trainer) -> None:
+        self._close()
+
+    def _room(self) -> int:
+        return max(width() - ECHOED, 1)
 
     def _show(self, epoch: int, trainer: Trainer, values: dict[str, Any]) -> None:
         """Set the words about the bar; short epochs show the figures of the one before until they have their own."""
+        self._bar.ncols = self._room()  # the window may have another size by now
         self._bar.set_description(f"epoch {epoch}/{trainer.settings.epochs}", refresh=False)
         if values:
-            figures = {"loss": f"{values['train_loss']:.4f}", "acc": f"{values['train_accuracy']:.4f}"}
+            figures = {"loss": loss_text(values["train_loss"]), "acc": f"{values['train_accuracy']:.4f}"}
             self._bar.set_postfix(figures, refresh=False)
 
-    def finish(self, trainer: Trainer) -> None:
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def _row(values: dict[str, Any]) -> str:
-    cells = ("-" if values[key] is None else form.format(values[key]) for _, key, form in COLUMNS)
-    return " ".join(cell.rjust(len(title)) for cell, (title, _, _) in zip(cells, COLUMNS, strict=True))
+            self._bar = None
+            clear_line()

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpucnn import inspect, nn
 from gpucnn.checkpoint import packed, read_packed
-from gpucnn.cli.progress import say
+from gpucnn.cli.terminal import say
 from gpucnn.data import Dataset
 from gpucnn.errors import GpucnnError, ParameterError
 from gpucnn.inspect.page import flattened

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import click
 
 from gpucnn.backend import get_backend
+from gpucnn.cli.terminal import say_json, say_lines
 from gpucnn.inspect import summary
 from gpucnn.training import build_model
 
@@ -35,4 +35,7 @@ def command(model: str, input_shape: tuple[int, int, int], classes: int, as_json
     field, that is how many pixels of the image one output sees.
     """
     result = summary(build_model(model, input_shape, classes, "float32", get_backend("cpu")), input_shape)
-    click.echo(json.dumps(result.to_dict()) if as_json else str(result))
+    if as_json:
+        say_json(result.to_dict())
+    else:
+        say_lines(str(result).splitlines())

@@ -11,8 +11,9 @@ import click
 from gpucnn import data
 from gpucnn.backend import get_backend
 from gpucnn.cli.options import check_device
-from gpucnn.cli.progress import reporter_for, say
+from gpucnn.cli.progress import reporter_for
 from gpucnn.cli.run_report import ReportWriter
+from gpucnn.cli.terminal import say
 from gpucnn.errors import UsageError
 from gpucnn.training import (
     PRECISIONS,
@@ -152,7 +153,7 @@ def command(
         message = (
             f"Target missed: validation accuracy {last['val_accuracy']:.4f}, wanted {settings.target_accuracy:.4f}."
         )
-        click.echo(message, err=True)
+        say(message, err=True)
         return 3
     return 0
 
@@ -165,7 +166,5 @@ def read_settings(file: Path | None, given: dict[str, Any]) -> Settings:
             from_file.pop(other, None)
     environment = os.environ.get("GPUCNN_DEVICE")
     if environment and "device" not in given and from_file.setdefault("device", environment) != environment:
-        click.echo(
-            f"Note: {file} sets device {from_file['device']}; GPUCNN_DEVICE={environment} is not used.", err=True
-        )
+        say(f"Note: {file} sets device {from_file['device']}; GPUCNN_DEVICE={environment} is not used.", err=True)
     return Settings(**{**from_file, **given}).resolved()

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from gpucnn import data, inspect
-from gpucnn.cli.options import checkpoint_option, device_option, model_option
+from gpucnn import inspect
+from gpucnn.cli.options import checkpoint_option, device_option, model_option, note_on_floats
 from gpucnn.cli.run_report import draw_pictures, gather, outcome_of, state_of
+from gpucnn.cli.terminal import say
 from gpucnn.data import ArrayDataset
-from gpucnn.data.pictures import read_picture
 from gpucnn.disk import write_atomically
 from gpucnn.errors import GpucnnError, RunFolderError, UsageError, did_you_mean
 from gpucnn.inspect.curves import epochs_of
@@ -57,7 +57,7 @@ def command(
         if image is None:
             redraw(folder, saved, source, checkpoint)
         else:
-            look_at(saved, image, about, out or run / "looks" / f"{image.stem}.html")
+            look_at(saved, image, about, out or folder.place("looks", f"{image.stem}.html"))
 
 
 def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint: str) -> None:
@@ -65,7 +65,7 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
     settings = asdict(Settings(**read_toml(folder.path / "config.toml")))
     name, outcome = source or saved.data, None
     try:
-        splits = data.load(name)
+        splits = saved.data_set(source)
         name = splits.name
         measured = evaluate(saved.net, saved.feed(splits.test))
         outcome = outcome_of(measured, splits.test, saved.class_names, name)
@@ -81,7 +81,7 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
     title = f"{settings['model']} on {name if source is None else Path(saved.data).stem}"
     described = gather(folder, title, state, settings, saved.net, summary, outcome)
     folder.write("report.html", inspect.report(described).encode())
-    click.echo(f"Report: {folder.path / 'report.html'}")
+    say(f"Report: {folder.path / 'report.html'}")
     draw_pictures(folder, described)
 
 
@@ -95,7 +95,8 @@ def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None
             known, remedy = ", ".join(saved.class_names[:20]), did_you_mean(about, saved.class_names)
             raise UsageError.expected("visualize", "--class", f"one of {known}", repr(about), remedy)
         target = saved.class_names.index(about)
-    pixels = read_picture(path, saved.image_shape)
+    note_on_floats(saved)
+    pixels = saved.read_picture(path)
     x, _ = saved.feed(ArrayDataset(pixels[None], [0], saved.class_names)).batch(np.arange(1))
     found = inspect.look(saved.net, pixels, saved.class_names, x, target)
     draw = inspect.look_plot if out.suffix.lower() == ".png" else inspect.look_page
@@ -106,5 +107,5 @@ def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None
     except OSError as error:
         raise RunFolderError(f"{out}: cannot be written ({error.strerror}).") from None
     answer = int(found.probabilities.argmax())
-    click.echo(f"{path}: {saved.class_names[answer]} ({found.probabilities[answer]:.1%})")
-    click.echo(f"Written: {out}")
+    say(f"{path}: {saved.class_names[answer]} ({found.probabilities[answer]:.1%})")
+    say(f"Written: {out}")

@@ -96,6 +96,25 @@ def is_picture_folder(folder: Path) -> bool:
     return any(entry.is_dir() and not entry.is_symlink() for entry in folder.glob("[!.]*"))
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """Return the picture files in a folder and in the folders below it, by name; DataError where there are none.
+
+    Hidden files and folders, and links to folders, are passed over.
+    """
+    found = []
+    for here, folders, files in os.walk(folder, onerror=_refused):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = sorted(name for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+        found += [Path(here, name) for name in names]
+    if not found:
+        raise DataError.expected(str(folder), "folder", f"pictures ({', '.join(SUFFIXES)})", "none")
+    return found
+
+
+def _refused(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
+
+
 def load_pictures(
     folder: Path, image_size: int | None = None, like: tuple[int, int, int] | None = None, framing: str = "cropped"
 ) -> Splits:

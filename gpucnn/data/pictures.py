@@ -37,6 +37,14 @@ FAINTEST = 16
 """Least difference of brightness (of 255) between ink and paper: less is noise."""
 
 
+def check_pillow() -> None:
+    """DataError where Pillow is missing."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise DataError(NO_PILLOW) from None
+
+
 def read_picture(path: Path, shape: tuple[int, int, int], framing: str = "centred") -> NDArray[np.uint8]:
     """Return a picture file as uint8 (C, H, W) of ``shape``, framed as the training images were (see ``Splits``).
 
@@ -70,10 +78,9 @@ def open_picture(path: Path, near: int | None = None, decode: bool = True) -> An
     near: the side in pixels that it will be scaled to, for which a large JPEG is decoded at an eighth, a quarter or half of
     its size. Without ``decode``, as the file's head describes it. DataError for what is no picture or too large.
     """
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise DataError(NO_PILLOW) from None
+    check_pillow()
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     Image.init()  # registers every format, so that it can be asked for by name
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -179,10 +186,9 @@ def _centre(ink: NDArray[np.float32], H: int, W: int) -> NDArray[np.uint8]:
 
 def contact_sheet(data: ArrayDataset, across: int = 10, classes: int = 50) -> bytes:
     """Return a PNG with a row for each of the first ``classes`` classes: its name and its first ``across`` images."""
-    try:
-        from PIL import Image, ImageDraw
-    except ImportError:
-        raise DataError(NO_PILLOW) from None
+    check_pillow()
+    from PIL import Image, ImageDraw
+
     C, H, W = data.image_shape
     images = data.images
     if images.dtype != np.uint8:

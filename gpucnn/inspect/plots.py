@@ -74,13 +74,15 @@ def draw_curves(page: Any, metrics: Any) -> None:
     """Draw the loss and the accuracy side by side on a Matplotlib figure."""
     page.set_size_inches(10, 4)
     for axes, what in zip(page.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for series in series_of(metrics, what):
+        drawn = series_of(metrics, what)
+        for series in drawn:
             xs, ys = zip(*series.points, strict=True)
             axes.plot(xs, ys, label=series.name, markersize=4, **STYLES[series.kind])
         axes.set(xlabel="epoch", ylabel=what)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        if drawn:
+            axes.legend()
 
 
 def _draw_filters(page: Any, before: Any, after: Any) -> None:

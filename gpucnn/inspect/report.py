@@ -146,10 +146,9 @@ def _exactly(value: Any, form: str) -> str:
 
 
 def _curves(run: Run) -> str:
-    charts = [
-        chart("Loss", series_of(run.metrics, "loss"), "loss", (0, None)),
-        chart("Accuracy", series_of(run.metrics, "accuracy"), "accuracy", (None, 1)),
-    ]
+    ends: dict[str, tuple[float | None, float | None]] = {"loss": (0, None), "accuracy": (None, 1)}
+    drawn = ((what, series_of(run.metrics, what)) for what in ends)
+    charts = [chart(what.capitalize(), series, what, ends[what]) for what, series in drawn if series]
     columns = [(f"{words} {what}", f"{key}_{what}") for key, words in SPLITS for what in ("loss", "accuracy")]
     rows = (
         [str(v["epoch"]), *(_exactly(v.get(key), ".4f") for _, key in columns), f"{v.get('seconds') or 0:.1f}"]

@@ -151,6 +151,18 @@ class RunFolder:
             raise UsageError.expected("run folder", str(path), "a run with a config.toml", "none there", remedy)
         return folder
 
+    def place(self, folder: str, name: str) -> Path:
+        """Return where a file of one of the run's folders goes; RunFolderError where that folder is a link.
+
+        A run's folder may be a stranger's: what is written into it does not go elsewhere.
+        """
+        if (self.path / folder).is_symlink():
+            raise RunFolderError(
+                f"{self.path / folder}: is a link, and files of the run are not written through it. "
+                "Remove it, or name the file with --out."
+            )
+        return self.path / folder / name
+
     def write(self, name: str, content: str | bytes) -> None:
         """Write one of the run's files whole; RunFolderError where the disk refuses."""
         try:

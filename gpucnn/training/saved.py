@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpucnn import nn
 from gpucnn.backend import Backend, get_backend
-from gpucnn.data import Dataset
+from gpucnn.data import Dataset, Splits, load
 from gpucnn.data.dataset import FRAMINGS
+from gpucnn.data.pictures import read_picture
 from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.run_folder import RunFolder
@@ -70,6 +75,14 @@ class SavedModel:
             raise CheckpointError(f"{folder.path}: state.json describes no network: {error}") from None
         net.load_state_dict(checkpoint.model)
         return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data, pixels, framing)
+
+    def data_set(self, source: str | None = None) -> Splits:
+        """Return the data set ``source``, by default that of the run, with its pictures as this network reads them."""
+        return load(source or self.data, like=self.image_shape, framing=self.framing)
+
+    def read_picture(self, path: Path) -> NDArray[np.uint8]:
+        """Return a picture file as an image (C, H, W) of the kind that this network was trained on."""
+        return read_picture(path, self.image_shape, self.framing)
 
     def feed(self, data: Dataset) -> Feed:
         """Return batches of ``data`` as this network reads them; DataError where images or classes do not fit."""

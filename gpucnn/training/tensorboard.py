@@ -42,7 +42,7 @@ class TensorBoard(Reporter):
     def start(self, trainer: Trainer) -> None:
         # Not tensorboardX's SummaryWriter: its queue blocks for ever once its thread has met a full disk.
         try:
-            folder = trainer.folder.path.absolute() / FOLDER
+            folder = trainer.folder.place(FOLDER, "").absolute()
             folder.mkdir(exist_ok=True)
             name = f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{trainer.step}"
             self._writer = self._record_writer(str(folder / name))
@@ -95,4 +95,4 @@ class TensorBoard(Reporter):
 
     def _stop(self, error: OSError) -> None:
         self._close()
-        warnings.warn(f"no more TensorBoard files: they cannot be written ({error.strerror})", stacklevel=3)
+        warnings.warn(f"no more TensorBoard files: they cannot be written ({error.strerror or error})", stacklevel=3)

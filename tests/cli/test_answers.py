@@ -68,6 +68,36 @@ def test_evaluate_prints_a_table(run: Path) -> None:
     assert len({len(line) for line in lines[2:]}) == 1
 
 
+@pytest.mark.parametrize(("classes", "named"), [(3, True), (12, False), (26, False), (300, False)])
+@pytest.mark.parametrize("room", [60, 80, 120])
+def test_no_line_of_the_table_is_wider_than_the_terminal(classes: int, named: bool, room: int) -> None:
+    from gpucnn.cli.evaluate import widest_fitting
+
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 9, (classes, classes)) + np.diag(rng.integers(50, 90, classes))
+    names = [f"{'long ' * 5}{i}" for i in range(classes)] if classes > 10 else ["cat", "dog", "owl"]
+    lines = widest_fitting(counts, names, room)
+    assert len(lines) == classes + 1
+    assert max(map(len, lines)) <= room
+    for i, line in enumerate(lines[1:]):
+        assert f"{counts[i, i] / counts[i].sum():.4f}" in line
+        assert f"{counts[i, i] / counts[:, i].sum():.4f}" in line
+    assert (lines[0].split()[3:6] == names) == named
+
+
+def test_many_classes_are_told_with_what_they_are_mistaken_for() -> None:
+    from gpucnn.cli.evaluate import per_class
+
+    counts = np.diag([5, 6, 7]) + np.array([[0, 1, 2], [0, 0, 0], [0, 0, 0]])
+    lines = per_class(counts, ["cat", "dog", "owl"], 80)
+    assert [line.split() for line in lines] == [
+        ["class", "images", "recall", "precision", "mistaken", "for"],
+        ["cat", "8", "0.6250", "1.0000", "owl", "(2)"],
+        ["dog", "6", "1.0000", "0.8571", "-"],
+        ["owl", "7", "1.0000", "0.7778", "-"],
+    ]
+
+
 def test_evaluate_on_fewer_classes_and_with_the_best_weights(run: Path, tmp_path: Path) -> None:
     images, labels = drawn(600, 1)
     few = labels < 3
@@ -177,19 +207,59 @@ def test_predict_of_more_than_go_through_together(run: Path, tmp_path: Path, mon
     assert len(together.splitlines()) == 7
 
 
-def test_predict_refuses_what_is_no_picture(run: Path, tmp_path: Path) -> None:
+def save_pages(folder: Path, count: int) -> list[Path]:
+    """Write the first pages as picture files and return their paths."""
     Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
-    good, blank, text = tmp_path / "good.png", tmp_path / "blank.png", tmp_path / "text.png"
-    Image.fromarray(pages()[0][0]).save(good)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{i}.png" for i in range(count)]
+    for file, page in zip(files, pages()[0], strict=False):
+        Image.fromarray(page).save(file)
+    return files
+
+
+def test_a_bad_picture_does_not_keep_the_others_from_their_answers(run: Path, tmp_path: Path) -> None:
+    first, last = save_pages(tmp_path, 2)
+    from PIL import Image
+
+    blank, text, empty = tmp_path / "blank.png", tmp_path / "text.png", tmp_path / "empty"
     Image.new("L", (50, 50), 255).save(blank)
     text.write_text("no picture")
+    empty.mkdir()
+    good = gpucnn("predict", run, first, last, "--json")
+    assert (good.code, good.err) == (0, "")
     for bad, said in (
-        (blank, "shows nothing"), (text, "no readable picture"), (tmp_path, "is a folder"), (tmp_path / "x", "no such file")
+        (blank, "shows nothing"), (text, "no readable picture"), (empty, "expected pictures"), (tmp_path / "x", "no such")
     ):  # fmt: skip
-        result = gpucnn("predict", run, good, bad, "--json")
+        result = gpucnn("predict", run, first, bad, last, "--json")
         assert_refused(result, 1, said, str(bad))
-        assert result.out == ""
+        assert result.out == good.out
+    result = gpucnn("predict", run, blank, text)
+    assert (result.code, result.out, result.err.count("Error: ")) == (1, "", 2)
     assert_refused(gpucnn("predict", run), 2, "IMAGE", "predict --help")
+
+
+def test_predict_takes_folders(run: Path, tmp_path: Path) -> None:
+    inner = save_pages(tmp_path / "all" / "b", 3)
+    outer = save_pages(tmp_path / "all", 2)
+    (tmp_path / "all" / "notes.txt").write_text("no picture, and not taken for one")
+    save_pages(tmp_path / "all" / ".hidden", 1)
+    named = gpucnn("predict", run, *outer, *inner)
+    assert gpucnn("predict", run, tmp_path / "all").out == named.out
+    assert len(named.out.splitlines()) == 5
+
+
+def test_predict_writes_csv(run: Path, tmp_path: Path) -> None:
+    import csv
+
+    files = save_pages(tmp_path / 'a "b", c', 2)
+    expected = [json.loads(line) for line in gpucnn("predict", run, *files, "--json", "--top", 2).out.splitlines()]
+    head, *rows = csv.reader(gpucnn("predict", run, *files, "--csv", "--top", 2).out.splitlines())
+    assert head == ["file", "class", "probability", "class", "probability"]
+    for row, values in zip(rows, expected, strict=True):
+        assert row[0] == values["file"]
+        assert row[1::2] == [answer["class"] for answer in values["answers"]]
+        assert [float(cell) for cell in row[2::2]] == [answer["probability"] for answer in values["answers"]]
+    assert_refused(gpucnn("predict", run, *files, "--csv", "--json"), 2, "--json and --csv")
 
 
 def test_predict_without_pillow(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,3 +376,56 @@ def test_mistakes(data: Path, picture: Path) -> None:
     assert_refused(gpucnn("visualize", "run", picture, "--data", "digits", *cpu), 2, "leave out the picture")
     Path("file").write_text("")
     assert_refused(gpucnn("visualize", "run", picture, "--out", "file/a.html", *cpu), 1, "cannot be written")
+
+
+# --- a user's own pictures ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pets(data: Path) -> Path:
+    """A folder of grey pictures of two classes, larger than asked for, that are not centred as digits are."""
+    Image = pytest.importorskip("PIL.Image")
+    images, labels = drawn(60, 0)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = Path("pets", "low" if label < 5 else "high")
+        folder.mkdir(parents=True, exist_ok=True)
+        page = np.full((44, 40), 255, np.uint8)
+        page[16:, :28] -= image[0]
+        Image.fromarray(page).save(folder / f"{i}.png")
+    return Path("pets")
+
+
+def test_a_picture_is_looked_at_as_it_is_predicted(pets: Path) -> None:
+    assert gpucnn("train", "--data", pets, "--device", "cpu", "--epochs", 3, "--out", "run").code == 0
+    for picture in sorted(pets.rglob("*.png"))[:6]:
+        predicted = gpucnn("predict", "run", picture)
+        looked = gpucnn("visualize", "run", picture, "--device", "cpu", "--out", "look.html")
+        assert looked.out.splitlines()[0] == predicted.out.splitlines()[0]
+
+
+def test_a_run_on_scaled_pictures_is_drawn_again_with_its_mistakes(pets: Path) -> None:
+    train = ("train", "--data", pets, "--device", "cpu", "--epochs", 1, "--image-size", 36, "--out", "run")
+    assert gpucnn(*train).code == 0
+    before = Path("run/report.html").read_text()
+    result = gpucnn("visualize", "run", "--device", "cpu")
+    assert result.code == 0
+    assert "no confusion matrix" not in result.err
+    assert Path("run/report.html").read_text() == before
+    assert page().section("Confusion matrix")
+    assert page().section("Worst mistakes")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40])
+def test_a_run_with_short_metrics_is_drawn(data: Path, kept: int) -> None:
+    train(data)
+    metrics = Path("run/metrics.jsonl")
+    metrics.write_bytes(metrics.read_bytes()[:kept])
+    result = gpucnn("visualize", "run", "--device", "cpu")
+    assert result.code == 0, result.err
+    assert page().section("Confusion matrix")
+    metrics.write_text('{"step": 5, "epoch": 1, "train_loss": 1.0}\n')
+    assert gpucnn("visualize", "run", "--device", "cpu").code == 0
+    metrics.write_text('{"step": 5, "epoch": 1, "train_loss": 1.0, "val_loss": true, "test_accuracy": null}\n')
+    assert gpucnn("visualize", "run", "--device", "cpu").code == 0
+    metrics.unlink()
+    assert gpucnn("visualize", "run", "--device", "cpu").code == 0

@@ -33,13 +33,18 @@ def test_plain_lines(data: Path) -> None:
     assert lines[1] == "Training lenet on small: 512 images, 128 for validation, 200 for testing; device cpu"
     assert lines[2] == lines[-2] == "Run folder: runs/lenet-small-1"
     assert lines[-1] == "Report: runs/lenet-small-1/report.html"
-    assert lines[3] == "epoch train loss train acc val loss val acc test loss test acc seconds images/s"
-    assert [line.split()[0] for line in lines[4:6]] == ["1", "2"]
+    assert lines[3].split() == ["----", "train", "-----", "-----", "val", "------", "-----", "test", "-----"]
+    assert lines[4] == "epoch      loss     acc      loss     acc      loss     acc  seconds   images/s"
+    assert [line.split()[0] for line in lines[5:7]] == ["1", "2"]
     accuracy = numbers(Path("runs/lenet-small-1"))[-1]["test_accuracy"]
-    assert lines[6] == f"Test accuracy {accuracy:.4f} after 2 epochs."
-    assert len(lines) == 9
-    assert len({len(line) for line in lines[3:6]}) == 1, "the columns stand below one another"
-    assert len(lines[3]) < 80
+    assert lines[7] == f"Test accuracy {accuracy:.4f} after 2 epochs."
+    assert len(lines) == 10
+    assert len({len(line) for line in lines[4:7]}) == 1, "the columns stand below one another"
+    assert len(lines[4]) < 80
+
+
+def test_one_epoch_is_no_epochs(data: Path) -> None:
+    assert " after 1 epoch." in gpucnn(*train(data, "--epochs", 1)).out
 
 
 def test_json_lines_and_nothing_else(data: Path) -> None:

@@ -1,0 +1,142 @@
+"""Where text leaves for the terminal: names that came with data do not steer it, and no line is written into a bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TextIO
+
+import click
+
+from gpucnn.errors import GpucnnError
+
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters: escape sequences begin with one of them
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # line separators, and what reverses the direction of writing
+    "\ud800-\udfff]"  # bytes of a file name that are not UTF-8
+)
+
+PLAIN_WIDTH = 120
+"""Columns of output that goes to no terminal."""
+
+LONGEST_NAME = 30
+"""Columns that a name takes in a table; longer ones are cut."""
+
+
+def printable(text: object) -> str:
+    """Return a text in which every character that would steer a terminal is spelled out: one line, whatever came.
+
+    >>> printable("a\\x1b[2Jb\\n")
+    'a\\\\x1b[2Jb\\\\n'
+    """
+    return UNPRINTABLE.sub(_spelled_out, str(text))
+
+
+def _spelled_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def shortened(name: str, most: int = LONGEST_NAME) -> str:
+    """Return a name as a table shows it: printable, and not longer than ``most``.
+
+    >>> shortened("a" * 9, 5)
+    'aa...'
+    """
+    name = printable(name)
+    return name if len(name) <= most else name[: most - 3] + "..."
+
+
+def width() -> int:
+    """Return the columns that a line on standard output may take."""
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else PLAIN_WIDTH
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream shows what is written there; False for one that is closed."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def say(message: str, err: bool = False) -> None:
+    """Print one line, beside any progress bar; to standard error with ``err``."""
+    _write(printable(message) + "\n", err)
+
+
+def say_lines(lines: Iterable[str], err: bool = False) -> None:
+    """Print some lines."""
+    for line in lines:
+        say(line, err)
+
+
+def say_json(values: Any) -> None:
+    """Print one JSON object as one line of ASCII."""
+    _write(json.dumps(values).replace("\x7f", "\\u007f") + "\n", err=False)
+
+
+def say_error(message: str) -> None:
+    """Print an error in one or two lines; the second is indented, so that a name cannot pass for another message."""
+    coloured = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    head = click.style("Error: ", fg="red", bold=True) if coloured else "Error: "
+    _write(head + "\n  ".join(printable(line) for line in message.split("\n", 1)) + "\n", err=True)
+
+
+def clear_line() -> None:
+    """Wipe the line that standard error stands on, where it is a terminal: a bar, and the ^C that was echoed into it."""
+    if is_terminal(sys.stderr):
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+def _write(text: str, err: bool) -> None:
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        with _beside_bars():
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
+    except OSError as error:
+        if err:
+            return  # there is nobody to be told
+        _abandon_output()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise GpucnnError(f"standard output: cannot be written ({error.strerror}).") from None
+
+
+def _abandon_output() -> None:
+    """Send what else goes to standard output nowhere: Python would try again, and complain, when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _beside_bars() -> AbstractContextManager[None]:
+    """Return a context in which no progress bar is on the screen; afterwards it is drawn again."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None or not getattr(tqdm.tqdm, "_instances", None):
+        return nullcontext()
+    beside: AbstractContextManager[None] = tqdm.tqdm.external_write_mode()
+    return beside
+
+
+def open_standard_streams() -> None:
+    """Let streams that are closed (``>&-``) lead to nowhere: else the next file opened would get their number.
+
+    What a library writes to "standard output" would go into a checkpoint.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gives the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
