@@ -98,8 +98,6 @@ def main() -> None:
         fail(str(error), error.exit_code)
     except MemoryError:
         fail("Out of memory. Try a smaller --batch-size or --limit.", 4)
-    except BrokenPipeError:  # whoever read has read enough
-        sys.exit(1)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}." if error.filename else str(error), 1)
     else:

@@ -79,9 +79,9 @@ def _length(columns: Sequence[Column]) -> int:
 def head(columns: Sequence[Column]) -> list[str]:
     """Return the two lines above the table: groups, and titles.
 
-    >>> print(*head(columns_for(60)), sep="\\n")
-           -- training ---  - validation --  test
-    epoch       loss     acc       loss     acc     acc
+    >>> upper, titles = head(columns_for(40))
+    >>> titles
+    'epoch      loss     acc     acc     acc'
     """
     groups: list[tuple[str, int]] = []
     for column in columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,6 +21,9 @@ UNPRINTABLE = re.compile(
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # line separators, and what reverses the direction of writing
     "\ud800-\udfff]"  # bytes of a file name that are not UTF-8
 )
+
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
+"""What a system answers who writes to a pipe without a reader (``| head``), or to a terminal that is gone."""
 
 PLAIN_WIDTH = 120
 """Columns of output that goes to no terminal."""
@@ -65,7 +69,10 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def say(message: str, err: bool = False) -> None:
-    """Print one line, beside any progress bar; to standard error with ``err``."""
+    """Print one line, beside any progress bar; to standard error with ``err``.
+
+    Where nobody reads any more the command goes on in silence. GpucnnError where the disk behind standard output is full.
+    """
     _write(printable(message) + "\n", err)
 
 
@@ -104,18 +111,15 @@ def _write(text: str, err: bool) -> None:
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
     except OSError as error:
-        if err:
-            return  # there is nobody to be told
-        _abandon_output()
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise GpucnnError(f"standard output: cannot be written ({error.strerror}).") from None
+        _abandon(2 if err else 1)
+        if error.errno not in GONE and not err:
+            raise GpucnnError(f"standard output: cannot be written ({error.strerror}).") from None
 
 
-def _abandon_output() -> None:
-    """Send what else goes to standard output nowhere: Python would try again, and complain, when it ends."""
+def _abandon(stream: int) -> None:
+    """Let standard output (1) or error (2) lead to nowhere: Python would try again, and complain, when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    os.dup2(nowhere, stream)
     os.close(nowhere)
 
 
