@@ -7,6 +7,7 @@ from setuptools import Extension, setup
 NATIVE = Path("gpucnn/backend/native")
 
 setup(
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},  # one wheel for this Python and every later one
     ext_modules=[
         Extension(
             "gpucnn.backend.native._kernels",
