@@ -26,5 +26,5 @@ setup(
             py_limited_api=True,
             optional=True,
         )
-    ]
+    ],
 )
