@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -40,6 +41,50 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPUCNN_CACHE", str(folder))
         yield folder
+
+
+@functools.cache
+def missing() -> dict[str, str]:
+    """Return what is not here, of what ``--require-...`` names, and why."""
+    import kernels_on_cpu
+
+    reasons = {}
+    try:
+        import cupy  # noqa: F401
+
+        kernels_on_cpu.compiler()
+    except (ImportError, kernels_on_cpu.NoCompiler) as error:
+        reasons["standin"] = str(error)
+    try:
+        get_backend("cuda")
+    except DeviceError as error:
+        reasons["cuda"] = str(error)
+    return reasons
+
+
+def needed(item: pytest.Item) -> str | None:
+    """Return which of ``missing`` a test needs, as its fixtures and marks say."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if parameters.get("backend") == "cuda-standin" or "standin" in getattr(item, "fixturenames", ()):
+        return "standin"
+    return "cuda" if item.get_closest_marker("cuda") else None
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [
+        f"left out, as --require-{name} is not given: {reason}"
+        for name, reason in missing().items()
+        if not config.getoption(f"--require-{name}")
+    ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the thousands of tests that need a GPU or CuPy where there is none, rather than list each as skipped."""
+    absent = {name for name in missing() if not config.getoption(f"--require-{name}")}
+    dropped = [item for item in items if needed(item) in absent]
+    if dropped:
+        items[:] = [item for item in items if needed(item) not in absent]
+        config.hook.pytest_deselected(items=dropped)
 
 
 def skip_or_fail(config: pytest.Config, option: str, reason: str) -> None:

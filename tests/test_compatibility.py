@@ -40,6 +40,7 @@ def close(value: Any, expected: Any, tolerance: float) -> None:
     np.testing.assert_allclose(value, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("name", CONTENTS.NETWORKS)
 def test_a_model_file_gives_the_same_answers(name: str) -> None:
     net = models.load(OLD / f"{name}.safetensors").eval()
@@ -68,6 +69,7 @@ def old_run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / request.param
 
 
+@pytest.mark.bits
 def test_a_stopped_run_goes_on_to_the_same_weights(old_run: Path) -> None:
     result = run_gpucnn("train", "--resume", old_run)
     assert result.code == 0, result.err
@@ -86,6 +88,7 @@ def test_a_run_is_evaluated(old_run: Path) -> None:
     assert 0 <= json.loads(result.out)["accuracy"] <= 1
 
 
+@pytest.mark.bits
 def test_a_config_repeats_the_run(old_run: Path, tmp_path: Path) -> None:
     result = run_gpucnn("train", "--config", old_run / "config.toml", "--out", tmp_path / "again")
     assert result.code == 0, result.err

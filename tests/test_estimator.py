@@ -116,6 +116,7 @@ def test_validation_and_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.bits
 def test_the_same_seed_gives_the_same_network(fitted: Classifier) -> None:
     gpucnn.manual_seed(123)
     again = quick().fit(X, Y)
@@ -127,6 +128,7 @@ def test_the_same_seed_gives_the_same_network(fitted: Classifier) -> None:
     assert (quick(seed=1).fit(X, Y).predict_proba(X_TEST) != fitted.predict_proba(X_TEST)).any()
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("reshape", [lambda x: x[:, None], lambda x: x.reshape(len(x), -1), gpucnn.tensor, list])
 def test_all_forms_of_images(fitted: Classifier, reshape: Any) -> None:
     np.testing.assert_array_equal(fitted.predict_proba(reshape(X_TEST)), fitted.predict_proba(X_TEST))
@@ -229,6 +231,7 @@ def test_mistakes_in_predict(fitted: Classifier) -> None:
         fitted.score(X[:3], Y[:2])
 
 
+@pytest.mark.bits
 def test_what_was_learnt_survives_a_failure(fitted: Classifier) -> None:
     classifier = quick(schedule="constant", optimizer="sgd", lr=0.01).fit(X, Y, epochs=1)
     before = classifier.predict_proba(X_TEST)
@@ -283,6 +286,7 @@ def dropping() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, 2))
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_a_copied_classifier_answers_as_the_original(fitted: Classifier, copied: Any) -> None:
     twin = copied(fitted)
@@ -310,6 +314,7 @@ def test_joblib_and_processes_of_scikit_learn(fitted: Classifier, tmp_path: Path
         np.testing.assert_array_equal(one.predict_proba(X_TEST), other.predict_proba(X_TEST))
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("model", "labels"),
     [
@@ -338,6 +343,7 @@ def test_a_saved_classifier_is_loaded_as_it_was(tmp_path: Path, model: Any, labe
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
+@pytest.mark.bits
 def test_a_saved_classifier_with_a_layer_of_the_users_own(tmp_path: Path) -> None:
     file = tmp_path / "classifier.safetensors"
     net = nn.Sequential(Doubling(), nn.Flatten(), nn.Linear(36, 2))
@@ -402,6 +408,7 @@ def test_what_is_no_saved_classifier(tmp_path: Path, fitted: Classifier) -> None
         dated.save(tmp_path / "dated.safetensors")
 
 
+@pytest.mark.bits
 def test_fits_at_the_same_time_are_those_of_the_seed_alone() -> None:
     """Threads that shared the process's generator gave other networks, and left it elsewhere."""
     net = dropping()

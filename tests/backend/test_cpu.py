@@ -78,11 +78,13 @@ def test_the_reference_is_taken_where_there_is_nothing_to_compute() -> None:
     assert backend.ran["conv2d.fast"] == 0
 
 
+@pytest.mark.bits
 def test_the_same_bits_every_time(threaded: Backend) -> None:
     first = train(threaded, batch=64)
     assert {train(threaded, batch=64) for _ in range(2)} == {first}
 
 
+@pytest.mark.bits
 def test_the_same_bits_from_several_threads_at_once(threaded: Backend) -> None:
     expected = train(threaded)
     found: list[str] = []
@@ -114,6 +116,7 @@ def in_a_fork(function: Callable[[], str]) -> str:
     return answer
 
 
+@pytest.mark.bits
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_the_same_bits_after_a_fork(threaded: Backend) -> None:
     expected = train(threaded)
@@ -213,6 +216,7 @@ def test_pytorch_may_hold_the_memory_too() -> None:
     assert (held == 7).all()
 
 
+@pytest.mark.bits
 def test_results_stay_as_they_are_while_others_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "SMALLEST", 4)
     backend, rng, kept = CpuBackend(), np.random.default_rng(0), []

@@ -349,6 +349,7 @@ assert len(backend.processes._ready(1)) == 1
 """
 
 
+@pytest.mark.bits
 def test_a_forked_process_leaves_its_parents_workers_alone() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM + FORKED], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -364,6 +365,7 @@ def part_of_more_images(array: Any) -> Any:
     return whole.transpose(3, 0, 1, 2)[: len(array)]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "lay_out", [lambda a: repeated(a, 0), lambda a: repeated(a, 1), lambda a: a[::-1, ::-1], part_of_more_images]
 )
@@ -391,6 +393,7 @@ def test_bits_do_not_depend_on_how_a_part_lies_in_memory(
     assert shared.processes._losses == 0
 
 
+@pytest.mark.bits
 def test_kernels_have_the_same_bits_wherever_their_parts_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "FIRST_CALLS", 0)
     monkeypatch.setattr(processes, "HANDING_OVER", 1)

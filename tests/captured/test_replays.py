@@ -92,6 +92,7 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.bits
 @on_devices
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("make", [lambda: models.build("lenet"), small], ids=["lenet", "dropout and batch norm"])
@@ -146,6 +147,7 @@ def no_update(net: nn.Module, optimizer: optim.Optimizer) -> Step:
     return step
 
 
+@pytest.mark.bits
 @on_devices
 @pytest.mark.parametrize("make", [descent, gradients_forgotten_last, two_updates, no_update])
 def test_every_order_of_a_step(backend: Backend, make: Any) -> None:
@@ -166,6 +168,7 @@ def test_every_order_of_a_step(backend: Backend, make: Any) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.bits
 @on_devices
 def test_gradients_clipped_between(backend: Backend) -> None:
     def run(captured: bool) -> list[Any]:

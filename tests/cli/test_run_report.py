@@ -122,6 +122,7 @@ def initial_filters(seed: int) -> np.ndarray:
     return inspect.filters(models.lenet())
 
 
+@pytest.mark.bits
 def test_filters_before_training_outlive_a_resume(data: Path) -> None:
     train(data, "--seed", 3)
     kept = safetensors.numpy.load(Path("run/first-filters.safetensors").read_bytes())["filters"]
@@ -171,6 +172,7 @@ def test_a_report_that_cannot_be_drawn_is_only_a_note(data: Path, monkeypatch: p
     assert Path("run/checkpoints/last/state.json").is_file()
 
 
+@pytest.mark.bits
 def test_training_itself_is_the_same_with_and_without_a_report(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from runs import weights
 

@@ -61,6 +61,7 @@ def test_json_lines_and_nothing_else(data: Path) -> None:
     assert "Run folder: runs/lenet-small-1" in result.err
 
 
+@pytest.mark.bits
 def test_config_of_a_run_repeats_it(data: Path) -> None:
     assert gpucnn(*train(data, "--seed", 7, "--lr", 0.003, "--model", "lenet:pooling=avg")).code == 0
     result = gpucnn("train", "--config", "runs/lenet-small-1/config.toml")
@@ -73,6 +74,7 @@ def test_config_of_a_run_repeats_it(data: Path) -> None:
     assert "seed = 8" in Path("c/config.toml").read_text()
 
 
+@pytest.mark.bits
 def test_resume_from_another_folder(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpucnn(*train("small.npz", "--out", "my run")).code == 0  # type: ignore[arg-type]
     (data.parent / "elsewhere").mkdir()

@@ -172,6 +172,7 @@ def test_noise_has_the_size_asked_for_and_stays_in_range() -> None:
     np.testing.assert_array_equal(add_noise(np.array([0.5], np.float32), np.array([-2], np.float32)), [-1.5])
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("size", [28, 32, 96])
 def test_a_seed_gives_the_same_bits_whatever_the_threads(size: int) -> None:
     images = RNG.integers(0, 256, (16, 3, size, size), np.uint8)
@@ -183,6 +184,7 @@ def test_a_seed_gives_the_same_bits_whatever_the_threads(size: int) -> None:
     assert augment(images, rng(8)).tobytes() not in results
 
 
+@pytest.mark.bits
 def test_other_layouts_of_memory_give_the_same() -> None:
     augment = Augmentation.parse(EVERY)
     inner = np.asfortranarray(COLOUR)

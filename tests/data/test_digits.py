@@ -39,6 +39,7 @@ def test_arrays_own_nothing_more_than_they_show() -> None:
         assert array.base is None
 
 
+@pytest.mark.bits
 def test_same_seed_gives_same_bytes_whatever_the_threads() -> None:
     images, labels = draw_digits(1100, seed=7, threads=1)
     for threads in (2, 3, 16, None):
@@ -47,6 +48,7 @@ def test_same_seed_gives_same_bytes_whatever_the_threads() -> None:
         assert labels_again.tobytes() == labels.tobytes()
 
 
+@pytest.mark.bits
 def test_callers_in_parallel_do_not_disturb_each_other() -> None:
     expected = draw_digits(300, seed=2)[0]
     results: list[np.ndarray] = []
@@ -59,6 +61,7 @@ def test_callers_in_parallel_do_not_disturb_each_other() -> None:
     assert all(np.array_equal(result, expected) for result in results)
 
 
+@pytest.mark.bits
 def test_a_smaller_count_is_the_beginning_of_a_larger_one() -> None:
     images, labels = draw_digits(777, seed=3)
     for count in (1, 250, 500, 501):

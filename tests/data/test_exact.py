@@ -13,6 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from gpucnn.data.exact import PLACES, rounded
 
+pytestmark = pytest.mark.bits
+
 RNG = np.random.default_rng(0)
 
 

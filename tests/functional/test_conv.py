@@ -168,6 +168,7 @@ def test_one_pixel_images_and_empty_batches(backend: Backend, N: int, layout: st
     hold_against_loops(backend, case)
 
 
+@pytest.mark.bits
 def test_a_single_image_is_a_batch_of_one_without_its_first_axis(backend: Backend) -> None:
     rng = np.random.default_rng(0)
     x, w = gpucnn.tensor(rng.standard_normal((2, 5, 6))), gpucnn.tensor(rng.standard_normal((3, 2, 2, 2)))

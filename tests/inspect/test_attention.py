@@ -48,6 +48,7 @@ def test_nothing_speaks_for_a_class_that_sees_nothing() -> None:
     assert not grad_cam(lines_network(), two_strokes(), 2).any()
 
 
+@pytest.mark.bits
 def test_the_class_is_the_answer_by_default() -> None:
     image = two_strokes()
     image[0, :, 10:] = 0

@@ -30,6 +30,7 @@ def digit() -> np.ndarray:
     return draw_digits(1, seed=4)[0][0].reshape(1, 28, 28)
 
 
+@pytest.mark.bits
 def test_the_parts_are_those_of_the_functions(net: nn.Module) -> None:
     image = digit()
     x = gpucnn.tensor(((image[None] / 255 - 0.13) / 0.3).astype(np.float32))

@@ -67,6 +67,7 @@ def test_numbers_of_systems_1_and_5() -> None:
     assert responses(two, stack).tolist() == [[[56, 72], [104, 120]], [[76, 100], [148, 172]], [[96, 128], [192, 224]]]
 
 
+@pytest.mark.bits
 def test_shapes_of_responses() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (7, 6), np.uint8)
@@ -94,6 +95,7 @@ def test_mistakes_in_responses() -> None:
         edge_filter("diagonal")
 
 
+@pytest.mark.bits
 def test_feature_maps_are_those_of_pytorch(backend: Backend) -> None:
     torch = pytest.importorskip("torch")
 

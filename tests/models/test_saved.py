@@ -14,6 +14,7 @@ from gpucnn import models, nn
 from gpucnn.errors import CheckpointError, ParameterError
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     "name", ["lenet:activation=sigmoid,pooling=avg", "simple_convnet", "conv_mlp", "vgg", "resnet"]
 )

@@ -109,6 +109,7 @@ def test_the_table_has_every_layer() -> None:
     assert set(structure.LAYERS) == LAYERS == set(EXAMPLES)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(("name", "number"), CASES)
 def test_there_and_back(name: str, number: int) -> None:
     make, shape = EXAMPLES[name][number]
@@ -124,6 +125,7 @@ def test_there_and_back(name: str, number: int) -> None:
     assert [str(v.dtype) for v in again.state_dict().values()] == [str(v.dtype) for v in layer.state_dict().values()]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("name", models.MODELS)
 def test_networks_there_and_back(name: str) -> None:
     net = models.build(name, in_channels=3, image_size=16)

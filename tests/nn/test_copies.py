@@ -71,6 +71,7 @@ def test_a_copied_network_is_unbound_and_whole(backend: Backend, copied: Callabl
     train(net, optimizer, 1)  # which still owns the original
 
 
+@pytest.mark.bits
 @every_copy
 @pytest.mark.parametrize("make", [optim.Adam, optim.SGD, optim.RMSprop, optim.Adagrad, optim.Adadelta])
 def test_a_copied_optimiser_goes_on_with_the_copied_network(copied: Callable[[Any], Any], make: Any) -> None:

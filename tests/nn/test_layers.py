@@ -230,6 +230,7 @@ def test_one_seed_gives_every_device_the_same_weights(backend: Backend) -> None:
     assert all(np.array_equal(drawn[name], value) for name, value in expected.items())
 
 
+@pytest.mark.bits
 def test_layers_keep_nothing_of_a_call(backend: Backend) -> None:
     net = small()
     x = gpucnn.tensor(np.ones((2, 3), np.float32))

@@ -98,6 +98,7 @@ def test_a_shared_layer_is_stepped_once_but_saved_under_both_names(backend: Back
     theirs.load_state_dict({name: torch.tensor(value) for name, value in net.state_dict().items()})
 
 
+@pytest.mark.bits
 def test_train_and_eval_reach_every_module(backend: Backend) -> None:
     net = nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.Dropout(0.9)))
     x = gpucnn.tensor(np.ones((50, 4), np.float32))
@@ -235,6 +236,7 @@ def test_freezing(backend: Backend) -> None:
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
+@pytest.mark.bits
 def test_sequential_is_a_list_of_layers_with_names(backend: Backend) -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2, name="out"))
     assert len(net) == 3

@@ -33,6 +33,7 @@ def test_steps_too_small_for_float16_add_up(backend: Backend) -> None:
     assert p.item() == np.float16(0.99)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop])
 def test_updates_are_those_of_float32(backend: Backend, make: Any) -> None:
     p, wide = half(1.0, -2.0, 0.5), nn.Parameter(gpucnn.tensor(np.array([1.0, -2.0, 0.5], np.float32)))

@@ -115,6 +115,7 @@ def test_groups_have_hyperparameters_of_their_own(walks: tuple[Walk, Walk]) -> N
         assert_same(*walks)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_saved_optimiser_goes_on_where_it_was(backend: Backend, name: str) -> None:
     ours, resumed = Walk(), Walk()

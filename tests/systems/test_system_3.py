@@ -130,6 +130,7 @@ def test_predict_loss_accuracy(small: Dictionaries) -> None:
     assert small.accuracy(X, T) == 1
 
 
+@pytest.mark.bits
 def test_parameters_are_saved_and_loaded(small: Dictionaries, tmp_path: Path) -> None:
     small.save(tmp_path / "parameters.npz")
     wanted = small.predict(X)
@@ -187,6 +188,7 @@ def test_filters_before_and_after_training_as_arrays(small: Dictionaries) -> Non
     assert abs(after - before).max() == pytest.approx(0.05, rel=1e-3), "Adam's first step is the learning rate"
 
 
+@pytest.mark.bits
 def test_responses_to_edges_as_arrays() -> None:
     square = np.zeros((8, 8), np.float32)
     square[2:6, 2:6] = 1

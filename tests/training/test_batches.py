@@ -58,6 +58,7 @@ def same(ours: list[tuple[Any, Any]], theirs: list[tuple[Any, Any]]) -> bool:
     )
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("data", [DATA, Read()], ids=["resident", "read"])
 @pytest.mark.parametrize(("size", "start"), [(1, 0), (5, 0), (5, 2), (5, 4), (23, 0), (100, 0)])
@@ -91,6 +92,7 @@ def test_images_are_read_in_order_once_and_no_sooner_than_needed(backend: Backen
         assert given[0] == (10, 10, 3)[i]
 
 
+@pytest.mark.bits
 def test_augmented_batches_depend_on_seed_and_number_alone(backend: Backend) -> None:
     feed = Feed(DATA, backend, PLAIN, augmentation=Augmentation(shift=2, noise=0.1))
     order = feed.order(0, 0)
@@ -102,6 +104,7 @@ def test_augmented_batches_depend_on_seed_and_number_alone(backend: Backend) -> 
     assert not same(taken(feed, 10, order), whole)
 
 
+@pytest.mark.bits
 def test_what_does_not_fit_on_the_device_is_read(standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = taken(Feed(DATA, standin, PLAIN), 7, np.arange(23))
     bytes_of_data = IMAGES.nbytes + LABELS.nbytes
@@ -134,6 +137,7 @@ def test_labels_that_were_changed_since_are_noticed_where_they_go_to_the_device(
         Feed(data, backend, PLAIN)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("batch_size", [1, 6, 23])
 def test_evaluation_is_the_same_wherever_the_data_lies(backend: Backend, batch_size: int) -> None:
     gpucnn.manual_seed(0)

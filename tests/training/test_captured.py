@@ -64,6 +64,7 @@ CASES: dict[str, tuple[Any, type, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.bits
 @on_devices
 @pytest.mark.filterwarnings("ignore:capture. Epochs._step runs as usual, because CaptureError")
 @pytest.mark.parametrize("case", CASES)
@@ -82,6 +83,7 @@ def test_a_run_by_replays_is_a_run_by_ordinary_steps(
     assert numbers(tmp_path / "replayed") == numbers(tmp_path / "ordinary")
 
 
+@pytest.mark.bits
 @on_devices
 def test_data_that_is_read_and_copied_trains_to_the_same_bits_as_data_on_the_device(
     backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,6 +114,7 @@ class Raises(Reporter):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.bits
 @on_devices
 @pytest.mark.parametrize("make", [splits, read_splits], ids=["on the device", "read"])
 @pytest.mark.parametrize("step", [3, 4])

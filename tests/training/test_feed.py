@@ -79,6 +79,7 @@ def test_order_is_seeded_complete_and_new_in_each_epoch(backend: Backend) -> Non
     assert len({tuple(order) for order in orders}) == 4
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("kind", [ArrayDataset, OneByOne])
 def test_augmentation_only_with_a_seed_which_decides_it(backend: Backend, kind: Any) -> None:
     as_they_are = Normalisation((0.0, 0.0), (1 / 255, 1 / 255))

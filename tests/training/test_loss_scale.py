@@ -78,6 +78,7 @@ def test_nothing_waits_for_the_device(standin: Backend) -> None:
     assert transfers.total == 0
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("backend", ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)], indirect=True)
 def test_captured_steps_are_ordinary_ones(backend: Backend) -> None:
     def trained(captured: bool) -> list[Any]:

@@ -115,6 +115,7 @@ def test_mistakes(change: dict[str, Any], said: str) -> None:
         check_named(Settings(**change).resolved())
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_run_resumed_is_the_run_that_went_on(tmp_path: Path, schedule: str) -> None:
     def run(folder: str, stop_after: int | None = None) -> Trainer:

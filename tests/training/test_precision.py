@@ -50,6 +50,7 @@ def test_a_run_goes_on_in_tf32(backend: Backend, tmp_path: Path) -> None:
     assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
 
 
+@pytest.mark.bits
 @on_devices
 def test_a_network_answers_as_it_was_trained_where_the_device_can(backend: Backend, tmp_path: Path) -> None:
     trainer(tmp_path / "run", device=backend.name, precision="tf32", **SPLITS).train()

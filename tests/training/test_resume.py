@@ -37,6 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     return changes, path
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("step", [1, 100, 101, 110, 130, 219])
 def test_interrupted_and_resumed_ends_the_same(tmp_path: Path, whole: tuple[dict[str, Any], Path], step: int) -> None:
     changes, path = whole
@@ -57,6 +58,7 @@ def test_interrupted_and_resumed_ends_the_same(tmp_path: Path, whole: tuple[dict
         assert a == b
 
 
+@pytest.mark.bits
 def test_interrupted_again_and_again(tmp_path: Path) -> None:
     changes = {"optimizer": "sgd", "epochs": 3}
     trainer(tmp_path / "whole", **changes).train()
@@ -70,6 +72,7 @@ def test_interrupted_again_and_again(tmp_path: Path) -> None:
     assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("step", [3, 10, 14])
 def test_augmented_images_are_the_same_after_an_interruption(tmp_path: Path, step: int) -> None:
     changes = {"augment": "shift=2,rotate=10,elastic=1,cutout=5,noise=0.05"}
@@ -132,6 +135,7 @@ def test_handlers_are_given_back(tmp_path: Path) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.bits
 def test_trains_outside_the_main_thread_too(tmp_path: Path) -> None:
     import threading
 
@@ -154,6 +158,7 @@ trainer(Path(sys.argv[1]), Dies(), epochs=3).train()
 """
 
 
+@pytest.mark.bits
 def test_killed_in_mid_epoch_and_resumed_ends_the_same(tmp_path: Path) -> None:
     killed = python("-c", KILLED, tmp_path / "killed")
     assert killed.returncode == -signal.SIGKILL, killed.stderr

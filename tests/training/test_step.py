@@ -17,6 +17,7 @@ def batch(seed: int = 0) -> tuple[gpucnn.Tensor, gpucnn.Tensor]:
     return x, gpucnn.tensor(rng.integers(0, 10, 8))
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_step_is_the_loop_written_out(backend: Backend, optimizer: str) -> None:
     nets = []
@@ -65,6 +66,7 @@ def test_loss_that_is_not_finite_changes_no_parameter_and_no_state(
     assert all(np.isfinite(value).all() for value in net.state_dict().values()), "and the next step is a good one"
 
 
+@pytest.mark.bits
 def test_after_a_flagged_step_training_goes_on_as_if_it_had_not_been(backend: Backend) -> None:
     if backend.name != "cpu":
         pytest.skip("a GPU counts the flagged step: Adam's bias correction is one step ahead")

@@ -58,6 +58,7 @@ def test_saved_network_answers_as_the_trained_one(tmp_path: Path) -> None:
     assert not saved.net.training
 
 
+@pytest.mark.bits
 def test_same_seed_same_bits_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         trainer(tmp_path / name, seed=seed).train()
@@ -279,6 +280,7 @@ def test_weights_that_blow_up_in_the_last_step_are_not_saved(tmp_path: Path) -> 
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.bits
 def test_config_repeats_the_run(tmp_path: Path) -> None:
     from gpucnn.training import Settings, Trainer, read_toml
 
