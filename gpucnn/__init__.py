@@ -17,6 +17,7 @@ __version__ = "0.2.0"
 _HOME = {
     "Backend": "gpucnn.backend",
     "Generator": "gpucnn.backend",
+    "get_array_module": "gpucnn.backend",
     "get_backend": "gpucnn.backend",
     "manual_seed": "gpucnn.backend",
     "use": "gpucnn.backend",
@@ -32,7 +33,7 @@ _ROOMS = ("autograd", "backend", "data", "errors", "functional", "inspect", "mod
 
 if TYPE_CHECKING:
     from gpucnn.autograd import Tensor, concatenate, from_dlpack, no_grad, tensor
-    from gpucnn.backend import Backend, Generator, get_backend, manual_seed, use
+    from gpucnn.backend import Backend, Generator, get_array_module, get_backend, manual_seed, use
     from gpucnn.captured import capture
     from gpucnn.estimator import Classifier
 
@@ -45,6 +46,7 @@ __all__ = [
     "capture",
     "concatenate",
     "from_dlpack",
+    "get_array_module",
     "get_backend",
     "manual_seed",
     "no_grad",

@@ -23,7 +23,7 @@ import numpy as np
 import gpucnn
 from gpucnn import nn, optim
 from gpucnn.backend import Backend, get_backend, use
-from gpucnn.backend.cpu import CpuBackend
+from gpucnn.backend.cpu import CpuDevice
 from gpucnn.errors import GpucnnError, ParameterError, UsageError, did_you_mean
 from gpucnn.functional import max_pool2d
 from gpucnn.models.structure import LAYERS
@@ -200,7 +200,7 @@ def peak_memory(train: Step, batch_size: int, count: int) -> int:
     for _ in range(5):
         train(np.arange(16) % count)
     backend = get_backend("cpu")
-    assert isinstance(backend, CpuBackend)
+    assert isinstance(backend, CpuDevice)
     everyone = ["self", *map(str, backend.processes.wait())]
     before = sum(map(_reset_peak, everyone))
     order = np.random.default_rng(0).permutation(count)

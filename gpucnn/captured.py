@@ -72,7 +72,7 @@ class Captured:
 
     def __call__(self, *arguments: Any) -> Any:
         backend = next(_backends((*arguments, *self._state)), None) or default_backend()
-        if type(backend).new_graph is Backend.new_graph or backend.recording is not None:  # within another step
+        if not backend.captures or backend.recording is not None:  # within another step
             return self._step(*arguments)
         held = _Held(self._state)
         if not self._can_record(backend, held, arguments):

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from gpucnn import use
-from gpucnn.backend import Backend, cpu_conv, cpu_fused, cpu_pool, cpu_rows, get_backend, switch, workspace
-from gpucnn.backend.cpu import CpuBackend
+from gpucnn.backend import Backend, get_backend, registry
+from gpucnn.backend.cpu import CpuDevice, blocks, conv, fused, pool, workspace
 from gpucnn.errors import DeviceError
 
 # One backend serves all examples of a test: nothing is set back between them.
@@ -96,16 +96,16 @@ def skip_or_fail(config: pytest.Config, option: str, reason: str) -> None:
 
 def replace_backend(stack: ExitStack, name: str, backend: Backend | None) -> None:
     """Let ``get_backend(name)`` return ``backend`` (or make a new one, for None) until the stack is left."""
-    before = switch._backends.pop(name, None)
+    before = registry._devices.pop(name, None)
 
     def restore() -> None:
-        switch._backends.pop(name, None)
+        registry._devices.pop(name, None)
         if before is not None:
-            switch._backends[name] = before
+            registry._devices[name] = before
 
     stack.callback(restore)
     if backend is not None:
-        switch._backends[name] = backend
+        registry._devices[name] = backend
 
 
 @pytest.fixture
@@ -147,10 +147,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 @pytest.fixture
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """A CPU backend that cuts even small work into blocks and takes all its memory, used before, from the workspace."""
-    for kernels in (cpu_conv, cpu_fused, cpu_pool):
+    for kernels in (blocks, fused, pool):
         monkeypatch.setattr(kernels, "BLOCK_BYTES", 300)
     monkeypatch.setattr(workspace, "SMALLEST", 4)
-    chosen = CpuBackend()
+    chosen = CpuDevice()
     with use(chosen):
         yield chosen
 
@@ -159,8 +159,8 @@ def cut_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
 def by_rows(cut_small: Backend, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """A CPU backend that makes each row of output pixels a product wherever it can, a few rows at a time."""
     for limit in ("LONG", "LONG_SUM"):
-        monkeypatch.setattr(cpu_rows, limit, 1)
-    monkeypatch.setattr(cpu_rows, "BAND_BYTES", 2000)
+        monkeypatch.setattr(conv, limit, 1)
+    monkeypatch.setattr(conv, "BAND_BYTES", 2000)
     return cut_small
 
 

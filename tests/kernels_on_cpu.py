@@ -114,7 +114,7 @@ def _bodies(text: str) -> dict[str, str]:
         while depth:
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             end += 1
-        if match[1] not in ("if", "for", "while", "switch"):
+        if match[1] not in ("if", "for", "while", "registry"):
             found[match[1]] = found.get(match[1], "") + text[match.end() : end]
     return found
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd.tape import Backward
-from gpucnn.backend import Array, Backend, half
-from gpucnn.backend.half import total
+from gpucnn.backend import Array, Backend
+from gpucnn.backend.ops.reduction import divided, mean_of
+from gpucnn.backend.ops.reduction import sum_of as total
 
 Result = tuple[Array, Backward | None]
 Needs = tuple[bool, ...]
@@ -191,10 +192,10 @@ def sum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdim
 def mean(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdims: bool) -> Result:
     shape, xp = a.shape, backend.xp
     count = math.prod(shape[i] for i in axes) or math.nan
-    y = xp.asarray(half.mean(a, axes, keepdims, count))  # a.mean would warn about the mean of nothing
+    y = xp.asarray(mean_of(a, axes, keepdims, count))  # a.mean would warn about the mean of nothing
     if not needs[0]:
         return y, None
-    return y, lambda dy: (xp.broadcast_to(_spread(half.divided(dy, count), shape, axes), shape),)
+    return y, lambda dy: (xp.broadcast_to(_spread(divided(dy, count), shape, axes), shape),)
 
 
 def maximum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], keepdims: bool) -> Result:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gpucnn.backend import Array, Backend
+from gpucnn.backend.dispatch import active
 from gpucnn.errors import GraphError, MixedDeviceError
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class Node:
         self,
         name: str,
         backward: Backward,
-        sources: tuple[Node | Tensor | None, ...],
-        versions: tuple[tuple[Version, int], ...],
+        sources: Sequence[Node | Tensor | None],
+        versions: Sequence[tuple[Version, int]],
     ) -> None:
         self.name = name
         self.backward: Backward | None = backward
@@ -121,7 +122,7 @@ def walk(root: Node, gradient: Array, backend: Backend) -> None:
     gradients: dict[int, Array] = {root.number: gradient}
     first: dict[int, tuple[Tensor, Array, Array]] = {}
     heap: list[tuple[int, Node]] = [(-root.number, root)]
-    with backend.active():
+    with active(backend):
         while heap:
             _, node = heapq.heappop(heap)
             sources = node.sources
@@ -141,7 +142,8 @@ def walk(root: Node, gradient: Array, backend: Backend) -> None:
                 else:
                     gradients[source.number] = passed
                     heapq.heappush(heap, (-source.number, source))
-        backend.copy_all([(room, passed) for _, room, passed in first.values()])
+        if first:
+            backend.copy_all([(room, passed) for _, room, passed in first.values()])
     for source, _, _ in first.values():
         source.fill_gradient_room()
 
@@ -160,16 +162,14 @@ def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: boo
             )
     recording = is_grad_enabled()
     needs = tuple([recording and tensor is not None and tensor.requires_grad for tensor in tensors])
-    with backend.active():
+    with active(backend):
         y, backward = operation(backend, *[None if t is None else t.array for t in tensors], needs=needs, **params)
     if not y.ndim:
         y = y[...]  # NumPy gives a scalar, which cannot be changed in place, for an array of no dimensions
     result = first.like(y, shares_memory=view)
     if backward is not None:
-        versions = tuple((t.version, t.version.count) for t in (*tensors, result) if t is not None)
-        sources = tuple(
-            (t.node or t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)
-        )
+        versions = [(t.version, t.version.count) for t in (*tensors, result) if t is not None]
+        sources = [(t.node or t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)]
         result.node = Node(operation.__name__, backward, sources, versions)
         result.requires_grad = True
     return result

@@ -1,21 +1,30 @@
-"""The switch between array modules, and the kernels of each device."""
+"""The devices, the operations on their arrays, and the implementations that each device has of them."""
 
-from gpucnn.backend.base import Array, Backend
-from gpucnn.backend.generator import Generator, current_generator, default_generator, drawing_from, manual_seed
-from gpucnn.backend.switch import backend_of, default_backend, get_backend, use
-from gpucnn.backend.window import Window
+from gpucnn.backend import cpu, cuda, ops  # they register their devices and implementations
+from gpucnn.backend.device import Array, Device
+from gpucnn.backend.geometry import Window
+from gpucnn.backend.random import Generator, current_generator, default_generator, drawing_from, manual_seed
+from gpucnn.backend.registry import backend_of, default_backend, get_array_module, get_backend, use
+
+Backend = Device
+"""What version 0.1.0 called it."""
 
 __all__ = [
     "Array",
     "Backend",
+    "Device",
     "Generator",
     "Window",
     "backend_of",
+    "cpu",
+    "cuda",
     "current_generator",
     "default_backend",
     "default_generator",
     "drawing_from",
+    "get_array_module",
     "get_backend",
     "manual_seed",
+    "ops",
     "use",
 ]

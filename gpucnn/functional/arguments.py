@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from gpucnn.autograd import Tensor
-from gpucnn.backend.window import Pair, Sides, Window
+from gpucnn.backend.geometry import Pair, Sides, Window
 from gpucnn.errors import DTypeError, MixedDeviceError, ParameterError, ShapeError
 
 PairLike = int | tuple[int, ...] | list[int]

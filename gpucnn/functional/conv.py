@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend, Window
+from gpucnn.backend import Array, Backend, Window, ops
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,
@@ -33,14 +33,18 @@ def convolution(
     needs: Needs,
     window: Window,
     groups: int,
-    kernels: type[Backend] | None = None,
+    kernels: tuple[Callable[..., Array], Callable[..., Array], Callable[..., tuple[Array, Array]]] = (
+        ops.conv2d,
+        ops.conv2d_input_gradient,
+        ops.conv2d_weight_gradient,
+    ),
 ) -> Result:
     """Array level: y = x * w + b. Keeps x for the weight gradient and w for the input gradient, no columns.
 
-    kernels: the class whose kernels do it; the backend's own by default.
+    kernels: the operations that do it.
     """
-    kernels = kernels or type(backend)
-    y = kernels.conv2d(backend, x, w, b, window, groups)
+    forward, input_gradient, weight_gradient = kernels
+    y = forward(backend, x, w, b, window, groups)
     if not any(needs):
         return y, None
     x_shape, w_shape = x.shape, w.shape
@@ -49,19 +53,22 @@ def convolution(
     kept_w = w if needs[0] else None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        dx = kernels.conv2d_input_gradient(backend, dy, kept_w, x_shape, window, groups) if needs[0] else None
+        dx = input_gradient(backend, dy, kept_w, x_shape, window, groups) if needs[0] else None
         if not needs_parameters:
             return dx, None, None
-        return (dx, *kernels.conv2d_weight_gradient(backend, kept_x, dy, w_shape, window, groups))
+        return (dx, *weight_gradient(backend, kept_x, dy, w_shape, window, groups))
 
     return y, backward
+
+
+REFERENCES = ops.conv2d.reference, ops.conv2d_input_gradient.reference, ops.conv2d_weight_gradient.reference
 
 
 def column_convolution(
     backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
 ) -> Result:
     """Array level: the reference, by one matrix of columns and one product."""
-    return convolution(backend, x, w, b, needs, window, groups, Backend)
+    return convolution(backend, x, w, b, needs, window, groups, REFERENCES)
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., Result]] = {

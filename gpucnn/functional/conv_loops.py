@@ -8,7 +8,7 @@ from typing import Any
 
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
-from gpucnn.backend.half import total
+from gpucnn.backend.ops.reduction import sum_of as total
 
 Shape = tuple[int, ...]
 Place = tuple[int, ...]

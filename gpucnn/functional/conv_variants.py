@@ -5,8 +5,8 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
-from gpucnn.backend.half import total
-from gpucnn.backend.window import Pair
+from gpucnn.backend.geometry import Pair
+from gpucnn.backend.ops.reduction import sum_of as total
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,

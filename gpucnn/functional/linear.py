@@ -5,14 +5,14 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
-from gpucnn.backend.half import total
+from gpucnn.backend.ops.reduction import sum_of as total
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 
 def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
     """Array level: y = x w^T + b on (M, I) rows."""
-    y = backend.affine(x, w, b)
+    y = backend.linear(x, w, b)
     if not any(needs):
         return y, None
     kept_x = x if needs[1] else None
@@ -21,7 +21,7 @@ def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
         dx = backend.matmul(dy, kept_w) if needs[0] else None
         if needs[1] and needs[2]:
-            return (dx, *backend.affine_parameter_gradients(kept_x, dy))
+            return (dx, *backend.linear_parameter_gradients(kept_x, dy))
         return (
             dx,
             backend.matmul(dy.T, kept_x) if needs[1] else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
-from gpucnn.backend.half import is_half
+from gpucnn.backend.precision import is_half
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 from gpucnn.functional.class_loss import label_error, optioned_cross_entropy, signed_labels

@@ -7,7 +7,7 @@ import math
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
-from gpucnn.backend.half import is_half
+from gpucnn.backend.precision import is_half
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_number
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
-from gpucnn.backend.window import Sides
+from gpucnn.backend.geometry import Sides
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import is_count
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
-from gpucnn.backend.base import Divisor
-from gpucnn.backend.window import Pair, Sides
+from gpucnn.backend.geometry import Pair, Sides
+from gpucnn.backend.ops.pool import Divisor
 from gpucnn.errors import ParameterError
 from gpucnn.functional.arguments import Padding, PairLike, check_float, image_batch, pair, read_window, sides, unbatch
 

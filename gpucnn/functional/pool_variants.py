@@ -8,7 +8,7 @@ from typing import Any
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
-from gpucnn.backend.window import Pair
+from gpucnn.backend.geometry import Pair
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
 from gpucnn.functional.arguments import Padding, PairLike, check_float, image_batch, is_count, pair, unbatch
 from gpucnn.functional.conv import conv2d

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from gpucnn.backend import Array, Backend
-from gpucnn.backend.half import divided
+from gpucnn.backend.ops.reduction import divided
 from gpucnn.errors import ParameterError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from gpucnn import nn
 from gpucnn.backend import Window
-from gpucnn.backend.window import Pair
+from gpucnn.backend.geometry import Pair
 from gpucnn.functional.arguments import Padding, pair, sides
 
 Reads = Callable[[int], Iterable[int]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn import nn
 from gpucnn.autograd import Tensor
-from gpucnn.backend.window import Pair
+from gpucnn.backend.geometry import Pair
 from gpucnn.errors import ParameterError
 from gpucnn.functional.arguments import Padding, PairLike, is_count, read_window
 from gpucnn.nn import init

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from gpucnn.autograd import Parameter, Tensor, no_grad
 from gpucnn.backend import Backend
-from gpucnn.backend.half import is_half
+from gpucnn.backend.precision import is_half
 from gpucnn.errors import CheckpointError, DTypeError, GpucnnError, ParameterError
 
 ForwardHook = Callable[["Module", tuple[Any, ...], Any], Any]

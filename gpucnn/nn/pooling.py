@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Window
-from gpucnn.backend.window import Pair
+from gpucnn.backend.geometry import Pair
 from gpucnn.functional.arguments import Padding, PairLike, pair
 from gpucnn.functional.pool import check_divisor, pooling_sides
 from gpucnn.functional.pool_variants import adaptive_size, check_norm

@@ -16,14 +16,15 @@ from oracles import assert_close
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import models, nn, optim
-from gpucnn.backend import Backend, Window, cuda_conv, cuda_products, get_backend
-from gpucnn.backend.cuda_kernels import OPTIONS, TF32
+from gpucnn.backend import Backend, Window, get_backend
+from gpucnn.backend.cuda import conv, linear
+from gpucnn.backend.cuda.launch import OPTIONS, TF32
 from gpucnn.errors import OutOfMemoryError
 
 DEVICES = ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)]
 on_devices = pytest.mark.parametrize("backend", DEVICES, indirect=True)
 KERNELS = (
-    "affine", "affine_parameter_gradients", "avg_pool2d", "avg_pool2d_gradient", "conv2d", "conv2d_input_gradient",
+    "linear", "linear_parameter_gradients", "avg_pool2d", "avg_pool2d_gradient", "conv2d", "conv2d_input_gradient",
     "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_gradients", "conv2d_weight_gradient", "cross_entropy",
     "dropout_mask", "gather", "max_pool2d", "max_pool2d_gradient", "standardise", "standardise_gradient",
 )  # fmt: skip
@@ -31,7 +32,7 @@ RNG = np.random.default_rng
 
 
 class Reference(Backend):
-    """The kernels of ``base.py`` on NumPy, which tests of functional/ hold against loops."""
+    """The references on NumPy, which tests of functional/ hold against loops."""
 
     xp = np
 
@@ -64,7 +65,7 @@ def test_the_networks_that_matter_take_the_fast_kernels(backend: Backend, model:
     backend.ran.clear()
     train_once(net, (4, 1, 28, 28))
     assert ran(backend, ".reference") & set(KERNELS) == set()
-    assert {"affine", "affine_parameter_gradients", "matmul", "cross_entropy", "copy_all", "adam_update"} <= ran(
+    assert {"linear", "linear_parameter_gradients", "matmul", "cross_entropy", "copy_all", "adam_update"} <= ran(
         backend, ".fast"
     )
     assert ran(backend, ".fast") & {"conv2d", "conv2d_relu_max_pool2d"}
@@ -120,7 +121,7 @@ def test_convolution_by_either_way(backend: Backend, case: str, columns: bool, m
     shape, filters, window, groups = CONVOLUTIONS[case]
     if columns and groups > 1:
         pytest.skip("columns in memory serve one group")
-    monkeypatch.setattr(cuda_conv, "takes_columns", lambda w_shape, groups: columns)
+    monkeypatch.setattr(conv, "takes_columns", lambda w_shape, groups: columns)
     x, w, b = (
         RNG(0).standard_normal(shape),
         RNG(1).standard_normal((filters, shape[1] // groups, *window.kernel)),
@@ -207,7 +208,7 @@ def test_cross_entropy_over_few_and_many_classes(backend: Backend, shape: tuple[
 def test_products(
     backend: Backend, sizes: tuple[int, int, int], transposed: str, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_products, "LARGE_TILES", 0 if large else 10**9)
+    monkeypatch.setattr(linear, "LARGE_TILES", 0 if large else 10**9)
     M, N, K = sizes
     a, b, bias = RNG(0).standard_normal((M, K)), RNG(1).standard_normal((K, N)), RNG(2).standard_normal(N)
 
@@ -224,10 +225,10 @@ def test_products(
     strided = backend.to_host(backend.matmul(first[:, ::2], second[::2]))
     assert_close(strided, a[:, ::2] @ b[::2], 2e-5)
     if transposed == "nt":
-        y = backend.affine(first, second.T, backend.asarray(bias.astype(np.float32)))
+        y = backend.linear(first, second.T, backend.asarray(bias.astype(np.float32)))
         assert_close(backend.to_host(y), a @ b + bias, 2e-5)
     if transposed == "tn":
-        dw, db = backend.affine_parameter_gradients(second, first.T)
+        dw, db = backend.linear_parameter_gradients(second, first.T)
         assert_close(backend.to_host(dw), a @ b, 2e-5)
         assert_close(backend.to_host(db), a.sum(1), 2e-5)
 
@@ -341,15 +342,15 @@ def test_other_dtypes_and_empty_batches_take_the_reference(backend: Backend, dty
 def test_an_image_too_large_for_32_bits_takes_the_reference() -> None:
     wide = np.broadcast_to(np.float32(0), (1, 1, 40_000, 40_000))
     small = np.zeros((1, 1, 3, 3), np.float32)
-    assert not cuda_conv.handles(wide.shape, small.shape, Window((3, 3)), 1, wide, small)
-    assert cuda_conv.handles((9_000_000, 1, 28, 28), small.shape, Window((3, 3)), 1, small)
+    assert not conv.takes(wide.shape, small.shape, Window((3, 3)), 1, wide, small)
+    assert conv.takes((9_000_000, 1, 28, 28), small.shape, Window((3, 3)), 1, small)
 
 
 def test_the_table_of_algorithms() -> None:
-    assert not cuda_conv.takes_columns((64, 64, 3, 3), 1)
-    assert cuda_conv.takes_columns((512, 256, 3, 3), 1)
-    assert not cuda_conv.takes_columns((512, 256, 3, 3), 2)
-    assert [cuda_conv.tile(rows) for rows in (1, 8, 9, 32, 33, 500)] == [8, 8, 16, 16, 64, 64]
+    assert not conv.takes_columns((64, 64, 3, 3), 1)
+    assert conv.takes_columns((512, 256, 3, 3), 1)
+    assert not conv.takes_columns((512, 256, 3, 3), 2)
+    assert [conv.tile(rows) for rows in (1, 8, 9, 32, 33, 500)] == [8, 8, 16, 16, 64, 64]
 
 
 # --- memory, choice by timing, warming up --------------------------------------------------------------------------------
@@ -379,7 +380,7 @@ def little_memory(standin: Backend, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_without_memory_the_batch_is_worked_on_in_halves(
     standin: Backend, little_memory: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cuda_conv, "takes_columns", lambda w_shape, groups: True)
+    monkeypatch.setattr(conv, "takes_columns", lambda w_shape, groups: True)
     shape, window = (7, 4, 8, 8), Window((3, 3), (1, 1), (1, 1, 1, 1))
     x, w = RNG(0).standard_normal(shape), RNG(1).standard_normal((3, 4, 3, 3))
     dy = RNG(2).standard_normal((7, 3, 8, 8))
@@ -433,10 +434,10 @@ def test_memory_that_a_clean_up_frees_is_used(standin: Backend, monkeypatch: pyt
 
 
 def test_autotuning_times_once_and_reports(monkeypatch: pytest.MonkeyPatch, standin: Backend) -> None:
-    from gpucnn.backend.cuda import CudaBackend
+    from gpucnn.backend.cuda import CudaDevice
 
     monkeypatch.setenv("GPUCNN_AUTOTUNE", "1")
-    backend = CudaBackend()
+    backend = CudaDevice()
     shape, window = (2, 3, 6, 6), Window((3, 3))
     x, w = RNG(0).standard_normal(shape), RNG(1).standard_normal((4, 3, 3, 3))
     hold(backend, "conv2d", x, w, None, window)

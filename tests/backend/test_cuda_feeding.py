@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from oracles import assert_close
 
-from gpucnn.backend import Backend, cuda_feeding
+from gpucnn.backend import Backend
+from gpucnn.backend.cuda import prefetch
 
 on_devices = pytest.mark.parametrize(
     "backend", ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)], indirect=True
@@ -95,14 +96,14 @@ def expected(sizes: list[int], pixels: int = 3) -> list[list[int]]:
 @on_devices
 @pytest.mark.parametrize("sizes", [[4, 4, 4, 4, 4], [4, 4, 1], [1, 4, 2, 5], [3], []])
 def test_every_batch_arrives_whole(backend: Backend, sizes: list[int]) -> None:
-    assert run(backend, cuda_feeding, host_batches(sizes)) == expected(sizes)
+    assert run(backend, prefetch, host_batches(sizes)) == expected(sizes)
 
 
 @on_devices
 def test_images_that_grow(backend: Backend) -> None:
     sizes = [2, 2, 2]
     batches = [*host_batches(sizes, 3), *host_batches(sizes, 5)]
-    assert run(backend, cuda_feeding, batches) == expected(sizes, 3) + expected(sizes, 5)
+    assert run(backend, prefetch, batches) == expected(sizes, 3) + expected(sizes, 5)
 
 
 def test_the_host_moves_nothing_itself_and_waits_for_the_copy_before_the_last_only(standin: Any) -> None:
@@ -147,8 +148,8 @@ ORDERS = {
 
 
 def without(text: str) -> ModuleType:
-    """Return ``cuda_feeding`` without the one line that ends with ``text``."""
-    path = Path(cuda_feeding.__file__)
+    """Return ``prefetch`` without the one line that ends with ``text``."""
+    path = Path(prefetch.__file__)
     lines = path.read_text().splitlines()
     found = [i for i, line in enumerate(lines) if line.endswith(text)]
     found = [i for i in found if not text.startswith(" ") or lines[i] == text]
@@ -166,7 +167,7 @@ def test_each_order_is_needed(standin: Any, order: str) -> None:
     from standin.order import Race
 
     line, said = ORDERS[order]
-    assert run(standin, cuda_feeding, host_batches([4] * 6)) == expected([4] * 6)
+    assert run(standin, prefetch, host_batches([4] * 6)) == expected([4] * 6)
     standin.xp.zeros(4) + 1  # work that may still use memory that is new to the copies
     with pytest.raises(Race, match=said):
         run(standin, without(line), host_batches([4] * 6))

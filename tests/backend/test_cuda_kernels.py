@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from kernels_on_cpu import Library, build, run_guarded
 
-from gpucnn.backend.cuda_kernels import OPTIONS, TF32, source
+from gpucnn.backend.cuda.launch import OPTIONS, TF32, source
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import gpucnn
 import gpucnn.functional as F
 from gpucnn import Tensor, models, nn, optim
 from gpucnn.autograd import apply
-from gpucnn.backend import Array, Backend, cuda_conv
+from gpucnn.backend import Array, Backend
+from gpucnn.backend.cuda import conv
 
 
 def test_a_host_array_that_reaches_a_device_operation_fails(standin: Backend) -> None:
@@ -74,34 +75,34 @@ def test_a_grid_that_is_too_small_leaves_memory_that_nobody_wrote(
     standin: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert np.isfinite(small_convolution().numpy()).all()
-    monkeypatch.setitem(cuda_conv.TILES, 8, (256, 128))  # the kernel's tile has 128 pixels
+    monkeypatch.setitem(conv.TILES, 8, (256, 128))  # the kernel's tile has 128 pixels
     assert np.isnan(small_convolution().numpy()).any()
 
 
 def test_a_block_with_too_few_threads_leaves_memory_that_nobody_wrote(
     standin: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(cuda_conv.TILES, 8, (128, 64))
+    monkeypatch.setitem(conv.TILES, 8, (128, 64))
     assert np.isnan(small_convolution().numpy()).any()
 
 
 @pytest.mark.parametrize("threads", [257, 1025, 0])
 def test_a_block_that_cannot_be_launched_fails(standin: Backend, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setitem(cuda_conv.TILES, 8, (128, threads))
+    monkeypatch.setitem(conv.TILES, 8, (128, threads))
     with pytest.raises(standin.xp.cuda.runtime.CUDARuntimeError, match="invalid configuration"):
         small_convolution()
 
 
 def test_a_write_beyond_an_array_fails(standin: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = cuda_conv.sizes
-    monkeypatch.setattr(cuda_conv, "sizes", lambda *shapes: (np.int32(6), *sizes(*shapes)[1:]))  # one image too many
+    sizes = conv.sizes
+    monkeypatch.setattr(conv, "sizes", lambda *shapes: (np.int32(6), *sizes(*shapes)[1:]))  # one image too many
     with pytest.raises(OutOfBounds, match="conv_forward_8: wrote before the start or beyond the end"):
         small_convolution()
 
 
 def test_sizes_of_64_bits_fail(standin: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = cuda_conv.sizes
-    monkeypatch.setattr(cuda_conv, "sizes", lambda *shapes: tuple(int(size) for size in sizes(*shapes)))
+    sizes = conv.sizes
+    monkeypatch.setattr(conv, "sizes", lambda *shapes: tuple(int(size) for size in sizes(*shapes)))
     with pytest.raises(TypeError, match="conv_forward_8: N: expected a NumPy int32, got int"):
         small_convolution()
 

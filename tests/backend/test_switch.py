@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import gpucnn
-from gpucnn.backend import Backend, backend_of, default_backend, get_backend, switch, use
-from gpucnn.backend.cpu import CpuBackend
+from gpucnn.backend import Backend, backend_of, default_backend, get_backend, registry, use
+from gpucnn.backend.cpu import CpuDevice
 from gpucnn.errors import DeviceError, MixedDeviceError, ParameterError
 
 
@@ -28,8 +28,8 @@ def no_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name in [name for name in sys.modules if name.split(".")[0] == "cupy"]:
             patch.delitem(sys.modules, name)
         patch.setitem(sys.modules, "cupy", None)
-        patch.setattr(switch, "_backends", {"cpu": get_backend("cpu")})
-        patch.setattr(switch, "_told_why", False)
+        patch.setattr(registry, "_devices", {"cpu": get_backend("cpu")})
+        patch.setattr(registry, "_told_why", False)
         yield
 
 
@@ -49,7 +49,7 @@ def test_one_backend_for_each_device(standin: Backend) -> None:
 
 
 @pytest.mark.parametrize(
-    "device", ["gpu", "CPU", "cuda:", "cuda:-1", "cuda:x", "cuda:٣", "cpu:0", "", " cpu", 0, 1.5, True, b"cpu", ["cpu"]]
+    "device", ["GPU", "CPU", "cuda:", "cuda:-1", "cuda:x", "cuda:٣", "cpu:0", "", " cpu", 0, 1.5, True, b"cpu", ["cpu"]]
 )
 def test_a_device_that_is_none_is_named(device: Any) -> None:
     with pytest.raises(ParameterError, match=r"get_backend: device: expected 'cpu', 'cuda', 'cuda:N' or 'auto', got"):
@@ -110,7 +110,7 @@ def break_arithmetic(cupy: Any, patch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_that_does_not_work_says_why_in_one_line(
     standin: Backend, monkeypatch: pytest.MonkeyPatch, damage: Any, words: str
 ) -> None:
-    monkeypatch.setattr(switch, "_backends", {})
+    monkeypatch.setattr(registry, "_devices", {})
     damage(standin.xp, monkeypatch)
     with pytest.raises(DeviceError, match=words) as caught:
         get_backend("cuda")
@@ -150,7 +150,7 @@ def test_the_environment_chooses_the_device() -> None:
     code = "import gpucnn; print(gpucnn.tensor([1.0]).device)"
     assert run_python(code, GPUCNN_DEVICE="cpu").stdout == "cpu\n"
     assert run_python(code, GPUCNN_DEVICE="").stdout == "cpu\n"
-    wrong = run_python(code, GPUCNN_DEVICE="gpu")
+    wrong = run_python(code, GPUCNN_DEVICE="GPU")
     assert wrong.stderr.splitlines()[-1].startswith("gpucnn.errors.ParameterError: GPUCNN_DEVICE: get_backend: device")
 
 
@@ -165,8 +165,8 @@ def test_the_environment_chooses_the_threads() -> None:
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
 def test_a_wrong_number_of_threads_is_named(threads: Any) -> None:
-    with pytest.raises(ParameterError, match="CpuBackend: threads: expected a positive int"):
-        CpuBackend(threads=threads)
+    with pytest.raises(ParameterError, match="CpuDevice: threads: expected a positive int"):
+        CpuDevice(threads=threads)
 
 
 def test_the_backend_follows_from_the_array(standin: Backend) -> None:

@@ -18,8 +18,8 @@ from oracles import assert_close, to_tf32
 
 import gpucnn
 from gpucnn import models, nn, optim
-from gpucnn.backend import Backend, Window, cuda_conv, cuda_products, get_backend
-from gpucnn.backend.cuda import CudaBackend
+from gpucnn.backend import Backend, Window, get_backend
+from gpucnn.backend.cuda import CudaDevice, conv, linear
 from gpucnn.errors import DeviceError
 from gpucnn.training import train_step
 
@@ -107,7 +107,7 @@ def test_bias_and_stored_results_are_not_rounded(backend: Backend) -> None:
     fine = 1 + 2.0**-20
     x, w, b = arrays(backend, np.ones((2, 3)), np.ones((4, 3)), np.full(4, fine))
     with backend.tf32():
-        assert np.array_equal(backend.to_host(backend.affine(x, w, b)), np.full((2, 4), np.float32(3 + fine)))
+        assert np.array_equal(backend.to_host(backend.linear(x, w, b)), np.full((2, 4), np.float32(3 + fine)))
         y = backend.conv2d(*arrays(backend, np.ones((1, 1, 2, 2)), np.ones((4, 1, 1, 1))), b, Window((1, 1)))
     assert np.array_equal(backend.to_host(y), np.full((1, 4, 2, 2), np.float32(1 + fine)))
 
@@ -157,7 +157,7 @@ def test_convolution_relu_and_pooling_in_one(backend: Backend, case: str) -> Non
 def test_products(
     backend: Backend, sizes: tuple[int, int, int], ways: str, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_products, "LARGE_TILES", 0 if large else 10**9)
+    monkeypatch.setattr(linear, "LARGE_TILES", 0 if large else 10**9)
     M, N, K = sizes
     a, b, bias = normal(0, M, K), normal(1, K, N), normal(2, N)
     expected = to_tf32(a) @ to_tf32(b)
@@ -166,10 +166,10 @@ def test_products(
     with backend.tf32():
         assert_close(backend.to_host(backend.matmul(first, second)), expected, SUMS)
         if ways == "nt":
-            y = backend.affine(first, second.T, *arrays(backend, bias))
+            y = backend.linear(first, second.T, *arrays(backend, bias))
             assert_close(backend.to_host(y), expected + bias, SUMS)
         if ways == "tn":
-            dw, db = backend.affine_parameter_gradients(second, first.T)
+            dw, db = backend.linear_parameter_gradients(second, first.T)
             assert_close(backend.to_host(dw), expected, SUMS)
             assert_close(backend.to_host(db), to_tf32(a).sum(1), SUMS)
 
@@ -214,9 +214,9 @@ def test_what_cublas_does_and_float64_stay_as_they_are(backend: Backend, monkeyp
     with backend.tf32():
         fine = backend.asarray(FINE.astype(np.float64))
         assert float(backend.to_host(backend.matmul(fine, fine))[0, 0]) == float(FINE[0, 0]) ** 2
-        monkeypatch.setattr(cuda_products, "CUBLAS_FROM", 1)
+        monkeypatch.setattr(linear, "CUBLAS_FROM", 1)
         assert not is_rounded(backend)
-        monkeypatch.setattr(cuda_conv, "takes_columns", lambda w_shape, groups: True)
+        monkeypatch.setattr(conv, "takes_columns", lambda w_shape, groups: True)
         image, one = backend.asarray(FINE.reshape(1, 1, 1, 1)), backend.asarray(np.ones((1, 1, 1, 1), np.float32))
         assert float(backend.to_host(backend.conv2d(image, one, None, Window((1, 1)))).item()) == FINE[0, 0]
 
@@ -232,7 +232,7 @@ def test_devices_without_tensor_cores_for_it_refuse(monkeypatch: pytest.MonkeyPa
     ):
         pass
     monkeypatch.setattr(standin.xp.cuda.Device, "compute_capability", "75")
-    turing = CudaBackend()
+    turing = CudaDevice()
     assert not turing.has_tf32
     with pytest.raises(DeviceError, match="got cuda:0"), turing.tf32():
         pass
@@ -266,7 +266,7 @@ def test_a_captured_step_is_recorded_for_each_precision(backend: Backend) -> Non
 
 def test_autotuning_measures_each_precision(monkeypatch: pytest.MonkeyPatch, standin: Backend) -> None:
     monkeypatch.setenv("GPUCNN_AUTOTUNE", "1")
-    backend = CudaBackend()
+    backend = CudaDevice()
     x, w = arrays(backend, normal(0, 1, 1, 3, 3), normal(1, 1, 1, 1, 1))
     for enabled in (False, True, True):
         with backend.tf32(enabled):

@@ -16,9 +16,10 @@ from cases import convolution_calls, results_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucnn.backend import Window, processes, workers
-from gpucnn.backend.cpu import CpuBackend
-from gpucnn.backend.workers import Workers, bands, batches, join, overlap
+from gpucnn.backend import Window
+from gpucnn.backend.cpu import CpuDevice, processes, workers
+from gpucnn.backend.cpu.workers import Workers
+from gpucnn.backend.geometry import bands, batches, join, overlap
 
 
 def kernel_threads() -> set[threading.Thread]:
@@ -200,7 +201,7 @@ def test_images_are_cut_evenly_and_parts_of_them_need_no_joining() -> None:
 def test_shared_kernels_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "LEAST_PART", 1)
     monkeypatch.setattr(processes, "SUPPORTED", False)
-    rng, whole, shared = np.random.default_rng(0), CpuBackend(threads=1), CpuBackend(threads=3)
+    rng, whole, shared = np.random.default_rng(0), CpuDevice(threads=1), CpuDevice(threads=3)
     for window, groups in (
         (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2), (Window((5, 5)), 1),
         (Window((2, 2), (1, 1), (4, 4, 4, 4)), 1), (Window((2, 2), (15, 1), (18, 0, 0, 0)), 1),
@@ -213,11 +214,11 @@ def test_shared_kernels_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_blas_may_share_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = CpuBackend().blas.count
+    before = CpuDevice().blas.count
     assert before == 1
     monkeypatch.setenv("GPUCNN_BLAS_THREADS", "2")
-    backend = CpuBackend(threads=4)
+    backend = CpuDevice(threads=4)
     assert (backend.workers.count, backend.blas.count) == (1, 2)
     monkeypatch.delenv("GPUCNN_BLAS_THREADS")
-    backend = CpuBackend(threads=4)
+    backend = CpuDevice(threads=4)
     assert (backend.workers.count, backend.blas.count) == (4, 1)

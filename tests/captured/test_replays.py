@@ -17,7 +17,8 @@ import pytest
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import Tensor, models, nn, optim
-from gpucnn.backend import Backend, default_generator, recording
+from gpucnn.backend import Backend, default_generator
+from gpucnn.backend.cuda import recording
 from gpucnn.captured import MOST_GRAPHS, Captured
 from gpucnn.errors import OutOfMemoryError, ParameterError, ShapeError
 from gpucnn.training import train_step
@@ -682,7 +683,7 @@ def test_where_memory_is_too_small_for_a_recording_the_step_runs(
             step()  # as far as it comes
             raise OutOfMemoryError("cuda:0: 8 bytes asked")
 
-        monkeypatch.setattr("gpucnn.backend.cuda_capture.Graph.watch", no_memory)
+        monkeypatch.setattr("gpucnn.backend.cuda.graph.Graph.watch", no_memory)
         with pytest.warns(UserWarning, match="runs as usual, because OutOfMemoryError: cuda:0: 8 bytes asked"):
             captured(x)
         assert optimizer.steps == 1

@@ -1,7 +1,7 @@
 """A strict stand-in for the CuPy module, so that the CUDA backend's own code runs where there is no GPU.
 
     with installed() as cupy:                     # `import cupy` finds the stand-in
-        backend = CudaBackend()
+        backend = CudaDevice()
         with cupy.standin.transfers.counted() as inside:
             step()
     assert inside.total == 0

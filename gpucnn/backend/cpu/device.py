@@ -1,0 +1,46 @@
+"""NumPy on the CPU: its memory, and its threads and processes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend.cpu.processes import Processes
+from gpucnn.backend.cpu.threads import BlasThreads, available_threads, blas_threads
+from gpucnn.backend.cpu.workers import Workers
+from gpucnn.backend.cpu.workspace import Workspace
+from gpucnn.backend.device import Array, Device
+from gpucnn.errors import ParameterError
+
+
+class CpuDevice(Device):
+    """Arrays in the computer's own memory. Kernels are shared among ``threads`` threads, or as many processes up to eight.
+
+    By default ``GPUCNN_THREADS``, or the cores that the process may use. Sets the BLAS to one thread, for the whole process,
+    or to ``GPUCNN_BLAS_THREADS``; where that is more than one, the BLAS shares its products and nothing else is shared.
+    """
+
+    name = kind = "cpu"
+    xp = np
+    enter = staticmethod(partial(np.errstate, all="ignore"))  # 1 / 0 is infinity without a warning, as on a GPU
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__()
+        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+            raise ParameterError.expected("CpuDevice", "threads", "a positive int", repr(threads))
+        self.blas = BlasThreads(blas_threads())
+        count = available_threads() if threads is None else threads
+        self.workers = Workers(count if blas_threads() == 1 else 1)
+        self.processes = Processes(self.workers.count)
+        self.workspace = Workspace(self.workers.count)
+
+    def to_host(self, array: Array) -> Any:
+        return np.array(array, order="C")
+
+    def describe(self) -> dict[str, Any]:
+        return {"device": self.name, "threads": max(self.workers.count, self.blas.count), "blas": self.blas.names()}
+
+    def bit_generator(self, key: list[int]) -> Any:
+        return np.random.Philox(key=key)

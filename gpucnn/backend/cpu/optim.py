@@ -1,0 +1,74 @@
+"""The optimisers' updates on the CPU, with as few passes and as little memory as NumPy needs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.backend import ops
+from gpucnn.backend.cpu.device import CpuDevice
+from gpucnn.backend.device import Array
+from gpucnn.backend.dispatch import implements
+
+CLEARED_EVERY = 16
+"""Steps of Adam after which moments are looked through for the smallest."""
+
+
+@implements(ops.sgd_update, on="cpu")
+def sgd_update(
+    device: CpuDevice, p: Array, g: Array, velocity: Array | None, *,
+    lr: float, momentum: float, nesterov: bool, weight_decay: float, where: Array | bool = True,
+) -> None:  # fmt: skip
+    if not where:
+        return
+    if weight_decay:
+        g = g + weight_decay * p
+    if velocity is not None:
+        velocity *= momentum
+        velocity += g
+        _clear_smallest(velocity)
+        g = g + momentum * velocity if nesterov else velocity
+    p -= lr * g
+
+
+@implements(ops.adam_update, on="cpu")
+def adam_update(
+    device: CpuDevice, p: Array, g: Array, m: Array, v: Array, *,
+    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int,
+    decoupled: bool = False, where: Array | bool = True,
+) -> None:  # fmt: skip
+    """With one array of scratch."""
+    if not where:
+        return
+    if weight_decay and decoupled:
+        p *= 1 - lr * weight_decay
+    elif weight_decay:
+        g = g + weight_decay * p
+    scratch = np.multiply(g, 1 - beta1)
+    m *= beta1
+    m += scratch
+    np.multiply(g, g, out=scratch)
+    scratch *= 1 - beta2
+    v *= beta2
+    v += scratch
+    np.sqrt(v, out=scratch)
+    scratch /= (1 - beta2**step) ** 0.5
+    scratch += eps
+    np.divide(m, scratch, out=scratch)
+    scratch *= lr / (1 - beta1**step)
+    p -= scratch
+    if step % CLEARED_EVERY == 0:
+        _clear_smallest(m)
+        if eps * eps > _smallest(v):  # else its root counts beside eps
+            _clear_smallest(v)
+
+
+def _smallest(array: Array) -> float:
+    return float(np.finfo(array.dtype).tiny) * 2.0**26
+
+
+def _clear_smallest(array: Array) -> None:
+    """Set to zero what would soon be subnormal, as running means of zero gradients would: cores are slow at such numbers.
+
+    LeNet at batch 64 after 1,500 steps at batch 1: 42,000 of 61,706 momenta were subnormal, and Adam took 0.94 ms, not 0.14.
+    """
+    np.copyto(array, 0, where=np.abs(array) < _smallest(array))

@@ -1,0 +1,355 @@
+"""Convolution on CUDA: as an implicit product by our own kernels, or with columns in memory and cuBLAS.
+
+The implicit product gathers its tile of columns into shared memory; nothing but the result is written, and bias, ReLU and
+2x2 max-pooling can be done on the way out. It serves every float32 convolution; the other takes the deep and wide ones,
+where cuBLAS makes up for writing the columns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend import ops
+from gpucnn.backend.cuda import pool
+from gpucnn.backend.cuda.device import CudaDevice
+from gpucnn.backend.cuda.launch import int32
+from gpucnn.backend.device import Array
+from gpucnn.backend.dispatch import implements
+from gpucnn.backend.geometry import Window
+from gpucnn.backend.ops.fused import PAIRS
+
+Shape = tuple[int, ...]
+
+# Rows of the tile: (pixels of the tile, threads) of forward and input gradient; (depth of the tile, threads) of the
+# weight gradient. As the kernels in kernels.cu are instantiated.
+TILES = {8: (128, 128), 16: (128, 128), 64: (64, 256)}
+WEIGHT_TILES = {8: (32, 64), 16: (64, 128), 64: (64, 256)}
+WEIGHT_TILES_TF32 = {**WEIGHT_TILES, 8: (32, 32)}
+LIMIT = 2**31
+
+# Not measured on a device yet: chosen from tile sizes and by what cuBLAS needs to fill a GPU.
+COLUMNS_DEPTH = 2048
+"""Columns of a window (C/G * KH * KW) from which cuBLAS is taken, where there are also ..."""
+COLUMNS_FILTERS = 256
+"""... that many filters."""
+WEIGHT_BLOCKS = 512
+"""Blocks that a weight gradient is cut into; a constant, and not the device's, so that every GPU sums in one order."""
+WEIGHT_PIXELS = 256
+"""Pixels that a block of a weight gradient sums at least."""
+
+log = logging.getLogger("gpucnn")
+
+
+@lru_cache(maxsize=512)
+def sizes(x_shape: Shape, w_shape: Shape, window: Window, groups: int) -> tuple[np.int32, ...]:
+    """Return the arguments that kernels.cu calls SIZES."""
+    N, C, H, W = x_shape
+    F, _, KH, KW = w_shape
+    top, _, left, _ = window.padding
+    return int32(
+        N, C, H, W, F, KH, KW, *window.stride, *window.dilation, top, left, *window.output_size(H, W), groups
+    )  # fmt: skip
+
+
+def tile(rows: int) -> int:
+    """Return the rows of the tile for a product of so many rows."""
+    return 8 if rows <= 8 else 16 if rows <= 32 else 64
+
+
+def takes(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: Any) -> bool:
+    """Whether the kernels take this case: float32, something to compute, no image too large for 32-bit offsets."""
+    if not all(array is None or array.dtype == np.float32 for array in arrays) or 0 in x_shape or 0 in w_shape:
+        return False
+    OH, OW = window.output_size(x_shape[2], x_shape[3])
+    images = max(x_shape[1] * x_shape[2] * x_shape[3], w_shape[0] * OH * OW) < LIMIT // 2
+    return images and groups < LIMIT // WEIGHT_BLOCKS // 64 and w_shape[1] * w_shape[2] * w_shape[3] < LIMIT // 64
+
+
+def takes_columns(w_shape: Shape, groups: int) -> bool:
+    """The table: whether a convolution goes through columns in memory and cuBLAS."""
+    return groups == 1 and w_shape[0] >= COLUMNS_FILTERS and w_shape[1] * w_shape[2] * w_shape[3] >= COLUMNS_DEPTH
+
+
+# --- what the dispatcher calls -----------------------------------------------------------------------------------------
+
+
+def _im2col_serves(device: CudaDevice, x: Array, window: Window) -> bool:
+    return takes(x.shape, (1, x.shape[1], *window.kernel), window, 1, x)
+
+
+@implements(ops.im2col, on="cuda", when=_im2col_serves)
+def im2col(device: CudaDevice, x: Array, window: Window) -> Array:
+    (x,) = device.contiguous(x)
+    N, C, H, W = x.shape
+    OH, OW = window.output_size(H, W)
+    columns = device.empty("im2col", (N * OH * OW, C * window.kernel[0] * window.kernel[1]), x.dtype)
+    device.kernels.each("im2col", columns.size, x, columns, *sizes(x.shape, (1, C, *window.kernel), window, 1))
+    return columns
+
+
+def _col2im_serves(device: CudaDevice, columns: Array, shape: Shape, window: Window) -> bool:
+    return takes(shape, (1, shape[1], *window.kernel), window, 1, columns)
+
+
+@implements(ops.col2im, on="cuda", when=_col2im_serves)
+def col2im(device: CudaDevice, columns: Array, shape: Shape, window: Window) -> Array:
+    (columns,) = device.contiguous(columns)
+    x = device.empty("col2im", shape, columns.dtype)
+    device.kernels.each("col2im", x.size, columns, x, *sizes(shape, (1, shape[1], *window.kernel), window, 1))
+    return x
+
+
+def _forward_serves(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> bool:
+    return takes(x.shape, w.shape, window, groups, x, w, b)
+
+
+@implements(ops.conv2d, on="cuda", when=_forward_serves)
+def conv2d(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
+    return _choose(
+        device, "conv2d", (x.shape, w.shape, window, groups),
+        lambda: forward(device, x, w, b, window, groups),
+        lambda: columns_forward(device, x, w, b, window),
+    )  # fmt: skip
+
+
+def _input_gradient_serves(
+    device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
+) -> bool:
+    return takes(shape, w.shape, window, groups, dy, w)
+
+
+@implements(ops.conv2d_input_gradient, on="cuda", when=_input_gradient_serves)
+def conv2d_input_gradient(
+    device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
+) -> Array:
+    return _choose(
+        device, "conv2d_input_gradient", (shape, w.shape, window, groups),
+        lambda: input_gradient(device, dy, None, w, shape, window, groups),
+        lambda: columns_input_gradient(device, dy, w, shape, window),
+    )  # fmt: skip
+
+
+def _weight_gradient_serves(
+    device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
+) -> bool:
+    return takes(x.shape, shape, window, groups, x, dy)
+
+
+@implements(ops.conv2d_weight_gradient, on="cuda", when=_weight_gradient_serves)
+def conv2d_weight_gradient(
+    device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
+) -> tuple[Array, Array]:
+    chosen: tuple[Array, Array] = _choose(
+        device, "conv2d_weight_gradient", (x.shape, shape, window, groups),
+        lambda: weight_gradient(device, x, dy, None, shape, window, groups),
+        lambda: columns_weight_gradient(device, x, dy, shape, window),
+    )  # fmt: skip
+    return chosen
+
+
+def _choose(device: CudaDevice, what: str, key: Any, implicit: Callable[[], Any], columns: Callable[[], Any]) -> Any:
+    """Run one of two ways to the same result: the one in the table, or, autotuning, the faster one."""
+    w_shape, groups = key[1], key[3]
+    if device.autotuner is not None and groups == 1:
+        case = (what, *key, "tf32") if device.in_tf32 else (what, *key)
+        return device.autotuner.run(case, {"implicit": implicit, "columns": columns})
+    return columns() if takes_columns(w_shape, groups) else implicit()
+
+
+def _fused_serves(
+    device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
+) -> bool:
+    return takes(x.shape, w.shape, window, groups, x, w, b) and not takes_columns(w.shape, groups)
+
+
+@implements(ops.conv2d_relu_max_pool2d, on="cuda", when=_fused_serves)
+def conv2d_relu_max_pool2d(
+    device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
+) -> tuple[Array, Array | None]:
+    OH, OW = window.output_size(x.shape[2], x.shape[3])
+    y = device.empty("conv2d_relu_max_pool2d", (x.shape[0], w.shape[0], OH // 2, OW // 2), x.dtype)
+    indices = device.empty("conv2d_relu_max_pool2d", y.shape, np.uint8) if needs_indices else None
+    _forward(device, "conv_relu_pool", x, w, b, y, indices, window, groups, 4 * y.size // w.shape[0])
+    return y, indices
+
+
+def _fused_gradients_serve(
+    device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
+    needs: tuple[bool, bool],
+) -> bool:  # fmt: skip
+    fits = takes(x.shape, w.shape, window, groups, x, w, dy) and not takes_columns(w.shape, groups)
+    return fits and pool.knows_indices(indices, PAIRS)
+
+
+@implements(ops.conv2d_relu_max_pool2d_gradients, on="cuda", when=_fused_gradients_serve)
+def conv2d_relu_max_pool2d_gradients(
+    device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
+    needs: tuple[bool, bool],
+) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+    dx = input_gradient(device, dy, indices, w, x.shape, window, groups) if needs[0] else None
+    if not needs[1]:
+        return dx, None, None
+    return (dx, *weight_gradient(device, x, dy, indices, w.shape, window, groups))
+
+
+# --- implicit products -----------------------------------------------------------------------------------------------
+
+
+def forward(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
+    """Return y (N, F, OH, OW)."""
+    N, F = x.shape[0], w.shape[0]
+    y = device.empty("conv2d", (N, F, *window.output_size(x.shape[2], x.shape[3])), x.dtype)
+    _forward(device, "conv_forward", x, w, b, y, None, window, groups, y.size // F)
+    return y
+
+
+def _forward(
+    device: CudaDevice, name: str, x: Array, w: Array, b: Array | None, y: Array, indices: Array | None,
+    window: Window, groups: int, pixels: int,
+) -> None:  # fmt: skip
+    x, w = device.contiguous(x, w)
+    bias = w if b is None else device.contiguous(b)[0]
+    rows = tile(w.shape[0] // groups)
+    width, threads = TILES[rows]
+    grid = (-(-pixels // width), -(-(w.shape[0] // groups) // rows), groups)
+    unused = y.view(np.uint8) if indices is None else indices
+    flags = int32(b is not None, indices is not None)
+    device.kernels.launch(
+        f"{name}_{rows}", grid, (threads,), x, w, bias, y, unused, *flags, *sizes(x.shape, w.shape, window, groups)
+    )
+
+
+def input_gradient(
+    device: CudaDevice, dy: Array, indices: Array | None, w: Array, shape: Shape, window: Window, groups: int
+) -> Array:
+    """Return dL/dx of ``shape``; with ``indices``, dy is the gradient of the pooled image."""
+    dy, w = device.contiguous(dy, w)
+    name = "conv_input_gradient" if indices is None else "conv_relu_pool_input_gradient"
+    dx = device.empty("conv2d_input_gradient", shape, dy.dtype)
+    N, C, H, W = shape
+    rows = tile(C // groups)
+    width, threads = TILES[rows]
+    device.kernels.launch(
+        f"{name}_{rows}", (-(-N * H * W // width), -(-(C // groups) // rows), groups), (threads,),
+        dy, dy.view(np.uint8) if indices is None else indices, w, dx, *sizes(shape, w.shape, window, groups),
+    )  # fmt: skip
+    return dx
+
+
+def weight_gradient(
+    device: CudaDevice, x: Array, dy: Array, indices: Array | None, shape: Shape, window: Window, groups: int
+) -> tuple[Array, Array]:
+    """Return dL/dw of ``shape`` and dL/db (F,); with ``indices``, dy is the gradient of the pooled image."""
+    x, dy = device.contiguous(x, dy)
+    name = "conv_weight_gradient" if indices is None else "conv_relu_pool_weight_gradient"
+    F, depth = shape[0], shape[1] * shape[2] * shape[3]
+    rows = tile(F // groups)
+    width, threads = (WEIGHT_TILES_TF32 if device.in_tf32 else WEIGHT_TILES)[rows]
+    tiles = -(-(depth + 1) // width), -(-(F // groups) // rows)
+    pixels = dy.size // F * (1 if indices is None else 4)
+    splits = max(min(-(-pixels // WEIGHT_PIXELS), WEIGHT_BLOCKS // (tiles[0] * tiles[1] * groups)), 1)
+    each = -(-pixels // splits)
+    partial = device.empty("conv2d_weight_gradient", (splits, F, depth + 1), x.dtype)
+    device.kernels.launch(
+        f"{name}_{rows}", (*tiles, groups * splits), (threads,),
+        x, dy, dy.view(np.uint8) if indices is None else indices, partial, np.int32(splits), np.int64(each),
+        *sizes(x.shape, shape, window, groups),
+    )  # fmt: skip
+    dw = device.empty("conv2d_weight_gradient", shape, x.dtype)
+    db = device.empty("conv2d_weight_gradient", (F,), x.dtype)
+    device.kernels.each("conv_weight_gradient_sum", F * (depth + 1), partial, dw, db, *int32(splits, F, depth))
+    return dw, db
+
+
+# --- columns in memory -------------------------------------------------------------------------------------------------
+
+
+def transpose_pages(device: CudaDevice, x: Array, y: Array, bias: Array | None = None) -> None:
+    """Write x (N, R, S), each page transposed, plus bias (S,), into y (N, S, R)."""
+    N, R, S = x.shape
+    device.kernels.launch(
+        "transpose_pages", (-(-S // 32), -(-R // 32), min(N, 65_535)), (32, 8),
+        x, x if bias is None else bias, y, *int32(N, R, S, bias is not None),
+    )  # fmt: skip
+
+
+def columns_forward(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window) -> Array:
+    """Return y (N, F, OH, OW) by im2col and one product."""
+    x, w = device.contiguous(x, w)
+    F = w.shape[0]
+    OH, OW = window.output_size(x.shape[2], x.shape[3])
+    y = device.empty("conv2d", (x.shape[0], F, OH, OW), x.dtype)
+
+    def work(images: slice) -> None:
+        rows = device.xp.matmul(im2col(device, x[images], window), w.reshape(F, -1).T)
+        transpose_pages(device, rows.reshape(-1, OH * OW, F), y[images].reshape(-1, F, OH * OW), b)
+
+    in_parts("conv2d", device, x.shape[0], work)
+    return y
+
+
+def columns_input_gradient(device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window) -> Array:
+    """Return dL/dx of ``shape``."""
+    dy, w = device.contiguous(dy, w)
+    F = w.shape[0]
+    dx = device.empty("conv2d_input_gradient", shape, dy.dtype)
+
+    def work(images: slice) -> None:
+        columns = device.xp.matmul(_rows(device, dy[images]), w.reshape(F, -1))
+        part = dx[images]
+        device.kernels.each("col2im", part.size, columns, part, *sizes(part.shape, w.shape, window, 1))
+
+    in_parts("conv2d_input_gradient", device, shape[0], work)
+    return dx
+
+
+def columns_weight_gradient(
+    device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window
+) -> tuple[Array, Array]:
+    """Return dL/dw of ``shape`` and dL/db."""
+    x, dy = device.contiguous(x, dy)
+    parts: list[tuple[Array, Array]] = []
+
+    def work(images: slice) -> None:
+        rows = _rows(device, dy[images])
+        dw = device.xp.matmul(rows.T, im2col(device, x[images], window))
+        parts.append((dw, rows.sum(0)))
+
+    in_parts("conv2d_weight_gradient", device, x.shape[0], work)
+    dw, db = parts[0]
+    for more_w, more_b in parts[1:]:
+        dw, db = dw + more_w, db + more_b
+    return dw.reshape(shape), db
+
+
+def _rows(device: CudaDevice, dy: Array) -> Array:
+    """Return dy (N, F, OH, OW) as (N*OH*OW, F)."""
+    N, F, OH, OW = dy.shape
+    rows = device.empty("conv2d", (N, OH * OW, F), dy.dtype)
+    transpose_pages(device, dy.reshape(N, F, OH * OW), rows)
+    return rows.reshape(N * OH * OW, F)
+
+
+def in_parts(what: str, device: CudaDevice, N: int, work: Callable[[slice], None]) -> None:
+    """Do ``work`` on all images; on half as many at a time, and again half, where memory does not suffice."""
+    waiting = [slice(0, N)]
+    while waiting:
+        images = waiting.pop()
+        try:
+            work(images)
+        except MemoryError:
+            device.free_memory()
+            count = images.stop - images.start
+            if count == 1:
+                raise
+            half = images.start + count // 2
+            waiting += [slice(half, images.stop), slice(images.start, half)]
+            device.ran[f"{what}.halved"] += 1
+            log.warning(
+                "%s: not enough memory on %s for %d images at once: working in halves", what, device.name, count
+            )

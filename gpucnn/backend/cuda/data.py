@@ -1,0 +1,67 @@
+"""Gathering batches on CUDA, and the sums over an epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend import ops
+from gpucnn.backend.cuda.device import CudaDevice
+from gpucnn.backend.cuda.launch import THREADS, int32
+from gpucnn.backend.device import Array
+from gpucnn.backend.dispatch import implements
+from gpucnn.backend.precision import HALF
+
+
+def _serves(device: CudaDevice, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> bool:
+    if images.dtype != np.uint8 or indices.dtype != np.int64 or not images.size * indices.size:
+        return False
+    return bool(dtype == np.float32 or (dtype == HALF and scale.dtype == np.float32))
+
+
+@implements(ops.gather, on="cuda", when=_serves)
+def gather(device: CudaDevice, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
+    if dtype == HALF:
+        return gather(device, images, indices, scale, shift, np.float32).astype(HALF)
+    images, indices = device.contiguous(images, indices)
+    M, C, H, W = images.shape
+    y = device.empty("gather", (indices.size, C, H, W), np.float32)
+    device.kernels.each(
+        "gather_normalised", y.size, images, indices, scale, shift, y,
+        np.int64(M), *int32(indices.size, C), np.int64(H * W),
+    )  # fmt: skip
+    return y
+
+
+def _next_serves(
+    device: CudaDevice, images: Array, labels: Array, order: Array, seen: Array, count: int,
+    scale: Array, shift: Array, dtype: Any,
+) -> bool:  # fmt: skip
+    return bool(images.dtype == np.uint8 and labels.dtype == np.int64 and dtype == np.float32)
+
+
+@implements(ops.gather_next, on="cuda", when=_next_serves)
+def gather_next(
+    device: CudaDevice, images: Array, labels: Array, order: Array, seen: Array, count: int,
+    scale: Array, shift: Array, dtype: Any,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The place in the order is read on the device."""
+    M, C, H, W = images.shape
+    y = device.empty("gather", (count, C, H, W), np.float32)
+    taken = device.empty("gather", (count,), np.int64)
+    device.kernels.each(
+        "gather_next", y.size, images, labels, order, seen, scale, shift, y, taken,
+        np.int64(M), np.int64(order.size), *int32(count, C), np.int64(H * W),
+    )  # fmt: skip
+    return y, taken
+
+
+def _totals_serve(device: CudaDevice, sums: Array, loss: Array, logits: Array, labels: Array) -> bool:
+    return bool(loss.dtype == logits.dtype == np.float32 and labels.dtype == np.int64 and logits.size)
+
+
+@implements(ops.add_totals, on="cuda", when=_totals_serve)
+def add_totals(device: CudaDevice, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
+    logits, labels = device.contiguous(logits, labels)
+    device.kernels.launch("add_totals", (1,), (THREADS,), loss, logits, labels, sums, *int32(*logits.shape))

@@ -1,0 +1,66 @@
+"""How the kernels of ``kernels.cu`` get compiled and launched.
+
+They are compiled by NVRTC when the first of them is launched, all in one module, or two: one computes in float32, one
+multiplies in TF32. CuPy keeps the binaries on disk (``CUPY_CACHE_DIR``), so that later processes load them.
+``gpucnn doctor --warmup`` does it ahead of time.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.resources import files
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Grid = tuple[int, ...]
+
+THREADS = 256
+"""Threads in a block of the element-wise kernels, the products and the reductions."""
+MOST_BLOCKS = 65_536
+"""Blocks of an element-wise kernel, whose threads then take several elements each."""
+OPTIONS = ("-std=c++17",)
+TF32 = (*OPTIONS, "-DTF32=1")
+
+
+def source() -> str:
+    """Return the text of ``kernels.cu``."""
+    return files("gpucnn.backend.cuda").joinpath("kernels.cu").read_text(encoding="utf-8")
+
+
+class Kernels:
+    """The kernels of one device, compiled with ``options``."""
+
+    def __init__(self, xp: ModuleType, options: tuple[str, ...] = OPTIONS) -> None:
+        self._xp, self._options = xp, options
+        self._module: Any = None
+        self._functions: dict[str, Any] = {}
+
+    def launch(self, name: str, grid: Grid, block: Grid, *arguments: Any) -> None:
+        """Run a kernel on the current stream. Arguments are device arrays and NumPy scalars of the kernel's own types."""
+        function = self._functions.get(name)
+        if function is None:
+            if self._module is None:
+                self._module = self._xp.RawModule(code=source(), options=self._options)
+            function = self._functions[name] = self._module.get_function(name)
+        function(grid, block, arguments)
+
+    def each(self, name: str, count: int, *arguments: Any) -> None:
+        """Run a kernel with a thread for each of ``count`` elements (several where they are very many)."""
+        self.launch(name, (min(-(-count // THREADS), MOST_BLOCKS),), (THREADS,), *arguments)
+
+    def compile(self) -> None:
+        """Compile, or load from the disk cache, all of them now."""
+        self._module = self._xp.RawModule(code=source(), options=self._options)
+        self._module.compile()
+
+
+def int32(*numbers: int) -> tuple[np.int32, ...]:
+    """Return the numbers as a kernel takes an ``int``: CuPy would pass Python's as 64 bits."""
+    return tuple(np.int32(number) for number in numbers)
+
+
+def pages(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return (N, C, Q) of an array (N, C, ...)."""
+    return shape[0], shape[1], math.prod(shape[2:])

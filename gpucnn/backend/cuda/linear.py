@@ -1,0 +1,80 @@
+"""Matrix products on CUDA."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.backend import ops
+from gpucnn.backend.cuda.device import CudaDevice
+from gpucnn.backend.cuda.launch import int32
+from gpucnn.backend.device import Array
+from gpucnn.backend.dispatch import implements
+
+# Not measured on a device yet.
+CUBLAS_FROM = 2**30
+"""Multiplications from which a product is left to cuBLAS, which a captured step cannot contain."""
+LARGE_TILES = 128
+"""Tiles of 64 x 64 from which they fill a GPU; below that, smaller ones spread the work over more blocks."""
+# The side of a tile and its threads, as the kernels in kernels.cu are instantiated.
+LARGE, SMALL, SMALL_TF32 = (64, 256), (16, 256), (32, 128)
+
+
+def in_order(device: CudaDevice, a: Array) -> tuple[str, Array]:
+    """Return "n" and a C-ordered matrix as it lies in memory, or "t" and the transpose of one that is the other way round.
+
+    A matrix in any other order is copied.
+    """
+    if not a.flags.c_contiguous and a.flags.f_contiguous:
+        return "t", a.T
+    return "n", device.contiguous(a)[0]
+
+
+def _product_serves(device: CudaDevice, a: Array, b: Array) -> bool:
+    """Whether our kernels take the product of two matrices."""
+    if a.ndim != 2 or b.ndim != 2 or not (a.dtype == b.dtype == np.float32) or a.shape[1] != b.shape[0]:
+        return False
+    return bool(0 < a.shape[0] * a.shape[1] * b.shape[1] < CUBLAS_FROM)
+
+
+@implements(ops.matmul, on="cuda", when=_product_serves)
+def matmul(device: CudaDevice, a: Array, b: Array) -> Array:
+    c = device.empty("matmul", (a.shape[0], b.shape[1]), a.dtype)
+    _launch(device, a, b, None, c, None)
+    return c
+
+
+def _linear_serves(device: CudaDevice, x: Array, w: Array, b: Array | None) -> bool:
+    return _product_serves(device, x, w.T)
+
+
+@implements(ops.linear, on="cuda", when=_linear_serves)
+def linear(device: CudaDevice, x: Array, w: Array, b: Array | None) -> Array:
+    y = device.empty("matmul", (x.shape[0], w.shape[0]), x.dtype)
+    _launch(device, x, w.T, None if b is None else device.contiguous(b)[0], y, None)
+    return y
+
+
+def _gradients_serve(device: CudaDevice, x: Array, dy: Array) -> bool:
+    return _product_serves(device, dy.T, x)
+
+
+@implements(ops.linear_parameter_gradients, on="cuda", when=_gradients_serve)
+def linear_parameter_gradients(device: CudaDevice, x: Array, dy: Array) -> tuple[Array, Array]:
+    dw = device.empty("matmul", (dy.shape[1], x.shape[1]), x.dtype)
+    db = device.empty("matmul", (dy.shape[1],), x.dtype)
+    _launch(device, dy.T, x, None, dw, db)
+    return dw, db
+
+
+def _launch(device: CudaDevice, a: Array, b: Array, bias: Array | None, c: Array, sums: Array | None) -> None:
+    (M, K), N = a.shape, b.shape[1]
+    large = -(-M // 64) * -(-N // 64) >= LARGE_TILES
+    side, threads = LARGE if large else SMALL_TF32 if device.in_tf32 else SMALL
+    (way_a, a), (way_b, b) = in_order(device, a), in_order(device, b)
+    if way_a + way_b == "tt":  # for which there is no kernel
+        way_b, b = "n", device.contiguous(b.T)[0]
+    device.kernels.launch(
+        f"product_{way_a}{way_b}_{'large' if large else 'small'}", (-(-N // side), -(-M // side)), (threads,),
+        a, b, a if bias is None else bias, c, c if sums is None else sums,
+        *int32(M, N, K, bias is not None, sums is not None),
+    )  # fmt: skip

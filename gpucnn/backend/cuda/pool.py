@@ -1,0 +1,106 @@
+"""Pooling on CUDA: one thread for each output."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend import ops
+from gpucnn.backend.cuda.device import CudaDevice
+from gpucnn.backend.cuda.launch import int32
+from gpucnn.backend.device import Array
+from gpucnn.backend.dispatch import implements
+from gpucnn.backend.geometry import Window
+from gpucnn.backend.ops.pool import Divisor
+
+Shape = tuple[int, ...]
+
+BYTE = 255
+"""Window elements up to which an index fits one byte."""
+
+
+@lru_cache(maxsize=512)
+def sizes(shape: Shape, window: Window) -> tuple[Any, ...]:
+    """Return the arguments that kernels.cu calls POOL_SIZES."""
+    N, C, H, W = shape
+    top, _, left, _ = window.padding
+    return np.int64(N * C), *int32(
+        H, W, *window.kernel, *window.stride, *window.dilation, top, left, *window.output_size(H, W)
+    )  # fmt: skip
+
+
+def takes(*arrays: Array) -> bool:
+    """Whether the kernels take these arrays."""
+    return all(array.dtype == np.float32 and array.size for array in arrays)
+
+
+def knows_indices(indices: Array, window: Window) -> bool:
+    """Whether ``indices`` are what ``max_pool2d`` returns for this window."""
+    return bool(indices.dtype == (np.uint8 if window.kernel[0] * window.kernel[1] <= BYTE else np.int32))
+
+
+def _max_serves(device: CudaDevice, x: Array, window: Window, needs_indices: bool = True) -> bool:
+    return takes(x)
+
+
+@implements(ops.max_pool2d, on="cuda", when=_max_serves)
+def max_pool2d(device: CudaDevice, x: Array, window: Window, needs_indices: bool = True) -> tuple[Array, Array | None]:
+    (x,) = device.contiguous(x)
+    small = window.kernel[0] * window.kernel[1] <= BYTE
+    y = device.empty("max_pool2d", (*x.shape[:2], *window.output_size(*x.shape[2:])), x.dtype)
+    indices = device.empty("max_pool2d", y.shape, np.uint8 if small else np.int32) if needs_indices else None
+    unused = y.view(np.uint8 if small else np.int32) if indices is None else indices
+    device.kernels.each(
+        "max_pool_byte" if small else "max_pool_int", y.size,
+        x, y, unused, np.int32(needs_indices), *sizes(x.shape, window),
+    )  # fmt: skip
+    return y, indices
+
+
+def _max_gradient_serves(device: CudaDevice, dy: Array, indices: Array, shape: Shape, window: Window) -> bool:
+    return takes(dy) and knows_indices(indices, window)
+
+
+@implements(ops.max_pool2d_gradient, on="cuda", when=_max_gradient_serves)
+def max_pool2d_gradient(device: CudaDevice, dy: Array, indices: Array, shape: Shape, window: Window) -> Array:
+    dy, indices = device.contiguous(dy, indices)
+    dx = device.empty("max_pool2d_gradient", shape, dy.dtype)
+    name = "max_pool_gradient_byte" if indices.dtype == np.uint8 else "max_pool_gradient_int"
+    device.kernels.each(name, dx.size, dy, indices, dx, *sizes(shape, window))
+    return dx
+
+
+def _average_serves(device: CudaDevice, x: Array, window: Window, divisor: Divisor) -> bool:
+    return takes(x)
+
+
+@implements(ops.avg_pool2d, on="cuda", when=_average_serves)
+def avg_pool2d(device: CudaDevice, x: Array, window: Window, divisor: Divisor) -> Array:
+    (x,) = device.contiguous(x)
+    y = device.empty("avg_pool2d", (*x.shape[:2], *window.output_size(*x.shape[2:])), x.dtype)
+    rows, columns, *number = _divisor(device, x, divisor)
+    device.kernels.each("average_pool", y.size, x, rows, columns, y, *number, *sizes(x.shape, window))
+    return y
+
+
+def _average_gradient_serves(device: CudaDevice, dy: Array, shape: Shape, window: Window, divisor: Divisor) -> bool:
+    return takes(dy)
+
+
+@implements(ops.avg_pool2d_gradient, on="cuda", when=_average_gradient_serves)
+def avg_pool2d_gradient(device: CudaDevice, dy: Array, shape: Shape, window: Window, divisor: Divisor) -> Array:
+    (dy,) = device.contiguous(dy)
+    dx = device.empty("avg_pool2d_gradient", shape, dy.dtype)
+    rows, columns, *number = _divisor(device, dy, divisor)
+    device.kernels.each("average_pool_gradient", dx.size, dy, rows, columns, dx, *number, *sizes(shape, window))
+    return dx
+
+
+def _divisor(device: CudaDevice, unused: Array, divisor: Divisor) -> tuple[Any, ...]:
+    """Return the counts of rows and columns, the one divisor, and which of the two counts."""
+    if not isinstance(divisor, tuple):
+        return unused, unused, np.float32(divisor), np.int32(0)
+    rows, columns = (device.constant(tuple(counts), np.float32) for counts in divisor)
+    return rows, columns, np.float32(1), np.int32(1)

@@ -1,0 +1,130 @@
+"""A device: its memory, its random numbers, and what it is. It has no kernels; those are operations (``backend/ops``).
+
+Dimensions, in this package and everywhere: N images, C channels, H x W pixels, F filters (output channels), KH x KW kernel,
+OH x OW output pixels, G groups. Activations are (N, C, H, W), weights (F, C/G, KH, KW), whatever their memory order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from types import ModuleType
+from typing import Any, Self
+
+from gpucnn.backend.dispatch import OPERATIONS, active
+from gpucnn.backend.precision import choose_tf32, tf32_chosen
+from gpucnn.errors import DeviceError
+
+Array = Any
+"""An array of whichever module the device computes with."""
+
+
+class Device:
+    """Arrays of one device. Use ``get_backend`` to get one.
+
+    ``xp`` is its array module, NumPy or CuPy; ``ran`` counts which implementation of each operation did the work. Every
+    operation of ``gpucnn.backend.ops`` can be called as a method too: ``device.conv2d(x, ...)`` is
+    ``ops.conv2d(device, x, ...)``.
+    """
+
+    name = "reference"
+    kind = "reference"
+    """Which implementations may serve: those announced for this kind of device."""
+    xp: ModuleType
+    has_tf32 = False
+    """Whether this device can multiply in TF32."""
+    captures = False
+    """Whether a step can be captured and replayed here."""
+    recording: Any = None
+    """What a captured step changes from replay to replay, while this thread watches, records or replays one."""
+
+    def __init__(self) -> None:
+        self.ran: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        operation = OPERATIONS.get(name)
+        if operation is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return partial(operation, self)
+
+    def __repr__(self) -> str:
+        return f"<gpucnn backend {self.name}>"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # a copied model stays on the same device
+
+    def active(self) -> AbstractContextManager[None]:
+        """Within, this thread's work goes to this device: for array code of one's own. Operations do it themselves."""
+        return active(self)
+
+    def enter(self) -> AbstractContextManager[Any]:
+        """Return what makes this device the current one of its array module."""
+        return nullcontext()
+
+    # --- arrays ------------------------------------------------------------------------------------------------
+
+    def owns(self, array: Any) -> bool:
+        """Whether ``array`` lives on this device."""
+        return isinstance(array, self.xp.ndarray)
+
+    def asarray(self, data: Any, dtype: Any = None) -> Array:
+        """Return ``data`` (nested numbers, or an array of the host) as an array of this device, copied only if needed."""
+        return self.xp.asarray(data, dtype=dtype)
+
+    def adopt(self, shared: Any) -> Array:
+        """Return an array of this device over the memory of another library's; BufferError or the like where it cannot."""
+        array = self.xp.from_dlpack(shared)
+        if not array.flags.writeable:
+            raise BufferError("it is read-only")
+        return array
+
+    def to_host(self, array: Array) -> Any:
+        """Return a C-ordered NumPy copy of ``array``."""
+        raise NotImplementedError
+
+    def fits(self, size: int) -> bool:
+        """Whether ``size`` bytes of data may be kept on the device, next to what works on them."""
+        return True
+
+    def synchronize(self) -> None:
+        """Wait until all work handed to the device is done."""
+
+    def warm_up(self) -> None:
+        """Compile now what would otherwise be compiled when it is first needed."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this device is, in words and numbers, for reports."""
+        return {"device": self.name}
+
+    def bit_generator(self, key: list[int]) -> Any:
+        """Return the array module's counter-based bit generator for ``key``."""
+        raise NotImplementedError
+
+    # --- precision ---------------------------------------------------------------------------------------------
+
+    @property
+    def in_tf32(self) -> bool:
+        """Whether this thread multiplies in TF32 on this device now."""
+        return self.has_tf32 and tf32_chosen()
+
+    @contextmanager
+    def tf32(self, enabled: bool = True) -> Iterator[None]:
+        """Within, this thread's products and convolutions of float32 arrays multiply in TF32, on tensor cores.
+
+        The factors are rounded to 10 bits of mantissa (float32 has 23); sums, and everything that is stored, stay float32.
+        What is left to cuBLAS stays float32 altogether. ``enabled=False`` is float32, on every device. DeviceError where the
+        device has no such tensor cores.
+
+        >>> from gpucnn.backend import get_backend
+        >>> backend = get_backend("cpu")
+        >>> with backend.tf32(enabled=backend.has_tf32):
+        ...     backend.in_tf32
+        False
+        """
+        if enabled and not self.has_tf32:
+            needed = "a CUDA device of compute capability 8.0 (Ampere) or newer"
+            raise DeviceError.expected("tf32", "device", needed, self.name, "compute in float32 here")
+        with choose_tf32(enabled):
+            yield

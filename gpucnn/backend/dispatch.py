@@ -1,0 +1,157 @@
+"""Which implementation of an operation runs.
+
+An operation is a function ``conv2d(device, x, w, b, window, groups)`` on arrays. Its reference, decorated with
+``@operation``, is written once on the device's array module (``backend/ops``) and serves every case. A faster
+implementation has the same signature, and is announced for a kind of device with the condition under which it serves:
+
+    @implements(ops.conv2d, on="cuda", when=serves_convolution)
+    def conv2d(device, x, w, b, window, groups=1): ...
+
+A call takes the first implementation that serves, or else the reference; counts in ``device.ran`` which one did, where
+there is more than one (``"conv2d.fast"``, ``"conv2d.reference"``); makes the device the current one; and hands float16
+arrays on in float32 where the operation asks for that, rounding what comes back. So sums never run in 16 bits, and every
+device computes float16 with the implementations that it has for float32.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import update_wrapper
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+
+from gpucnn.backend.precision import HALF, is_half, narrowed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+D = TypeVar("D")
+
+Condition = Callable[..., bool]
+Function = Callable[..., Any]
+
+
+class Launcher(Protocol):
+    """What the dispatcher needs of a device."""
+
+    kind: str
+    ran: Counter[str]
+
+    def enter(self) -> AbstractContextManager[Any]:
+        """Return what makes this device the current one of its array module."""
+        ...
+
+
+class _Thread(threading.local):
+    device: Launcher | None = None
+    """The device to which this thread's work goes now."""
+
+
+_current = _Thread()
+
+
+class active:
+    """Makes a device the current one, unless it is already: operations do it, and the tape, once for many of them."""
+
+    __slots__ = ("_before", "_device", "_entered")
+
+    def __init__(self, device: Launcher) -> None:
+        self._device = device
+
+    def __enter__(self) -> None:
+        self._before = _current.device
+        if self._before is not self._device:
+            self._entered = self._device.enter()
+            self._entered.__enter__()
+            _current.device = self._device
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if self._before is self._device:
+            return None
+        _current.device = self._before
+        return self._entered.__exit__(kind, error, trace)
+
+
+OPERATIONS: dict[str, Any] = {}
+"""All operations, by name."""
+
+
+class Operation(Generic[P, R]):
+    """An operation, called like its reference.
+
+    widens: whether float16 arrays are handed on in float32: for what adds up, or looks something up, in more than one
+    element. keeps: the numbers of those results that then stay float32.
+    """
+
+    def __init__(self, function: Callable[Concatenate[Any, P], R], widens: bool, keeps: tuple[int, ...]) -> None:
+        update_wrapper(self, function)
+        self.name = function.__name__
+        self.function = function
+        self.widens, self._keeps = widens, keeps
+        self.implementations: dict[str, list[tuple[Condition | None, Function]]] = {}
+        self._fast, self._reference = f"{self.name}.fast", f"{self.name}.reference"
+        if self.name in OPERATIONS:
+            raise ValueError(f"operation: there are two of the name {self.name!r}.")
+        OPERATIONS[self.name] = self
+
+    def __repr__(self) -> str:
+        return f"<operation {self.name}>"
+
+    def __call__(self, device: Launcher, *arguments: P.args, **named: P.kwargs) -> R:
+        if _current.device is not device:
+            with active(device):
+                return self(device, *arguments, **named)
+        if self.widens and arguments[0].dtype == HALF:  # type: ignore[attr-defined]  # the others are of its dtype
+            return self._widened(self, device, arguments, named)
+        for serves, function in self.implementations.get(device.kind, ()):
+            if serves is None or serves(device, *arguments, **named):
+                device.ran[self._fast] += 1
+                return function(device, *arguments, **named)  # type: ignore[no-any-return]
+        if self.implementations:  # else there was no choice
+            device.ran[self._reference] += 1
+        return self.function(device, *arguments, **named)
+
+    def reference(self, device: Launcher, *arguments: P.args, **named: P.kwargs) -> R:
+        """Call the reference, whatever else serves."""
+        if _current.device is not device:
+            with active(device):
+                return self.reference(device, *arguments, **named)
+        if self.widens and arguments[0].dtype == HALF:  # type: ignore[attr-defined]
+            return self._widened(self.reference, device, arguments, named)
+        device.ran[self._reference] += 1
+        return self.function(device, *arguments, **named)
+
+    def _widened(self, call: Callable[..., R], device: Launcher, arguments: Any, named: Any) -> R:
+        wide = [one.astype(np.float32) if is_half(one) else one for one in arguments]
+        result: Any = call(device, *wide, **named)
+        if not isinstance(result, tuple):
+            return narrowed(result)  # type: ignore[no-any-return]
+        return tuple(one if i in self._keeps else narrowed(one) for i, one in enumerate(result))  # type: ignore[return-value]
+
+
+def operation(
+    *, widens: bool = False, keeps: tuple[int, ...] = ()
+) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]:
+    """Make the decorated reference an operation."""
+    return lambda function: Operation(function, widens, keeps)
+
+
+def implements(
+    operation: Operation[P, R], *, on: str, when: Condition | None = None
+) -> Callable[[Callable[Concatenate[D, P], R]], Callable[Concatenate[D, P], R]]:
+    """Announce an implementation for devices of the kind ``on``, tried after those announced before.
+
+    when: called with the same arguments, says whether the implementation takes this case; None where it takes every one.
+    """
+
+    def announce(function: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
+        operation.implementations.setdefault(on, []).append((when, function))
+        return function
+
+    return announce

@@ -1,0 +1,197 @@
+"""The geometry that convolution and pooling share: the sliding window, and how its output is cut into parts.
+
+Output size, for one axis of length ``n`` with padding ``before`` and ``after``, kernel ``k``, dilation ``d``, stride ``s``:
+
+    floor((n + before + after - (d (k - 1) + 1)) / s) + 1
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from gpucnn.errors import ShapeError
+
+Pair = tuple[int, int]
+Sides = tuple[int, int, int, int]
+Shape = tuple[int, int, int, int]
+Cut = tuple[slice, slice]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Kernel size, stride and dilation as (height, width); padding as (top, bottom, left, right)."""
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Sides = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    extent: Pair = field(init=False, repr=False, compare=False)
+    """Rows and columns of the input that one window spans."""
+
+    def __post_init__(self) -> None:
+        (KH, KW), (DH, DW) = self.kernel, self.dilation
+        object.__setattr__(self, "extent", (DH * (KH - 1) + 1, DW * (KW - 1) + 1))
+
+    def padded_size(self, H: int, W: int) -> Pair:
+        top, bottom, left, right = self.padding
+        return H + top + bottom, W + left + right
+
+    def output_size(self, H: int, W: int) -> Pair:
+        """Return (OH, OW) for an H x W image; ShapeError where not even one window fits."""
+        top, bottom, left, right = self.padding
+        (EH, EW), (SH, SW) = self.extent, self.stride
+        rows, columns = H + top + bottom - EH, W + left + right - EW
+        if rows < 0 or columns < 0:
+            raise ShapeError.expected(
+                "window",
+                "image",
+                f"at least {EH}x{EW} pixels for a {self.kernel[0]}x{self.kernel[1]} kernel"
+                + (f" with dilation {self.dilation}" if self.dilation != (1, 1) else ""),
+                f"{H}x{W} with padding {self.padding}",
+                "pad more, or use a smaller kernel",
+            )
+        return rows // SH + 1, columns // SW + 1
+
+    def unused(self, H: int, W: int) -> Pair:
+        """Rows and columns at the bottom and right of the padded image that no window reaches."""
+        (PH, PW), (EH, EW), (SH, SW) = self.padded_size(H, W), self.extent, self.stride
+        return (PH - EH) % SH, (PW - EW) % SW
+
+    def with_padding(self, padding: Sides) -> Self:
+        return replace(self, padding=padding)
+
+    def flipped(self) -> Self:
+        """Return the window of the convolution over dL/dy that gives the input gradient at stride 1."""
+        (EH, EW), (top, bottom, left, right) = self.extent, self.padding
+        return self.with_padding((EH - 1 - top, EH - 1 - bottom, EW - 1 - left, EW - 1 - right))
+
+
+def steps_inside(offset: int, stride: int, out: int, length: int) -> tuple[slice, slice]:
+    """Return the outputs i of one axis with 0 <= offset + i stride < length, and the inputs they see."""
+    first = -(offset // stride) if offset < 0 else 0
+    last = (length - 1 - offset) // stride
+    if last >= out:
+        last = out - 1
+    if last < first:
+        return slice(0, 0), slice(0, 0)
+    return slice(first, last + 1), slice(offset + first * stride, offset + last * stride + 1, stride)
+
+
+# --- blocks of output pixels -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A range of output rows and columns."""
+
+    rows: slice
+    columns: slice
+
+    @property
+    def size(self) -> Pair:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def moved_to_origin(self) -> Block:
+        height, width = self.size
+        return Block(slice(0, height), slice(0, width))
+
+    def pixels(self, OW: int, N: int) -> slice:
+        """Return the block as a range of flattened (OH, OW, N) pixels; it is whole rows or lies in one row."""
+        return slice(
+            (self.rows.start * OW + self.columns.start) * N, ((self.rows.stop - 1) * OW + self.columns.stop) * N
+        )
+
+    def cut(self, height: int, width: int) -> list[Block]:
+        """Return blocks of ``height`` rows or, where that is 0, of ``width`` pixels of one row."""
+        rows, columns = self.rows, self.columns
+        if height > 0:
+            return [Block(slice(i, min(i + height, rows.stop)), columns) for i in range(rows.start, rows.stop, height)]
+        width = max(width, 1)
+        return [
+            Block(slice(i, i + 1), slice(j, min(j + width, columns.stop)))
+            for i in range(rows.start, rows.stop)
+            for j in range(columns.start, columns.stop, width)
+        ]
+
+    def seen(self, window: Window) -> Cut:
+        """Return the rows and columns of the padded image that its windows see."""
+        (SH, SW), (EH, EW) = window.stride, window.extent
+        return (
+            slice(self.rows.start * SH, (self.rows.stop - 1) * SH + EH),
+            slice(self.columns.start * SW, (self.columns.stop - 1) * SW + EW),
+        )
+
+
+def elements(window: Window, block: Block, H: int, W: int) -> Iterator[tuple[int, int, Cut, Cut]]:
+    """Yield for each kernel element its row and column, the pixels of the block for which it meets the image, and those."""
+    (KH, KW), (DH, DW) = window.kernel, window.dilation
+    (SH, SW), (top, _, left, _) = window.stride, window.padding
+    first_row, first_column = block.rows.start * SH - top, block.columns.start * SW - left
+    rows = [steps_inside(kh * DH + first_row, SH, block.size[0], H) for kh in range(KH)]
+    columns = [steps_inside(kw * DW + first_column, SW, block.size[1], W) for kw in range(KW)]
+    for kh, (out_rows, in_rows) in enumerate(rows):
+        for kw, (out_columns, in_columns) in enumerate(columns):
+            yield kh, kw, (out_rows, out_columns), (in_rows, in_columns)
+
+
+# --- bands of rows, and some of the images, for several cores -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Some rows of some images' output, the rows of the images that they see, and the window as it slides over those."""
+
+    images: slice
+    rows: slice
+    seen: slice
+    window: Window
+
+
+def bands(window: Window, H: int, rows: int, unit: int, count: int) -> list[Band]:
+    """Cut ``rows`` rows of output, each made of ``unit`` rows of windows, into ``count`` bands or as many as there are rows.
+
+    One band where some windows see nothing but padding.
+    """
+    everything = slice(None)
+    top, bottom, left, right = window.padding
+    SH, EH = window.stride[0], window.extent[0]
+    count = min(count, rows) if top < EH and bottom < EH else 1
+    if count == 1:
+        return [Band(everything, slice(0, rows), slice(0, H), window)]
+    cuts = [rows * i // count for i in range(count + 1)]
+    found = []
+    for first, last in itertools.pairwise(cuts):
+        start, stop = first * unit * SH - top, (last * unit - 1) * SH + EH - top
+        padding = (max(-start, 0), max(stop - H, 0), left, right)
+        seen = slice(max(start, 0), min(stop, H))
+        found.append(Band(everything, slice(first, last), seen, window.with_padding(padding)))
+    return found
+
+
+def batches(window: Window, N: int, H: int, rows: int, count: int) -> list[Band]:
+    """Cut ``N`` images, with ``rows`` rows of output each, into ``count`` parts."""
+    cuts = [N * i // count for i in range(count + 1)]
+    return [Band(slice(i, j), slice(0, rows), slice(0, H), window) for i, j in itertools.pairwise(cuts)]
+
+
+def overlap(plan: Sequence[Band]) -> bool:
+    """Whether parts may see the same pixels."""
+    return len(plan) > 1 and plan[0].images == plan[1].images
+
+
+def join(parts: Sequence[Any], plan: Sequence[Band], y: Any) -> None:
+    """Write the (N, C, H, W) that the parts add up to, zeros where none reaches; nothing where each wrote its own."""
+    if not overlap(plan):
+        return
+    done = 0
+    for part, band in zip(parts, plan, strict=True):
+        first, last = band.seen.start, band.seen.stop
+        both = min(max(done - first, 0), last - first)
+        y[:, :, done:first] = 0
+        y[:, :, first : first + both] += part[:, :, :both]
+        y[:, :, first + both : last] = part[:, :, both:]
+        done = max(done, last)
+    y[:, :, done:] = 0

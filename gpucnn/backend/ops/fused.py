@@ -1,0 +1,43 @@
+"""Convolution, ReLU and 2x2 max-pooling as one operation."""
+
+from __future__ import annotations
+
+from gpucnn.backend.device import Array, Device
+from gpucnn.backend.dispatch import operation
+from gpucnn.backend.geometry import Window
+from gpucnn.backend.ops.activation import relu
+from gpucnn.backend.ops.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
+from gpucnn.backend.ops.pool import max_pool2d, max_pool2d_gradient
+
+PAIRS = Window((2, 2), (2, 2))
+"""The window of 2x2 pooling."""
+
+DEAD = 4
+"""In the place of a 2x2 maximum's index: ReLU let nothing through, so no pixel gets its gradient."""
+
+
+@operation(widens=True)
+def conv2d_relu_max_pool2d(
+    device: Device, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
+) -> tuple[Array, Array | None]:
+    """Return relu(max_pool2d(conv2d(x, w, b), 2)), and what ``conv2d_relu_max_pool2d_gradients`` needs for its gradient.
+
+    ReLU commutes with the maximum, and costs a quarter after it.
+    """
+    y, indices = max_pool2d(device, conv2d(device, x, w, b, window, groups), PAIRS, needs_indices)
+    y = relu(device, y)
+    return y, None if indices is None else device.xp.where(y > 0, indices, indices.dtype.type(DEAD))
+
+
+@operation(widens=True)
+def conv2d_relu_max_pool2d_gradients(
+    device: Device, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
+    needs: tuple[bool, bool],
+) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+    """Return dL/dx, dL/dw, dL/db; ``needs`` says whether for the images and for the parameters."""
+    N, F = x.shape[0], w.shape[0]
+    between = max_pool2d_gradient(device, dy, indices, (N, F, *window.output_size(*x.shape[2:])), PAIRS)
+    dx = conv2d_input_gradient(device, between, w, x.shape, window, groups) if needs[0] else None
+    if not needs[1]:
+        return dx, None, None
+    return (dx, *conv2d_weight_gradient(device, x, between, w.shape, window, groups))

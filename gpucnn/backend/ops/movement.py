@@ -1,0 +1,171 @@
+"""Making, filling, copying, casting, indexing and joining arrays."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from gpucnn.backend.device import Array, Device
+from gpucnn.backend.dispatch import operation
+
+Shape = tuple[int, ...]
+
+
+@operation()
+def array(device: Device, data: Any, dtype: Any = None) -> Array:
+    """Return a new array of ``data``: numbers, nested lists, an array of the host or of this device."""
+    return device.xp.array(data, dtype=dtype, copy=True)
+
+
+@operation()
+def zeros(device: Device, shape: Shape | int, dtype: Any) -> Array:
+    return device.xp.zeros(shape, dtype)
+
+
+@operation()
+def empty(device: Device, shape: Shape | int, dtype: Any) -> Array:
+    """Return uninitialised memory."""
+    return device.xp.empty(shape, dtype)
+
+
+@operation()
+def full(device: Device, shape: Shape | int, value: float, dtype: Any) -> Array:
+    return device.xp.full(shape, value, dtype)
+
+
+@operation()
+def ones_like(device: Device, x: Array) -> Array:
+    return device.xp.ones_like(x)
+
+
+@operation()
+def arange(device: Device, count: int) -> Array:
+    """Return 0 to count - 1, int64."""
+    return device.xp.arange(count)
+
+
+@operation()
+def copy(device: Device, x: Array) -> Array:
+    """Return a copy in the memory order of ``x``."""
+    return device.xp.array(x, copy=True)
+
+
+@operation()
+def c_ordered_copy(device: Device, x: Array) -> Array:
+    return device.xp.array(x, copy=True, order="C")
+
+
+@operation()
+def cast(device: Device, x: Array, dtype: Any) -> Array:
+    """Return a copy with another dtype."""
+    return x.astype(dtype)
+
+
+@operation()
+def fill(device: Device, target: Array, value: Any) -> None:
+    """Write ``value``, an array or a number, into ``target``, broadcast and cast."""
+    target[...] = value
+
+
+@operation()
+def assign(device: Device, target: Array, key: Any, value: Any) -> None:
+    """Write ``value`` where ``key`` says."""
+    target[key] = value
+
+
+@operation()
+def add_to(device: Device, target: Array, value: Array) -> None:
+    """Add ``value`` to ``target`` in place."""
+    target += value
+
+
+@operation()
+def copy_all(device: Device, pairs: Sequence[tuple[Array, Array]]) -> None:
+    """Copy each pair's second array into its first, of the same shape."""
+    for target, source in pairs:
+        target[...] = source
+
+
+@operation()
+def select(device: Device, condition: Array, a: Array, b: Array) -> Array:
+    """Return ``a`` where the condition is true, else ``b``."""
+    return device.xp.where(condition, a, b)
+
+
+# --- shape -----------------------------------------------------------------------------------------------------------
+
+
+@operation()
+def reshape(device: Device, x: Array, shape: Shape) -> Array:
+    """Return the elements in C order under another shape, a view where that can be."""
+    return x.reshape(shape)
+
+
+@operation()
+def transpose(device: Device, x: Array, axes: Sequence[int]) -> Array:
+    """Return a view with the axes in the order given."""
+    return x.transpose(axes)
+
+
+@operation()
+def index(device: Device, x: Array, key: Any) -> Array:
+    """Return ``x[key]``: a view, but for index arrays."""
+    return x[key]
+
+
+@operation()
+def keep_key(device: Device, key: Any) -> Any:
+    """Return an index expression that changes of its arrays in place do not reach."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return tuple(part.copy() if isinstance(part, device.xp.ndarray) else part for part in parts)
+
+
+@operation()
+def index_gradient(device: Device, dy: Array, shape: Shape, key: Any, repeats: bool) -> Array:
+    """Return dL/dx of ``shape``; with ``repeats`` an element may be chosen twice, and gets both gradients."""
+    dx = device.xp.zeros(shape, dy.dtype)
+    if repeats:
+        device.xp.add.at(dx, key, dy)
+    else:
+        dx[key] = dy
+    return dx
+
+
+@operation()
+def concatenate(device: Device, arrays: Sequence[Array], axis: int) -> Array:
+    return device.xp.concatenate(arrays, axis)
+
+
+@operation()
+def split(device: Device, x: Array, lengths: Sequence[int], axis: int) -> list[Array]:
+    """Return views of ``x`` of these lengths along ``axis``."""
+    ends = list(itertools.accumulate(lengths))
+    lead = (slice(None),) * axis
+    return [x[(*lead, slice(end - length, end))] for end, length in zip(ends, lengths, strict=True)]
+
+
+# --- padding by repeated rows ----------------------------------------------------------------------------------------
+
+
+@operation()
+def extend(device: Device, x: Array, axis: int, length: int, inside: slice, border: Sequence[tuple[int, int]]) -> Array:
+    """Return ``x`` with ``length`` rows along ``axis``: itself ``inside``; border rows (i, j) repeat row j; else zeros."""
+    y = device.xp.zeros((*x.shape[:axis], length, *x.shape[axis + 1 :]), x.dtype)
+    y[_at(axis, inside)] = x
+    for i, source in border:
+        y[_at(axis, i)] = x[_at(axis, source)]
+    return y
+
+
+@operation()
+def extend_gradient(device: Device, dy: Array, axis: int, inside: slice, border: Sequence[tuple[int, int]]) -> Array:
+    """Return dL/dx: the gradient of every border row is added to the row it repeats."""
+    dx = device.xp.array(dy[_at(axis, inside)], copy=True)
+    for i, source in border:
+        dx[_at(axis, source)] += dy[_at(axis, i)]
+    return dx
+
+
+def _at(axis: int, index: int | slice) -> tuple[slice | int, ...]:
+    return (*(slice(None),) * axis, index)

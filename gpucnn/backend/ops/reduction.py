@@ -1,0 +1,126 @@
+"""Sums, means and extrema over axes. Sums of float16 are made in float32."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend.device import Array, Device
+from gpucnn.backend.dispatch import operation
+from gpucnn.backend.precision import HALF, is_half
+
+Axes = tuple[int, ...]
+Shape = tuple[int, ...]
+
+
+def sum_of(array: Array, axes: Any, keepdims: bool) -> Array:
+    """Return the sum over ``axes``, in the array's dtype; that of float16 is made in float32."""
+    if not is_half(array):
+        return array.sum(axes, keepdims=keepdims)
+    return array.sum(axes, dtype=np.float32, keepdims=keepdims).astype(HALF)
+
+
+def mean_of(array: Array, axes: Any, keepdims: bool, count: float) -> Array:
+    """Return the sum over ``axes`` over ``count``, in the array's dtype; of float16 both are made in float32."""
+    if not is_half(array):
+        return array.sum(axes, keepdims=keepdims) / count
+    return (array.sum(axes, dtype=np.float32, keepdims=keepdims) / count).astype(HALF)
+
+
+def divided(array: Array, count: float) -> Array:
+    """Return ``array`` over ``count``, which may be more than float16 has numbers for."""
+    return (array.astype(np.float32) / count).astype(HALF) if is_half(array) else array / count
+
+
+def _kept(reduced: Array, shape: Shape, axes: Axes) -> Array:
+    """Give a reduced array its lost axes back, with length 1."""
+    return reduced.reshape(tuple(1 if i in axes else n for i, n in enumerate(shape)))
+
+
+def _count(shape: Shape, axes: Axes) -> float:
+    """Return how many elements are summed: NaN for none, whose mean is then NaN without a warning."""
+    return math.prod(shape[i] for i in axes) or math.nan
+
+
+@operation()
+def sum(device: Device, x: Array, axes: Axes, keepdims: bool = False) -> Array:
+    """Return the sum over ``axes``."""
+    return device.xp.asarray(sum_of(x, axes, keepdims))
+
+
+@operation()
+def sum_gradient(device: Device, dy: Array, shape: Shape, axes: Axes) -> Array:
+    """Return dL/dx of ``shape``, a view of dL/dy."""
+    return device.xp.broadcast_to(_kept(dy, shape, axes), shape)
+
+
+@operation()
+def mean(device: Device, x: Array, axes: Axes, keepdims: bool = False) -> Array:
+    """Return the mean over ``axes``; NaN where there is no element."""
+    return device.xp.asarray(mean_of(x, axes, keepdims, _count(x.shape, axes)))
+
+
+@operation()
+def mean_gradient(device: Device, dy: Array, shape: Shape, axes: Axes) -> Array:
+    """Return dL/dx of ``shape``, a view of dL/dy over the number of elements."""
+    return device.xp.broadcast_to(_kept(divided(dy, _count(shape, axes)), shape, axes), shape)
+
+
+@operation()
+def max(device: Device, x: Array, axes: Axes, keepdims: bool = False) -> Array:
+    """Return the largest element over ``axes``."""
+    return device.xp.asarray(x.max(axes, keepdims=keepdims))
+
+
+@operation()
+def min(device: Device, x: Array, axes: Axes, keepdims: bool = False) -> Array:
+    """Return the smallest element over ``axes``."""
+    return device.xp.asarray(x.min(axes, keepdims=keepdims))
+
+
+@operation()
+def is_extremum(device: Device, x: Array, y: Array, axes: Axes) -> Array:
+    """Return where ``x`` equals its extremum ``y`` over ``axes``."""
+    return x == _kept(y, x.shape, axes)
+
+
+@operation()
+def extremum_gradient(device: Device, dy: Array, chosen: Array, axes: Axes) -> Array:
+    """Return dL/dx; equal extrema share the gradient, as PyTorch's amax has it."""
+    count = chosen.sum(axes, keepdims=True).astype(dy.dtype)
+    return chosen * (_kept(dy, chosen.shape, axes) / count)
+
+
+@operation()
+def argmax(device: Device, x: Array, axis: int | None) -> Array:
+    """Return the index of the first maximum along ``axis``, or in the flattened array."""
+    return device.xp.asarray(x.argmax(axis))
+
+
+@operation()
+def unbroadcast(device: Device, gradient: Array, shape: Shape) -> Array:
+    """Sum ``gradient`` over the axes along which an array of ``shape`` was broadcast."""
+    lead = gradient.ndim - len(shape)
+    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and gradient.shape[lead + i] != 1)
+    return sum_of(gradient, axes, keepdims=True).reshape(shape)
+
+
+@operation()
+def all_finite(device: Device, arrays: list[Array]) -> Array:
+    """Return whether no element of the arrays is infinite or NaN, a truth value of no dimensions."""
+    xp = device.xp
+    finite = xp.isfinite(arrays[0]).all()
+    for array in arrays[1:]:
+        finite = finite & xp.isfinite(array).all()
+    return xp.asarray(finite)
+
+
+@operation()
+def largest_magnitude(device: Device, arrays: list[Array]) -> Array:
+    """Return the largest |x| of all the arrays, of no dimensions; 0 for none."""
+    largest = abs(arrays[0]).max()
+    for array in arrays[1:]:
+        largest = device.xp.maximum(largest, abs(array).max())
+    return device.xp.asarray(largest)
