@@ -14,7 +14,7 @@ import numpy as np
 from gpucnn.backend.native import library
 
 if TYPE_CHECKING:
-    from gpucnn.backend.window import Window
+    from gpucnn.backend.geometry import Window
 
 Array = Any
 Shape = tuple[int, int, int, int]
