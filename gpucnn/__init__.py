@@ -29,7 +29,19 @@ _HOME = {
     "no_grad": "gpucnn.autograd",
     "tensor": "gpucnn.autograd",
 }
-_ROOMS = ("autograd", "backend", "data", "errors", "functional", "inspect", "models", "nn", "optim", "training")
+_ROOMS = (
+    "autograd",
+    "backend",
+    "data",
+    "distributed",
+    "errors",
+    "functional",
+    "inspect",
+    "models",
+    "nn",
+    "optim",
+    "training",
+)
 
 if TYPE_CHECKING:
     from gpucnn.autograd import Tensor, concatenate, from_dlpack, no_grad, tensor

@@ -22,6 +22,7 @@ FLOORS: dict[str, set[str]] = {
     "limits": {"errors"},
     "backend": {"errors"},
     "autograd": {"backend"},
+    "distributed": {"backend"},
     "functional": {"autograd"},
     "nn": {"functional"},
     "options": {"errors"},

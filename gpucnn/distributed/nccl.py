@@ -1,0 +1,97 @@
+"""NCCL through CuPy: arrays of GPUs, one process a GPU. The processes find each other by MPI, which carries NCCL's id.
+
+NCCL's own all-reduce adds in an order of its choice; so sums are made here as everywhere, in a tree, from its sends and
+receives.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend import Array, get_backend
+from gpucnn.distributed.communicator import Communicator, exchanges
+from gpucnn.errors import DeviceError, ParameterError
+
+INSTALL = "pip install 'gpucnn[nccl]'"
+
+
+class NCCLCommunicator(Communicator):
+    """The processes of a host communicator, each with the GPU that has its number on this machine.
+
+    Raises DeviceError where NCCL is missing, or where two processes would share a GPU.
+    """
+
+    def __init__(self, hosts: Communicator, device: int | None = None) -> None:
+        self._hosts = hosts
+        self.rank, self.size = hosts.rank, hosts.size
+        index = local_rank(hosts) if device is None else device
+        self._backend = get_backend(f"cuda:{index}")
+        try:
+            nccl: Any = importlib.import_module("cupy.cuda.nccl")
+            kinds = {
+                "float16": nccl.NCCL_FLOAT16, "float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64,
+                "int32": nccl.NCCL_INT32, "int64": nccl.NCCL_INT64,
+            }  # fmt: skip
+            identity = hosts.gather(list(nccl.get_unique_id()) if self.rank == 0 else None)[0]
+            with self._backend.active():
+                self._link = nccl.NcclCommunicator(self.size, tuple(identity), self.rank)
+        except (ImportError, AttributeError, RuntimeError) as error:
+            raise DeviceError(f"NCCL cannot be used ({error}). {INSTALL}, and one process for each GPU.") from None
+        self._nccl, self._kinds = nccl, kinds
+
+    def all_reduce(self, array: Array) -> None:
+        flat = self._flat(array, "all_reduce")
+        rounds = list(exchanges(self.rank, self.size, flat.size))
+        with self._backend.active():
+            received = self._backend.xp.empty((flat.size + 1) // 2, flat.dtype)
+            for partner, sent, kept in rounds:
+                room = received[: flat[kept].size]
+                self._exchange(partner, flat[sent], room)
+                flat[kept] += room
+            for partner, sent, kept in reversed(rounds):
+                self._exchange(partner, flat[kept], flat[sent])
+
+    def _exchange(self, partner: int, sent: Array, received: Array) -> None:
+        stream, kind = self._backend.xp.cuda.get_current_stream().ptr, self._kinds[str(sent.dtype)]
+        self._nccl.groupStart()
+        self._link.send(sent.data.ptr, sent.size, kind, partner, stream)
+        self._link.recv(received.data.ptr, received.size, kind, partner, stream)
+        self._nccl.groupEnd()
+
+    def broadcast(self, array: Array, root: int = 0) -> None:
+        if not 0 <= root < self.size:
+            raise ParameterError.expected("broadcast", "root", f"a rank from 0 to {self.size - 1}", root)
+        flat = self._flat(array, "broadcast")
+        with self._backend.active():
+            stream = self._backend.xp.cuda.get_current_stream().ptr
+            self._link.bcast(flat.data.ptr, flat.size, self._kinds[str(flat.dtype)], root, stream)
+
+    def _flat(self, array: Array, where: str) -> Array:
+        if not self._backend.owns(array) or not array.flags.c_contiguous or str(array.dtype) not in self._kinds:
+            wanted = f"a C-ordered array on {self._backend.name} of {', '.join(self._kinds)}"
+            raise ParameterError.expected(
+                where, "array", wanted, f"{type(array).__module__} {getattr(array, 'dtype', '')}"
+            )
+        return array.reshape(-1)
+
+    def gather(self, value: Any) -> list[Any]:
+        return self._hosts.gather(value)
+
+    def barrier(self) -> None:
+        self._backend.synchronize()
+        self._hosts.barrier()
+
+    def close(self) -> None:
+        self._link.destroy()
+        self._hosts.close()
+
+
+def local_rank(hosts: Communicator) -> int:
+    """Return how many processes of lower rank run on this machine."""
+    import socket
+
+    names = hosts.gather(socket.gethostname())
+    return int(np.sum([name == names[hosts.rank] for name in names[: hosts.rank]]))
