@@ -26,6 +26,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
+def shortened(text: object, most: int = 200) -> str:
+    """Return the first line of a text, and of a long one the beginning: what others' errors say may be pages.
+
+    >>> shortened("a" * 1000, 10)
+    'aaaaaaa...'
+    """
+    line = next(iter(str(text).splitlines()), "")
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
 class GpucnnError(Exception):
     """Base of all errors that are the user's to mend. ``exit_code`` is what the command line ends with."""
 

@@ -34,6 +34,15 @@ REMEDY = "If you trust the file, lift the bounds with --no-limits (in Python lim
 _on: ContextVar[bool] = ContextVar("gpucnn_limits", default=True)
 
 
+def unpacked_bytes(packed: int) -> int:
+    """Return the bytes that a file of ``packed`` bytes may unpack to.
+
+    >>> unpacked_bytes(1000) == UNPACKED_BYTES
+    True
+    """
+    return min(max(UNPACKED_BYTES, UNPACKED_RATIO * packed), DATA_BYTES)
+
+
 def on() -> bool:
     """Whether the bounds apply here."""
     return _on.get()

@@ -9,18 +9,13 @@ import numpy as np
 
 from gpucnn import data
 from gpucnn.cli import Group
+from gpucnn.cli.options import image_size_option, no_limits_option
 from gpucnn.cli.terminal import say, shortened
 from gpucnn.data.download import whereabouts
 from gpucnn.data.files import npz_bytes
 from gpucnn.data.pictures import contact_sheet
 from gpucnn.disk import write_atomically
 from gpucnn.errors import DataError, UsageError, did_you_mean
-
-image_size_option = click.option(
-    "--image-size",
-    type=click.IntRange(1),
-    help="Pixels of a side that pictures are scaled to.  [their own, at most 64]",
-)
 
 
 @click.group(cls=Group, name="data", short_help="List, show, download and convert data sets.")
@@ -48,7 +43,8 @@ def list_sources() -> None:
     metavar="FILE.png",
     help="Write a picture with ten images of each class.",
 )
-def show(source: str, image_size: int | None, sheet: Path | None) -> None:
+@no_limits_option
+def show(source: str, image_size: int | str | None, sheet: Path | None) -> None:
     """Print shape, dtype, SHA-256 and counts per class of the data set SOURCE."""
     splits = data.load(source, image_size)
     images, train_labels = splits.train[np.arange(len(splits.train))]
@@ -86,7 +82,8 @@ def download(names: tuple[str, ...]) -> None:
 @click.argument("out", metavar="OUT.npz", type=click.Path(path_type=Path))
 @image_size_option
 @click.option("--overwrite", is_flag=True, help="Replace OUT.npz if it exists.")
-def convert(source: str, out: Path, image_size: int | None, overwrite: bool) -> None:
+@no_limits_option
+def convert(source: str, out: Path, image_size: int | str | None, overwrite: bool) -> None:
     """Write the data set SOURCE as OUT.npz, which `--data` reads."""
     if out.suffix != ".npz":
         raise UsageError.expected("data convert", "OUT.npz", "a file name that ends in .npz", repr(str(out)))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from gpucnn.cli.options import checkpoint_option, device_option, model_option
+from gpucnn.cli.options import checkpoint_option, device_option, model_option, no_limits_option
 from gpucnn.cli.terminal import say, say_json, say_lines, shortened, width
 from gpucnn.errors import CheckpointError, DivergedError
 from gpucnn.training import RunFolder, SavedModel, evaluate
@@ -23,6 +23,7 @@ from gpucnn.training import RunFolder, SavedModel, evaluate
 @model_option
 @click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images at a time.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: loss, accuracy, confusion.")
+@no_limits_option
 def command(
     run: Path, source: str | None, device: str, checkpoint: str, model: str | None, batch_size: int, as_json: bool
 ) -> None:
@@ -31,10 +32,10 @@ def command(
     Where the matrix is wider than the terminal, each class is printed with the answer that it is most often mistaken for.
     """
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
-    splits = saved.data_set(source)
+    name, test = saved.test_set(source)
     try:
         with saved.as_trained():
-            result = evaluate(saved.net, saved.feed(splits.test), batch_size)
+            result = evaluate(saved.net, saved.feed(test), batch_size)
     except DivergedError as error:
         raise CheckpointError(f"{run}: {error}") from None
     confusion = result.confusion(len(saved.class_names))
@@ -42,7 +43,7 @@ def command(
         loss = result.loss if math.isfinite(result.loss) else None  # JSON has no NaN
         say_json({"loss": loss, "accuracy": result.accuracy, "confusion": confusion.tolist()})
         return
-    say(f"{splits.name}: {len(splits.test):,} test images, loss {result.loss:.4f}, accuracy {result.accuracy:.4f}")
+    say(f"{name}: {len(test):,} test images, loss {result.loss:.4f}, accuracy {result.accuracy:.4f}")
     say("")
     names = [shortened(name) for name in saved.class_names]
     room = width()

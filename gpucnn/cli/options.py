@@ -10,6 +10,8 @@ import click
 
 from gpucnn import limits
 from gpucnn.cli.terminal import say
+from gpucnn.data import parse_image_size
+from gpucnn.errors import DataError
 from gpucnn.training import SavedModel
 from gpucnn.training.settings import DEVICE
 
@@ -39,6 +41,25 @@ checkpoint_option: Decorator = click.option(
 model_option: Decorator = click.option(
     "--model", metavar="FILE.py:NAME", help="Needed where the network comes from a Python file: the file is run."
 )
+
+
+class _ImageSize(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """S or HxW; for S = H = W a whole number, else text, as ``config.toml`` has it."""
+
+    name = "image size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        try:
+            H, W = parse_image_size(value)
+        except DataError:
+            self.fail(f"expected pixels of a side, or HxW such as 20x32, got {value!r}.", param, ctx)
+        return H if H == W else f"{H}x{W}"
+
+
+image_size_option: Decorator = click.option(
+    "--image-size", type=_ImageSize(), metavar="S|HxW",
+    help="Pixels that pictures are scaled to: of a side, or rows x columns.  [their own, at most 64, square]",
+)  # fmt: skip
 
 
 def _lift_limits(context: click.Context, option: click.Parameter, value: bool) -> None:

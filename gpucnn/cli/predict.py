@@ -15,11 +15,10 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad
-from gpucnn.cli.options import checkpoint_option, device_option, model_option, note_on_floats
+from gpucnn.cli.options import checkpoint_option, device_option, model_option, no_limits_option, note_on_floats
 from gpucnn.cli.terminal import printable, say, say_error, say_json
 from gpucnn.data import ArrayDataset
 from gpucnn.data.folder import pictures_below
-from gpucnn.data.pictures import check_pillow
 from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training import RunFolder, SavedModel
 
@@ -38,6 +37,7 @@ AT_ONCE = 1000
 @click.option(
     "--csv", "as_csv", is_flag=True, help="One CSV line per picture: file, class, probability; --top N repeats the two."
 )
+@no_limits_option
 def command(
     run: Path,
     pictures: tuple[Path, ...],
@@ -53,12 +53,11 @@ def command(
 
     Pictures are made grey or colour and scaled as the network was trained. A grey drawing may be dark on light or light on
     dark, of any size: it is centred as the digits of MNIST are. A file that cannot be read is reported, the others are
-    answered, and the exit code is 1. Needs the images extra: pip install 'gpucnn[images]'.
+    answered, and the exit code is 1.
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv are two forms of the same: leave one out.")
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
-    check_pillow()
     note_on_floats(saved)
     reader = _Reader(saved)
     if as_csv:

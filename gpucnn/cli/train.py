@@ -10,7 +10,7 @@ import click
 
 from gpucnn import data
 from gpucnn.backend import get_backend
-from gpucnn.cli.options import check_device
+from gpucnn.cli.options import check_device, image_size_option, no_limits_option
 from gpucnn.cli.progress import reporter_for
 from gpucnn.cli.run_report import ReportWriter
 from gpucnn.cli.terminal import say
@@ -86,11 +86,7 @@ from gpucnn.training import (
     help="Change training images at random: some of shift=2 rotate=10 scale=0.1 flip elastic=1 cutout=8 noise=0.05, "
     "commas between.  [none]",
 )
-@click.option(
-    "--image-size",
-    type=click.IntRange(1),
-    help="Pixels of a side that pictures are scaled to.  [their own, at most 64]",
-)
+@image_size_option
 @click.option(
     "--target-accuracy", type=click.FloatRange(0, 1), help="Exit with 3 if the validation accuracy ends below."
 )
@@ -108,6 +104,7 @@ from gpucnn.training import (
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object per epoch on standard output, nothing else there."
 )
+@no_limits_option
 def command(
     out: Path | None,
     config: Path | None,

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from gpucnn import inspect
-from gpucnn.cli.options import checkpoint_option, device_option, model_option, note_on_floats
+from gpucnn.cli.options import checkpoint_option, device_option, model_option, no_limits_option, note_on_floats
 from gpucnn.cli.run_report import draw_pictures, gather, outcome_of, state_of
 from gpucnn.cli.terminal import say
 from gpucnn.data import ArrayDataset
@@ -31,6 +31,7 @@ from gpucnn.training import RunFolder, SavedModel, Settings, evaluate, read_toml
 @device_option("auto")
 @checkpoint_option
 @model_option
+@no_limits_option
 def command(
     run: Path,
     image: Path | None,
@@ -45,7 +46,7 @@ def command(
 
     With IMAGE, a picture file, one page says instead what the network makes of it: where it looked (Grad-CAM and
     occlusion), each convolution's feature maps, the probabilities, and the picture's edges by hand-made filters.
-    IMAGE needs the images extra, files in PNG the plots extra: pip install 'gpucnn[images,plots]'.
+    Files in PNG need the plots extra: pip install 'gpucnn[plots]'.
     """
     if image is None and (about is not None or out is not None):
         raise UsageError("--class and --out are about one picture: name it after the run.")
@@ -65,10 +66,9 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
     settings = asdict(Settings(**read_toml(folder.path / "config.toml")))
     name, outcome = source or saved.data, None
     try:
-        splits = saved.data_set(source)
-        name = splits.name
-        measured = evaluate(saved.net, saved.feed(splits.test))
-        outcome = outcome_of(measured, splits.test, saved.class_names, name)
+        name, test = saved.test_set(source)
+        measured = evaluate(saved.net, saved.feed(test))
+        outcome = outcome_of(measured, test, saved.class_names, name)
     except GpucnnError as error:
         if source is not None:
             raise

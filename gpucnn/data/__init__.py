@@ -4,76 +4,115 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
+from gpucnn.data.arrays import channels_first, measured_of, splits_of
 from gpucnn.data.augment import Augmentation
 from gpucnn.data.builtin import DrawnDigits
-from gpucnn.data.cifar import ARCHIVE, is_cifar10, load_cifar10
+from gpucnn.data.cifar import load_cifar10
 from gpucnn.data.dataset import ArrayDataset, Dataset, Splits, Subset
 from gpucnn.data.digits import draw_digits
-from gpucnn.data.download import fetch, offline_folder
-from gpucnn.data.files import IDX_NAMES, find_idx, load_idx_folder, load_npz, read_idx
-from gpucnn.data.folder import is_picture_folder, load_pictures
+from gpucnn.data.download import expanded, fetch
+from gpucnn.data.files import array_files, load_idx_folder, load_npz, read_array_files, read_idx, read_npz
+from gpucnn.data.find import NAMES, Found, find
+from gpucnn.data.folder import ImageSize, load_pictures, load_test_pictures, parse_image_size
 from gpucnn.data.sources import SOURCES
-from gpucnn.errors import DataError, did_you_mean
+from gpucnn.data.tables import load_csv, read_csv_files
+from gpucnn.errors import DataError
+from gpucnn.limits import applied
 
-NAMES = ("digits", *SOURCES)
-IDX_FILES = [file for files in IDX_NAMES.values() for file in files]
 DIGITS_TRAIN, DIGITS_TEST = 60_000, 10_000
 
 
 def load(
     source: str,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     like: tuple[int, int, int] | None = None,
     framing: str = "cropped",
+    limits: bool = True,
 ) -> Splits:
     """Return the data set that ``source`` names.
 
     "digits" (built in: drawn when first asked for, then kept); "mnist", "fashion-mnist", "kmnist" or "cifar10", from a
     folder of that name under ``GPUCNN_DATA`` or else downloaded; an ``.npz`` with x_train, y_train, x_test, y_test; a
-    folder with IDX files, with CIFAR-10's binary files, or with pictures (``load_pictures``, which the other arguments are
-    for). DataError where it is missing or damaged, and for an image_size where there are no pictures to scale.
+    ``.csv`` of labels and pixels; a folder with IDX files, CIFAR-10's binary files, ``.npy`` files, CSV files, or pictures
+    (``load_pictures``, which image_size, like and framing are for). Without test images a fifth of each class is held out.
+
+    DataError where it is missing or damaged, for an image_size where there are no pictures to scale, and with ``limits``
+    for a file that unpacks to far more than it should (``gpucnn.limits``).
 
     >>> load("digits").train.image_shape  # doctest: +SKIP
     (1, 28, 28)
     """
-    if image_size is not None and not _holds_pictures(source):
-        raise DataError.expected("data", "image_size", "a folder of pictures to scale", repr(source), "leave it out")
-    if source == "digits":
-        return Splits("digits", DrawnDigits("train", DIGITS_TRAIN, seed=0), DrawnDigits("test", DIGITS_TEST, seed=1))
-    path = Path(source).expanduser()
-    if source in SOURCES and not os.path.exists(path):
-        return replace(_load_folder(offline_folder(source) or fetch(source), source), name=source)
-    if os.path.isdir(path):  # unlike path.is_dir(), says no to a name that is too long to be one
-        return load_pictures(path, image_size, like, framing) if _holds_pictures(source) else _load_folder(path)
-    if path.suffix == ".npz":
-        return load_npz(path)
-    raise DataError.expected(
-        "data", "source", f"{', '.join(NAMES)}, a folder, or an .npz", f"{str(path)!r}, which is neither",
-        did_you_mean(source, NAMES) or "check the path",
-    )  # fmt: skip
+    with applied(limits):
+        found = find(source) if image_size is None or source not in NAMES else None
+        if image_size is not None and (found is None or found.kind != "pictures"):
+            raise DataError.expected(
+                "data", "image_size", "a folder of pictures to scale", repr(source), "leave it out"
+            )
+        assert found is not None
+        if found.kind == "pictures":
+            return load_pictures(found.path, image_size, like, framing)
+        return _whole(found) or splits_of(*_parts(found))
 
 
-def _holds_pictures(source: str) -> bool:
-    path = Path(source).expanduser()
-    known = os.path.isdir(path) and (any(find_idx(path, name) for name in IDX_FILES) or is_cifar10(path))
-    return source != "digits" and os.path.isdir(path) and not known and is_picture_folder(path)
+def load_test(
+    source: str,
+    like: tuple[int, int, int],
+    framing: str = "cropped",
+    trained_on: str | None = None,
+    limits: bool = True,
+) -> tuple[str, Dataset]:
+    """Return the name of a data set, and its images to measure a network on: the test images, without any all of them.
+
+    like, framing: shape and framing of the network's images. trained_on: the source that the network was trained on; of
+    this one, only what was held out of training is measured. Everything else is as in ``load``.
+    """
+    with applied(limits):
+        found = find(source)
+        own = trained_on is not None and (source == trained_on or _are_same(source, trained_on))
+        if found.kind == "pictures":
+            test = load_test_pictures(found.path, like, framing, held_out=own)
+            return found.path.name or str(found.path), test
+        splits = _whole(found)
+        if splits is None and not own:
+            name, sets, _ = _parts(found)
+            return name, measured_of(name, sets)
+        splits = splits or splits_of(*_parts(found))
+        return splits.name, splits.test
 
 
-def _load_folder(folder: Path, name: str | None = None) -> Splits:
-    """Return the data set of a folder with IDX or CIFAR-10's files; its classes are called as those of ``name``."""
-    if is_cifar10(folder):
-        return load_cifar10(folder)
-    if any(find_idx(folder, file) for file in IDX_FILES) or name is not None:
-        return load_idx_folder(folder, None if name is None else SOURCES[name].class_names)
-    raise DataError.expected(
-        str(folder), "content", f"MNIST's four IDX files, CIFAR-10's {ARCHIVE}, or folders of pictures", "none of them",
-        "pictures lie in train/CLASS and test/CLASS, or in CLASS",
-    )  # fmt: skip
+def _are_same(source: str, other: str) -> bool:
+    try:
+        return os.path.samefile(expanded(source), expanded(other))
+    except (OSError, ValueError):  # one is not there, or is no path
+        return False
+
+
+def _whole(found: Found) -> Splits | None:
+    """Return a data set that always has test images; None for other kinds."""
+    if found.kind == "digits":
+        train, test = DrawnDigits("train", DIGITS_TRAIN, seed=0), DrawnDigits("test", DIGITS_TEST, seed=1)
+        return Splits("digits", train, test)
+    if found.kind == "cifar10":
+        return load_cifar10(found.path)
+    if found.kind == "idx":
+        splits = load_idx_folder(found.path, None if found.name is None else SOURCES[found.name].class_names)
+        return splits if found.name is None else replace(splits, name=found.name)
+    return None
+
+
+def _parts(found: Found) -> tuple[str, dict[str, ArrayDataset], str]:
+    """Return the name, parts and framing of a data set made of arrays."""
+    if found.kind == "npz":
+        return (found.path.stem, *read_npz(found.path))
+    if found.kind == "csv":
+        return found.path.stem, read_csv_files(found.path), "centred"
+    files = array_files(found.path) or {}
+    return found.path.name or str(found.path), read_array_files(files, str(found.path)), "centred"
 
 
 __all__ = [
-    "NAMES", "SOURCES", "ArrayDataset", "Augmentation", "Dataset", "Splits", "Subset", "draw_digits", "fetch", "load",
-    "load_cifar10", "load_idx_folder", "load_npz", "load_pictures", "read_idx",
+    "NAMES", "SOURCES", "ArrayDataset", "Augmentation", "Dataset", "Splits", "Subset", "channels_first", "draw_digits",
+    "fetch", "load", "load_cifar10", "load_csv", "load_idx_folder", "load_npz", "load_pictures", "load_test",
+    "parse_image_size", "read_idx",
 ]  # fmt: skip

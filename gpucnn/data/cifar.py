@@ -16,6 +16,7 @@ from gpucnn.errors import DataError
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 INSIDE = "cifar-10-batches-bin"
+PICKLED = "cifar-10-batches-py"
 TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST = "test_batch.bin"
 SHAPE = (3, 32, 32)

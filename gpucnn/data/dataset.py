@@ -53,6 +53,14 @@ class Dataset:
         """Return the data set of these images, in this order."""
         return Subset(self, indices)
 
+    def relabelled(self, class_names: Sequence[str]) -> Dataset:
+        """Return the data set with labels that count in ``class_names``, among which are all of its own."""
+        return Relabelled(self, class_names)
+
+    def _places_in(self, class_names: Sequence[str]) -> Labels:
+        places = {name: place for place, name in enumerate(class_names)}
+        return np.array([places[name] for name in self.class_names], np.int64)
+
 
 class Subset(Dataset):
     """Some of the images of another data set."""
@@ -68,11 +76,27 @@ class Subset(Dataset):
         return self.whole[self.indices[indices]]
 
 
+class Relabelled(Dataset):
+    """The images of another data set, with labels that count in other class names."""
+
+    def __init__(self, whole: Dataset, class_names: Sequence[str]) -> None:
+        self.whole, self.class_names = whole, list(class_names)
+        self._places = whole._places_in(class_names)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, indices: Any) -> tuple[Images, Labels]:
+        images, labels = self.whole[indices]
+        return images, self._places[labels]
+
+
 class ArrayDataset(Dataset):
     """Images and labels held in memory, checked once, here.
 
-    images: (N, C, H, W) or (N, H, W), uint8 or floating (floats become float32); labels: (N,) integers from 0.
-    class_names: by default "0", "1", ... up to the largest label. DataError for what does not fit.
+    images: (N, C, H, W) or (N, H, W), uint8 or floating (floats become float32); labels: (N,) integers from 0, or one-hot,
+    (N, classes) with a single 1 in each row. class_names: by default "0", "1", ... up to the largest label. DataError for
+    what does not fit.
 
     >>> data = ArrayDataset(np.zeros((2, 28, 28), np.uint8), [0, 1])
     >>> len(data), data.image_shape, data.class_names
@@ -98,8 +122,12 @@ class ArrayDataset(Dataset):
             raise DataError.expected(where, "images", "uint8 (0 to 255) or a floating dtype", images.dtype)
         if labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise DataError.expected(where, "labels", "(N,) integers", f"shape {labels.shape} {labels.dtype}")
+        if is_one_hot(labels):
+            class_names = [str(i) for i in range(labels.shape[1])] if class_names is None else class_names
+            labels = labels.argmax(1)
+        if labels.ndim != 1 or labels.dtype.kind not in "biu":
+            expected = "(N,) integers or (N, classes) one-hot"
+            raise DataError.expected(where, "labels", expected, f"shape {labels.shape} {labels.dtype}")
         if len(images) != len(labels):
             raise DataError.expected(where, "labels", f"one for each of {len(images)} images", f"{len(labels)}")
         low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
@@ -122,38 +150,101 @@ class ArrayDataset(Dataset):
     def subset(self, indices: NDArray[np.int64]) -> ArrayDataset:
         return ArrayDataset(self.images[indices], self.labels[indices], self.class_names)
 
+    def relabelled(self, class_names: Sequence[str]) -> ArrayDataset:
+        return ArrayDataset(self.images, self._places_in(class_names)[self.labels], class_names)
+
+
+def is_one_hot(labels: NDArray[Any]) -> bool:
+    """Whether labels are (N, classes), at least two, with a single 1 and else 0 in each row.
+
+    >>> is_one_hot(np.eye(3)), is_one_hot(np.zeros((3, 2))), is_one_hot(np.array([0, 1]))
+    (True, False, False)
+    """
+    if labels.ndim != 2 or labels.shape[1] < 2 or labels.dtype.kind not in "biuf":
+        return False
+    ones = labels == 1
+    return bool((ones | (labels == 0)).all() and (ones.sum(1) == 1).all())
+
+
+SAMPLE = 512
+"""Images of each set whose pixels are compared."""
+
+FAR = 32.0
+"""Ratio of the pixels' root mean squares from which two sets are taken for ones of different scales."""
+
+
+def check_scales(where: str, train: Dataset, part: str, data: Dataset) -> None:
+    """DataError where the pixels of two sets in memory are of different scales."""
+    if type(train) is not ArrayDataset or type(data) is not ArrayDataset:  # others may take long to make their images
+        return
+    first, second = (each.images[:: max(len(each) // SAMPLE, 1)] for each in (train, data))
+    expected = f"the training images' scale ({_scale(first)})"
+    if first.dtype.kind == "f" and second.dtype == np.uint8:  # the floats are what has to be looked at
+        check_scale(
+            where, "training images", first, "uint8", root_mean_square(second), f"the {part} images' scale (uint8)"
+        )
+    else:
+        check_scale(where, f"{part} images", second, str(first.dtype), root_mean_square(first), expected)
+
+
+def check_scale(where: str, what: str, images: Images, dtype: str, usual: float, expected: str) -> None:
+    """DataError unless images are of the scale of others of this ``dtype`` and root mean square.
+
+    A network gets uint8 as 0 to 1, so floats from 0 to 1 are of the same scale. It would answer at random to others.
+    """
+    floats = images.dtype.kind == "f" and dtype == "uint8" and (images.min() < 0 or images.max() > 1)
+    found = root_mean_square(images)
+    if floats or max(found, usual) > FAR * min(found, usual) > 0:
+        remedy = "save all as uint8, 0 to 255, or as floats of one scale"
+        raise DataError.expected(where, what, expected, _scale(images), remedy)
+
+
+def root_mean_square(images: Images) -> float:
+    """Return the root mean square of images as a network gets them, before normalisation: uint8 as 0 to 1."""
+    wide = images.astype(np.float64)
+    return float(np.sqrt(np.mean(wide * wide))) / (255 if images.dtype == np.uint8 else 1)
+
+
+def _scale(images: Images) -> str:
+    return f"{images.dtype}, {images.min():g} to {images.max():g}"
+
 
 @dataclass
 class Splits:
     """A training and a test set of the same task, what they are called, and how a picture file becomes such an image.
 
     framing: "centred": ink in the middle, light on dark, as in MNIST (colour is only scaled); "cropped": the middle square.
+    validation: a set that the data came with; None where one is to be held out of the training set. DataError for sets
+    that are empty or do not fit the training set.
     """
 
     name: str
     train: Dataset
     test: Dataset
     framing: str = "centred"
+    validation: Dataset | None = None
 
     def __post_init__(self) -> None:
-        for split, data in (("training", self.train), ("test", self.test)):
+        where, train = f"data set {self.name}", self.train
+        if not len(train):
+            raise DataError.expected(where, "training set", "at least one image", "none")
+        for part, data in (("test", self.test), ("validation", self.validation)):
+            if data is None:
+                continue
             if not len(data):
-                raise DataError.expected(f"data set {self.name}", f"{split} set", "at least one image", "none")
-        if self.train.image_shape != self.test.image_shape:
-            raise DataError.expected(
-                f"data set {self.name}", "test images", f"the training images' shape {self.train.image_shape}",
-                self.test.image_shape,
-            )  # fmt: skip
-        if self.test.classes > self.train.classes:
-            raise DataError.expected(
-                f"data set {self.name}", "test labels", f"the {self.train.classes} classes of the training set",
-                f"{self.test.classes} classes",
-            )  # fmt: skip
+                raise DataError.expected(where, f"{part} set", "at least one image", "none")
+            if train.image_shape != data.image_shape:
+                expected = f"the training images' shape {train.image_shape}"
+                raise DataError.expected(where, f"{part} images", expected, data.image_shape)
+            if data.classes > train.classes:
+                expected = f"the {train.classes} classes of the training set"
+                raise DataError.expected(where, f"{part} labels", expected, f"{data.classes} classes")
+            check_scales(where, train, part, data)
 
     def sha256(self) -> str | None:
         """Return the SHA-256 of all images and labels, as hexadecimal digits; None where not all are held in memory."""
         digest = hashlib.sha256()
-        for data in (self.train, self.test):
+        for data in (self.train, self.test, *([] if self.validation is None else [self.validation])):
             if not isinstance(data, ArrayDataset):
                 return None
             digest.update(data.images.data)

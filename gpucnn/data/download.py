@@ -20,6 +20,9 @@ ROUNDS = 2
 
 PIECE = 2**16
 
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+"""Folders that torchvision keeps the same files in."""
+
 
 def fetch(name: str) -> Path:
     """Return the folder that holds the files of the data set ``name``, one of ``SOURCES``; fetched where missing.
@@ -45,8 +48,17 @@ def fetch(name: str) -> Path:
 def offline_folder(name: str) -> Path | None:
     """Return the folder of a data set under ``GPUCNN_DATA``; None where there is none."""
     home = os.environ.get("GPUCNN_DATA")
-    folder = Path(home).expanduser() / name if home else None
-    return folder if folder is not None and folder.is_dir() else None
+    names = (name, TORCHVISION[name]) if name in TORCHVISION else (name,)  # the second is what torchvision calls it
+    folders = [expanded(home) / each for each in names] if home else []
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def expanded(path: str) -> Path:
+    """Return a path with its ~ expanded; DataError for an unknown user's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no such user, or no home folder.") from None
 
 
 def cache_folder(name: str) -> Path:

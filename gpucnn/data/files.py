@@ -1,29 +1,34 @@
-"""Reading data sets from files: IDX (plain or gzip) and npz. Nothing is unpickled; sizes are checked before use."""
+"""Reading data sets from files: IDX (plain or gzip), npz and npy. Nothing is unpickled; sizes are checked before use."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import math
+import os
+import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn import limits
+from gpucnn.data.arrays import Role, datasets, role_of, roles_of, splits_of
 from gpucnn.data.dataset import FRAMINGS, ArrayDataset, Splits
-from gpucnn.errors import DataError
+from gpucnn.errors import DataError, shortened
 
 IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-IDX_NAMES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
-LARGEST = 2**34  # bytes: more than any data set that fits this package, less than a hostile header can claim
+IDX_FILE = re.compile(
+    r"(?:(?P<set>[a-z0-9]+(?:-[a-z]+)?)-)?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(?:\.gz)?",
+    re.I,
+)
+"""MNIST's names, and EMNIST's: emnist-letters-train-images-idx3-ubyte."""
+
 PIECE = 2**24  # bytes read at a time: what a header claims is never set aside before it has come
 
 
@@ -34,7 +39,7 @@ def read_idx(path: Path) -> NDArray[Any]:
     """
     try:
         with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
+            zipped, packed = raw.read(2) == b"\x1f\x8b", os.fstat(raw.fileno()).st_size
         with gzip.open(path) if zipped else path.open("rb") as file:
             head = file.read(4)
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_DTYPES or not 1 <= head[3] <= 4:
@@ -43,8 +48,11 @@ def read_idx(path: Path) -> NDArray[Any]:
             shape = tuple(int(n) for n in np.frombuffer(lengths, ">u4")) if len(lengths) == 4 * head[3] else (-1,)
             dtype = np.dtype(IDX_DTYPES[head[2]])
             size = math.prod(shape) * dtype.itemsize
-            if not 0 <= size <= LARGEST:
+            if size < 0 or math.prod(max(n, 1) for n in shape) > 2**48:
                 raise DataError.expected(str(path), "header", "whole and sensible lengths", f"shape {shape}")
+            if 0 in shape[1:]:
+                raise DataError.expected(str(path), "header", "at least one pixel", f"shape {shape}")
+            limits.check(str(path), "bytes", size, limits.unpacked_bytes(packed) if zipped else limits.DATA_BYTES)
             content = _read(file, size + 1)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
@@ -53,7 +61,9 @@ def read_idx(path: Path) -> NDArray[Any]:
     if len(content) != size:
         got = "more bytes" if len(content) > size else f"{len(content)} bytes"
         raise DataError.expected(str(path), "content", f"{size} bytes for shape {shape}", got, "fetch the file again")
-    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    if not size:
+        return np.zeros(shape, dtype.newbyteorder("="))
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 def _read(file: Any, most: int) -> bytearray:
@@ -63,52 +73,127 @@ def _read(file: Any, most: int) -> bytearray:
     return content
 
 
-def find_idx(folder: Path, name: str) -> Path | None:
-    """Return the file of this IDX name in a folder, whichever way it is spelt and packed."""
-    for stem in (name, name.replace("-idx", ".idx")):
-        for suffix in ("", ".gz"):
-            if (folder / (stem + suffix)).is_file():
-                return folder / (stem + suffix)
-    return None
+def idx_home(folder: Path) -> Path | None:
+    """Return the folder with the IDX files of a folder: itself, or "raw" in it or in a folder in it, as torchvision has it.
+
+    None where there are none; DataError where there are several.
+    """
+    found = [home for home in (folder, folder / "raw") if _idx_files(home)]
+    if not found and folder.is_dir():
+        found = [home for home in sorted(folder.glob("*/raw")) if _idx_files(home)]
+    if len(found) > 1 and folder not in found:
+        homes = ", ".join(home.relative_to(folder).as_posix() for home in found)
+        raise DataError.expected(str(folder), "data sets", "one", shortened(homes), "name the folder of one of them")
+    return found[0] if found else None
+
+
+def _idx_files(folder: Path) -> dict[str, dict[Role, Path]]:
+    """Return the IDX files of a folder by the set that they are of ("" for MNIST's own names); plain before packed."""
+    sets: dict[str, dict[Role, Path]] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (name := IDX_FILE.fullmatch(file.name)) and file.is_file():
+            part = "train" if name["part"].lower() == "train" else "test"
+            sets.setdefault((name["set"] or "").lower(), {}).setdefault((part, name["kind"].lower()), file)
+    return sets
 
 
 def load_idx_folder(folder: Path, class_names: Sequence[str] | None = None) -> Splits:
-    """Return the data set of a folder with the four IDX files under MNIST's names."""
+    """Return the data set of a folder with the four IDX files under MNIST's names, or one of EMNIST's sets under its own.
+
+    EMNIST's images lie on their side in the files, and are put upright.
+    """
+    sets = _idx_files(idx_home(folder) or folder)
+    if len(sets) > 1:
+        names = ", ".join(sorted(sets))
+        raise DataError.expected(str(folder), "IDX files", "one data set", names, "put the files of one into a folder")
+    name, files = next(iter(sets.items()), ("", {}))
+    arrays: dict[Role, NDArray[Any]] = {}
+    for part, word in (("train", "train"), ("test", "test" if name else "t10k")):
+        for kind, dimensions in (("images", 3), ("labels", 1)):
+            if (part, kind) not in files:
+                usual = f"{name}-{word}".strip("-") + f"-{kind}-idx{dimensions}-ubyte"
+                raise DataError.expected(str(folder), "files", f"{usual} or {usual}.gz", "a folder without it")
+            arrays[part, kind] = read_idx(files[part, kind])
+    if name.startswith("emnist"):
+        warnings.warn("EMNIST's images lie on their side: rows and columns are exchanged", stacklevel=2)
+        for part in ("train", "test"):
+            arrays[part, "images"] = arrays[part, "images"].swapaxes(-1, -2)
     parts = {}
-    for split, names in IDX_NAMES.items():
-        files = [find_idx(folder, name) for name in names]
-        for name, file in zip(names, files, strict=True):
-            if file is None:
-                raise DataError.expected(str(folder), "files", f"{name} or {name}.gz", "a folder without it")
-        images, labels = (read_idx(file) for file in files if file is not None)
-        parts[split] = (images, labels, str(files[0]))
-    return _splits(folder.name or str(folder), parts, class_names)
+    for part in ("train", "test"):
+        where = str(files[part, "images"])
+        parts[part] = ArrayDataset(arrays[part, "images"], arrays[part, "labels"], class_names, where)
+        class_names = parts[part].class_names
+    return Splits(name or folder.name or str(folder), parts["train"], parts["test"])
 
 
 def load_npz(path: Path) -> Splits:
-    """Return the data set of an .npz with x_train, y_train, x_test, y_test, and optionally class_names and framing."""
-    parts: dict[str, Any] = {}
+    """Return the data set of an .npz with x_train, y_train, x_test, y_test, and optionally class_names and framing.
+
+    Other usual names are understood too (``arrays.role_of``), and validation sets. Without test images a fifth is held out.
+    """
+    sets, framing = read_npz(path)
+    return splits_of(path.stem, sets, framing)
+
+
+def read_npz(path: Path) -> tuple[dict[str, ArrayDataset], str]:
+    """Return the parts of the data set of an .npz, and its framing."""
     try:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in archive]
-            if missing:
-                raise DataError.expected(str(path), "arrays", "x_train, y_train, x_test, y_test", sorted(archive))
-            for split in ("train", "test"):
-                parts[split] = (_images_first(archive[f"x_{split}"]), archive[f"y_{split}"], str(path))
+            arrays = {role: archive[name] for role, name in roles_of(archive, str(path)).items()}
             names = _texts(archive["class_names"], path) if "class_names" in archive else None
-            framing = str(archive["framing"]) if "framing" in archive else "centred"
+            framing, layout = (str(archive[key]) if key in archive else None for key in ("framing", "layout"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # zipfile, zlib, lzma and numpy have a dozen kinds for a damaged file
-        raise DataError(
-            f"{path}: is no readable .npz of plain arrays ({_one_line(error)}). Save it with numpy.savez."
-        ) from None
+        why = shortened(error) or type(error).__name__
+        raise DataError(f"{path}: is no readable .npz of plain arrays ({why}). Save it with numpy.savez.") from None
+    framing = framing or "centred"
     if framing not in FRAMINGS:
         raise DataError.expected(str(path), "framing", " or ".join(FRAMINGS), repr(framing[:50]))
-    return replace(_splits(path.stem, parts, names), framing=framing)
+    return datasets(arrays, names, str(path), layout), framing
+
+
+def array_files(folder: Path) -> dict[Role, Path] | None:
+    """Return the .npy files, or .npz files of one array each, that a data set is made of; None where there are none.
+
+    Named as an .npz names its arrays: x_train.npy, y_train.npy, ..., or kmnist-train-imgs.npz, ...
+    """
+    files = [entry for entry in sorted(folder.iterdir()) if entry.suffix in (".npy", ".npz") and entry.is_file()]
+    stems = {file.stem: file for file in files}
+    if not any(role_of(stem, prefixed=True) for stem in stems):
+        return None
+    return {role: stems[stem] for role, stem in roles_of(stems, str(folder), prefixed=True).items()}
+
+
+def read_array_files(files: dict[Role, Path], where: str) -> dict[str, ArrayDataset]:
+    """Return the parts of the data set that these files hold an array each of."""
+    return datasets({role: _read_array(path) for role, path in files.items()}, None, where)
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    try:
+        if path.suffix == ".npz":
+            _check_sizes(path)
+            with np.load(path, allow_pickle=False) as archive:
+                if len(archive.files) != 1:
+                    raise DataError.expected(str(path), "arrays", "one", shortened(archive.files))
+                array: NDArray[Any] = archive[archive.files[0]]
+                return array
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            limits.check(str(path), "bytes", size, limits.DATA_BYTES)
+            _check_array(file, size, str(path), "array")
+            file.seek(0)
+            array = np.load(file, allow_pickle=False)
+            return array
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        why = shortened(error) or type(error).__name__
+        raise DataError(f"{path}: is no readable array ({why}). Save it with numpy.save.") from None
 
 
 def npz_bytes(splits: Splits) -> bytes:
@@ -116,53 +201,38 @@ def npz_bytes(splits: Splits) -> bytes:
     file = io.BytesIO()
     x_train, y_train = splits.train[np.arange(len(splits.train))]
     x_test, y_test = splits.test[np.arange(len(splits.test))]
+    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    if splits.validation is not None:
+        arrays["x_val"], arrays["y_val"] = splits.validation[np.arange(len(splits.validation))]
+    names = np.array(splits.train.class_names)
     np.savez_compressed(
-        file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test,
-        class_names=np.array(splits.train.class_names), framing=np.array(splits.framing),
-    )  # fmt: skip
+        file, **arrays, class_names=names, framing=np.array(splits.framing), layout=np.array("NCHW"), allow_pickle=False
+    )
     return file.getvalue()
 
 
 def _check_sizes(path: Path) -> None:
     """DataError where an array's header claims more than its file holds, or all together too much, before they are read."""
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > LARGEST:
-            raise DataError.expected(str(path), "arrays", f"at most {LARGEST:,} bytes", "more")
+        size = sum(member.file_size for member in archive.infolist())
+        limits.check(str(path), "bytes", size, limits.unpacked_bytes(path.stat().st_size))
         for member in archive.infolist():
             with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-                size = math.prod(shape) * dtype.itemsize
-                if not dtype.hasobject and file.tell() + size != member.file_size:
-                    raise DataError.expected(
-                        str(path),
-                        member.filename,
-                        f"{size} bytes for shape {shape}",
-                        f"{member.file_size - file.tell()}",
-                    )
+                _check_array(file, member.file_size, str(path), member.filename)
+
+
+def _check_array(file: Any, length: int, where: str, name: str) -> None:
+    """DataError where the header of an array in npy format claims another size than the ``length`` of its file."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    size = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and file.tell() + size != length:
+        expected = f"{size} bytes for shape {shortened(shape, 60)}"
+        raise DataError.expected(where, shortened(name, 60), expected, length - file.tell())
 
 
 def _texts(names: NDArray[Any], path: Path) -> list[str]:
     if names.ndim != 1 or names.dtype.kind not in "USiu":
         raise DataError.expected(str(path), "class_names", "(classes,) texts", f"shape {names.shape} {names.dtype}")
     return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _images_first(images: NDArray[Any]) -> NDArray[Any]:
-    """Return (N, H, W, C) images, as Keras keeps them, as (N, C, H, W)."""
-    if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
-        return images.transpose(0, 3, 1, 2)
-    return images
-
-
-def _splits(name: str, parts: dict[str, Any], class_names: Sequence[str] | None = None) -> Splits:
-    images, labels, where = parts["train"]
-    train = ArrayDataset(images, labels, class_names, where)
-    images, labels, where = parts["test"]
-    test = ArrayDataset(images, labels, train.class_names, where)
-    return Splits(name, train, test)

@@ -1,25 +1,35 @@
-"""Data sets of a user's own pictures: a folder of class folders (needs Pillow, the ``images`` extra)."""
+"""Data sets of a user's own pictures: a folder of class folders."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import stat
+import re
 import statistics
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn import limits
 from gpucnn.data.dataset import ArrayDataset, Splits
-from gpucnn.data.files import LARGEST
-from gpucnn.data.pictures import open_picture, read_picture, square
-from gpucnn.errors import DataError
+from gpucnn.data.pictures import decode_picture, picture_size
+from gpucnn.errors import DataError, shortened
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+)
+
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""What folders of a training, validation and test set are called, in small letters."""
 
 LARGEST_SIDE = 64
 """Pixels of a side beyond which pictures are scaled down where no size is asked for: what a CPU trains in minutes."""
@@ -27,184 +37,325 @@ LARGEST_SIDE = 64
 HELD_OUT = 5
 """One picture in so many is held out for testing where there is no test folder."""
 
+DEEPEST = 4
+"""Folders that may lie around a data set, one in the other with nothing beside: archives are often packed so."""
 
-@dataclass
-class _Reader:
-    """Finds pictures and reads them at one size; counts what was passed over and what was changed."""
+ImageSize = int | tuple[int, int] | str
+"""Pixels that pictures are scaled to: S, (H, W) or "HxW"."""
 
-    size: int = 0
-    ignored: Counter[str] = field(default_factory=Counter)
-    resized: int = 0
-    cropped: int = 0
+Classes = dict[str, list[Path]]
+"""The picture files of each class."""
 
-    def pictures(self, folder: Path) -> list[Path]:
-        """Return a folder's picture files by name."""
-        return [entry for entry in self._entries(folder) if self._is_picture(entry)]
 
-    def folders(self, folder: Path) -> list[Path]:
-        """Return the folders in a folder by name."""
-        return [entry for entry in self._entries(folder) if self._is_folder(entry)]
+class Finder:
+    """Finds the picture files of a folder's parts and classes; counts what is passed over.
 
-    def _entries(self, folder: Path) -> list[Path]:
-        found = []
-        for entry in sorted(folder.iterdir()):
-            if entry.name.startswith("."):
-                self.ignored["hidden"] += 1
-            elif entry.is_symlink():
-                self.ignored["links"] += 1
+    Links are followed, wherever they lead: data sets are often made of links to one store. A folder is entered once for a
+    class, and never one that holds the data set itself, so links in a circle end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.ignored: Counter[str] = Counter()
+        self.given, self.folder = folder, self._unpacked(folder)
+        self._train = self.folder
+
+    def parts(self) -> dict[str, Classes]:
+        """Return the classes of "train", "validation" and "test", as far as there are such; with no such folder, "train"."""
+        folders: dict[str, Path] = {}
+        rest = []
+        for entry in self._folders(self.folder):
+            part = next((part for part, names in PARTS.items() if entry.name.lower() in names), None)
+            if part is None or not is_picture_folder(entry):
+                rest.append(entry)
+            elif part in folders:
+                one, other = folders[part].name, entry.name
+                raise DataError.expected(str(self.folder), "folders", f"one {part} folder", f"{one} and {other}")
+            else:
+                folders[part] = entry
+        found = {part: self._classes(self._folders(folder)) for part in PARTS if (folder := folders.get(part))}
+        if "train" in found:
+            self._train = folders["train"]
+            self.ignored["beside the train folder"] += len(rest)
+        elif rest:
+            found["train"] = self._classes(rest)
+        return found
+
+    def hash_of(self, path: Path) -> bytes:
+        """Return the SHA-256 of a training picture's name, from its class's on."""
+        return hashlib.sha256(os.fsencode(path.relative_to(self._train).as_posix())).digest()
+
+    def say(self) -> None:
+        """Warn of what was passed over."""
+        if self.folder != self.given:
+            warnings.warn(f"the pictures lie in {self.folder}", stacklevel=4)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.ignored.items() if count)
+        if kinds:
+            warnings.warn(f"ignored: {kinds}", stacklevel=4)
+
+    def _unpacked(self, folder: Path) -> Path:
+        """Return the folder that holds more than one other."""
+        for _ in range(DEEPEST):
+            inside = [entry for entry in _visible(folder) if entry.is_dir()]
+            named = inside and any(inside[0].name.lower() in names for names in PARTS.values())
+            if len(inside) != 1 or named or not is_picture_folder(inside[0]):
+                break
+            folder = inside[0]
+        return folder
+
+    def _folders(self, folder: Path) -> list[Path]:
+        found, above = [], {_identity(above) for above in (folder.resolve(), *folder.resolve().parents)}
+        for entry in _entries(folder, self.ignored):
+            if not entry.is_dir():
+                self.ignored["beside the class folders"] += 1
+            elif _identity(entry) in above:
+                self.ignored["links in a circle"] += 1
             else:
                 found.append(entry)
         return found
 
-    def _is_folder(self, entry: Path) -> bool:
-        if not entry.is_dir():
-            self.ignored["beside the class folders"] += 1
-        return entry.is_dir()
+    def _classes(self, folders: list[Path]) -> Classes:
+        """Return the pictures in each of these folders and in the folders within."""
+        classes: Classes = {}
+        for folder in folders:
+            entered = {_identity(above) for above in self.folder.resolve().parents} | {_identity(self.folder)}
+            name = os.fsencode(folder.name).decode(errors="backslashreplace")  # file names need not be UTF-8
+            classes[name] = _pictures(folder, entered, self.ignored)
+        return classes
 
-    def _is_picture(self, entry: Path) -> bool:
-        regular = stat.S_ISREG(entry.stat().st_mode)
-        if not regular or entry.suffix.lower() not in SUFFIXES:
-            self.ignored["neither .png nor .jpg"] += 1
-            return False
-        return True
 
-    def read(self, paths: list[Path]) -> NDArray[np.uint8]:
-        """Return pictures as (N, size, size, 3)."""
-        shape = (len(paths), self.size, self.size, 3)
-        if np.prod(shape, dtype=float) > LARGEST:
-            raise DataError.expected("pictures", "all together", f"at most {LARGEST:,} bytes", f"{shape}")
-        images = np.empty(shape, np.uint8)
-        for image, path in zip(images, paths, strict=True):
-            picture = open_picture(path, near=self.size)
-            self.resized += picture.size != (self.size, self.size)
-            self.cropped += picture.width != picture.height
-            image[...] = square(picture.convert("RGB"), self.size, self.size)
-        return images
+def _pictures(folder: Path, entered: set[tuple[int, int]], ignored: Counter[str]) -> list[Path]:
+    """Return the picture files in a folder and below, none of it in the folders ``entered`` already."""
+    found: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        entry = waiting.pop()
+        if entry.is_dir():
+            if _identity(entry) in entered:
+                ignored["links in a circle"] += 1
+            else:
+                entered.add(_identity(entry))
+                waiting += reversed(_entries(entry, ignored))
+        elif entry.is_file() and entry.suffix.lower() in SUFFIXES:
+            found.append(entry)
+        else:
+            ignored["no pictures"] += 1
+    return found
 
-    def say(self) -> None:
-        """Warn of what is not as it was in the files."""
-        if self.resized:
-            crops = f" ({self.cropped:,} are not square: their middle is taken)" if self.cropped else ""
-            warnings.warn(f"{self.resized:,} pictures resized to {self.size}x{self.size} pixels{crops}", stacklevel=4)
-        if self.ignored:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in self.ignored.items())
-            warnings.warn(f"ignored: {kinds}", stacklevel=4)
+
+def _entries(folder: Path, ignored: Counter[str]) -> list[Path]:
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            ignored["hidden"] += 1
+        elif entry.is_symlink() and not entry.exists():
+            ignored["links that lead nowhere"] += 1
+        else:
+            found.append(entry)
+    return found
 
 
 def is_picture_folder(folder: Path) -> bool:
-    """Whether there are folders in a folder, hidden ones and links aside."""
-    return any(entry.is_dir() and not entry.is_symlink() for entry in folder.glob("[!.]*"))
+    """Whether there are folders in a folder, hidden ones aside."""
+    return any(entry.is_dir() for entry in _visible(folder))
+
+
+def parse_image_size(size: Any) -> tuple[int, int]:
+    """Return (H, W) of an image size: S, (H, W), "S" or "HxW"; DataError for anything else.
+
+    >>> parse_image_size(28), parse_image_size("20x32")
+    ((28, 28), (20, 32))
+    """
+    parts: Any = size
+    if isinstance(size, str):
+        parts = [int(part) for part in size.lower().split("x")] if re.fullmatch(r"\d{1,6}([xX]\d{1,6})?", size) else ()
+    parts = [parts] if isinstance(parts, (int, np.integer)) else parts
+    whole = isinstance(parts, (list, tuple)) and all(
+        isinstance(part, (int, np.integer)) and not isinstance(part, bool) and part >= 1 for part in parts
+    )
+    if not whole or len(parts) not in (1, 2):
+        raise DataError.expected(
+            "data", "image_size", "pixels of a side, or HxW such as 20x32", shortened(repr(size), 60)
+        )
+    return int(parts[0]), int(parts[-1])
 
 
 def pictures_below(folder: Path) -> list[Path]:
     """Return the picture files in a folder and in the folders below it, by name; DataError where there are none.
 
-    Hidden files and folders, and links to folders, are passed over.
+    Hidden ones are passed over; links are followed, as in a data set.
     """
-    found = []
-    for here, folders, files in os.walk(folder, onerror=_refused):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = sorted(name for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
-        found += [Path(here, name) for name in names]
+    try:
+        found = _pictures(folder, set(), Counter())
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
     if not found:
-        raise DataError.expected(str(folder), "folder", f"pictures ({', '.join(SUFFIXES)})", "none")
+        raise DataError.expected(str(folder), "folder", f"pictures ({', '.join(sorted(SUFFIXES))})", "none")
     return found
 
 
-def _refused(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
-
-
 def load_pictures(
-    folder: Path, image_size: int | None = None, like: tuple[int, int, int] | None = None, framing: str = "cropped"
+    folder: Path,
+    image_size: ImageSize | None = None,
+    like: tuple[int, int, int] | None = None,
+    framing: str = "cropped",
 ) -> Splits:
     """Return the data set of ``train/CLASS/*.png`` and ``test/CLASS/*.png``, or of ``CLASS/*.png`` alone.
 
-    PNG and JPEG, grey or colour, of any size: the middle square of each is scaled to ``image_size``, by default the median
-    side, at most 64. Images are uint8 (N, 1, S, S) where all are grey, else (N, 3, S, S); with the shape ``like`` and a
-    ``framing`` they are read as ``read_picture`` reads them for a network that was trained on such images.
+    Pictures of any of Pillow's usual formats, grey or colour, of any size, also in folders within a class: the middle of
+    each is scaled to ``image_size``, S or (H, W), by default the median side, at most 64, square. Images are uint8
+    (N, 1, H, W) where all are grey, else (N, 3, H, W); with the shape ``like`` and a ``framing`` they are read as
+    ``read_picture`` reads them for a network that was trained on such images.
 
-    Without a test folder a fifth of each class is held out, chosen by the SHA-256 of the files' names: the same pictures
-    on every machine, and the same ones when others are added. Links, hidden files and other kinds are passed over. A
-    warning says what was scaled, passed over and held out. DataError for a picture that cannot be read, fewer than two
-    classes, a class without pictures, and classes that differ between the two folders.
+    ``val``, ``valid``, ``validation`` or ``dev`` beside ``train`` is the validation set. Without a test folder a fifth of
+    each class is held out, chosen by the SHA-256 of the files' names: the same pictures on every machine, and the same ones
+    when others are added. A warning says what was scaled, passed over and held out. DataError for a picture that cannot be
+    read, fewer than two classes, a class without pictures, and classes that differ between the folders.
     """
-    reader = _Reader(image_size or 0)
     try:
-        given = (folder / "train").is_dir() and is_picture_folder(folder / "train")
-        train = _classes(reader, folder / "train" if given else folder)
-        has_test = given and (folder / "test").is_dir()
-        test = _classes(reader, folder / "test") if has_test else _hold_out(folder, train)
+        finder = Finder(folder)
+        parts = finder.parts()
+        has_test = "test" in parts
+        if "train" not in parts and parts:
+            raise DataError.expected(
+                str(folder), "folders", "train, to be trained on", ", ".join(parts), "evaluate reads test alone"
+            )
+        parts.setdefault("train", {})
+        if not has_test:
+            parts["test"] = _hold_out(finder, parts["train"])
+        _check(folder, parts)
+        sets, notes = _read(finder.folder, parts, list(parts["train"]), image_size, like, framing)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror or error}).") from None
-    _check(folder, train, test)
-    if like is None:
-        reader.size = reader.size or _usual_side([path for paths in train.values() for path in paths])
-        parts = _as_grey([[reader.read(paths) for paths in part.values()] for part in (train, test)])
-    else:
-        parts = [
-            np.stack([read_picture(path, like, framing) for paths in part.values() for path in paths])
-            for part in (train, test)
-        ]
-    reader.say()
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    finder.say()
+    if "validation" in sets:
+        warnings.warn(f"{len(sets['validation']):,} pictures beside the train folder are for validation", stacklevel=3)
     if not has_test:
-        count = sum(len(paths) for paths in test.values())
+        count = len(sets["test"])
         warnings.warn(
             f"no test folder: {count:,} pictures are held out for testing, a fifth of each class", stacklevel=3
         )
-    names = list(train)
-    sets = [
-        ArrayDataset(
-            images, np.repeat(range(len(names)), [len(part[name]) for name in names]), names, os.fspath(folder)
-        )
-        for images, part in zip(parts, (train, test), strict=True)
-    ]
-    return Splits(folder.name or str(folder), sets[0], sets[1], framing)
+    return Splits(folder.name or str(folder), sets["train"], sets["test"], framing, sets.get("validation"))
 
 
-def _classes(reader: _Reader, folder: Path) -> dict[str, list[Path]]:
-    return {entry.name: reader.pictures(entry) for entry in reader.folders(folder)}
+def load_test_pictures(
+    folder: Path, like: tuple[int, int, int], framing: str = "cropped", held_out: bool = False
+) -> ArrayDataset:
+    """Return the pictures of a folder to measure a network on: those of its test folder, without one all that there are.
+
+    held_out: without a test folder, those that ``load_pictures`` holds out of training. Pictures are read as
+    ``read_picture`` reads them; classes without any are left out.
+    """
+    try:
+        finder = Finder(folder)
+        parts = finder.parts()
+        test = parts.get("test")
+        if test is None and held_out:
+            test = _hold_out(finder, parts.get("train", {}))
+        if test is None:
+            test = _joined(parts)
+            warnings.warn("no test folder: all pictures are measured", stacklevel=3)
+        test = {name: paths for name, paths in test.items() if paths}
+        if not test:
+            raise DataError.expected(str(folder), "class folders", "a picture in one of them", "none")
+        sets, notes = _read(finder.folder, {"test": test}, list(test), None, like, framing)
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror or error}).") from None
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    finder.say()
+    return sets["test"]
 
 
-def _hold_out(folder: Path, train: dict[str, list[Path]]) -> dict[str, list[Path]]:
+def _joined(parts: dict[str, Classes]) -> Classes:
+    names = sorted({name for classes in parts.values() for name in classes})
+    return {name: [path for classes in parts.values() for path in classes.get(name, [])] for name in names}
+
+
+def _hold_out(finder: Finder, train: Classes) -> Classes:
     """Return the test pictures of each class, taken out of ``train``."""
-    test: dict[str, list[Path]] = {}
+    test: Classes = {}
     for name, paths in train.items():
         if len(paths) == 1:
             raise DataError.expected(
-                str(folder),
+                str(finder.folder),
                 f"class {name}",
                 "at least two pictures, one of them for testing",
                 "one",
                 "add a test folder",
             )
-        by_hash = sorted(paths, key=lambda path: hashlib.sha256(f"{path.parent.name}/{path.name}".encode()).digest())
+        by_hash = sorted(paths, key=finder.hash_of)
         count = max(round(len(paths) / HELD_OUT), 1)
         test[name] = sorted(by_hash[:count])
         train[name] = sorted(by_hash[count:])
     return test
 
 
-def _check(folder: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> None:
+def _check(folder: Path, parts: dict[str, Classes]) -> None:
+    train = parts["train"]
     if len(train) < 2:
         got = f"only {next(iter(train))!r}" if train else "none"
         raise DataError.expected(str(folder), "class folders", "at least two", got)
-    if set(train) != set(test):
-        differ = ", ".join(sorted(set(train) ^ set(test)))
-        raise DataError.expected(str(folder), "classes", "the same in train and test", f"{differ} in one of them only")
-    for part, classes in (("train", train), ("test", test)):
+    for part, classes in parts.items():
+        if set(train) != set(classes):
+            differ = shortened(", ".join(sorted(set(train) ^ set(classes))))
+            same = f"the same in train and {part}"
+            raise DataError.expected(str(folder), "classes", same, f"{differ} in one of them only")
         for name, paths in classes.items():
             if not paths:
-                raise DataError.expected(str(folder), f"{part} class {name}", "a .png or .jpg file", "none")
+                raise DataError.expected(str(folder), f"{part} class {name}", "a picture", "none")
+
+
+def _read(
+    folder: Path,
+    parts: dict[str, Classes],
+    names: list[str],
+    image_size: ImageSize | None,
+    like: tuple[int, int, int] | None,
+    framing: str,
+) -> tuple[dict[str, ArrayDataset], list[str]]:
+    """Return the pictures of each part as a data set with these class names, and what is to be said of them."""
+    paths = {part: [path for name in names for path in classes[name]] for part, classes in parts.items()}
+    if like is None:
+        H, W = parse_image_size(_usual_side(paths["train"]) if image_size is None else image_size)
+    shape = like or (3, H, W)
+    limits.check(str(folder), "bytes of pixels", math.prod(shape) * sum(map(len, paths.values())), limits.DATA_BYTES)
+    images: dict[str, NDArray[np.uint8]] = {}
+    resized = cut = 0
+    for part, files in paths.items():
+        images[part] = np.empty((len(files), *shape), np.uint8)
+        for image, path in zip(images[part], files, strict=True):
+            decoded = decode_picture(path, shape, framing if like else "cropped")
+            image[...] = decoded.pixels
+            resized += decoded.size != shape[1:]
+            cut += decoded.cut
+    notes = []
+    kind = "square" if shape[1] == shape[2] else f"of the shape {shape[1]}x{shape[2]}"
+    if like is None:
+        grey = all(bool((part[:, :1] == part[:, 1:]).all()) for part in images.values())
+        images = {part: pixels[:, :1] for part, pixels in images.items()} if grey else images
+        if resized:
+            crops = f" ({cut:,} are not {kind}: their middle is taken)" if cut else ""
+            notes.append(f"{resized:,} pictures resized to {shape[1]}x{shape[2]} pixels{crops}")
+    elif cut:
+        notes.append(f"{cut:,} pictures are not {kind}: their middle is taken")
+    sets = {}
+    for part, classes in parts.items():
+        labels = np.repeat(range(len(names)), [len(classes[name]) for name in names])
+        sets[part] = ArrayDataset(images[part], labels, names, str(folder))
+    return sets, notes
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*"))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _usual_side(paths: list[Path]) -> int:
     """Return the median of the pictures' shorter sides, at most ``LARGEST_SIDE``."""
-    sides = [min(open_picture(path, decode=False).size) for path in paths]
-    return min(int(statistics.median_low(sides)), LARGEST_SIDE)
-
-
-def _as_grey(parts: list[list[NDArray[np.uint8]]]) -> list[NDArray[np.uint8]]:
-    """Return (N, S, S, 3) images of classes as (N, 1, S, S) where all of them are grey, else as (N, 3, S, S)."""
-    grey = all(bool((images[..., :1] == images[..., 1:]).all()) for part in parts for images in part)
-    return [np.concatenate(part)[..., : 1 if grey else 3].transpose(0, 3, 1, 2) for part in parts]
+    return min(int(statistics.median_low([min(picture_size(path)) for path in paths])), LARGEST_SIDE)

@@ -1,26 +1,27 @@
-"""Reading picture files for a trained network (needs Pillow, the ``images`` extra)."""
+"""Reading picture files, as uint8 images for a network."""
 
 from __future__ import annotations
 
 import io
+import stat
+import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn import limits
 from gpucnn.data.dataset import ArrayDataset
-from gpucnn.errors import DataError
-
-LARGEST = 50_000_000
-"""Pixels above which a picture is refused: more than a camera's, less than what fills the memory."""
-
-LARGEST_FILE = 2**27
-"""Bytes above which a file is refused: more than any camera's, less than takes a minute to read."""
+from gpucnn.errors import DataError, shortened
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")
 """What is read. Pillow knows more, of which some start other programs."""
+
+PIECE = 1024
+"""Bytes of a JPEG that are decoded between two looks at the clock: a few scans of a hostile one."""
 
 MARKED = 64
 """Brightness (of 255) from which a pixel counts as ink."""
@@ -31,93 +32,146 @@ THINNEST, USUAL = 0.06, 0.1
 FINE = 160
 """Pixels of a side at which a pen is thickened: eight times what a digit has in the end."""
 
-NO_PILLOW = "pictures need Pillow. Install it: pip install 'gpucnn[images]'."
-
 FAINTEST = 16
 """Least difference of brightness (of 255) between ink and paper: less is noise."""
 
 
-def check_pillow() -> None:
-    """DataError where Pillow is missing."""
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise DataError(NO_PILLOW) from None
+@dataclass(frozen=True)
+class Decoded:
+    """A picture file as a network reads it.
+
+    pixels: uint8 (C, H, W); size: (rows, columns) of the picture in the file; cut: whether only its middle is left.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    cut: bool
 
 
 def read_picture(path: Path, shape: tuple[int, int, int], framing: str = "centred") -> NDArray[np.uint8]:
+    """Return the pixels of ``decode_picture``, with a warning where the picture's sides are cut off."""
+    decoded = decode_picture(path, shape, framing)
+    if decoded.cut:
+        kind = "square" if shape[1] == shape[2] else f"of the shape {shape[1]}x{shape[2]}"
+        warnings.warn(f"a picture is not {kind}: its middle is taken", stacklevel=2)
+    return decoded.pixels
+
+
+def decode_picture(path: Path, shape: tuple[int, int, int], framing: str = "centred") -> Decoded:
     """Return a picture file as uint8 (C, H, W) of ``shape``, framed as the training images were (see ``Splits``).
 
     "centred", one channel: light on dark whichever way it came, the ink scaled into the middle 20/28 and centred by its
     mass, as MNIST was made (LeCun et al. 1998). "cropped", or three channels: the middle of the picture, scaled.
-    DataError for what is no picture, is too large or shows nothing, and without Pillow.
+    DataError for what is no picture, is too large (``gpucnn.limits``) or shows nothing.
     """
     C, H, W = shape
     if C not in (1, 3):
         raise DataError.expected(str(path), "network", "one that reads grey or RGB pictures", f"{C} channels")
-    if C == 3:
-        return square(open_picture(path, near=max(H, W)).convert("RGB"), H, W).transpose(2, 0, 1)
-    if framing == "cropped":
-        return square(open_picture(path, near=max(H, W)).convert("L"), H, W)[None]
-    ink = _ink(np.asarray(open_picture(path).convert("L"), np.float32))
-    if ink.max() < FAINTEST:
-        raise DataError(f"{path}: shows nothing: all of it is of about one brightness.")
-    return _centre(ink * (255 / ink.max()), H, W)[None]
+    mode = "RGB" if C == 3 else "L"
+    if C == 1 and framing == "centred":
+        grey, size = _open(path, mode)
+        ink = _ink(np.asarray(grey, np.float32))
+        if ink.max() < FAINTEST:
+            raise DataError(f"{path}: shows nothing: all of it is of about one brightness.")
+        ink *= 255 / ink.max()
+        return Decoded(_centre(ink, H, W)[None], size, cut=False)
+    picture, size = _open(path, mode, near=max(H, W))
+    pixels = _fitted(picture, H, W)
+    return Decoded(pixels.transpose(2, 0, 1) if C == 3 else pixels[None], size, size[0] * W != size[1] * H)
 
 
-def square(picture: Any, H: int, W: int) -> NDArray[np.uint8]:
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return (rows, columns) of a picture file, by its head alone. DataError for what is no picture or too large."""
+    return _open(path, None)[1]
+
+
+def _fitted(picture: Any, H: int, W: int) -> NDArray[np.uint8]:
     """Return the middle of a picture, as large as fits the shape, as uint8 (H, W) or (H, W, channels)."""
     from PIL import Image, ImageOps
 
     return np.asarray(ImageOps.fit(picture, (W, H), Image.Resampling.BICUBIC))
 
 
-def open_picture(path: Path, near: int | None = None, decode: bool = True) -> Any:
-    """Return a picture file as a Pillow picture of 8 bits a channel, upright, on white where it is transparent.
+def _open(path: Path, mode: str | None, near: int | None = None) -> tuple[Any, tuple[int, int]]:
+    """Return a picture file as a Pillow picture of ``mode`` (L or RGB), upright, on white where it is transparent; its size.
 
     near: the side in pixels that it will be scaled to, for which a large JPEG is decoded at an eighth, a quarter or half of
-    its size. Without ``decode``, as the file's head describes it. DataError for what is no picture or too large.
+    its size. Without a mode, nothing is decoded.
     """
-    check_pillow()
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     Image.init()  # registers every format, so that it can be asked for by name
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(
-                f"{path}: has {path.stat().st_size:,} bytes, {LARGEST_FILE:,} are allowed. Scale it down first."
-            )
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise DataError(f"{path}: is a folder. Name the picture files in it.")
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: is no file, but a pipe or a device.")
+        limits.check(str(path), "bytes", status.st_size, limits.PICTURE_BYTES)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is large, or of odd metadata: what matters is checked here
-            with Image.open(path, formats=FORMATS) as picture:
-                if picture.width * picture.height > LARGEST:
-                    raise DataError(f"{path}: has {picture.width}x{picture.height} pixels. Scale it down first.")
-                if not decode:
-                    return picture
+            with _Timed(path) as file, Image.open(file, formats=FORMATS) as picture:
+                W, H = picture.size
+                limits.check(str(path), "pixels", W * H, limits.PICTURE_PIXELS)
+                size = (W, H) if _lies_on_its_side(picture) else (H, W)
+                if mode is None:
+                    return None, size
                 if near is not None:
                     picture.draft(None, (2 * near, 2 * near))
+                if picture.format in ("JPEG", "MPO"):
+                    picture.decodermaxblock = PIECE
                 picture.load()
-                return _on_white(ImageOps.exif_transpose(_eight_bits(picture)))
+                ImageOps.exif_transpose(picture, in_place=True)
+                plain = _on_white(_eight_bits(picture))
+                return plain if plain.mode == mode else plain.convert(mode), size
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder. Name the picture files in it.") from None
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers have a dozen kinds for a damaged file
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
         why = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
-        raise DataError(f"{path}: is no readable picture of {', '.join(FORMATS)} ({why}).") from None
+        raise DataError(f"{path}: is no readable picture of {', '.join(FORMATS)} ({shortened(why)}).") from None
+
+
+class _Timed(io.BufferedReader):
+    """A picture file that gives nothing more once decoding it has taken too long."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._path, self._begun = path, time.thread_time()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        limits.check(
+            str(self._path), "seconds of decoding", round(time.thread_time() - self._begun, 1), limits.PICTURE_SECONDS
+        )
+        return super().read(size)
+
+
+def _lies_on_its_side(picture: Any) -> bool:
+    """Whether rows are to be shown as columns; of a TIFF, Pillow gives the size as it is to be shown."""
+    if picture.format == "TIFF" or "exif" not in picture.info:
+        return False
+    return picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
 
 
 def _eight_bits(picture: Any) -> Any:
-    """Return a picture of 16 or 32 bits a pixel as one of 8: Pillow would cut off what is above 255."""
-    from PIL import Image
+    """Return a picture of 16 or 32 bits a pixel as one of 8: Pillow would cut off what is above 255. LAB becomes RGB."""
+    from PIL import Image, ImageCms
 
-    if picture.mode[0] not in "IF":
-        return picture
-    values = np.nan_to_num(np.asarray(picture, np.float64))
-    low, high = (0.0, 65535.0) if picture.mode[0] == "I" else (values.min(), values.max())
-    return Image.fromarray((np.clip((values - low) / max(high - low, 1e-30), 0, 1) * 255).astype(np.uint8))
+    if picture.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
+    if picture.mode[0] == "I":  # 0 to 65535
+        return Image.fromarray((np.clip(np.asarray(picture), 0, 65535) // 257).astype(np.uint8))
+    if picture.mode[0] == "F":
+        values = np.nan_to_num(np.asarray(picture))
+        low, high = float(values.min()), float(values.max())
+        values -= low
+        values *= 255 / max(high - low, 1e-30)
+        return Image.fromarray(values.clip(0, 255, out=values).astype(np.uint8))
+    return picture
 
 
 def _on_white(picture: Any) -> Any:
@@ -133,8 +187,8 @@ def _on_white(picture: Any) -> Any:
 def _ink(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return how far each pixel is from the background, which is what the border shows: light ink on dark."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ink: NDArray[np.float32] = np.abs(grey - np.float32(np.median(border)))
-    return ink
+    grey -= np.float32(np.median(border))
+    return np.abs(grey, out=grey)
 
 
 def _thickened(ink: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -186,7 +240,6 @@ def _centre(ink: NDArray[np.float32], H: int, W: int) -> NDArray[np.uint8]:
 
 def contact_sheet(data: ArrayDataset, across: int = 10, classes: int = 50) -> bytes:
     """Return a PNG with a row for each of the first ``classes`` classes: its name and its first ``across`` images."""
-    check_pillow()
     from PIL import Image, ImageDraw
 
     C, H, W = data.image_shape

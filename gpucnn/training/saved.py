@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from gpucnn import nn
 from gpucnn.backend import Backend, get_backend
-from gpucnn.data import Dataset, Splits, load
-from gpucnn.data.dataset import FRAMINGS
+from gpucnn.data import ArrayDataset, Dataset, load_test
+from gpucnn.data.dataset import FRAMINGS, SAMPLE, check_scale
 from gpucnn.data.pictures import read_picture
 from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training.feed import Feed, Normalisation
@@ -76,9 +77,12 @@ class SavedModel:
         net.load_state_dict(checkpoint.model)
         return cls(net.eval(), backend, names, (C, H, W), normalisation, precision, data, pixels, framing)
 
-    def data_set(self, source: str | None = None) -> Splits:
-        """Return the data set ``source``, by default that of the run, with its pictures as this network reads them."""
-        return load(source or self.data, like=self.image_shape, framing=self.framing)
+    def test_set(self, source: str | None = None) -> tuple[str, Dataset]:
+        """Return the name and the test images of the data set ``source``, by default that of the run.
+
+        Pictures are as this network reads them. Without test images all are taken, of the run's own set those held out.
+        """
+        return load_test(source or self.data, self.image_shape, self.framing, trained_on=self.data)
 
     def read_picture(self, path: Path) -> NDArray[np.uint8]:
         """Return a picture file as an image (C, H, W) of the kind that this network was trained on."""
@@ -90,12 +94,31 @@ class SavedModel:
             raise DataError.expected("data", "images", f"shape {self.image_shape}, as in training", data.image_shape)
         if data.classes > len(self.class_names):
             raise DataError.expected("data", "classes", f"at most {len(self.class_names)}", data.classes)
-        unnamed = _are_numbers(data.class_names) or _are_numbers(self.class_names)
-        if data.class_names != self.class_names and not unnamed:
-            raise DataError.expected(
-                "data", "classes", f"those of the training, {_in_short(self.class_names)}", _in_short(data.class_names)
-            )
+        if data.class_names != self.class_names:
+            if set(data.class_names) <= set(self.class_names):
+                data = data.relabelled(self.class_names)  # the order of names is not that of every data set
+            elif _are_numbers(data.class_names) or _are_numbers(self.class_names):
+                ours, theirs = _in_short(self.class_names), _in_short(data.class_names)
+                warnings.warn(
+                    f"classes are matched by their order: {ours} of the network, {theirs} of the data", stacklevel=2
+                )
+            else:
+                raise DataError.expected(
+                    "data",
+                    "classes",
+                    f"those of the training, {_in_short(self.class_names)}",
+                    _in_short(data.class_names),
+                )
+        self._check_scale(data)
         return Feed(data, self.backend, self.normalisation, PRECISIONS[self.precision])
+
+    def _check_scale(self, data: Dataset) -> None:
+        """DataError where pixels in memory are of another scale than those of the training were."""
+        if type(data) is ArrayDataset and not data.images.dtype == self.pixels == "uint8":
+            sample = data.images[:: max(len(data) // SAMPLE, 1)]
+            mean, std = np.array(self.normalisation.mean), np.array(self.normalisation.std)
+            trained = f"pixels of the training's scale ({self.pixels}, mean {mean.mean():.3g})"
+            check_scale("data", "images", sample, self.pixels, float(np.sqrt((mean**2 + std**2).mean())), trained)
 
     def as_trained(self) -> AbstractContextManager[None]:
         """Return a context in which this thread computes as in training: in TF32, where the device has it."""

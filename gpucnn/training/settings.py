@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from gpucnn.data.augment import Augmentation
-from gpucnn.errors import UsageError, did_you_mean
+from gpucnn.data import Augmentation, parse_image_size
+from gpucnn.errors import DataError, UsageError, did_you_mean
 from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -45,7 +45,7 @@ class Settings:
     validation: int | None = None
     val_split: float | None = None
     augment: str | None = None
-    image_size: int | None = None
+    image_size: int | str | None = None
     target_accuracy: float | None = None
 
     @property
@@ -62,10 +62,10 @@ class Settings:
             raise UsageError.expected("settings", "precision", " or ".join(PRECISIONS), repr(self.precision), remedy)
         if not re.fullmatch(DEVICE, str(self.device)):
             raise UsageError.expected("settings", "device", "cpu, cuda, cuda:N or auto", repr(self.device))
-        counts = {"epochs": 1, "batch_size": 1, "validation": 0, "seed": 0, "limit": 1, "image_size": 1}
+        counts = {"epochs": 1, "batch_size": 1, "validation": 0, "seed": 0, "limit": 1}
         for key, least in counts.items():
             value = getattr(self, key)
-            if value is None and key in ("validation", "limit", "image_size"):
+            if value is None and key in ("validation", "limit"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError.expected("settings", key, f"a whole number of at least {least}", repr(value))
@@ -87,13 +87,24 @@ class Settings:
             raise UsageError.expected(
                 "settings", "target_accuracy", "a validation split to measure it on", "validation=0"
             )
+        size: int | str | None = None
+        if self.image_size is not None:
+            try:
+                H, W = parse_image_size(self.image_size)
+            except DataError as error:
+                raise UsageError(str(error).replace("data:", "settings:", 1)) from None
+            size = H if H == W else f"{H}x{W}"
+        for key in ("data", "model"):
+            if not is_utf8(str(getattr(self, key))):
+                got = repr(getattr(self, key))
+                raise UsageError.expected("settings", key, "a name in UTF-8, as config.toml is", got, "rename it")
         named = self.data == "digits" or not os.path.exists(self.data)
         data = self.data if named else os.path.abspath(self.data)
         _, lr, weight_decay = OPTIMIZERS[self.optimizer.partition(":")[0]]
         lr = lr if self.lr is None else float(self.lr)
         weight_decay = weight_decay if self.weight_decay is None else float(self.weight_decay)
         model = absolute_model(self.model)
-        return dataclasses.replace(self, lr=lr, weight_decay=weight_decay, data=data, model=model)
+        return dataclasses.replace(self, lr=lr, weight_decay=weight_decay, data=data, model=model, image_size=size)
 
     def to_toml(self) -> str:
         """Return the settings as TOML; what is not set is left out."""
@@ -131,6 +142,15 @@ def recipe(name: str) -> Path:
     if name not in known:
         raise UsageError.expected("recipe", "name", " or ".join(known), repr(name), did_you_mean(name, known))
     return known[name]
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can be written as text; names of files may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_file_model(model: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,18 @@ def split_validation(
     if not validation:
         return train.subset(order), None
     return train.subset(order[validation:]), train.subset(order[:validation])
+
+
+def training_and_validation(splits: Splits, settings: Settings) -> tuple[Dataset, Dataset | None]:
+    """Return the training and validation sets: the data's own validation set, unless the settings ask for another."""
+    given = splits.validation
+    asked = settings.validation, settings.val_split
+    if given is not None and asked == (None, None):
+        train, _ = split_validation(splits.train, settings.limit, 0, settings.seed)
+        return train, given
+    if given is not None and any(asked):
+        warnings.warn("the data's own validation images are not used: some of the training images are", stacklevel=3)
+    return split_validation(splits.train, settings.limit, settings.validation, settings.seed, settings.val_split)
 
 
 def check_model(model: str) -> None:

@@ -27,8 +27,8 @@ from gpucnn.training.setup import (
     check_precision,
     make_optimizer,
     make_schedule,
-    split_validation,
     task_of,
+    training_and_validation,
 )
 
 FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "data")
@@ -68,13 +68,13 @@ class Trainer:
         self.reporter = reporter or Reporter()
         self.backend: Backend = get_backend(settings.device)
         check_precision(settings, self.backend)
-        train, validation = split_validation(
-            splits.train, settings.limit, settings.validation, settings.seed, settings.val_split
-        )
+        train, validation = training_and_validation(splits, settings)
         held_out = 0 if validation is None else len(validation)
         if settings.target_accuracy is not None and not held_out:
             raise UsageError.expected("train", "target_accuracy", "a validation split to measure it on", "none")
-        settings = replace(settings, device=self.backend.name, validation=held_out, val_split=None)
+        settings = replace(settings, device=self.backend.name)
+        if validation is None or validation is not splits.validation:
+            settings = replace(settings, validation=held_out, val_split=None)
         self.settings = settings
         self.normalisation = Normalisation.of(train)
         dtype = PRECISIONS[settings.precision]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -260,11 +259,6 @@ def test_predict_writes_csv(run: Path, tmp_path: Path) -> None:
         assert row[1::2] == [answer["class"] for answer in values["answers"]]
         assert [float(cell) for cell in row[2::2]] == [answer["probability"] for answer in values["answers"]]
     assert_refused(gpucnn("predict", run, *files, "--csv", "--json"), 2, "--json and --csv")
-
-
-def test_predict_without_pillow(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    assert_refused(gpucnn("predict", run, tmp_path / "a.png"), 1, "pip install 'gpucnn[images]'")
 
 
 def test_predict_says_that_floats_have_no_known_range(tmp_path: Path) -> None:

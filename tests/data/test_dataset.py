@@ -118,7 +118,9 @@ def test_load_by_name_path_and_environment(tmp_path: Path, monkeypatch: pytest.M
         ("nowhere/at/all", "Check the path."),
         ("a" * 5000, "Check the path."),
         ("nowhere.npz", "no such file"),
-        ("", "folders of pictures, got none of them"),
+        ("", "a folder, an .npz, or a .csv, got ''"),
+        ("~nosuchuser/pictures", "no such user"),
+        (".", "folders of pictures, got none of them"),
     ],
 )
 def test_load_of_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from runs import IDX_CODES, idx, write_idx_folder, write_npz
 
+from gpucnn import limits
 from gpucnn.data import load_idx_folder, load_npz, read_idx
 from gpucnn.errors import DataError
 
@@ -70,9 +71,13 @@ def header(code: int, *shape: int) -> bytes:
         (header(8, 2, 3) + b"12345", "6 bytes for shape (2, 3), got 5 bytes"),
         (header(8, 2, 3) + b"1234567", "got more bytes"),
         (header(8, 2**32 - 1, 2**32 - 1, 2**32 - 1), "whole and sensible lengths"),
-        (header(14, 2**31 + 1), "whole and sensible lengths, got shape (2147483649,)"),
+        (header(14, 2**31 + 1), "at most 17,179,869,184 bytes, got 17,179,869,192"),
         (header(8, 2**32 - 1) + b"123", "4294967295 bytes for shape (4294967295,), got 3 bytes"),
-        (gzip.compress(header(8, 2**32 - 1) + b"123", mtime=0), "got 3 bytes"),
+        (gzip.compress(header(8, 2**32 - 1) + b"123", mtime=0), "at most 268,435,456 bytes, got 4,294,967,295"),
+        (gzip.compress(header(8, 2**27) + b"123", mtime=0), "got 3 bytes"),
+        (header(8, 5, 0, 28), "at least one pixel, got shape (5, 0, 28)"),
+        (header(8, 2**32 - 1, 2**32 - 1, 0), "whole and sensible lengths"),
+        (header(8, 0, 2**32 - 1, 2**32 - 1), "whole and sensible lengths"),
         (gzip.compress(header(8, 2, 3) + b"123456", mtime=0)[:-9], "cannot be read"),
         (gzip.compress(header(8, 2, 3) + b"123456", mtime=0)[:20] + b"\0" * 20, "cannot be read"),
         (b"\x1f\x8b", "cannot be read"),
@@ -168,7 +173,8 @@ def test_npz_compressed_and_channels_last(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (6, 8, 9, 3), np.uint8), np.arange(6)[:, None] % 2
     np.savez_compressed(tmp_path / "k.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    splits = load_npz(tmp_path / "k.npz")
+    with pytest.warns(UserWarning, match=r"k\.npz: images are taken as \(N, H, W, C\), with 3 channels"):
+        splits = load_npz(tmp_path / "k.npz")
     read, read_labels = splits.train[np.arange(6)]
     assert np.array_equal(read, images.transpose(0, 3, 1, 2))
     assert np.array_equal(read_labels, labels[:, 0])
@@ -221,8 +227,10 @@ GOOD = {
         ({"y_train": np.array([0, -1])}, "labels: expected 0 to"),
         ({"y_train": np.array([0, 2**62])}, "labels: expected 0 to 65535, got 0 to 4611686018427387904"),
         ({"y_train": np.array([0, 2**64 - 1], np.uint64)}, "labels: expected 0 to 65535"),
-        ({"y_train": np.array([0.0, 1.0])}, "(N,) integers, got shape (2,) float64"),
-        ({"y_train": np.eye(2)}, "(N,) integers"),
+        ({"y_train": np.array([0.0, 1.0])}, "(N,) integers or (N, classes) one-hot, got shape (2,) float64"),
+        ({"y_train": np.ones((2, 2))}, "one-hot, got shape (2, 2) float64"),
+        ({"y_train": np.array([[0.5, 0.5], [0, 1]])}, "one-hot"),
+        ({"y_train": np.zeros((2, 2), int)}, "one-hot"),
         ({"x_train": np.full((2, 5, 5), np.inf)}, "finite numbers"),
         ({"x_train": np.full((2, 5, 5), 1e300)}, "finite numbers"),
         ({"x_train": np.zeros((2, 5, 5), complex)}, "uint8 (0 to 255) or a floating dtype"),
@@ -241,7 +249,7 @@ def test_npz_arrays_that_do_not_fit(tmp_path: Path, changes: dict[str, np.ndarra
 
 def test_npz_without_an_array_says_which_are_there(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", images=np.zeros(3))
-    with pytest.raises(DataError, match=r"expected x_train, y_train, x_test, y_test, got \['images'\]"):
+    with pytest.raises(DataError, match=r"expected x_train, y_train, x_test, y_test .*, got \['images'\]"):
         load_npz(tmp_path / "x.npz")
 
 
@@ -268,10 +276,12 @@ def test_npz_header_that_claims_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_npz_of_endless_zeros_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpucnn.data.files.LARGEST", 10**6)
+    monkeypatch.setattr("gpucnn.limits.UNPACKED_BYTES", 10**6)
     path = archive(tmp_path / "x.npz", **{name: npy(np.zeros((400, 28, 28), np.uint8)) for name in GOOD})
     assert path.stat().st_size < 10**4
-    with pytest.raises(DataError, match="at most 1,000,000 bytes, got more"):
+    with pytest.raises(DataError, match=r"at most 1,000,000 bytes, got 1,254,912\..*--no-limits"):
+        load_npz(path)
+    with limits.applied(False), pytest.raises(DataError, match=r"labels: expected \(N,\) integers"):
         load_npz(path)
 
 
