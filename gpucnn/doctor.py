@@ -13,7 +13,6 @@ from gpucnn.errors import GpucnnError
 from gpucnn.training import environment
 
 EXTRAS = {
-    "pillow": ("PIL", "images", "pictures to train on and to look at"),
     "pooch": ("pooch", "download", "data sets by name"),
     "matplotlib": ("matplotlib", "plots", "a run's pictures as files of their own"),
     "tensorboardX": ("tensorboardX", "tensorboard", "gpucnn train --tensorboard"),

@@ -16,11 +16,15 @@ from gpucnn.data.files import npz_bytes
 from gpucnn.data.pictures import contact_sheet
 from gpucnn.disk import write_atomically
 from gpucnn.errors import DataError, UsageError, did_you_mean
+from gpucnn.inspect.pictures import image_pixels, png
+
+CLEAR = 5
+"""Number of a test image: of the built-in digits a clear 2, which even a network that trained for seconds reads."""
 
 
-@click.group(cls=Group, name="data", short_help="List, show, download and convert data sets.")
+@click.group(cls=Group, name="data", short_help="List, show, download and convert data sets; write one image.")
 def command() -> None:
-    """List, show, download and convert data sets.
+    """List, show, download and convert data sets; write one image.
 
     A SOURCE is what `gpucnn train --data` takes: a name, an .npz, or a folder of IDX files or of pictures.
     """
@@ -65,6 +69,33 @@ def show(source: str, image_size: int | str | None, sheet: Path | None) -> None:
         say(f"Contact sheet: {sheet}")
 
 
+@command.command(short_help="Write one image of a data set as a picture.")
+@click.argument("source")
+@click.argument("out", metavar="OUT.png", type=click.Path(path_type=Path))
+@click.option("--index", type=click.IntRange(0), default=CLEAR, show_default=True, help="Number of the test image.")
+@image_size_option
+@click.option("--overwrite", is_flag=True, help="Replace OUT.png if it exists.")
+def sample(source: str, out: Path, index: int, image_size: int | None, overwrite: bool) -> None:
+    """Write one test image of the data set SOURCE as OUT.png, which `gpucnn predict` reads, and print its class."""
+    check_out(out, ".png", "data sample", overwrite)
+    splits = data.load(source, image_size)
+    if index >= len(splits.test):
+        raise UsageError.expected("data sample", "--index", f"0 to {len(splits.test) - 1}", index)
+    images, labels = splits.test[np.array([index])]
+    write_atomically(out, png(image_pixels(images[0])))
+    click.echo(f"{out}: test image {index} of {splits.name}, class {splits.train.class_names[labels[0]]}")
+
+
+def check_out(out: Path, suffix: str, where: str, overwrite: bool) -> None:
+    """Refuse a file that must not, or cannot, be written."""
+    if out.suffix.lower() != suffix:
+        raise UsageError.expected(where, f"OUT{suffix}", f"a file name that ends in {suffix}", repr(str(out)))
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists. Replace it with --overwrite, or choose another name.")
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"{out.parent}: no such folder.")
+
+
 @command.command(short_help="Download data sets known by name.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def download(names: tuple[str, ...]) -> None:
@@ -85,12 +116,7 @@ def download(names: tuple[str, ...]) -> None:
 @no_limits_option
 def convert(source: str, out: Path, image_size: int | str | None, overwrite: bool) -> None:
     """Write the data set SOURCE as OUT.npz, which `--data` reads."""
-    if out.suffix != ".npz":
-        raise UsageError.expected("data convert", "OUT.npz", "a file name that ends in .npz", repr(str(out)))
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists. Replace it with --overwrite, or choose another name.")
-    if not out.absolute().parent.is_dir():
-        raise DataError(f"{out.parent}: no such folder.")
+    check_out(out, ".npz", "data convert", overwrite)
     splits = data.load(source, image_size)
     write_atomically(out, npz_bytes(splits))
     say(f"{out}: {len(splits.train):,} training and {len(splits.test):,} test images")

@@ -15,7 +15,6 @@ from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import is_count
 from gpucnn.inspect.field import ELEMENTWISE
 from gpucnn.inspect.maps import host_array
-from gpucnn.inspect.pictures import resized
 from gpucnn.inspect.watch import check_module, home_of, watched
 from gpucnn.nn.module import evaluating
 
@@ -42,6 +41,8 @@ def grad_cam(model: nn.Module, x: Any, target: int | None = None, layer: str | N
     >>> grad_cam(net, [[[0, 0], [0, 5]]]).tolist()
     [[0.0, 0.0], [0.0, 1.0]]
     """
+    from PIL import Image
+
     check_module(model, "grad_cam")
     image = _one_image(model, x, "grad_cam")
     module = _layer_to_explain(model, image, layer)
@@ -60,7 +61,8 @@ def grad_cam(model: nn.Module, x: Any, target: int | None = None, layer: str | N
         raise ParameterError.expected("grad_cam", "layer", "one that the answer depends on", repr(layer))
     weights = maps.grad.numpy()[0].mean((1, 2))
     total = np.maximum((weights[:, None, None] * maps.numpy()[0]).sum(0), 0)
-    return _to_one(resized(total, *image.shape[2:]))
+    H, W = image.shape[2:]
+    return _to_one(np.asarray(Image.fromarray(total.astype(np.float32)).resize((W, H), Image.Resampling.BILINEAR)))
 
 
 def occlusion(

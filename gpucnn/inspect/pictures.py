@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from typing import Any
 
 import numpy as np
 
-from gpucnn.errors import ShapeError
+from gpucnn.errors import DTypeError, ShapeError
 
 SIGNED = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43)], np.float64)
 """Blue for less than zero, red for more: ColorBrewer's RdBu, which the colour-blind tell apart (Brewer et al. 2003)."""
@@ -123,31 +125,33 @@ def enlarged(pixels: Any, times: int) -> Any:
     return pixels.repeat(times, 0).repeat(times, 1)
 
 
-def thumbnail(pixels: Any, side: int) -> Any:
-    """Return a picture that has at most ``side`` rows and columns: means of blocks of pixels, an odd rest cut off.
+def png(pixels: Any) -> bytes:
+    """Return a picture as the bytes of a PNG file.
 
-    >>> thumbnail(np.array([[0, 2, 4, 6]] * 4, np.uint8), 2).tolist()
-    [[1, 5], [1, 5]]
+    pixels: uint8, grey (H, W) or RGB (H, W, 3). DTypeError for another dtype, ShapeError for another shape or no pixel.
+
+    >>> png(np.zeros((2, 3), np.uint8))[:8]
+    b'\\x89PNG\\r\\n\\x1a\\n'
     """
-    H, W = pixels.shape[:2]
-    block = -(-max(H, W) // side)
-    if block == 1:
-        return pixels
-    h, w = max(H // block, 1), max(W // block, 1)
-    blocks = pixels[: h * block, : w * block].reshape(h, min(block, H), w, min(block, W), *pixels.shape[2:])
-    return _bytes(blocks.mean((1, 3)))
+    from PIL import Image
+
+    pixels = np.asarray(pixels)
+    if pixels.dtype != np.uint8:
+        raise DTypeError.expected("png", "pixels", "uint8", pixels.dtype)
+    if not pixels.size or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ShapeError.expected("png", "pixels", "(H, W) or (H, W, 3), not empty", f"shape {pixels.shape}")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
-def resized(values: Any, H: int, W: int) -> Any:
-    """Return a map (h, w) stretched over (H, W), linearly between the centres of its pixels; floating.
+def data_uri(pixels: Any) -> str:
+    """Return a picture, as ``png`` takes it, as text that stands where a web page names a picture file.
 
-    >>> resized(np.array([[0.0, 1.0]]), 1, 4).tolist()
-    [[0.0, 0.25, 0.75, 1.0]]
+    >>> data_uri(np.zeros((2, 3), np.uint8))[:26]
+    'data:image/png;base64,iVBO'
     """
-    h, w = values.shape
-    rows, columns = (np.arange(H) + 0.5) * h / H - 0.5, (np.arange(W) + 0.5) * w / W - 0.5
-    wide = np.stack([np.interp(columns, np.arange(w), row) for row in values])
-    return np.stack([np.interp(rows, np.arange(h), column) for column in wide.T], 1)
+    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
 
 
 def overlaid(image: Any, heat: Any, share: float = 0.6) -> Any:

@@ -13,14 +13,13 @@ from gpucnn.inspect.page import facts, name, page, picture, scrolling, section, 
 from gpucnn.inspect.pictures import (
     WARM,
     coloured,
+    data_uri,
     enlarged,
     filter_pixels,
     image_pixels,
     sheet,
     shown_filters,
-    thumbnail,
 )
-from gpucnn.inspect.png import data_uri
 from gpucnn.inspect.summary import Summary
 
 MOST_FILTERS = 64
@@ -227,7 +226,7 @@ def _mistakes(outcome: Outcome) -> str:
     tiles = []
     for mistake in outcome.mistakes:
         label, answer = outcome.class_names[mistake.label], outcome.class_names[mistake.answer]
-        pixels = thumbnail(image_pixels(mistake.image), LARGEST_TILE)
+        pixels = _tile(image_pixels(mistake.image))
         H, W = pixels.shape[:2]
         alt = text(f"Test image of class {label}, answered {answer}")
         tiles.append(
@@ -237,6 +236,15 @@ def _mistakes(outcome: Outcome) -> str:
     count = outcome.count - int(np.trace(outcome.confusion))
     about = f"{len(tiles)} of {count:,} mistakes, the highest loss first: the true class, the answer, its probability."
     return f'<p>{about}</p><ul class="tiles">{"".join(tiles)}</ul>'
+
+
+def _tile(pixels: Any) -> Any:
+    """Return a picture scaled down to at most ``LARGEST_TILE`` rows and columns."""
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LARGEST_TILE, LARGEST_TILE), Image.Resampling.BOX)
+    return np.asarray(picture)
 
 
 def _filters(before: Any, after: Any) -> str:

@@ -165,7 +165,8 @@ def ways(page: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("way", list(ways(np.zeros((28, 28), np.uint8))))
 def test_predict_reads_pictures_as_the_network_reads_its_data(run: Path, tmp_path: Path, way: str) -> None:
-    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    from PIL import Image
+
     images, labels = pages()
     files = [tmp_path / f"{i}.png" for i in range(len(images))]
     for file, page in zip(files, images, strict=True):
@@ -180,7 +181,8 @@ def test_predict_reads_pictures_as_the_network_reads_its_data(run: Path, tmp_pat
 
 
 def test_predict_prints_the_likeliest(run: Path, tmp_path: Path) -> None:
-    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    from PIL import Image
+
     file = tmp_path / "a.png"
     Image.fromarray(pages()[0][0]).save(file)
     answer = json.loads(gpucnn("predict", run, file, "--top", 10, "--json").out)["answers"]
@@ -196,7 +198,8 @@ def test_predict_prints_the_likeliest(run: Path, tmp_path: Path) -> None:
 
 
 def test_predict_of_more_than_go_through_together(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    from PIL import Image
+
     files = [tmp_path / f"{i}.png" for i in range(7)]
     for file, page in zip(files, pages()[0], strict=False):
         Image.fromarray(page).save(file)
@@ -208,7 +211,8 @@ def test_predict_of_more_than_go_through_together(run: Path, tmp_path: Path, mon
 
 def save_pages(folder: Path, count: int) -> list[Path]:
     """Write the first pages as picture files and return their paths."""
-    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    from PIL import Image
+
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{i}.png" for i in range(count)]
     for file, page in zip(files, pages()[0], strict=False):
@@ -262,7 +266,8 @@ def test_predict_writes_csv(run: Path, tmp_path: Path) -> None:
 
 
 def test_predict_says_that_floats_have_no_known_range(tmp_path: Path) -> None:
-    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    from PIL import Image
+
     x, x_test = drawn(640, 0)[0] / 255, drawn(200, 1)[0] / 255
     data = write_npz(tmp_path / "floats.npz", x_train=x, x_test=x_test)
     assert gpucnn("train", "--data", data, "--epochs", 1, "--out", tmp_path / "run").code == 0

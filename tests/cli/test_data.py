@@ -25,7 +25,8 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     """Colour pictures of two classes, of different sizes, some not square: red ones and blue ones."""
-    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    from PIL import Image
+
     rng = np.random.default_rng(0)
     for name, place in (("red", 0), ("blue", 2)):
         for part, count in (("train", 40), ("test", 10)):
@@ -70,7 +71,8 @@ def test_show_counts_right(tmp_path: Path) -> None:
 
 
 def test_contact_sheet_shows_the_images_of_each_class(tmp_path: Path) -> None:
-    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    from PIL import Image
+
     images = np.zeros((9, 3, 8, 8), np.uint8)
     labels = np.array([0, 1, 2] * 3)
     images[np.arange(9), labels] = 255
@@ -105,6 +107,40 @@ def test_convert_of_pictures_keeps_names_and_framing(shapes: Path) -> None:
         "cropped",
         (3, 16, 16),
     )
+
+
+def test_sample_writes_a_test_image(data: Path) -> None:
+    from PIL import Image
+
+    test = load("small.npz").test
+    for index in (0, 7):
+        result = gpucnn("data", "sample", "small.npz", f"{index}.png", "--index", index)
+        assert (result.code, result.err) == (0, "")
+        assert result.out == f"{index}.png: test image {index} of small, class {test[np.array([index])][1][0]}\n"
+        with Image.open(f"{index}.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), test[np.array([index])][0][0, 0])
+    assert_refused(gpucnn("data", "sample", "small.npz", "0.png"), 2, "--overwrite")
+    assert gpucnn("data", "sample", "small.npz", "0.png", "--index", 7, "--overwrite").code == 0
+    assert Path("0.png").read_bytes() == Path("7.png").read_bytes()
+    assert_refused(gpucnn("data", "sample", "small.npz", "a.png", "--index", 200), 2, "--index", "0 to 199", "200")
+    assert_refused(gpucnn("data", "sample", "small.npz", "a.jpg"), 2, "ends in .png")
+    assert_refused(gpucnn("data", "sample", "small.npz", "nowhere/a.png"), 1, "no such folder")
+    assert_refused(gpucnn("data", "sample", "smal.npz", "a.png"), 1, "smal.npz")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_network_that_trained_for_seconds_reads_the_sample(
+    data: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The README's first prediction: right, and sure of it."""
+    monkeypatch.setattr("gpucnn.data.DIGITS_TRAIN", 2500)
+    monkeypatch.setattr("gpucnn.data.DIGITS_TEST", 500)
+    train = ("train", "--epochs", 2, "--seed", seed, "--device", "cpu", "--out", "run")
+    assert gpucnn(*train).code == 0
+    assert gpucnn("data", "sample", "digits", "digit.png").out.endswith("of digits, class 2\n")
+    answer = json.loads(gpucnn("predict", "run", "digit.png", "--json").out)["answers"][0]
+    assert answer["class"] == "2"
+    assert answer["probability"] > 0.9
 
 
 def test_mistakes(tmp_path: Path) -> None:
@@ -187,7 +223,8 @@ def test_evaluating_on_other_classes_is_refused(shapes: Path) -> None:
 
 def test_a_network_of_digits_reads_a_folder_of_drawings(tmp_path: Path) -> None:
     """Pictures are centred as the digits were: the framing is the network's, not the folder's."""
-    Image = pytest.importorskip("PIL.Image", reason="Pillow (the images extra) is not installed")
+    from PIL import Image
+
     write_npz(tmp_path / "small.npz", train=2000)
     assert gpucnn(*train(tmp_path / "small.npz", "--epochs", 3)).code == 0
     with np.load(tmp_path / "small.npz") as arrays:

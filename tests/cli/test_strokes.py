@@ -11,8 +11,6 @@ import pytest
 from runs import gpucnn
 from strokes import DIGITS, draw
 
-pytest.importorskip("PIL", reason="Pillow (the images extra) is not installed")
-
 LOOKS = list(itertools.product((False, True), (False, True)))  # light on dark, anti-aliased
 
 

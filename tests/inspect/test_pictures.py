@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from gpucnn.errors import ShapeError
+from gpucnn.errors import DTypeError, ShapeError
 from gpucnn.inspect.pictures import (
     GAP,
     PAPER,
     SIGNED,
+    data_uri,
     filter_pixels,
     image_pixels,
     overlaid,
-    resized,
+    png,
     sheet,
-    thumbnail,
 )  # fmt: skip
 
 
@@ -70,26 +74,6 @@ def test_every_tile_is_in_the_sheet(count: int, columns: int | None) -> None:
     assert 50 < page.shape[1] <= 100
 
 
-def test_a_large_image_becomes_small_by_means() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (10, 7, 3), np.uint8)
-    small = thumbnail(pixels, 4)
-    assert small.shape == (3, 2, 3)
-    assert (small[1, 0] == np.rint(pixels[3:6, 0:3].astype(float).mean((0, 1)))).all()
-    assert thumbnail(pixels, 10) is pixels
-    assert thumbnail(np.zeros((1, 500), np.uint8), 100).shape == (1, 100)
-    assert thumbnail(np.zeros((500, 2), np.uint8), 100).shape == (100, 1)
-
-
-@pytest.mark.parametrize(
-    ("shape", "size"), [((2, 3), (8, 9)), ((5, 5), (5, 5)), ((1, 1), (4, 2)), ((10, 10), (28, 28))]
-)
-def test_maps_are_stretched_as_by_pytorch(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    torch = pytest.importorskip("torch")
-    values = np.random.default_rng(0).standard_normal(shape)
-    theirs = torch.nn.functional.interpolate(torch.tensor(values)[None, None], size, mode="bilinear")[0, 0]
-    np.testing.assert_allclose(resized(values, *size), theirs.numpy(), atol=1e-12)
-
-
 def test_heat_over_an_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (3, 4, 4), np.uint8)
     cold = overlaid(image, np.zeros((4, 4)))
@@ -97,3 +81,34 @@ def test_heat_over_an_image() -> None:
     hot = overlaid(np.zeros((1, 2, 2), np.uint8), np.array([[0, 0], [0, 1.0]]))
     assert hot[1, 1].min() > 90
     assert not hot[0].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (28, 28), (7, 4, 3), (1, 300, 3), (200, 1)])
+def test_pixels_come_back(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with Image.open(io.BytesIO(png(pixels))) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "L" if len(shape) == 2 else "RGB")
+        picture.verify()  # the sums of all chunks
+    with Image.open(io.BytesIO(png(pixels))) as picture:
+        assert (np.asarray(picture) == pixels).all()
+
+
+def test_a_view() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    with Image.open(io.BytesIO(png(pixels.T[::2]))) as picture:
+        assert np.asarray(picture).tolist() == pixels.T[::2].tolist()
+
+
+def test_as_text_in_a_page() -> None:
+    pixels = np.eye(3, dtype=np.uint8)
+    head, _, text = data_uri(pixels).partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(text, validate=True) == png(pixels)
+
+
+def test_mistakes() -> None:
+    with pytest.raises(DTypeError, match="uint8, got float64"):
+        png(np.zeros((2, 2)))
+    for shape in ((0, 3), (2, 2, 2), (2, 2, 1), (2,), (1, 2, 2, 3)):
+        with pytest.raises(ShapeError, match=r"\(H, W\) or \(H, W, 3\)"):
+            png(np.zeros(shape, np.uint8))
