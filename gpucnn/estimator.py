@@ -292,9 +292,17 @@ class Classifier:
         return self.classes_[self.predict_proba(x).argmax(1)]
 
     def score(self, x: Any, y: Any) -> float:
-        """Return the share of right answers, 0 to 1. DataError without an image, ShapeError for other than N labels."""
+        """Return the share of right answers, 0 to 1.
+
+        DataError without an image and for labels of another kind than those of ``fit``; ShapeError for other than N labels.
+        """
         answers = self.predict(x)
         labels = _labels(y, len(answers), "Classifier.score")
+        if _kind(labels) != _kind(self.classes_):
+            expected = f"labels of the kind of fit's ({self.classes_.dtype})"
+            raise DataError.expected(
+                "Classifier.score", "y", expected, labels.dtype, "convert them: others equal no answer"
+            )
         if not len(answers):
             raise DataError.expected("Classifier.score", "x", "at least one image", "none")
         return float(np.mean(answers == labels))
@@ -427,6 +435,14 @@ def _labels(y: Any, count: int, where: str) -> Any:
     if labels.shape != (count,):
         raise ShapeError.expected(where, "y", f"one label for each of {count} images", f"shape {labels.shape}")
     return labels
+
+
+def _kind(labels: Any) -> str:
+    """Return what labels can be equal to: "number", or the letter of a dtype, of texts U, of bytes S."""
+    kind = str(labels.dtype.kind)
+    if kind == "O" and len({type(label) for label in labels.tolist()}) == 1:
+        kind = np.asarray(labels.tolist()).dtype.kind
+    return "number" if kind in "biuf" else kind
 
 
 def _encoded(y: Any, count: int, where: str) -> tuple[Any, Any]:
