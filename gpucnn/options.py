@@ -8,6 +8,9 @@ from typing import Any
 
 from gpucnn.errors import UsageError, did_you_mean
 
+LARGEST = 2**31
+"""Of whole numbers: no size, length or count is larger."""
+
 Value = int | float | bool | str | tuple[int | float, ...]
 
 
@@ -27,7 +30,9 @@ def read_options(text: str, make: Callable[..., Any], where: str, first: int = 0
         if not equals or not (key in known[first:] or takes_all):
             expected = f"OPTION=VALUE with {', '.join(known[first:])}" if known[first:] else "none"
             raise UsageError.expected(where, "option", expected, repr(item), did_you_mean(key, known[first:]))
-        options[key] = _value(value)
+        found = options[key] = _value(value)
+        if any(isinstance(n, int) and abs(n) > LARGEST for n in (found if isinstance(found, tuple) else (found,))):
+            raise UsageError.expected(where, key, f"whole numbers up to {LARGEST}", f"{value:.20}...")
     return options
 
 

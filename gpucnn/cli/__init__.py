@@ -71,7 +71,8 @@ def cli() -> None:
 
     \b
     Exit codes: 0 done; 1 failure; 2 wrong usage; 3 target accuracy missed or training diverged;
-    4 device unavailable or out of memory; 130 interrupted; 143 terminated.
+    4 device unavailable or out of memory; 130 interrupted; 143 terminated;
+    129 the terminal closed.
     """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from gpucnn.cli.options import checkpoint_option, device_option, model_option, no_limits_option
+from gpucnn.cli.options import checkpoint_option, device_option, model_option, no_limits_option, trust_option
 from gpucnn.cli.terminal import say, say_json, say_lines, shortened, width
 from gpucnn.errors import CheckpointError, DivergedError
 from gpucnn.training import RunFolder, SavedModel, evaluate
@@ -21,17 +21,25 @@ from gpucnn.training import RunFolder, SavedModel, evaluate
 @device_option("auto")
 @checkpoint_option
 @model_option
+@trust_option
 @click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images at a time.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: loss, accuracy, confusion.")
 @no_limits_option
 def command(
-    run: Path, source: str | None, device: str, checkpoint: str, model: str | None, batch_size: int, as_json: bool
+    run: Path,
+    source: str | None,
+    device: str,
+    checkpoint: str,
+    model: str | None,
+    trust: bool,
+    batch_size: int,
+    as_json: bool,
 ) -> None:
     """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN.
 
     Where the matrix is wider than the terminal, each class is printed with the answer that it is most often mistaken for.
     """
-    saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
+    saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model, trust)
     name, test = saved.test_set(source)
     try:
         with saved.as_trained():

@@ -39,7 +39,11 @@ checkpoint_option: Decorator = click.option(
 )  # fmt: skip
 
 model_option: Decorator = click.option(
-    "--model", metavar="FILE.py:NAME", help="Needed where the network comes from a Python file: the file is run."
+    "--model", metavar="FILE.py:NAME",
+    help="Where the network comes from a Python file, this or --trust is needed: the file is run.",
+)  # fmt: skip
+trust_option: Decorator = click.option(
+    "--trust", is_flag=True, help="Run the Python file that the run, or the settings, name as their network."
 )
 
 

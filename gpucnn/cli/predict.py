@@ -15,7 +15,14 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn.autograd import no_grad
-from gpucnn.cli.options import checkpoint_option, device_option, model_option, no_limits_option, note_on_floats
+from gpucnn.cli.options import (
+    checkpoint_option,
+    device_option,
+    model_option,
+    no_limits_option,
+    note_on_floats,
+    trust_option,
+)
 from gpucnn.cli.terminal import printable, say, say_error, say_json
 from gpucnn.data import ArrayDataset
 from gpucnn.data.folder import pictures_below
@@ -32,6 +39,7 @@ AT_ONCE = 1000
 @device_option("cpu")
 @checkpoint_option
 @model_option
+@trust_option
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Answers for each picture.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per picture: file, answers.")
 @click.option(
@@ -44,6 +52,7 @@ def command(
     device: str,
     checkpoint: str,
     model: str | None,
+    trust: bool,
     top: int,
     as_json: bool,
     as_csv: bool,
@@ -57,7 +66,7 @@ def command(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv are two forms of the same: leave one out.")
-    saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model)
+    saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model, trust)
     note_on_floats(saved)
     reader = _Reader(saved)
     if as_csv:

@@ -10,7 +10,7 @@ import click
 
 from gpucnn import data
 from gpucnn.backend import get_backend
-from gpucnn.cli.options import check_device, image_size_option, no_limits_option
+from gpucnn.cli.options import check_device, image_size_option, no_limits_option, trust_option
 from gpucnn.cli.progress import reporter_for
 from gpucnn.cli.run_report import ReportWriter
 from gpucnn.cli.terminal import say
@@ -98,6 +98,7 @@ from gpucnn.training import (
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue this run from its last checkpoint."
 )
+@trust_option
 @click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
 @click.option("--live", is_flag=True, help="Draw the report after each epoch too; opened once, it reloads itself.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files, to tensorboard/ in the run folder.")
@@ -110,6 +111,7 @@ def command(
     config: Path | None,
     recipe_name: str | None,
     resume: Path | None,
+    trust: bool,
     overwrite: bool,
     live: bool,
     tensorboard: bool,
@@ -134,8 +136,8 @@ def command(
     file = config if resume is None else RunFolder.open(resume).path / "config.toml"
     settings = read_settings(file, given)
     folder = RunFolder.new(out, run_name(settings), overwrite) if resume is None else RunFolder.open(resume)
-    if resume is not None:
-        check_trusted(settings.model, given.get("model"), str(resume))
+    if file is not None:
+        check_trusted(settings.model, given.get("model"), str(resume or config), trust)
     extra = [TensorBoard()] if tensorboard else []
     check_precision(settings, get_backend(settings.device))
     check_named(settings)

@@ -10,7 +10,14 @@ import click
 import numpy as np
 
 from gpucnn import inspect
-from gpucnn.cli.options import checkpoint_option, device_option, model_option, no_limits_option, note_on_floats
+from gpucnn.cli.options import (
+    checkpoint_option,
+    device_option,
+    model_option,
+    no_limits_option,
+    note_on_floats,
+    trust_option,
+)
 from gpucnn.cli.run_report import draw_pictures, gather, outcome_of, state_of
 from gpucnn.cli.terminal import say
 from gpucnn.data import ArrayDataset
@@ -31,6 +38,7 @@ from gpucnn.training import RunFolder, SavedModel, Settings, evaluate, read_toml
 @device_option("auto")
 @checkpoint_option
 @model_option
+@trust_option
 @no_limits_option
 def command(
     run: Path,
@@ -41,6 +49,7 @@ def command(
     device: str,
     checkpoint: str,
     model: str | None,
+    trust: bool,
 ) -> None:
     """Draw the report and pictures of the run in folder RUN again: curves, confusion matrix, worst mistakes, filters.
 
@@ -53,7 +62,7 @@ def command(
     if image is not None and source is not None:
         raise UsageError("--data is about the whole run: leave it out, or leave out the picture.")
     folder = RunFolder.open(run)
-    saved = SavedModel.load(folder, device, checkpoint, model)
+    saved = SavedModel.load(folder, device, checkpoint, model, trust)
     with saved.as_trained():
         if image is None:
             redraw(folder, saved, source, checkpoint)

@@ -51,7 +51,7 @@ class Augmentation:
             value, whole = getattr(self, key), key in ("shift", "cutout")
             if not 0 <= value <= most or (whole and value != int(value)):  # also refuses NaN
                 kind = "a whole number" if whole else "a number"
-                raise UsageError.expected("augment", key, f"{kind} from 0 to {most:g}", f"{value:g}")
+                raise UsageError.expected("augment", key, f"{kind} from 0 to {most:g}", f"{value!s:.20}")
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,8 @@ def build(text: str, **defaults: Any) -> Module:
     >>> len(build("lenet:pooling=avg", classes=3))
     12
     """
-    name, _, rest = text.partition(":")
+    name, rest = split_model(text)
+    rest = rest[1:]
     if name.endswith(".py"):
         inside, _, rest = rest.partition(":")
         name, make = f"{name}:{inside}", load_from_file(name, inside)
@@ -47,6 +49,17 @@ def build(text: str, **defaults: Any) -> Module:
     options = {key: value for key, value in defaults.items() if key in known}
     options |= read_options(rest, make, f"model {name}")
     return _make(name, make, options)
+
+
+def split_model(text: str) -> tuple[str, str]:
+    """Return the name, or the path of the Python file, at the beginning of a description, and the rest with its colon.
+
+    >>> split_model("lenet:pooling=avg"), split_model("C:\\\\nets\\\\mine.py:Net")
+    (('lenet', ':pooling=avg'), ('C:\\\\nets\\\\mine.py', ':Net'))
+    """
+    drive = 2 if re.match(r"[A-Za-z]:[\\/]", text) else 0
+    colon = text.find(":", drive)
+    return (text, "") if colon < 0 else (text[:colon], text[colon:])
 
 
 def _make(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Module:
@@ -74,5 +87,6 @@ __all__ = [
     "resnet",
     "save",
     "simple_convnet",
+    "split_model",
     "vgg",
 ]

@@ -41,11 +41,14 @@ class SavedModel:
     framing: str
 
     @classmethod
-    def load(cls, folder: RunFolder, device: str = "auto", which: str = "last", model: str | None = None) -> SavedModel:
+    def load(
+        cls, folder: RunFolder, device: str = "auto", which: str = "last", model: str | None = None, trust: bool = False
+    ) -> SavedModel:
         """Return the network of a run's checkpoint; CheckpointError where there is none, or it is damaged.
 
         The network is rebuilt from the structure in the checkpoint. One with layers of a user's own is built as it was for
-        training; where that takes a Python file, ``model`` must name it again (UsageError else): the file is run.
+        training; where that takes a Python file, ``model`` must name it again, or ``trust`` be True (UsageError else): the
+        file is run.
         """
         checkpoint = folder.load(which)
         try:
@@ -65,7 +68,7 @@ class SavedModel:
             raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error}).") from None
         structure = task.get("structure") if model is None else None
         if structure is None:
-            check_trusted(described, model, str(folder.path))
+            check_trusted(described, model, str(folder.path), trust)
         backend = get_backend(device)
         try:
             if structure is None:

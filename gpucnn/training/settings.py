@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import tomllib
@@ -13,11 +12,14 @@ from typing import Any, Self
 
 from gpucnn.data import Augmentation, parse_image_size
 from gpucnn.errors import DataError, UsageError, did_you_mean
+from gpucnn.models import split_model
 from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32", "float16": "float16"}
 """The dtype of images, weights and activations in each precision."""
+LARGEST = 1e30
+"""The largest rate or decay that is taken: float32 has numbers up to 3e38, and squares of rates are formed."""
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
 
@@ -55,6 +57,9 @@ class Settings:
 
     def resolved(self) -> Self:
         """Return the settings with every default filled in; UsageError for what cannot be."""
+        for key in ("model", "data"):
+            if not isinstance(getattr(self, key), str):
+                raise UsageError.expected("settings", key, "a text", shown(getattr(self, key)))
         check_named(self.optimizer, OPTIMIZERS, "optimizer")
         check_named(self.schedule, SCHEDULES, "schedule")
         if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
@@ -68,16 +73,19 @@ class Settings:
             if value is None and key in ("validation", "limit"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UsageError.expected("settings", key, f"a whole number of at least {least}", repr(value))
-        if self.seed >= 2**63:
-            raise UsageError.expected("settings", "seed", "a whole number below 2**63", self.seed)
+                raise UsageError.expected("settings", key, f"a whole number of at least {least}", shown(value))
+            most = 63 if key == "seed" else 31
+            if value >= 2**most:
+                raise UsageError.expected("settings", key, f"a whole number below 2**{most}", shown(value))
         shares: dict[str, float | None] = {"momentum": 1, "target_accuracy": 1, "val_split": 1}
         for key, high in ({"lr": None, "weight_decay": None} | shares).items():
             value = getattr(self, key)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if value is not None and (not number or value < 0 or (high is not None and value > high)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+            if value is None and key != "momentum":
+                continue
+            if not number or value < 0 or (high is not None and value > high):
                 limit = "a finite number of at least 0" + ("" if high is None else f" and at most {high}")
-                raise UsageError.expected("settings", key, limit, repr(value))
+                raise UsageError.expected("settings", key, limit, shown(value))
         if self.momentum == 1:
             raise UsageError.expected("settings", "momentum", "a number below 1", self.momentum)
         if self.validation is not None and self.val_split is not None:
@@ -116,10 +124,10 @@ class Settings:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the settings that a TOML file gives; UsageError for a missing file, bad TOML, an unknown or mistyped key."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: is no readable TOML ({error}).") from None
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     for key, value in values.items():
@@ -128,8 +136,21 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise UsageError.expected(str(path), "key", expected, repr(key), did_you_mean(key, fields))
         kinds = tuple(kind for kind in (str, int, float) if kind.__name__ in str(fields[key].type))
         if not isinstance(value, (*kinds, int) if float in kinds else kinds) or isinstance(value, bool):
-            raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), repr(value))
+            raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), shown(value))
     return values
+
+
+def shown(value: Any) -> str:
+    """Return the beginning of ``repr(value)``, whatever it is.
+
+    >>> shown([1, 2])
+    '[1, 2]'
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, lists in lists in lists
+        text = type(value).__name__
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def recipe(name: str) -> Path:
@@ -155,21 +176,23 @@ def is_utf8(name: str) -> bool:
 
 def is_file_model(model: str) -> bool:
     """Whether a model's description names a Python file, which is run when the network is built."""
-    return model.partition(":")[0].endswith(".py")
+    return split_model(model)[0].endswith(".py")
 
 
 def absolute_model(model: str) -> str:
     """Return a model's description with its Python file, if it names one, as an absolute path."""
-    file, colon, rest = model.partition(":")
-    return os.path.abspath(file) + colon + rest if is_file_model(model) else model
+    file, rest = split_model(model)
+    return os.path.abspath(file) + rest if is_file_model(model) else model
 
 
-def check_trusted(saved: str, asked: str | None, where: str) -> None:
-    """UsageError where a run's network comes from a Python file that the user has not named as well.
+def check_trusted(saved: str, asked: str | None, where: str, trust: bool = False) -> None:
+    """UsageError where a network comes from a Python file that the user has not named as well, nor said to trust.
 
-    A run folder may be a stranger's; to open it must not run code.
+    A run folder, or a file of settings, may be a stranger's; to open it must not run code.
     """
-    if is_file_model(saved) and (asked is None or absolute_model(asked) != saved):
+    named = asked is not None and absolute_model(asked) == absolute_model(saved)
+    if is_file_model(saved) and not named and not trust:
         raise UsageError(
-            f"{where}: the network comes from a Python file, which would be run. If you trust it, pass --model {saved}"
+            f"{where}: the network comes from a Python file, which would be run. If you trust it, pass --model {saved} "
+            "or --trust"
         )

@@ -168,4 +168,4 @@ def task_of(settings: Settings, net: nn.Module, splits: Splits, normalisation: N
 
 def run_name(settings: Settings) -> str:
     """Return the stem of a run folder's name: model and data."""
-    return f"{settings.model.partition(':')[0]}-{Path(settings.data).stem}"
+    return f"{models.split_model(settings.model)[0]}-{Path(settings.data).stem}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -225,7 +226,7 @@ def test_damaged_checkpoint(data: Path) -> None:
     assert_refused(gpucnn("train", "--resume", "a", "--epochs", 3), 1, "optimizer.safetensors is damaged", "SHA-256")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_save_and_say_where(data: Path, number: int, code: int) -> None:
     command = [sys.executable, "-m", "gpucnn", *map(str, train(data, "--epochs", 100_000, "--json", "--out", "a b"))]
     with subprocess.Popen(
@@ -263,18 +264,75 @@ def test_second_ctrl_c_is_no_error_either(data: Path, monkeypatch: pytest.Monkey
     assert result.err.split() == ["Interrupted.", "What", "was", "saved", "before", "is", "kept."]
 
 
-def test_reader_of_the_output_leaves(data: Path) -> None:
-    command = [sys.executable, "-m", "gpucnn", *map(str, train(data, "--epochs", 50, "--json"))]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    ) as process:
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("both", [True, False])
+def test_reader_of_the_output_leaves(data: Path, as_json: bool, both: bool) -> None:
+    """As with ``| head -1``, or ``2>&1 | head -1``: training goes on to its end, quietly."""
+    options = ["--json"] if as_json else []
+    command = [sys.executable, "-m", "gpucnn", *map(str, train(data, "--epochs", 8, "--out", "r", *options))]
+    error = subprocess.STDOUT if both else subprocess.PIPE
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=error, text=True, env=environment()) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.stderr is not None
-        err = process.stderr.read()
-    assert process.returncode == 1
-    assert "Traceback" not in err
+        err = process.stderr.read() if process.stderr is not None else ""
+    assert process.returncode == 0
+    assert "rror" not in err
+    assert [values["epoch"] for values in numbers(Path("r")) if "train_loss" in values] == list(range(1, 9))
+    assert "Finished after 8 epochs" in Path("r/report.html").read_text()
+
+
+def test_a_terminal_that_closes(data: Path) -> None:
+    """The bar and every message meet a terminal that is gone; what was trained is saved."""
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "gpucnn", *map(str, train(data, "--epochs", 100_000, "--out", "r"))]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(), start_new_session=True,
+        preexec_fn=take_terminal,
+    )  # fmt: skip
+    try:
+        os.close(theirs)
+        said = b""
+        while b"    2  " not in said:
+            said += os.read(ours, 10_000)
+        os.close(ours)
+        assert process.wait(60) == 129
+    finally:
+        process.kill()
+        process.wait()
+    assert json.loads(Path("r/checkpoints/last/state.json").read_text())["step"] > 0
+
+
+def test_under_nohup_a_closing_terminal_changes_nothing(data: Path) -> None:
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    command = [sys.executable, "-m", "gpucnn", *map(str, train(data, "--epochs", 3, "--json"))]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), preexec_fn=ignore
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, len(out.splitlines())) == (0, 2)
+
+
+def test_no_output_at_all(data: Path) -> None:
+    command = f"{sys.executable} -m gpucnn train --data {data} --device cpu --epochs 1 --out r >&- 2>&-"
+    assert subprocess.run(command, shell=True, env=environment(), check=False).returncode == 0
+    assert Path("r/report.html").exists()
+
+
+def test_one_epoch_is_no_plural(data: Path) -> None:
+    result = gpucnn("train", "--data", data, "--device", "cpu", "--epochs", 1)
+    assert " after 1 epoch." in result.out
 
 
 @pytest.mark.parametrize("labels", [np.full(640, -1), np.zeros(640) + 0.5])

@@ -31,9 +31,18 @@ def blas_threads() -> int:
 
 def _asked(variable: str) -> int | None:
     asked = os.environ.get(variable, "")
-    if asked and (not asked.isdecimal() or int(asked) < 1):
-        raise ParameterError.expected(variable, "value", "a positive whole number", repr(asked))
-    return int(asked) if asked else None
+    return positive(variable, asked, "a positive whole number") if asked else None
+
+
+def positive(variable: str, asked: str, words: str) -> int:
+    """Return the number that an environment variable asks for; ParameterError for what is none, or none that can be meant.
+
+    >>> positive("GPUCNN_THREADS", "4", "a positive whole number")
+    4
+    """
+    if not asked.isdecimal() or len(asked) > 9 or int(asked) < 1:
+        raise ParameterError.expected(variable, "value", words, repr(asked if len(asked) <= 40 else f"{asked[:40]}..."))
+    return int(asked)
 
 
 def _container_cores() -> int | None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.backend.cpu.threads import positive
 from gpucnn.backend.device import Array
-from gpucnn.errors import ParameterError
 
 SMALLEST = 1 << 16
 """Bytes below which NumPy's own allocation is as good."""
@@ -42,9 +42,7 @@ SPARE = 1.5
 def limit_from_environment() -> int:
     """Return ``GPUCNN_WORKSPACE`` in bytes, 64 MiB where it is not set; ParameterError for what is no size."""
     asked = os.environ.get("GPUCNN_WORKSPACE", "") or "64"
-    if not asked.isdecimal() or int(asked) < 1:
-        raise ParameterError.expected("GPUCNN_WORKSPACE", "value", "a positive whole number of MiB", repr(asked))
-    return int(asked) << 20
+    return positive("GPUCNN_WORKSPACE", asked, "a positive whole number of MiB") << 20
 
 
 class Workspace:
