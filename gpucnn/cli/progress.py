@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn.cli.terminal import clear_line, is_terminal, say, say_json, say_lines, width
+from gpucnn.cli.terminal import clear_line, gone_is_no_error, is_terminal, say, say_json, say_lines, width
 from gpucnn.training import Reporter, Trainer
 
 ECHOED = 4
@@ -168,7 +168,8 @@ class BarReporter(TableReporter):
         self._show(trainer.epoch + 1, trainer, trainer.history[-1] if trainer.history else {})
 
     def step(self, trainer: Trainer, images: int) -> None:
-        self._bar.update(images)
+        with gone_is_no_error():
+            self._bar.update(images)
 
     def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
         now = {"train_loss": trainer.totals.loss, "train_accuracy": trainer.totals.accuracy}
@@ -198,6 +199,7 @@ class BarReporter(TableReporter):
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with gone_is_no_error():
+                self._bar.close()
             self._bar = None
             clear_line()

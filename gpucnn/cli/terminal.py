@@ -8,8 +8,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TextIO
 
 import click
@@ -97,8 +97,20 @@ def say_error(message: str) -> None:
 def clear_line() -> None:
     """Wipe the line that standard error stands on, where it is a terminal: a bar, and the ^C that was echoed into it."""
     if is_terminal(sys.stderr):
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        with gone_is_no_error():
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+@contextmanager
+def gone_is_no_error() -> Iterator[None]:
+    """Where the block, which draws on standard error, finds that the terminal is gone, let that lead to nowhere."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        _abandon(2)
 
 
 def _write(text: str, err: bool) -> None:
