@@ -17,9 +17,6 @@ seeded hand draws them with the unsteadiness of one. A block of 250 pictures at 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from contextlib import ExitStack
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -28,6 +25,7 @@ from numpy.typing import NDArray
 
 from gpucnn.data.digit_shapes import SHAPES
 from gpucnn.data.exact import rounded
+from gpucnn.data.parallel import cores, in_parallel
 from gpucnn.errors import ParameterError
 
 Floats = NDArray[np.float32]
@@ -39,7 +37,6 @@ BOX = 20  # pixels of the longer side of the ink, as in MNIST
 FAINT = 0.25  # pixels by which the path may overshoot the box, as the ink is faint at the very ends of a stroke
 MIDDLE = 14  # the centre of mass lands within half a pixel of this one, as in MNIST
 POINTS = 60  # points of a pen's path, over all strokes of a shape
-BAR_AFTER = 0.5  # seconds that are passed without a progress bar
 BLOCK = 250  # pictures drawn together; a multiple of ten, so that every block holds each digit equally often
 
 
@@ -120,7 +117,7 @@ def draw_digits(
     """
     count = _whole("count", count, 0)
     seed = _whole("seed", seed, 0)
-    workers = _cores() if threads is None else _whole("threads", threads, 1)
+    workers = cores() if threads is None else _whole("threads", threads, 1)
     shapes = _shapes()
     images = np.empty((count, 1, SIZE, SIZE), np.uint8)
     labels = np.empty(count, np.int64)
@@ -134,26 +131,7 @@ def draw_digits(
         images[start : start + wanted, 0] = block_images[:wanted]
         return wanted
 
-    starts = range(0, count, BLOCK)
-    with ExitStack() as stack:
-        drawn: Iterable[int] = map(draw, starts)
-        if min(workers, len(starts)) > 1:
-            from concurrent.futures import ThreadPoolExecutor
-
-            pool = stack.enter_context(ThreadPoolExecutor(workers))
-            stack.callback(pool.shutdown, cancel_futures=True)  # where it is interrupted, what has not begun is left
-            drawn = pool.map(draw, starts)
-        if progress:
-            from tqdm import tqdm
-
-            bar = stack.enter_context(
-                tqdm(total=count, desc="Drawing digits", unit=" images", leave=False, delay=BAR_AFTER, disable=None)
-            )
-            for wanted in drawn:
-                bar.update(wanted)
-        else:
-            for _ in drawn:
-                pass
+    in_parallel(draw, range(0, count, BLOCK), workers, count, "Drawing digits" if progress else "")
     return images, labels
 
 
@@ -161,11 +139,6 @@ def _whole(name: str, value: Any, least: int) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
         raise ParameterError.expected("draw_digits", name, f"a whole number, {least} or more", repr(value))
     return int(value)
-
-
-def _cores() -> int:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, allowed)
 
 
 def _draw_block(rng: np.random.Generator, shapes: Shapes, hand: Hand) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn import limits
+from gpucnn.data import cache
 from gpucnn.data.dataset import ArrayDataset, Splits
+from gpucnn.data.parallel import cores, in_parallel
 from gpucnn.data.pictures import decode_picture, picture_size
 from gpucnn.errors import DataError, shortened
 
@@ -33,6 +35,9 @@ PARTS = {
 
 LARGEST_SIDE = 64
 """Pixels of a side beyond which pictures are scaled down where no size is asked for: what a CPU trains in minutes."""
+
+DECODING = 1
+"""Counts changes of how picture files become images."""
 
 HELD_OUT = 5
 """One picture in so many is held out for testing where there is no test folder."""
@@ -317,24 +322,16 @@ def _read(
 ) -> tuple[dict[str, ArrayDataset], list[str]]:
     """Return the pictures of each part as a data set with these class names, and what is to be said of them."""
     paths = {part: [path for name in names for path in classes[name]] for part, classes in parts.items()}
-    if like is None:
-        H, W = parse_image_size(_usual_side(paths["train"]) if image_size is None else image_size)
-    shape = like or (3, H, W)
-    limits.check(str(folder), "bytes of pixels", math.prod(shape) * sum(map(len, paths.values())), limits.DATA_BYTES)
-    images: dict[str, NDArray[np.uint8]] = {}
-    resized = cut = 0
-    for part, files in paths.items():
-        images[part] = np.empty((len(files), *shape), np.uint8)
-        for image, path in zip(images[part], files, strict=True):
-            decoded = decode_picture(path, shape, framing if like else "cropped")
-            image[...] = decoded.pixels
-            resized += decoded.size != shape[1:]
-            cut += decoded.cut
+    options = f"{DECODING} {image_size} {like} {framing if like else 'cropped'}"
+    name = hashlib.sha256(os.fsencode(folder.resolve()) + options.encode()).hexdigest()[:16]
+    images = cache.kept(
+        f"pictures-{name}", _listing(folder, paths, options), lambda: _decode(folder, paths, image_size, like, framing)
+    )
+    resized, cut = images.pop("changed").tolist()
+    shape = images["test"].shape[1:]
     notes = []
     kind = "square" if shape[1] == shape[2] else f"of the shape {shape[1]}x{shape[2]}"
     if like is None:
-        grey = all(bool((part[:, :1] == part[:, 1:]).all()) for part in images.values())
-        images = {part: pixels[:, :1] for part, pixels in images.items()} if grey else images
         if resized:
             crops = f" ({cut:,} are not {kind}: their middle is taken)" if cut else ""
             notes.append(f"{resized:,} pictures resized to {shape[1]}x{shape[2]} pixels{crops}")
@@ -345,6 +342,49 @@ def _read(
         labels = np.repeat(range(len(names)), [len(classes[name]) for name in names])
         sets[part] = ArrayDataset(images[part], labels, names, str(folder))
     return sets, notes
+
+
+def _listing(folder: Path, paths: dict[str, list[Path]], options: str) -> str:
+    """Return the SHA-256 of all that the images of these files depend on: names, sizes and times, options, Pillow."""
+    import PIL
+
+    digest = hashlib.sha256(f"{options} {PIL.__version__}".encode())
+    for part, files in paths.items():
+        for path in files:
+            status = path.stat()
+            digest.update(b"\0%b\0%b" % (part.encode(), os.fsencode(path.relative_to(folder))))
+            digest.update(b"\0%d %d" % (status.st_size, status.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def _decode(
+    folder: Path,
+    paths: dict[str, list[Path]],
+    image_size: ImageSize | None,
+    like: tuple[int, int, int] | None,
+    framing: str,
+) -> dict[str, NDArray[Any]]:
+    """Return the images of each part, (N, C, H, W), and as ``changed`` how many were resized and how many were cut."""
+    if like is None:
+        H, W = parse_image_size(_usual_side(paths["train"]) if image_size is None else image_size)
+    shape = like or (3, H, W)
+    limits.check(str(folder), "bytes of pixels", math.prod(shape) * sum(map(len, paths.values())), limits.DATA_BYTES)
+    images: dict[str, NDArray[Any]] = {part: np.empty((len(files), *shape), np.uint8) for part, files in paths.items()}
+    changed = {part: np.zeros((len(files), 2), np.int64) for part, files in paths.items()}
+
+    def read(at: tuple[str, int]) -> int:
+        part, i = at
+        decoded = decode_picture(paths[part][i], shape, framing if like else "cropped")
+        images[part][i] = decoded.pixels
+        changed[part][i] = decoded.size != shape[1:], decoded.cut
+        return 1
+
+    places = [(part, i) for part, files in paths.items() for i in range(len(files))]
+    with warnings.catch_warnings():  # threads that silence warnings at once may leave them silenced
+        in_parallel(read, places, cores(), len(places), "Reading pictures")
+    if like is None and all(bool((part[:, :1] == part[:, 1:]).all()) for part in images.values()):
+        images = {part: np.ascontiguousarray(pixels[:, :1]) for part, pixels in images.items()}  # all of them are grey
+    return {**images, "changed": np.concatenate(list(changed.values())).sum(0)}
 
 
 def _visible(folder: Path) -> list[Path]:

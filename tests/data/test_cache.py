@@ -1,19 +1,24 @@
-"""What is kept in the cache is read only whole and for what it was made from; without a cache everything works."""
+"""The cache of drawn digits and decoded pictures: read only whole, for what it was made from; all works without it."""
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from runs import environment, python
 
-from gpucnn import data
+from gpucnn import data, limits
 from gpucnn.data import cache
 from gpucnn.data.builtin import DrawnDigits
 from gpucnn.data.cache import Arrays, cache_home, kept
+from gpucnn.data.dataset import Splits
+from gpucnn.errors import DataError
 
 ARRAYS = {"a": np.arange(12, dtype=np.uint8).reshape(3, 4), "b": np.arange(3)}
 
@@ -198,11 +203,97 @@ def test_evaluating_draws_the_test_digits_alone(home: Path, monkeypatch: pytest.
     assert {path.stem for path in home.rglob("*.safetensors")} == {"digits-train", "digits-test"}
 
 
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Six pictures in two classes, in a folder of their own; older than any clock's grain."""
+    for i in range(6):
+        path = tmp_path / "pets" / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 8, 3), (i, 40 * i, 0), np.uint8)).save(path)
+    return tmp_path / "pets"
+
+
+def load_quietly(folder: Path, **options: Any) -> Splits:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return data.load_pictures(folder, **options)
+
+
+def messages(folder: Path) -> list[str]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        data.load_pictures(folder)
+    return [str(one.message) for one in said]
+
+
+def test_decoded_pictures_are_kept_with_what_was_said_of_them(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpucnn.data.folder.cores", lambda: 1)
+    first, said = load_quietly(pets), messages(pets)
+    assert any("6 pictures resized to 6x6 pixels (6 are not square" in message for message in said)
+    with monkeypatch.context() as patch:
+        patch.setattr("gpucnn.data.folder.decode_picture", None)
+        again = load_quietly(pets)
+        assert again.sha256() == first.sha256()
+        assert messages(pets) == said
+    monkeypatch.setenv("GPUCNN_CACHE", f"{os.devnull}/cache")
+    monkeypatch.setattr("gpucnn.data.folder.cores", lambda: 4)
+    assert load_quietly(pets).sha256() == first.sha256(), "the cache and the threads change nothing"
+
+
+@pytest.mark.parametrize("change", ["content", "time", "another", "gone", "renamed", "size", "framing"])
+def test_other_pictures_or_options_are_decoded_anew(pets: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_quietly(pets)
+    options: dict[str, Any] = {}
+    picture = pets / "cat" / "0.png"
+    status = picture.stat()
+    if change == "content":
+        picture.write_bytes(picture.read_bytes() + b" ")
+        os.utime(picture, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif change == "time":
+        os.utime(picture, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    elif change == "another":
+        (pets / "cat" / "9.png").write_bytes(picture.read_bytes())
+    elif change == "gone":
+        picture.unlink()
+    elif change == "renamed":
+        picture.rename(picture.with_name("00.png"))
+    elif change == "size":
+        options = {"image_size": 5}
+    else:
+        options = {"like": (1, 6, 6), "framing": "centred"}
+    monkeypatch.setattr("gpucnn.data.folder.decode_picture", None)
+    with pytest.raises(TypeError):
+        load_quietly(pets, **options)
+
+
+def test_bounds_that_are_lifted_are_lifted_in_every_thread(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpucnn.limits.PICTURE_PIXELS", 20)
+    monkeypatch.setattr("gpucnn.data.folder.cores", lambda: 4)
+    with pytest.raises(DataError, match="20 pixels"):
+        load_quietly(pets)
+    with limits.applied(False):
+        assert len(load_quietly(pets).train) == 4
+
+
+def test_a_bad_picture_is_told_however_many_threads_and_nothing_is_kept(pets: Path, home: Path) -> None:
+    (pets / "dog" / "5.png").write_text("no picture")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"5\.png"):
+            load_quietly(pets)
+    assert not list(home.rglob("*.safetensors"))
+    filters = list(warnings.filters)
+    with pytest.raises(DataError):
+        data.load_pictures(pets)
+    assert warnings.filters == filters
+
+
 @pytest.mark.parametrize("progress", [False, True])
 def test_a_bar_shows_on_terminals_only(capfd: pytest.CaptureFixture[str], progress: bool) -> None:
     import pty_screen
 
-    code = f"from gpucnn.data import digits; digits.BAR_AFTER = 0; digits.draw_digits(600, progress={progress})"
+    code = (
+        f"from gpucnn.data import draw_digits, parallel; parallel.BAR_AFTER = 0; draw_digits(600, progress={progress})"
+    )
     assert ("Drawing digits" in pty_screen.run("-c", code)) == progress
     data.draw_digits(600, progress=progress)
     assert capfd.readouterr() == ("", "")

@@ -15,6 +15,12 @@ from gpucnn.data import ArrayDataset, Splits, load, load_pictures
 from gpucnn.errors import DataError
 
 
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are decoded anew each time, as where no cache can be written."""
+    monkeypatch.setenv("GPUCNN_CACHE", f"{os.devnull}/cache")
+
+
 def write(path: Path, pixels: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
