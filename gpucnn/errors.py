@@ -36,6 +36,17 @@ def shortened(text: object, most: int = 200) -> str:
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
+def kind_of(value: Any) -> str:
+    """Return the name of what ``value`` is, with its library's: two kinds of Tensor are told apart.
+
+    >>> kind_of(1), kind_of({}.keys())
+    ('int', 'dict_keys')
+    """
+    kind = type(value)
+    library = kind.__module__.partition(".")[0]
+    return kind.__name__ if library in ("builtins", "gpucnn", "__main__") else f"{library}.{kind.__name__}"
+
+
 class GpucnnError(Exception):
     """Base of all errors that are the user's to mend. ``exit_code`` is what the command line ends with."""
 

@@ -159,7 +159,7 @@ class Classifier:
         batch_size: int | None = None,
         callback: Callable[[dict[str, Any]], object] | None = None,
     ) -> Self:
-        """Train a new network on images ``x`` with labels ``y`` (N,) of any kind that sorts; returns self.
+        """Train a new network on images ``x`` with labels ``y``: (N,) of any kind that sorts, or one-hot (N, C).
 
         epochs and batch_size stand in for the constructor's. callback is called with each dict of ``history`` as it comes;
         training ends where it returns True. The same seed gives the same network; random numbers come from a generator of
@@ -432,6 +432,10 @@ def _labels(y: Any, count: int, where: str) -> Any:
         labels = y.numpy() if isinstance(y, Tensor) else np.asarray(y)
     except ValueError:
         raise ShapeError.expected(where, "y", "a list of labels", "lists of different lengths") from None
+    if labels.ndim == 2 and labels.shape[0] == count and labels.shape[1] > 1 and labels.dtype.kind in "biuf":
+        if not (((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
+            raise DataError.expected(where, "y", "one 1 in each row of zeros, for labels of two axes", "other numbers")
+        return labels.argmax(1)  # one-hot
     if labels.shape != (count,):
         raise ShapeError.expected(where, "y", f"one label for each of {count} images", f"shape {labels.shape}")
     return labels

@@ -91,6 +91,18 @@ def test_it_runs_on_every_device(backend: Backend) -> None:
     assert classifier.predict(X[:3]).shape == (3,)
 
 
+def test_one_hot_labels_teach_and_score_as_numbers_do() -> None:
+    numbers = (Y == "row").astype(int)
+    one_hot = np.eye(2, dtype=np.float32)[numbers]
+    by_number, by_row = quick(epochs=1).fit(X, numbers), quick(epochs=1).fit(X, one_hot)
+    assert by_row.classes_.tolist() == [0, 1]
+    assert (by_row.predict(X_TEST) == by_number.predict(X_TEST)).all()
+    assert by_row.score(X, one_hot) == by_row.score(X, numbers)
+    for wrong in (one_hot * 2, np.ones((len(X), 2)), one_hot[:5]):
+        with pytest.raises((DataError, ShapeError), match=r"Classifier\.fit: y"):
+            quick().fit(X, wrong)
+
+
 def test_history(fitted: Classifier) -> None:
     keys = ["epoch", "loss", "accuracy", "seconds", "images_per_second"]
     assert [list(values) for values in fitted.history] == [keys] * 6

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from gpucnn.autograd import operations
 from gpucnn.autograd.tape import Operation, Version, apply, is_grad_enabled
 from gpucnn.backend import Array, Backend
-from gpucnn.errors import DTypeError, GpucnnError, GraphError, MixedDeviceError, ParameterError, ShapeError
+from gpucnn.checks import is_flag, is_integer, is_number, shown
+from gpucnn.errors import DTypeError, GpucnnError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
 if TYPE_CHECKING:
     from gpucnn.autograd.tensor import Tensor
@@ -77,18 +78,18 @@ class Operators:
                     "convert one with .to(dtype)",
                 )
             return value._to_dtype(self.dtype)
-        if isinstance(value, (bool, int, float)):
+        if is_number(value) or is_flag(value):
             xp, dtype = self.backend.xp, self.dtype
-            if isinstance(value, float) and dtype.kind != "f":
+            if not is_integer(value) and not is_flag(value) and dtype.kind != "f":
                 dtype = xp.float32
-            elif not isinstance(value, bool) and dtype.kind == "b":
+            elif is_integer(value) and dtype.kind == "b":
                 dtype = xp.int64
             try:
                 return self.like(self.backend.asarray(value, dtype))
             except OverflowError:
                 raise DTypeError.expected(where, "operand", f"a number that fits {self.dtype}", value) from None
         raise DTypeError.expected(
-            where, "operand", "a Tensor or a number", type(value).__name__, "wrap arrays in gpucnn.tensor(...)"
+            where, "operand", "a Tensor or a number", kind_of(value), "wrap arrays in gpucnn.tensor(...)"
         )
 
     def index_array(self, key: Any) -> Any:
@@ -160,9 +161,9 @@ class Operators:
     def _axes(self, axis: Axis, where: str) -> tuple[int, ...]:
         chosen = range(self.ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
         for i in chosen:
-            if not isinstance(i, int) or not -self.ndim <= i < self.ndim:
-                raise ShapeError.expected(where, "axis", f"an int from {-self.ndim} to {self.ndim - 1}", repr(i))
-        axes = tuple(i % self.ndim for i in chosen)
+            if not is_integer(i) or not -self.ndim <= i < self.ndim:
+                raise ShapeError.expected(where, "axis", f"an int from {-self.ndim} to {self.ndim - 1}", shown(i))
+        axes = tuple(int(i) % self.ndim for i in chosen)
         if len(set(axes)) != len(axes):
             raise ShapeError.expected(where, "axis", "each axis once", axis)
         return axes
@@ -283,8 +284,9 @@ class Operators:
     def reshape(self, *shape: Any) -> Tensor:
         """Return the elements in C order under another shape; one length may be -1."""
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        if not all(isinstance(n, int) for n in wanted):
-            raise ParameterError.expected("reshape", "shape", "ints", repr(wanted))
+        if not all(is_integer(n) for n in wanted):
+            raise ParameterError.expected("reshape", "shape", "ints", shown(wanted))
+        wanted = tuple(map(int, wanted))
         known = math.prod(n for n in wanted if n != -1)
         if wanted.count(-1) == 1 and known > 0:
             wanted = tuple(self.size // known if n == -1 else n for n in wanted)
@@ -336,8 +338,8 @@ class Operators:
 
     def argmax(self, axis: int | None = None) -> Tensor:
         """Return the place of the first maximum along ``axis``, or in the flattened tensor."""
-        if axis is not None and not isinstance(axis, int):
-            raise ShapeError.expected("argmax", "axis", "one int, or None", repr(axis))
+        if axis is not None and not is_integer(axis):
+            raise ShapeError.expected("argmax", "axis", "one int, or None", shown(axis))
         self._nonempty(axis, "argmax")
         return self.like(self.backend.xp.asarray(self.array.argmax(axis)))
 

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from gpucnn.autograd.tensor import Tensor, check_gradient
 from gpucnn.backend import Array, Backend
-from gpucnn.errors import DTypeError, GraphError, ParameterError
+from gpucnn.checks import check_number
+from gpucnn.errors import DTypeError, GraphError, kind_of
 
 
 class Parameter(Tensor):
@@ -20,7 +21,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
         if not isinstance(data, Tensor):
-            raise DTypeError.expected("Parameter", "data", "a Tensor", type(data).__name__, "use gpucnn.tensor(...)")
+            raise DTypeError.expected("Parameter", "data", "a Tensor", kind_of(data), "use gpucnn.tensor(...)")
         self.store: ParameterStore | None = None
         self._has_grad = False
         self.lr_multiplier, self.l1, self.l2 = 1.0, 0.0, 0.0
@@ -68,8 +69,7 @@ class Parameter(Tensor):
         for key, value in numbers.items():
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise ParameterError.expected("configure", key, "a number of at least 0", repr(value))
+            check_number(value, "configure", key, 0)
             if self.store is not None:
                 raise GraphError(
                     f"configure: {key}: an optimiser has this parameter already. Configure it, then make one."
@@ -113,6 +113,13 @@ class Parameter(Tensor):
         self._has_grad = False
         if value is not None:
             self.accumulate_grad(value.array)
+
+    def clear_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradient, or make the one that is there zeros."""
+        if set_to_none or self.grad is None:
+            self.grad = None
+        else:
+            self.grad = self.like(self.backend.xp.zeros_like(self.array))
 
     def gradient_room(self) -> Array | None:
         return None if self.store is None or self._has_grad or self._grad is None else self._grad.array

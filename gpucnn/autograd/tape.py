@@ -13,7 +13,9 @@ everything that used its result, without recursion, and what it kept is freed as
 
 from __future__ import annotations
 
+import functools
 import heapq
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Sequence
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpucnn.backend import Array, Backend
 from gpucnn.backend.dispatch import active
-from gpucnn.errors import GraphError, MixedDeviceError
+from gpucnn.errors import GraphError, MixedDeviceError, ParameterError, kind_of
 
 if TYPE_CHECKING:
     from gpucnn.autograd.tensor import Tensor
@@ -38,14 +40,49 @@ class no_grad:
     """Record nothing inside ``with no_grad():``, in this thread only; results then need no gradient.
 
     >>> import gpucnn
+    Or before a function, to record nothing while it runs: ``@no_grad()`` or ``@no_grad``.
+
     >>> x = gpucnn.tensor([1.0], requires_grad=True)
     >>> with no_grad():
     ...     (x * 2).requires_grad
     False
     """
 
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        made = super().__new__(cls)
+        if function is None:
+            return made
+        made._before = []
+        return made(function)
+
     def __init__(self) -> None:
         self._before: list[bool] = []  # one block may be entered again inside itself
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function``, run without recording."""
+        if not callable(function):
+            raise ParameterError.expected("no_grad", "function", "something to call", kind_of(function))
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def generate(*arguments: Any, **options: Any) -> Any:
+                steps = function(*arguments, **options)
+                while True:
+                    with no_grad():
+                        try:
+                            step = next(steps)
+                        except StopIteration as end:
+                            return end.value
+                    yield step
+
+            return generate
+
+        @functools.wraps(function)
+        def run(*arguments: Any, **options: Any) -> Any:
+            with no_grad():
+                return function(*arguments, **options)
+
+        return run
 
     def __enter__(self) -> None:
         self._before.append(is_grad_enabled())

@@ -9,7 +9,8 @@ from gpucnn.autograd import operations
 from gpucnn.autograd.operators import Operators, refuse_lost_gradient
 from gpucnn.autograd.tape import Node, Version, apply, is_grad_enabled, walk
 from gpucnn.backend import Array, Backend, get_backend
-from gpucnn.errors import DTypeError, GraphError, MixedDeviceError, ParameterError, ShapeError
+from gpucnn.checks import is_integer, shown
+from gpucnn.errors import DTypeError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
 
 class Tensor(Operators):
@@ -121,6 +122,29 @@ class Tensor(Operators):
 
     def __bool__(self) -> bool:
         return bool(self.item())
+
+    def __format__(self, spec: str) -> str:
+        """Return the text of f"{x:.4f}": of the only element; without a spec that of ``repr``."""
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        """Return ``round(x, digits)``: the only element, rounded, as a Python number."""
+        return round(self.item(), digits)
+
+    def __array_function__(self, function: Any, kinds: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Answer ``numpy.mean(x)`` and the like by the method of that name; DTypeError where there is none."""
+        method = getattr(type(self), function.__name__, None)
+        if isinstance(method, property) and len(arguments) == 1 and not options:
+            return getattr(self, function.__name__)
+        if not callable(method) or not arguments or arguments[0] is not self:
+            name = f"numpy.{function.__name__}"
+            raise DTypeError(f"{name} takes NumPy arrays, not a Tensor. Use tensor.numpy(), or a method of the tensor.")
+        try:
+            return method(*arguments, **options)
+        except TypeError as error:
+            if isinstance(error, DTypeError):
+                raise
+            raise DTypeError(f"numpy.{function.__name__} of a Tensor: {error}. Use tensor.numpy().") from None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         raise DTypeError("a Tensor is not converted to a NumPy array silently. Use tensor.numpy().")
@@ -296,7 +320,7 @@ class Tensor(Operators):
     def copy_(self, value: Tensor) -> Self:
         """Take over the values of ``value`` (same shape; any device or dtype) in place."""
         if not isinstance(value, Tensor):
-            raise DTypeError.expected("copy_", "value", "a Tensor", type(value).__name__, "use gpucnn.tensor(...)")
+            raise DTypeError.expected("copy_", "value", "a Tensor", kind_of(value), "use gpucnn.tensor(...)")
         if value.shape != self.shape:
             raise ShapeError.expected("copy_", "value", f"shape {self.shape}", value.shape)
         refuse_lost_gradient(value, "copy_")
@@ -309,7 +333,7 @@ class Tensor(Operators):
 def check_gradient(tensor: Tensor, gradient: Any, where: str, argument: str) -> None:
     """Raise unless ``gradient`` is a Tensor of the shape, dtype and device of ``tensor``."""
     if not isinstance(gradient, Tensor):
-        raise DTypeError.expected(where, argument, "a Tensor", type(gradient).__name__, "wrap it in gpucnn.tensor(...)")
+        raise DTypeError.expected(where, argument, "a Tensor", kind_of(gradient), "wrap it in gpucnn.tensor(...)")
     if gradient.backend is not tensor.backend:
         raise MixedDeviceError.expected(where, argument, f"a tensor on {tensor.device}", gradient.device)
     if gradient.shape != tensor.shape:
@@ -327,9 +351,9 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     if not isinstance(tensors, (tuple, list)) or not tensors or not all(isinstance(part, Tensor) for part in tensors):
         raise ParameterError.expected("concatenate", "tensors", "at least one Tensor", repr(tensors)[:60])
     first = tensors[0]
-    if not isinstance(axis, int) or not -first.ndim <= axis < first.ndim:
-        raise ShapeError.expected("concatenate", "axis", f"an axis of shape {first.shape}", repr(axis))
-    axis %= first.ndim
+    if not is_integer(axis) or not -first.ndim <= axis < first.ndim:
+        raise ShapeError.expected("concatenate", "axis", f"an axis of shape {first.shape}", shown(axis))
+    axis = int(axis) % first.ndim
     for part in tensors:
         if part.dtype != first.dtype:
             raise DTypeError.expected("concatenate", "tensors", f"one dtype, {first.dtype}", part.dtype)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from gpucnn.checks import is_count, shown
 from gpucnn.errors import ParameterError
 
 
@@ -25,8 +26,9 @@ class Generator:
     counter: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
-            raise ParameterError.expected("Generator", "seed", "an integer from 0 to 2**63 - 1", repr(self.seed))
+        if not is_count(self.seed, 0, 2**63 - 1):
+            raise ParameterError.expected("Generator", "seed", "an integer from 0 to 2**63 - 1", shown(self.seed))
+        self.seed = int(self.seed)  # NumPy's would not go into a checkpoint
 
     def next_key(self) -> list[int]:
         """Return the next key and advance."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
+from gpucnn.checks import is_integer, shown
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float
 
@@ -95,6 +96,6 @@ def log_softmax(input: Tensor, axis: int = -1) -> Tensor:
 
 def _softmax_axis(x: Tensor, axis: int, where: str) -> int:
     check_float(x, where)
-    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
-        raise ShapeError.expected(where, "axis", f"a non-empty axis of shape {x.shape}", axis)
-    return axis % x.ndim
+    if not is_integer(axis) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
+        raise ShapeError.expected(where, "axis", f"a non-empty axis of shape {x.shape}", shown(axis))
+    return int(axis) % x.ndim

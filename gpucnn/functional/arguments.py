@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
 from gpucnn.autograd import Tensor
 from gpucnn.backend.geometry import Pair, Sides, Window
-from gpucnn.errors import DTypeError, MixedDeviceError, ParameterError, ShapeError
+from gpucnn.checks import is_count, is_integer, shown
+from gpucnn.errors import DTypeError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
 PairLike = int | tuple[int, ...] | list[int]
+Single = int | tuple[int] | list[int]
 Padding = int | tuple[int, ...] | list[int] | str
-
-
-def is_count(value: Any, least: int) -> bool:
-    """Whether ``value`` is an integer (not a bool) of at least ``least``."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def check_number(value: Any, where: str, argument: str, least: float = -math.inf, most: float = math.inf) -> None:
-    """ParameterError unless ``value`` is a finite number (not a bool) from ``least`` to ``most``."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not least <= value <= most:
-        wanted = "a finite number" if math.isinf(least) else f"a finite number of at least {least}"
-        if math.isfinite(most):
-            wanted = f"a number from {least} to {most}"
-        raise ParameterError.expected(where, argument, wanted, repr(value))
-
-
-def check_int(value: Any, where: str, argument: str) -> None:
-    """ParameterError unless ``value`` is an integer (not a bool)."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ParameterError.expected(where, argument, "an int", repr(value))
 
 
 def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:
     """Return an int or two as (height, width); ParameterError for anything else or below ``least``."""
-    values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    values: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2 or not all(is_count(v, least) for v in values):
-        raise ParameterError.expected(where, argument, f"an int or a pair of ints of at least {least}", repr(value))
-    return values[0], values[1]
+        raise ParameterError.expected(where, argument, f"an int or a pair of ints of at least {least}", shown(value))
+    return int(values[0]), int(values[1])
+
+
+def single(value: Any, where: str, argument: str, least: int = 1) -> int:
+    """Return an int, or the one of a tuple or list of one; ParameterError for anything else or below ``least``."""
+    only = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
+    if not is_count(only, least):
+        raise ParameterError.expected(where, argument, f"an int of at least {least}", shown(value))
+    return int(only)
 
 
 def sides(padding: Padding, window: Window, H: int, W: int, where: str) -> Sides:
@@ -61,16 +49,24 @@ def sides(padding: Padding, window: Window, H: int, W: int, where: str) -> Sides
             return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
     elif isinstance(padding, (tuple, list)) and len(padding) == 4:
         if all(is_count(p, 0) for p in padding):
-            return padding[0], padding[1], padding[2], padding[3]
-    elif isinstance(padding, int) or (isinstance(padding, (tuple, list)) and len(padding) == 2):
+            top, bottom, left, right = map(int, padding)
+            return top, bottom, left, right
+    elif is_integer(padding) or (isinstance(padding, (tuple, list)) and len(padding) == 2):
         rows, columns = pair(padding, where, "padding", least=0)
         return rows, rows, columns, columns
     raise ParameterError.expected(
         where,
         "padding",
         "an int, a pair, four sides (top, bottom, left, right) of at least 0, or 'valid', 'same', 'full'",
-        repr(padding),
+        shown(padding),
     )
+
+
+def plain_padding(padding: Padding) -> Padding:
+    """Return padding that ``sides`` takes with Python's ints, so that it prints and is saved as such."""
+    if isinstance(padding, str):
+        return padding
+    return tuple(map(int, padding)) if isinstance(padding, (tuple, list)) else int(padding)
 
 
 def read_window(
@@ -139,7 +135,13 @@ def unbatch(y: Tensor, single: bool) -> Tensor:
 def check_tensor(x: Any, where: str, argument: str = "input") -> None:
     """DTypeError unless ``x`` is a Tensor."""
     if not isinstance(x, Tensor):
-        raise DTypeError.expected(where, argument, "a Tensor", type(x).__name__, "wrap it in gpucnn.tensor(...)")
+        raise DTypeError.expected(where, argument, "a Tensor", kind_of(x), "wrap it in gpucnn.tensor(...)")
+
+
+def check_optional(x: Any, where: str, argument: str) -> None:
+    """DTypeError unless ``x`` is a Tensor or None."""
+    if x is not None:
+        check_tensor(x, where, argument)
 
 
 def check_float(x: Tensor, where: str, argument: str = "input") -> None:
@@ -150,8 +152,10 @@ def check_float(x: Tensor, where: str, argument: str = "input") -> None:
 
 
 def check_matches(x: Tensor, other: Tensor | None, where: str, argument: str) -> None:
-    """DTypeError unless both have one dtype, a float64 image meeting float32 weights is the usual case; MixedDeviceError
-    unless they are on one device."""
+    """DTypeError unless both are tensors of one dtype, a float64 image meeting float32 weights is the usual case;
+    MixedDeviceError unless they are on one device."""
+    if other is not None:
+        check_tensor(other, where, argument)
     if other is not None and other.backend is not x.backend:
         raise MixedDeviceError.expected(
             where, argument, f"the input's device {x.device}", other.device,

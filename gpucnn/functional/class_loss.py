@@ -9,8 +9,9 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
+from gpucnn.checks import check_number, is_count, shown
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_matches, check_number, check_tensor
+from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 from gpucnn.functional.reduction import check_reduction
 
 
@@ -86,8 +87,8 @@ def check_class_options(
         if weight.shape != (input.shape[1],):
             raise ShapeError.expected(where, "weight", f"({input.shape[1]},), one for each class", weight.shape)
         check_matches(input, weight, where, "weight")
-    if ignore_index is not None and (not isinstance(ignore_index, int) or isinstance(ignore_index, bool)):
-        raise ParameterError.expected(where, "ignore_index", "an int or None", repr(ignore_index))
+    if ignore_index is not None and not is_count(ignore_index, -(2**63), 2**63 - 1):
+        raise ParameterError.expected(where, "ignore_index", "an int or None", shown(ignore_index))
     check_number(label_smoothing, where, "label_smoothing", 0, 1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window, ops
+from gpucnn.checks import check_choice, is_count
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,
@@ -18,7 +19,6 @@ from gpucnn.functional.arguments import (
     check_matches,
     check_tensor,
     image_batch,
-    is_count,
     read_window,
     unbatch,
 )
@@ -120,8 +120,7 @@ def conv2d(
 
 def check_implementation(name: str, where: str) -> None:
     """ParameterError unless there is a convolution of this name."""
-    if name not in IMPLEMENTATIONS:
-        raise ParameterError.expected(where, "implementation", " or ".join(map(repr, IMPLEMENTATIONS)), repr(name))
+    check_choice(name, where, "implementation", IMPLEMENTATIONS)
 
 
 def _check_position_bias(bias: Tensor, shape: tuple[int, int, int]) -> None:

@@ -7,15 +7,16 @@ from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
 from gpucnn.backend.geometry import Pair
 from gpucnn.backend.ops.reduction import sum_of as total
+from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,
     PairLike,
     check_float,
     check_matches,
+    check_optional,
     check_tensor,
     image_batch,
-    is_count,
     pair,
     unbatch,
 )
@@ -77,6 +78,7 @@ def conv_transpose2d(
     if x.shape[1] != weight.shape[0]:
         raise ShapeError.expected(where, "input", f"{weight.shape[0]} channels (weight {weight.shape})", x.shape[1])
     F = weight.shape[1] * groups
+    check_optional(bias, where, "bias")
     if bias is not None and bias.shape != (F,):
         raise ShapeError.expected(where, "bias", f"shape ({F},)", bias.shape)
     check_float(x, where)
@@ -127,6 +129,8 @@ def conv1d(
     >>> conv1d(gpucnn.tensor([[1.0, 2.0, 4.0]]), gpucnn.tensor([[[-1.0, 1.0]]])).tolist()
     [[1.0, 2.0]]
     """
+    check_tensor(input, "conv1d")
+    check_tensor(weight, "conv1d", "weight")
     if input.ndim not in (2, 3) or weight.ndim != 3:
         raise ShapeError.expected(
             "conv1d",
@@ -148,6 +152,8 @@ def corr2d(input: Tensor, kernel: Tensor, stride: PairLike = 1, padding: Padding
     >>> corr2d(gpucnn.tensor([[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]), gpucnn.tensor([[0.0, 1], [2, 3]])).tolist()
     [[19.0, 25.0], [37.0, 43.0]]
     """
+    check_tensor(input, "corr2d")
+    check_tensor(kernel, "corr2d", "kernel")
     if input.ndim != 2 or kernel.ndim != 2:
         raise ShapeError.expected("corr2d", "shapes", "(H, W) and (KH, KW)", f"{input.shape} and {kernel.shape}")
     y = conv2d(input.reshape(1, 1, *input.shape), kernel.reshape(1, 1, *kernel.shape), None, stride, padding)

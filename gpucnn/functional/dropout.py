@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Generator, current_generator
+from gpucnn.checks import check_flag, check_probability
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float
 
@@ -44,11 +45,11 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, generator: G
 
 
 def _drop(x: Tensor, p: float, training: bool, generator: Generator | None, where: str, whole_channels: bool) -> Tensor:
-    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-        raise ParameterError.expected(where, "p", "a probability from 0 to 1", repr(p))
+    check_probability(p, where, "p")
     if generator is not None and not isinstance(generator, Generator):
         raise ParameterError.expected(where, "generator", "a gpucnn.Generator", repr(generator))
     check_float(x, where)
+    check_flag(training, where, "training")
     if not training or p == 0:
         return x
     return apply(mask, x, p=float(p), generator=generator or current_generator(), whole_channels=whole_channels)

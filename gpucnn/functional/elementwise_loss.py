@@ -7,8 +7,9 @@ from collections.abc import Callable
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
-from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_matches
+from gpucnn.checks import check_positive
+from gpucnn.errors import ShapeError
+from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 from gpucnn.functional.reduction import check_reduction, reduce_losses
 
 Slope = Callable[[], Array]
@@ -82,6 +83,7 @@ def margin_shortfall(backend: Backend, x: Array, target: Array, needs: Needs, re
 def _check_pair(input: Tensor, target: Tensor, reduction: str, where: str) -> None:
     check_reduction(reduction, where)
     check_float(input, where)
+    check_tensor(target, where, "target")
     check_matches(input, target, where, "target")
     if input.shape != target.shape:
         raise ShapeError.expected(where, "target", f"the input's shape {input.shape}", target.shape)
@@ -106,8 +108,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     [0.5, 2.5]
     """
     _check_pair(input, target, reduction, "huber_loss")
-    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not delta > 0:
-        raise ParameterError.expected("huber_loss", "delta", "a positive number", repr(delta))
+    check_positive(delta, "huber_loss", "delta")
     return apply(huber_error, input, target, reduction=reduction, delta=float(delta))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
 from gpucnn.backend.precision import is_half
+from gpucnn.checks import check_flag, check_number, is_count, shown
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_float, check_matches, check_number
+from gpucnn.functional.arguments import check_float, check_matches, check_optional
 
 Axes = tuple[int, ...]
 
@@ -53,11 +55,13 @@ def batch_norm(
         ("weight", weight),
         ("bias", bias),
     ):
+        check_optional(tensor, "batch_norm", name)
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("batch_norm", name, f"({C},), one for each channel", tensor.shape)
         is_wide = is_half(input) and name.startswith("running") and tensor is not None and tensor.dtype == "float32"
         if not is_wide:
             check_matches(input, tensor, "batch_norm", name)
+    check_flag(training, "batch_norm", "training")
     check_number(eps, "batch_norm", "eps", 0)
     check_number(momentum, "batch_norm", "momentum", 0, 1)
     shape = (1, C, *(1,) * (input.ndim - 2))
@@ -88,7 +92,7 @@ def _move(mean: Tensor, var: Tensor, x: Tensor, axes: Axes, count: int, momentum
 
 def layer_norm(
     input: Tensor,
-    normalized_shape: tuple[int, ...],
+    normalized_shape: int | tuple[int, ...],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
@@ -100,16 +104,25 @@ def layer_norm(
     [[-1.0, 1.0]]
     """
     check_float(input, "layer_norm")
-    shape = tuple(normalized_shape)
+    shape = axis_lengths(normalized_shape, "layer_norm", "normalized_shape")
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError.expected("layer_norm", "input", f"last axes {shape}", f"shape {input.shape}")
     for name, tensor in (("weight", weight), ("bias", bias)):
+        check_optional(tensor, "layer_norm", name)
         if tensor is not None and tensor.shape != shape:
             raise ShapeError.expected("layer_norm", name, f"shape {shape}", tensor.shape)
         check_matches(input, tensor, "layer_norm", name)
     check_number(eps, "layer_norm", "eps", 0)
     y = apply(standardise, input, axes=tuple(range(input.ndim - len(shape), input.ndim)), eps=eps)
     return _scale_and_shift(y, weight, bias, shape)
+
+
+def axis_lengths(value: Any, where: str, argument: str) -> tuple[int, ...]:
+    """Return an int, or several, as a tuple; ParameterError for anything else."""
+    lengths = value if isinstance(value, (tuple, list)) else (value,)
+    if not lengths or not all(is_count(n, 1) for n in lengths):
+        raise ParameterError.expected(where, argument, "one positive int or more", shown(value))
+    return tuple(map(int, lengths))
 
 
 def group_norm(
@@ -127,9 +140,10 @@ def group_norm(
     if input.ndim < 2:
         raise ShapeError.expected("group_norm", "input", "(N, C) or (N, C, ...)", f"shape {input.shape}")
     N, C = input.shape[:2]
-    if not isinstance(num_groups, int) or num_groups < 1 or C % num_groups:
+    if not is_count(num_groups, 1) or C % num_groups:
         raise ParameterError.expected("group_norm", "num_groups", f"a divisor of {C} channels", repr(num_groups))
     for name, tensor in (("weight", weight), ("bias", bias)):
+        check_optional(tensor, "group_norm", name)
         if tensor is not None and tensor.shape != (C,):
             raise ShapeError.expected("group_norm", name, f"shape ({C},)", tensor.shape)
         check_matches(input, tensor, "group_norm", name)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend
-from gpucnn.backend.geometry import Sides
+from gpucnn.backend import Array, Backend, Window
+from gpucnn.checks import check_choice
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import is_count
+from gpucnn.functional.arguments import image_batch, sides, unbatch
 
 PADDING_MODES = ("zeros", "reflect", "replicate")
 
@@ -73,9 +73,10 @@ def _extension(n: int, before: int, after: int, mode: str) -> Extension:
     return Extension(tuple(sources), before, n)
 
 
-def pad2d(input: Tensor, padding: Sides, mode: str = "zeros") -> Tensor:
-    """Return images (N, C, H, W) with (top, bottom, left, right) pixels around them.
+def pad2d(input: Tensor, padding: int | tuple[int, ...] | list[int], mode: str = "zeros") -> Tensor:
+    """Return images (N, C, H, W), or one (C, H, W), with pixels around them.
 
+    padding: an int, a pair (rows, columns) or four sides (top, bottom, left, right), each at least 0.
     mode: "zeros"; "reflect", mirrored at the border pixel, which is not repeated (less than the image's size); or
     "replicate", the border pixel repeated. Raises ParameterError, and ShapeError for too large a reflection.
 
@@ -83,17 +84,17 @@ def pad2d(input: Tensor, padding: Sides, mode: str = "zeros") -> Tensor:
     >>> pad2d(gpucnn.tensor([[[[1.0, 2.0, 3.0]]]]), (0, 0, 2, 1), "reflect").tolist()
     [[[[3.0, 2.0, 1.0, 2.0, 3.0, 2.0]]]]
     """
-    if mode not in PADDING_MODES:
-        raise ParameterError.expected("pad2d", "mode", " or ".join(PADDING_MODES), repr(mode))
-    if len(padding) != 4 or not all(is_count(p, 0) for p in padding):
-        raise ParameterError.expected("pad2d", "padding", "(top, bottom, left, right) of at least 0", repr(padding))
-    if input.ndim != 4:
-        raise ShapeError.expected("pad2d", "input", "(N, C, H, W)", f"shape {input.shape}")
-    H, W = input.shape[2:]
-    top, bottom, left, right = padding
+    check_choice(mode, "pad2d", "mode", PADDING_MODES)
+    x, single = image_batch(input, "pad2d")
+    H, W = x.shape[2:]
+    if isinstance(padding, str):
+        raise ParameterError.expected(
+            "pad2d", "padding", "an int, a pair, or (top, bottom, left, right)", repr(padding)
+        )
+    top, bottom, left, right = sides(padding, Window((1, 1)), H, W, "pad2d")
     if mode == "reflect" and (max(top, bottom) >= H or max(left, right) >= W):
         raise ShapeError.expected("pad2d", "padding", f"less than the image's size {H}x{W} to reflect", padding)
     if mode != "zeros" and min(H, W) < 1:
         raise ShapeError.expected("pad2d", "input", "at least one pixel", f"{H}x{W}")
     rows, columns = _extension(H, top, bottom, mode), _extension(W, left, right, mode)
-    return apply(extended, input, rows=rows, columns=columns)
+    return unbatch(apply(extended, x, rows=rows, columns=columns), single)

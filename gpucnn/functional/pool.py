@@ -7,6 +7,7 @@ from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
 from gpucnn.backend.geometry import Pair, Sides
 from gpucnn.backend.ops.pool import Divisor
+from gpucnn.checks import MOST, check_flag, is_count, shown
 from gpucnn.errors import ParameterError
 from gpucnn.functional.arguments import Padding, PairLike, check_float, image_batch, pair, read_window, sides, unbatch
 
@@ -37,7 +38,7 @@ def max_pool2d(
 
     stride is the kernel size by default. Padding never wins, NaN always does; of equal maxima the first in row-major
     order gets the gradient. ceil_mode keeps a last window that hangs over the edge.
-    Raises ShapeError, DTypeError, and ParameterError for padding above half the kernel.
+    Raises ShapeError, DTypeError, and ParameterError for padding as large as the window.
     Source: Ranzato et al. 2007; Goodfellow, Bengio & Courville 2016, section 9.3.
 
     >>> import gpucnn
@@ -65,7 +66,7 @@ def avg_pool2d(
 
     stride is the kernel size by default. Padded pixels count as zeros, or with count_include_pad=False not at all; what
     ceil_mode lets hang over the edge never counts. divisor_override replaces the count.
-    Raises ShapeError, DTypeError, and ParameterError for padding above half the kernel.
+    Raises ShapeError, DTypeError, and ParameterError for padding as large as the window.
     Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition" (subsampling layers).
 
     >>> import gpucnn
@@ -81,13 +82,15 @@ def avg_pool2d(
         check_divisor(divisor_override, "avg_pool2d")
         divisor: Divisor = float(divisor_override)
     else:
+        check_flag(count_include_pad, "avg_pool2d", "count_include_pad")
         divisor = window_counts(window, asked if count_include_pad else (0, 0, 0, 0), size)
     return unbatch(apply(average, x, window=window, divisor=divisor), single)
 
 
-def check_divisor(value: int, where: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value == 0:
-        raise ParameterError.expected(where, "divisor_override", "a non-zero int", repr(value))
+def check_divisor(value: int, where: str) -> int:
+    if not is_count(value, -MOST) or value == 0:
+        raise ParameterError.expected(where, "divisor_override", "a non-zero int", shown(value))
+    return int(value)
 
 
 def pooling_window(
@@ -101,6 +104,7 @@ def pooling_window(
 ) -> tuple[Window, Sides]:
     """Return the window, padded further at the bottom and right where ceil_mode needs it, and the padding asked for."""
     kernel = pair(kernel_size, where, "kernel_size")
+    check_flag(ceil_mode, where, "ceil_mode")
     stride = kernel if stride is None else stride
     window = Window(kernel, pair(stride, where, "stride"), (0, 0, 0, 0), pair(dilation, where, "dilation"))
     asked = pooling_sides(where, size, window, padding)
@@ -113,10 +117,10 @@ def pooling_window(
 
 
 def pooling_sides(where: str, size: Pair, window: Window, padding: Padding) -> Sides:
-    """Return padding as (top, bottom, left, right); ParameterError for numbers above half of what the window spans."""
+    """Return padding as (top, bottom, left, right); ParameterError where a window would lie in nothing but padding."""
     asked, (EH, EW) = sides(padding, window, *size, where), window.extent
-    if not isinstance(padding, str) and (max(asked[:2]) > EH // 2 or max(asked[2:]) > EW // 2):
-        raise ParameterError.expected(where, "padding", f"at most half the window {EH, EW}", repr(padding))
+    if max(asked[:2]) >= EH > 1 or max(asked[2:]) >= EW > 1:
+        raise ParameterError.expected(where, "padding", f"less than the window {EH}x{EW}", shown(padding))
     return asked
 
 

@@ -9,8 +9,9 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window
 from gpucnn.backend.geometry import Pair
+from gpucnn.checks import check_positive, is_count, shown
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
-from gpucnn.functional.arguments import Padding, PairLike, check_float, image_batch, is_count, pair, unbatch
+from gpucnn.functional.arguments import Padding, PairLike, check_float, check_tensor, image_batch, pair, unbatch
 from gpucnn.functional.conv import conv2d
 from gpucnn.functional.pool import average, max_pool2d, pooling_window
 
@@ -78,6 +79,7 @@ def max_unpool2d(
     where = "max_unpool2d"
     x, single = image_batch(input, where)
     check_float(x, where)
+    check_tensor(indices, where, "indices")
     if indices.shape != input.shape:
         raise ShapeError.expected(where, "indices", f"the input's shape {input.shape}", indices.shape)
     if indices.dtype.kind not in "iu":
@@ -86,8 +88,9 @@ def max_unpool2d(
     steps = kernel if stride is None else pair(stride, where, "stride")
     border = pair(padding, where, "padding", least=0)
     H, W = x.shape[2:]
+    asked: Any = output_size[-2:] if isinstance(output_size, (tuple, list)) else output_size
     usual = ((H - 1) * steps[0] - 2 * border[0] + kernel[0], (W - 1) * steps[1] - 2 * border[1] + kernel[1])
-    size = usual if output_size is None else pair(output_size[-2:], where, "output_size")
+    size = usual if output_size is None else pair(asked, where, "output_size")
     places, _ = image_batch(indices, where)
     return unbatch(apply(scattered, x, places, size=size), single)
 
@@ -110,18 +113,13 @@ def lp_pool2d(
     [[[5.0]]]
     """
     where = "lp_pool2d"
-    check_norm(norm_type, where)
+    check_positive(norm_type, where, "norm_type")
     x, single = image_batch(input, where)
     check_float(x, where)
     if math.isinf(norm_type):
         return unbatch(max_pool2d(abs(x), kernel_size, stride, padding, dilation, ceil_mode), single)
     window, _ = pooling_window(where, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
     return unbatch(apply(norm_of_windows, x, window=window, p=float(norm_type)), single)
-
-
-def check_norm(value: float, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ParameterError.expected(where, "norm_type", "a positive number", repr(value))
 
 
 def norm_of_windows(backend: Backend, x: Array, needs: Needs, window: Window, p: float) -> Result:
@@ -194,9 +192,10 @@ def adaptive_size(output_size: Any, where: str) -> tuple[int | None, int | None]
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if output_size is None or len(wanted) != 2 or not all(w is None or is_count(w, 1) for w in wanted):
         raise ParameterError.expected(
-            where, "output_size", "an int or a pair of positive ints or None", repr(output_size)
+            where, "output_size", "an int or a pair of positive ints or None", shown(output_size)
         )
-    return wanted[0], wanted[1]
+    rows, columns = (None if w is None else int(w) for w in wanted)
+    return rows, columns
 
 
 def _target(output_size: int | tuple[int | None, int | None], size: Pair, where: str) -> Pair:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gpucnn.backend import Array, Backend
 from gpucnn.backend.ops.reduction import divided
-from gpucnn.errors import ParameterError
+from gpucnn.checks import check_choice
 
 
 def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Array]]:
@@ -25,5 +25,4 @@ def divisor_of(losses: Array, reduction: str) -> float:
 
 
 def check_reduction(reduction: str, where: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ParameterError.expected(where, "reduction", "'mean', 'sum' or 'none'", repr(reduction))
+    check_choice(reduction, where, "reduction", ("mean", "sum", "none"))

@@ -7,9 +7,9 @@ import math
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
-from gpucnn.errors import ParameterError
+from gpucnn.checks import check_choice, check_number, check_positive
 from gpucnn.functional.activation import sigmoid
-from gpucnn.functional.arguments import check_float, check_number
+from gpucnn.functional.arguments import check_float
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
@@ -60,7 +60,13 @@ def tanh_gate(backend: Backend, x: Array, needs: Needs) -> Result:
     y = 0.5 * x * (1 + t)
     if not needs[0]:
         return y, None
-    return y, lambda dy: (dy * 0.5 * (1 + t + x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)),)
+
+    def backward(dy: Array) -> tuple[Array]:
+        slope = 1 - t * t
+        inner = backend.xp.where(slope == 0, slope, x * slope * k * (1 + 3 * 0.044715 * x * x))  # x * x may be infinite
+        return (dy * 0.5 * (1 + t + inner),)
+
+    return y, backward
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -106,11 +112,10 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     0.6931
     """
     check_float(input, "softplus")
-    if threshold != math.inf:
+    if not isinstance(threshold, float) or threshold != math.inf:
         check_number(threshold, "softplus", "threshold")
     check_number(beta, "softplus", "beta")
-    if beta <= 0:
-        raise ParameterError.expected("softplus", "beta", "a positive number", repr(beta))
+    check_positive(beta, "softplus", "beta")
     return apply(soft_rectify, input, beta=float(beta), threshold=float(threshold))
 
 
@@ -135,8 +140,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     0.8413
     """
     check_float(input, "gelu")
-    if approximate not in ("none", "tanh"):
-        raise ParameterError.expected("gelu", "approximate", "'none' or 'tanh'", repr(approximate))
+    check_choice(approximate, "gelu", "approximate", ("none", "tanh"))
     return apply(gaussian_gate if approximate == "none" else tanh_gate, input)
 
 
@@ -147,6 +151,7 @@ def silu(input: Tensor) -> Tensor:
     >>> silu(gpucnn.tensor([0.0])).tolist()
     [0.0]
     """
+    check_float(input, "silu")
     return input * sigmoid(input)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from gpucnn import functional as F
 from gpucnn import nn
 from gpucnn.autograd import Tensor, tensor
+from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import is_count
 from gpucnn.inspect.field import ELEMENTWISE
 from gpucnn.inspect.maps import host_array
 from gpucnn.inspect.watch import check_module, home_of, watched

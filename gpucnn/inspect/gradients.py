@@ -11,8 +11,8 @@ import numpy as np
 from gpucnn import nn
 from gpucnn.autograd import Tensor, no_grad, tensor
 from gpucnn.backend import Backend, Generator, current_generator, drawing_from
+from gpucnn.checks import is_count
 from gpucnn.errors import DTypeError, ParameterError
-from gpucnn.functional.arguments import is_count
 from gpucnn.inspect.watch import home_of
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from gpucnn import nn
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Generator, drawing_from
+from gpucnn.checks import is_count
 from gpucnn.errors import DTypeError, ShapeError
-from gpucnn.functional.arguments import is_count
 from gpucnn.inspect.field import Field, after_layer, map_size, merged
 from gpucnn.inspect.watch import check_module, home_of, waits, watched
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gpucnn import nn
+from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError
-from gpucnn.functional.arguments import is_count
 from gpucnn.models.parts import INITS, draw_weights, size_after
 
 

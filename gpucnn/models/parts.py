@@ -8,8 +8,9 @@ from typing import Any
 from gpucnn import nn
 from gpucnn.autograd import Tensor
 from gpucnn.backend.geometry import Pair
+from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError
-from gpucnn.functional.arguments import Padding, PairLike, is_count, read_window
+from gpucnn.functional.arguments import Padding, PairLike, read_window
 from gpucnn.nn import init
 from gpucnn.nn.activations import ACTIVATIONS
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from gpucnn import nn
 from gpucnn.backend import get_backend
+from gpucnn.checks import is_count
 from gpucnn.errors import GpucnnError, ParameterError
-from gpucnn.functional.arguments import is_count
 from gpucnn.nn.layers import Weighted
 
 DEEPEST = 50
@@ -49,7 +49,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_length(value: Any) -> bool:
-    return is_count(value, 0) and value <= LARGEST
+    return is_count(value, 0, LARGEST)
 
 
 def _are_lengths(value: Any) -> bool:

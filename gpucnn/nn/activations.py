@@ -8,9 +8,9 @@ from typing import Any
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.backend import get_backend
-from gpucnn.errors import ParameterError
+from gpucnn.checks import check_int, check_known, is_number, python_number, shown
+from gpucnn.errors import GpucnnError, ParameterError
 from gpucnn.functional import units
-from gpucnn.functional.arguments import check_int
 from gpucnn.nn.module import Module
 
 
@@ -66,8 +66,7 @@ class Softmax(Module):
 
     def __init__(self, dim: int = -1, *, name: str | None = None) -> None:
         super().__init__(name)
-        check_int(dim, type(self).__name__, "dim")
-        self.dim = dim
+        self.dim = check_int(dim, type(self).__name__, "dim")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, self.dim)
@@ -92,7 +91,8 @@ class Activation(Module):
 
     def __init__(self, *, name: str | None = None, **options: Any) -> None:
         super().__init__(name)
-        self.options = options
+        check_known(options, type(self).function, type(self).__name__)
+        self.options = {name: python_number(v) if is_number(v) else v for name, v in options.items()}
         if options:  # try them on one number, so that a wrong one is refused here
             type(self).function(one_number(), **options)
 
@@ -277,5 +277,10 @@ def activation(kind: str | Module | None, **options: Any) -> Module:
         asked = "".join(letter for letter in kind.lower() if letter.isalnum())
         for name, make in ACTIVATIONS.items():
             if name.replace("_", "") == asked:
-                return make(**options)
-    raise ParameterError.expected("activation", "kind", f"a layer or one of {', '.join(ACTIVATIONS)}", repr(kind))
+                try:
+                    return make(**options)
+                except TypeError as error:
+                    if isinstance(error, GpucnnError):
+                        raise
+                    raise ParameterError(f"activation {name}: {error}.") from None
+    raise ParameterError.expected("activation", "kind", f"a layer or one of {', '.join(ACTIVATIONS)}", shown(kind))

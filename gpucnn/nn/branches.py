@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpucnn.autograd import Tensor, concatenate
+from gpucnn.checks import check_int
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_int
 from gpucnn.nn.module import Module
 
 
@@ -57,8 +57,7 @@ class Concat(Branches):
 
     def __init__(self, *layers: Module, axis: int = 1, name: str | None = None) -> None:
         super().__init__(*layers, name=name)
-        check_int(axis, "Concat", "axis")
-        self.axis = axis
+        self.axis = check_int(axis, "Concat", "axis")
 
     def forward(self, x: Tensor) -> Tensor:
         return concatenate([layer(x) for layer in self], self.axis)

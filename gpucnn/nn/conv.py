@@ -7,12 +7,13 @@ from typing import Any
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Backend, Window
+from gpucnn.checks import check_choice, check_count
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import Padding, PairLike, is_count, pair, sides
+from gpucnn.functional.arguments import Padding, PairLike, Single, pair, sides, single
 from gpucnn.functional.conv_variants import check_output_padding
 from gpucnn.nn.activations import activation as activation_layer
 from gpucnn.nn.containers import Sequential
-from gpucnn.nn.layers import Conv2d, Weighted, check_count, group_channels
+from gpucnn.nn.layers import Conv2d, Weighted, group_channels
 from gpucnn.nn.module import Module
 from gpucnn.nn.pooling import AvgPool2d, MaxPool2d
 
@@ -44,10 +45,10 @@ class ConvTranspose2d(Weighted):
         name: str | None = None,
     ) -> None:
         where = "ConvTranspose2d"
-        check_count(out_channels, where, "out_channels")
-        check_count(groups, where, "groups")
+        out_channels = check_count(out_channels, where, "out_channels")
+        groups = check_count(groups, where, "groups")
         if in_channels is not None:
-            check_count(in_channels, where, "in_channels")
+            in_channels = check_count(in_channels, where, "in_channels")
         if out_channels % groups or (in_channels or groups) % groups:
             raise ParameterError.expected(
                 where, "groups", f"a divisor of {in_channels} and {out_channels}", repr(groups)
@@ -93,10 +94,10 @@ class Conv1d(Weighted):
         self,
         in_channels: int | None,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int | str = 0,
-        dilation: int = 1,
+        kernel_size: Single,
+        stride: Single = 1,
+        padding: Single | str = 0,
+        dilation: Single = 1,
         groups: int = 1,
         bias: bool = True,
         *,
@@ -104,18 +105,18 @@ class Conv1d(Weighted):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        for value, argument in (
-            (out_channels, "out_channels"),
-            (kernel_size, "kernel_size"),
-            (stride, "stride"),
-            (dilation, "dilation"),
-            (groups, "groups"),
-        ):
-            check_count(value, "Conv1d", argument)
+        out_channels, groups = (
+            check_count(out_channels, "Conv1d", "out_channels"),
+            check_count(groups, "Conv1d", "groups"),
+        )
+        kernel_size, stride, dilation = (
+            single(value, "Conv1d", argument)
+            for value, argument in ((kernel_size, "kernel_size"), (stride, "stride"), (dilation, "dilation"))
+        )
         if in_channels is not None:
-            check_count(in_channels, "Conv1d", "in_channels")
-        if not isinstance(padding, str) and not is_count(padding, 0):
-            raise ParameterError.expected("Conv1d", "padding", "an int of at least 0, or a name", repr(padding))
+            in_channels = check_count(in_channels, "Conv1d", "in_channels")
+        if not isinstance(padding, str):
+            padding = single(padding, "Conv1d", "padding", least=0)
         sides(padding, Window((1, kernel_size), (1, stride), dilation=(1, dilation)), 1, 1, "Conv1d")
         if out_channels % groups or (in_channels or groups) % groups:
             raise ParameterError.expected("Conv1d", "groups", f"a divisor of {in_channels} and {out_channels}", groups)
@@ -211,8 +212,7 @@ class ConvBlock(Sequential):
         pooling: str = "max",
         name: str | None = None,
     ) -> None:
-        if pooling not in ("max", "avg"):
-            raise ParameterError.expected("ConvBlock", "pooling", "'max' or 'avg'", repr(pooling))
+        check_choice(pooling, "ConvBlock", "pooling", ("max", "avg"))
         layers: dict[str, Module] = {
             "conv": Conv2d(channels, filters, filter_size, stride, padding),
             "activation": activation_layer(activation),

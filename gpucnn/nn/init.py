@@ -5,14 +5,15 @@ For a weight of shape (O, I, *kernel): fan_in = I * kernel area, fan_out = O * k
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Generator, current_generator
-from gpucnn.errors import DTypeError, ParameterError, ShapeError, did_you_mean
-from gpucnn.functional.arguments import check_number
+from gpucnn.checks import check_number, shown
+from gpucnn.errors import DTypeError, ParameterError, ShapeError, did_you_mean, kind_of
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 
@@ -20,7 +21,7 @@ GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "se
 def _check_tensor(tensor: Tensor, where: str) -> None:
     """DTypeError unless ``tensor`` is a Tensor."""
     if not isinstance(tensor, Tensor):
-        raise DTypeError.expected(where, "tensor", "a Tensor", type(tensor).__name__, "wrap it in gpucnn.tensor(...)")
+        raise DTypeError.expected(where, "tensor", "a Tensor", kind_of(tensor), "wrap it in gpucnn.tensor(...)")
 
 
 def _check_draw(where: str, tensor: Tensor, generator: Generator | None, **numbers: float) -> None:
@@ -257,9 +258,13 @@ def initialise(tensor: Tensor, how: str | Callable[..., Tensor], **options: Any)
     """
     if callable(how):
         return how(tensor, **options)
-    if how not in INITIALISERS:
+    if not isinstance(how, str) or how not in INITIALISERS:
         remedy = did_you_mean(str(how), INITIALISERS)
-        raise ParameterError.expected("initialise", "how", ", ".join(INITIALISERS), repr(how), remedy)
+        raise ParameterError.expected("initialise", "how", ", ".join(INITIALISERS), shown(how), remedy)
+    try:
+        inspect.signature(INITIALISERS[how]).bind(tensor, **options)
+    except TypeError as error:
+        raise ParameterError(f"initialise: {how}: {error}.") from None
     return INITIALISERS[how](tensor, **options)
 
 

@@ -8,15 +8,15 @@ from typing import Any
 from gpucnn import functional as F
 from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Backend, Generator, Window, get_backend
+from gpucnn.checks import check_choice, check_count, check_flag, check_int, check_probability, is_flag, shown
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,
     PairLike,
     check_float,
-    check_int,
     image_batch,
-    is_count,
     pair,
+    plain_padding,
     read_window,
     sides,
     unbatch,
@@ -30,15 +30,10 @@ def new_parameter(shape: tuple[int, ...], device: str | Backend | None, dtype: A
     backend = get_backend(device)
     with backend.active():
         try:
-            zeros = backend.xp.zeros(shape, dtype or backend.xp.float32)
-        except TypeError:
-            raise DTypeError.expected("layer", "dtype", "a floating dtype", repr(dtype)) from None
+            zeros = backend.xp.zeros(shape, backend.xp.float32 if dtype is None else dtype)
+        except (TypeError, ValueError):
+            raise DTypeError.expected("layer", "dtype", "a floating dtype", shown(dtype)) from None
     return Parameter(Tensor(zeros, backend))
-
-
-def check_count(value: Any, where: str, argument: str) -> None:
-    if not is_count(value, 1):
-        raise ParameterError.expected(where, argument, "a positive int", repr(value))
 
 
 class Weighted(Module):
@@ -52,7 +47,8 @@ class Weighted(Module):
 
     def __init__(self, bias: bool, device: str | Backend | None, dtype: Any, name: str | None) -> None:
         super().__init__(name)
-        self._wants_bias, self._device, self._dtype = bias, device, dtype
+        self._wants_bias = check_flag(bias, type(self).__name__, "bias")
+        self._device, self._dtype = device, dtype
         self.weight = self.bias = None
 
     def weight_shape(self, in_size: int) -> tuple[int, ...]:
@@ -129,26 +125,28 @@ class Conv2d(Weighted):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        check_count(out_channels, "Conv2d", "out_channels")
+        out_channels = check_count(out_channels, "Conv2d", "out_channels")
         if in_channels is not None:
-            check_count(in_channels, "Conv2d", "in_channels")
-        if not is_count(groups, 1) or out_channels % groups or (in_channels or groups) % groups:
+            in_channels = check_count(in_channels, "Conv2d", "in_channels")
+        groups = check_count(groups, "Conv2d", "groups")
+        if out_channels % groups or (in_channels or groups) % groups:
             raise ParameterError.expected(
                 "Conv2d", "groups", f"a positive divisor of {in_channels} and {out_channels} channels", repr(groups)
             )
-        if bias not in (True, False, "channel", "position"):
-            raise ParameterError.expected("Conv2d", "bias", "True, False, 'channel' or 'position'", repr(bias))
-        if bias == "position" and image_size is None:
+        if not is_flag(bias) and (not isinstance(bias, str) or bias not in ("channel", "position")):
+            raise ParameterError.expected("Conv2d", "bias", "True, False, 'channel' or 'position'", shown(bias))
+        if isinstance(bias, str) and bias == "position" and image_size is None:
             raise ParameterError.expected("Conv2d", "image_size", "(H, W) of the input for a bias per position", "none")
         super().__init__(bool(bias), device, dtype, name)
-        self.bias_size = pair(image_size, "Conv2d", "image_size") if bias == "position" and image_size else None
+        self.bias_size = (
+            pair(image_size, "Conv2d", "image_size") if image_size is not None and bias == "position" else None
+        )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair(kernel_size, "Conv2d", "kernel_size")
         self.stride, self.dilation = pair(stride, "Conv2d", "stride"), pair(dilation, "Conv2d", "dilation")
         sides(padding, Window(self.kernel_size, self.stride, dilation=self.dilation), 1, 1, "Conv2d")
-        self.padding, self.exact = padding, exact
-        if padding_mode not in F.PADDING_MODES:
-            raise ParameterError.expected("Conv2d", "padding_mode", " or ".join(F.PADDING_MODES), repr(padding_mode))
+        self.padding, self.exact = plain_padding(padding), check_flag(exact, "Conv2d", "exact")
+        check_choice(padding_mode, "Conv2d", "padding_mode", F.PADDING_MODES)
         check_implementation(implementation, "Conv2d")
         self.padding_mode, self.implementation = padding_mode, implementation
         if in_channels is not None:
@@ -212,9 +210,9 @@ class Linear(Weighted):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        check_count(out_features, "Linear", "out_features")
+        out_features = check_count(out_features, "Linear", "out_features")
         if in_features is not None:
-            check_count(in_features, "Linear", "in_features")
+            in_features = check_count(in_features, "Linear", "in_features")
         super().__init__(bias, device, dtype, name)
         self.in_features, self.out_features = in_features, out_features
         if in_features is not None:
@@ -247,9 +245,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1, *, name: str | None = None) -> None:
         super().__init__(name)
-        check_int(start_dim, "Flatten", "start_dim")
-        check_int(end_dim, "Flatten", "end_dim")
-        self.start_dim, self.end_dim = start_dim, end_dim
+        self.start_dim = check_int(start_dim, "Flatten", "start_dim")
+        self.end_dim = check_int(end_dim, "Flatten", "end_dim")
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(self.start_dim, self.end_dim)
@@ -265,9 +262,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, *, generator: Generator | None = None, name: str | None = None) -> None:
         super().__init__(name)
-        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-            raise ParameterError.expected("Dropout", "p", "a probability from 0 to 1", repr(p))
-        self.p, self.generator = p, generator
+        self.p, self.generator = check_probability(p, type(self).__name__, "p"), generator
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training, self.generator)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
+from gpucnn.checks import check_known, is_number, python_number
 from gpucnn.functional.class_loss import check_class_options
 from gpucnn.functional.reduction import check_reduction
 from gpucnn.nn.activations import one_number
@@ -80,8 +81,10 @@ class ElementwiseLoss(Module):
 
     def __init__(self, reduction: str = "mean", *, name: str | None = None, **options: float) -> None:
         super().__init__(name)
+        check_known(options, type(self).function, type(self).__name__)
         check_reduction(reduction, type(self).__name__)
-        self.reduction, self.options = reduction, options
+        self.reduction = reduction
+        self.options = {name: python_number(value) if is_number(value) else value for name, value in options.items()}
         if options:  # try them on one number, so that a wrong one is refused here
             type(self).function(one_number(), one_number(), reduction, **options)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from gpucnn.autograd import Parameter, Tensor, no_grad
 from gpucnn.backend import Backend
 from gpucnn.backend.precision import is_half
-from gpucnn.errors import CheckpointError, DTypeError, GpucnnError, ParameterError
+from gpucnn.errors import CheckpointError, DTypeError, GpucnnError, ParameterError, kind_of
 
 ForwardHook = Callable[["Module", tuple[Any, ...], Any], Any]
 ForwardPreHook = Callable[["Module", tuple[Any, ...]], Any]
@@ -33,6 +33,13 @@ class HookHandle:
         self.remove()
 
 
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict`` did not match: names of the model that were missing, and names that it has not."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class Module:
     """Base of all layers and networks: write ``forward``, assign parameters and modules as attributes.
 
@@ -45,6 +52,9 @@ class Module:
     >>> Double()(gpucnn.tensor([1.0])).tolist()
     [2.0]
     """
+
+    optional_state: ClassVar[tuple[str, ...]] = ()
+    """Names of parameters and buffers that a state dictionary need not have: they keep their values."""
 
     training: bool
     name: str | None
@@ -87,16 +97,14 @@ class Module:
     def register_buffer(self, name: str, value: Tensor) -> None:
         """Keep ``value`` in the state dictionary and move it along, without training it."""
         if not isinstance(value, Tensor):
-            raise DTypeError.expected(
-                "register_buffer", name, "a Tensor", type(value).__name__, "use gpucnn.tensor(...)"
-            )
+            raise DTypeError.expected("register_buffer", name, "a Tensor", kind_of(value), "use gpucnn.tensor(...)")
         object.__setattr__(self, name, value)
         self._buffers[name] = value
 
     def add_module(self, name: str, module: Module) -> None:
         """Register ``module`` under ``name``, which may be a number as in ``Sequential``."""
         if not isinstance(module, Module):
-            raise ParameterError.expected("add_module", str(name), "a Module", type(module).__name__)
+            raise ParameterError.expected("add_module", str(name), "a Module", kind_of(module))
         self._modules[name] = module
         object.__setattr__(self, name, module)
 
@@ -104,24 +112,24 @@ class Module:
         """Register ``module`` under a name that nothing here has yet; ParameterError else."""
         where = type(self).__name__
         if not isinstance(module, Module):
-            raise ParameterError.expected(where, f"layer {name}", "a Module", type(module).__name__)
+            raise ParameterError.expected(where, f"layer {name}", "a Module", kind_of(module))
         if not isinstance(name, str) or "." in name or hasattr(self, name):
             raise ParameterError.expected(where, "layer name", "an unused name without dots", repr(name))
         self.add_module(name, module)
 
     # --- calling -------------------------------------------------------------------------------------------------
 
-    def forward(self, *inputs: Any) -> Any:
-        """Return the output; what a subclass writes."""
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Return the output; what a subclass writes. Hooks see ``inputs`` alone, as in PyTorch."""
         raise NotImplementedError(f"{type(self).__name__} has no forward method")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
         try:
             for pre_hook in tuple(self._forward_pre_hooks):
                 changed = pre_hook(self, inputs)
                 if changed is not None:
                     inputs = changed if isinstance(changed, tuple) else (changed,)
-            output = self.forward(*inputs)
+            output = self.forward(*inputs, **options)
             for hook in tuple(self._forward_hooks):
                 changed = hook(self, inputs, output)
                 output = output if changed is None else changed
@@ -221,10 +229,10 @@ class Module:
             parameter.requires_grad_(requires_grad)
         return self
 
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients; with set_to_none=False those that are there become zeros."""
         for parameter in self.parameters():
-            parameter.grad = None
+            parameter.clear_grad(set_to_none)
 
     def to(self, target: str | Backend | Any) -> Self:
         """Move to a device ("cpu", "cuda") or floating dtype, in place; returns self. Make the optimiser afterwards.
@@ -260,16 +268,22 @@ class Module:
         """Return {dotted name: C-ordered NumPy copy} of all parameters and buffers, under torch.nn's names."""
         return {name: tensor.numpy() for name, tensor in self._named_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy values in; NumPy arrays, Tensors or PyTorch CPU tensors. Nothing is changed where something does not fit.
 
+        Returns the names that the model has and ``state`` lacks, and those of ``state`` that the model has not: with
+        strict=False look at them, for where no name fits nothing is loaded. bfloat16 is widened.
         CheckpointError for a wrong shape and, when strict, for missing or unknown names.
+
+        >>> from gpucnn import nn
+        >>> nn.ReLU().load_state_dict({"module.weight": 1.0}, strict=False)
+        IncompatibleKeys(missing_keys=[], unexpected_keys=['module.weight'])
         """
         if not isinstance(state, Mapping):
-            raise CheckpointError.expected("load_state_dict", "state", "a dictionary", type(state).__name__)
+            raise CheckpointError.expected("load_state_dict", "state", "a dictionary", kind_of(state))
         waiting = [(module, dict(module.__dict__)) for module in self.modules() if module.waits_for_input()]
         try:
-            values = self._fitting(state, strict)
+            values, keys = self._fitting(state, strict)
         except GpucnnError:
             for module, before in waiting:  # what they have learnt is wrong: they wait again
                 module._parameters.clear()
@@ -278,8 +292,17 @@ class Module:
         with no_grad():
             for target, value in values:
                 target.copy_(value)
+        return keys
 
-    def _fitting(self, state: Mapping[str, Any], strict: bool) -> list[tuple[Tensor, Tensor]]:
+    def _optional_state(self) -> set[str]:
+        """Return the names of the state that a state dictionary may lack."""
+        return {
+            f"{path}.{name}" if path else name
+            for path, module in self.named_modules()
+            for name in module.optional_state
+        }
+
+    def _fitting(self, state: Mapping[str, Any], strict: bool) -> tuple[list[tuple[Tensor, Tensor]], IncompatibleKeys]:
         """Return each parameter and buffer with its new values; CheckpointError where something does not fit."""
         for path, module in self.named_modules():
             name = f"{path}.weight" if path else "weight"
@@ -289,7 +312,9 @@ class Module:
                     raise CheckpointError.expected("load_state_dict", name, "at least 2 dimensions", f"shape {shape}")
                 module.materialise(int(shape[1]))
         own = dict(self._named_state())
-        missing, unknown = [k for k in own if k not in state], [k for k in state if k not in own]
+        optional = self._optional_state()
+        missing = [name for name in own if name not in state and name not in optional]
+        unknown = [name for name in state if name not in own]
         if strict and (missing or unknown):
             raise CheckpointError.expected(
                 "load_state_dict",
@@ -297,7 +322,8 @@ class Module:
                 f"those of the model (missing: {missing or 'none'})",
                 f"unknown: {unknown or 'none'}",
             )
-        return [(tensor, _as_tensor(state[name], tensor, name)) for name, tensor in own.items() if name in state]
+        values = [(tensor, _as_tensor(state[name], tensor, name)) for name, tensor in own.items() if name in state]
+        return values, IncompatibleKeys(missing, unknown)
 
     # --- printing ------------------------------------------------------------------------------------------------
 
@@ -314,10 +340,12 @@ class Module:
 def _as_tensor(value: Any, like: Tensor, name: str) -> Tensor:
     """Return an array, a Tensor or a tensor of PyTorch as a Tensor like ``like``; CheckpointError where it cannot be."""
     if not hasattr(value, "shape"):
-        raise CheckpointError.expected("load_state_dict", name, "an array", type(value).__name__)
+        raise CheckpointError.expected("load_state_dict", name, "an array", kind_of(value))
     if tuple(value.shape) != like.shape:
         raise CheckpointError.expected("load_state_dict", name, f"shape {like.shape}", tuple(value.shape))
     value = value.detach() if hasattr(value, "detach") else value
+    if str(value.dtype).endswith("bfloat16"):  # of PyTorch, which NumPy has not, or of ml_dtypes
+        value = value.float() if hasattr(value, "float") else value.astype("float32")
     try:
         return Tensor(
             like.backend.asarray(value.numpy() if hasattr(value, "numpy") else value, like.dtype), like.backend

@@ -7,10 +7,11 @@ from typing import Any
 from gpucnn import functional as F
 from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Backend
-from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import check_number
+from gpucnn.checks import check_count, check_flag, check_number
+from gpucnn.errors import ShapeError
+from gpucnn.functional.norm import axis_lengths
 from gpucnn.nn import init
-from gpucnn.nn.layers import check_count, new_parameter
+from gpucnn.nn.layers import new_parameter
 from gpucnn.nn.module import Module
 
 
@@ -41,6 +42,7 @@ class BatchNorm(Scaled):
     running_var: Tensor | None
     num_batches_tracked: Tensor
     dimensions: tuple[int, ...] = ()
+    optional_state = ("num_batches_tracked",)  # weights saved before PyTorch 0.4 have none
 
     def __init__(
         self,
@@ -55,10 +57,12 @@ class BatchNorm(Scaled):
         name: str | None = None,
     ) -> None:
         where = type(self).__name__
-        check_count(num_features, where, "num_features")
-        check_number(eps, where, "eps", 0)
+        num_features = check_count(num_features, where, "num_features")
+        eps = check_number(eps, where, "eps", 0)
         if momentum is not None:
-            check_number(momentum, where, "momentum", 0, 1)
+            momentum = check_number(momentum, where, "momentum", 0, 1)
+        affine = check_flag(affine, where, "affine")
+        track_running_stats = check_flag(track_running_stats, where, "track_running_stats")
         super().__init__((num_features,), affine, device, dtype, name)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.running_mean = self.running_var = None
@@ -125,13 +129,9 @@ class LayerNorm(Scaled):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-        shape = tuple(given)
-        if not shape:
-            raise ParameterError.expected("LayerNorm", "normalized_shape", "at least one axis", "()")
-        for n in shape:
-            check_count(n, "LayerNorm", "normalized_shape")
-        check_number(eps, "LayerNorm", "eps", 0)
+        shape = axis_lengths(normalized_shape, "LayerNorm", "normalized_shape")
+        eps = check_number(eps, "LayerNorm", "eps", 0)
+        elementwise_affine = check_flag(elementwise_affine, "LayerNorm", "elementwise_affine")
         super().__init__(shape, elementwise_affine, device, dtype, name)
         self.normalized_shape, self.eps = shape, eps
 
@@ -161,11 +161,12 @@ class GroupNorm(Scaled):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        check_count(num_groups, "GroupNorm", "num_groups")
-        check_count(num_channels, "GroupNorm", "num_channels")
+        num_groups = check_count(num_groups, "GroupNorm", "num_groups")
+        num_channels = check_count(num_channels, "GroupNorm", "num_channels")
+        affine = check_flag(affine, "GroupNorm", "affine")
         if num_channels % num_groups:
             raise ShapeError.expected("GroupNorm", "num_channels", f"a multiple of {num_groups} groups", num_channels)
-        check_number(eps, "GroupNorm", "eps", 0)
+        eps = check_number(eps, "GroupNorm", "eps", 0)
         super().__init__((num_channels,), affine, device, dtype, name)
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
 

@@ -6,9 +6,10 @@ from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Window
 from gpucnn.backend.geometry import Pair
-from gpucnn.functional.arguments import Padding, PairLike, pair
+from gpucnn.checks import check_flag, check_positive
+from gpucnn.functional.arguments import Padding, PairLike, pair, plain_padding
 from gpucnn.functional.pool import check_divisor, pooling_sides
-from gpucnn.functional.pool_variants import adaptive_size, check_norm
+from gpucnn.functional.pool_variants import adaptive_size
 from gpucnn.nn.module import Module
 
 
@@ -39,9 +40,9 @@ class MaxPool2d(Module):
         super().__init__(name)
         self.kernel_size = pair(kernel_size, "MaxPool2d", "kernel_size")
         self.stride = self.kernel_size if stride is None else pair(stride, "MaxPool2d", "stride")
-        self.padding, self.dilation = padding, pair(dilation, "MaxPool2d", "dilation")
-        self.ceil_mode = ceil_mode
         check_window("MaxPool2d", self.kernel_size, stride, padding, dilation)
+        self.padding, self.dilation = plain_padding(padding), pair(dilation, "MaxPool2d", "dilation")
+        self.ceil_mode = check_flag(ceil_mode, "MaxPool2d", "ceil_mode")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -73,12 +74,13 @@ class AvgPool2d(Module):
         super().__init__(name)
         self.kernel_size = pair(kernel_size, "AvgPool2d", "kernel_size")
         self.stride = self.kernel_size if stride is None else pair(stride, "AvgPool2d", "stride")
-        self.padding, self.dilation = padding, pair(dilation, "AvgPool2d", "dilation")
-        self.ceil_mode = ceil_mode
-        self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
         check_window("AvgPool2d", self.kernel_size, stride, padding, dilation)
+        self.padding, self.dilation = plain_padding(padding), pair(dilation, "AvgPool2d", "dilation")
+        self.ceil_mode = check_flag(ceil_mode, "AvgPool2d", "ceil_mode")
+        self.count_include_pad = check_flag(count_include_pad, "AvgPool2d", "count_include_pad")
+        self.divisor_override = divisor_override
         if divisor_override is not None:
-            check_divisor(divisor_override, "AvgPool2d")
+            self.divisor_override = check_divisor(divisor_override, "AvgPool2d")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(
@@ -116,10 +118,12 @@ class LPPool2d(Module):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.norm_type, self.kernel_size = norm_type, pair(kernel_size, "LPPool2d", "kernel_size")
-        self.stride, self.ceil_mode, self.padding, self.dilation = stride, ceil_mode, padding, dilation
-        check_norm(norm_type, "LPPool2d")
+        self.norm_type = check_positive(norm_type, "LPPool2d", "norm_type")
+        self.kernel_size = pair(kernel_size, "LPPool2d", "kernel_size")
         check_window("LPPool2d", self.kernel_size, stride, padding, dilation)
+        self.stride = self.kernel_size if stride is None else pair(stride, "LPPool2d", "stride")
+        self.padding, self.dilation = plain_padding(padding), pair(dilation, "LPPool2d", "dilation")
+        self.ceil_mode = check_flag(ceil_mode, "LPPool2d", "ceil_mode")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.lp_pool2d(
@@ -150,8 +154,10 @@ class CentrePool2d(Module):
     ) -> None:
         super().__init__(name)
         self.kernel_size = pair(kernel_size, "CentrePool2d", "kernel_size")
-        self.stride, self.padding, self.dilation, self.ceil_mode = stride, padding, dilation, ceil_mode
         check_window("CentrePool2d", self.kernel_size, stride, padding, dilation)
+        self.stride = self.kernel_size if stride is None else pair(stride, "CentrePool2d", "stride")
+        self.padding, self.dilation = plain_padding(padding), pair(dilation, "CentrePool2d", "dilation")
+        self.ceil_mode = check_flag(ceil_mode, "CentrePool2d", "ceil_mode")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.centre_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -170,8 +176,9 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: int | tuple[int | None, int | None], *, name: str | None = None) -> None:
         super().__init__(name)
-        adaptive_size(output_size, type(self).__name__)
-        self.output_size = output_size
+        rows, columns = adaptive_size(output_size, type(self).__name__)
+        single = rows is not None and not isinstance(output_size, (tuple, list))
+        self.output_size: int | tuple[int | None, int | None] = rows if single and rows else (rows, columns)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)
@@ -233,11 +240,9 @@ class MaxUnpool2d(Module):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        for value, argument, least in ((kernel_size, "kernel_size", 1), (padding, "padding", 0)):
-            pair(value, "MaxUnpool2d", argument, least)
-        if stride is not None:
-            pair(stride, "MaxUnpool2d", "stride")
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.kernel_size = pair(kernel_size, "MaxUnpool2d", "kernel_size")
+        self.stride = self.kernel_size if stride is None else pair(stride, "MaxUnpool2d", "stride")
+        self.padding = pair(padding, "MaxUnpool2d", "padding", 0)
 
     def forward(self, x: Tensor, indices: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
         return F.max_unpool2d(x, indices, self.kernel_size, self.stride, self.padding, output_size)

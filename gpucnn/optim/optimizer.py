@@ -14,6 +14,7 @@ from typing import Any
 
 from gpucnn.autograd import Parameter, Tensor, store_of
 from gpucnn.backend import Array, Backend
+from gpucnn.checks import is_number
 from gpucnn.errors import CheckpointError, GraphError, ParameterError, ShapeError
 
 Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
@@ -208,10 +209,10 @@ class Optimizer:
                 for segment in buffer.segments:
                     yield buffer, segment
 
-    def zero_grad(self) -> None:
-        """Forget all gradients; the memory stays bound."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients, or with set_to_none=False make those that are there zeros; the memory stays bound."""
         for _, segment in self._segments():
-            segment.parameter.grad = None
+            segment.parameter.clear_grad(set_to_none)
 
     def gradients(self) -> list[Array]:
         """Return the gradients that are there, as arrays."""
@@ -376,7 +377,6 @@ def _as_groups(params: Any) -> list[dict[str, Any]]:
 
 def check_number(value: Any, where: str, argument: str, low: float, high: float | None) -> None:
     """ParameterError unless ``value`` is a finite number with low <= value (< high, where given)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value < (math.inf if high is None else high):
+    if not is_number(value) or not low <= value < (math.inf if high is None else high):
         limit = f"a finite number of at least {low}" if high is None else f"a number of at least {low} and below {high}"
         raise ParameterError.expected(where, argument, limit, repr(value))

@@ -163,3 +163,21 @@ def test_batch_norm_layers_follow_pytorchs_through_training_and_evaluation(
         for key, value in expected.items():
             np.testing.assert_allclose(found[key], value, rtol=1e-12, atol=1e-15)
             assert found[key].dtype == value.dtype
+
+
+@pytest.mark.parametrize("size", [1e20, 1e38])
+def test_values_whose_squares_overflow_are_normalised(size: float) -> None:
+    """Where PyTorch gives zeros, or not a number."""
+    unit = np.array([[-1.0, 3.0], [1.0, 3.0], [2.0, 3.0]], np.float32)
+    x = gpucnn.tensor(unit * np.float32(size), requires_grad=True)
+    wanted = (unit - unit.mean(0)) / np.maximum(unit.std(0), 1e-30)
+    y = F.batch_norm(x, None, None)
+    assert np.allclose(y.numpy()[:, 0], wanted[:, 0], rtol=1e-5)
+    assert np.isfinite(y.numpy()).all()
+    (y * gpucnn.tensor(np.arange(6, dtype=np.float32).reshape(3, 2))).sum().backward()
+    assert x.grad is not None
+    assert np.isfinite(x.grad.numpy()).all()
+    rows = gpucnn.tensor(x.numpy()[:, :1].T.copy())
+    for normed in (F.layer_norm(rows, (3,)), F.group_norm(rows, 1)):
+        assert np.allclose(normed.numpy()[0], wanted[:, 0], rtol=1e-5)
+    assert np.isnan(F.batch_norm(gpucnn.tensor([[np.inf], [1.0]]), None, None).numpy()).any()

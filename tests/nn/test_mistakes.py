@@ -11,10 +11,10 @@ from gpucnn.errors import DTypeError, GpucnnError, ParameterError
 
 MISTAKES: dict[str, Callable[[], nn.Module]] = {
     "MaxPool2d: padding, by a wrong name": lambda: nn.MaxPool2d(2, padding="huge"),
-    "MaxPool2d: padding, above half the kernel": lambda: nn.MaxPool2d(2, padding=2),
+    "MaxPool2d: padding, as large as the kernel": lambda: nn.MaxPool2d(2, padding=2),
     "MaxPool2d: padding, below 0": lambda: nn.MaxPool2d(2, padding=-1),
     "AvgPool2d: padding, by a wrong name": lambda: nn.AvgPool2d(2, padding="huge"),
-    "AvgPool2d: padding, above half the kernel": lambda: nn.AvgPool2d(2, padding=(0, 2)),
+    "AvgPool2d: padding, as large as the kernel": lambda: nn.AvgPool2d(2, padding=(0, 2)),
     "AvgPool2d: divisor_override, 0": lambda: nn.AvgPool2d(2, divisor_override=0),
     "AvgPool2d: divisor_override, text": lambda: nn.AvgPool2d(2, divisor_override="x"),  # type: ignore[arg-type]
     "LPPool2d: norm_type, text": lambda: nn.LPPool2d("x", 2),  # type: ignore[arg-type]

@@ -251,7 +251,7 @@ def test_sequential_is_a_list_of_layers_with_names(backend: Backend) -> None:
 
 
 MISTAKES: dict[str, tuple[Any, type[GpucnnError], str]] = {
-    "a layer in a list": (lambda: nn.Sequential([nn.ReLU()]), ParameterError, "layer 0: expected a Module, got list"),
+    "a layer in two lists": (lambda: nn.Sequential([[nn.ReLU()]]), ParameterError, "layer 0: expected a Module, got list"),
     "a class instead of a layer": (lambda: nn.Sequential(nn.ReLU), ParameterError, "expected a Module, got type"),
     "one name twice": (lambda: nn.Sequential(nn.ReLU(name="a"), nn.ReLU(name="a")), ParameterError, "unused name.*'a'"),
     "a name with a dot": (lambda: nn.Sequential(nn.ReLU(name="a.b")), ParameterError, "without dots"),
@@ -292,3 +292,70 @@ def test_errors_name_the_layer(backend: Backend) -> None:
         net(gpucnn.tensor(np.ones((1, 1, 3, 3), np.float32)))
     with pytest.raises(DTypeError, match=r"in layer stem: Conv2d"):
         net(np.ones((1, 1, 8, 8), np.float32))
+
+
+def test_loading_says_what_was_missing_and_unexpected() -> None:
+    net = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    state = net.state_dict()
+    assert net.load_state_dict(state) == ([], [])
+    wrong = {f"module.{name}": values for name, values in state.items()}
+    keys = net.load_state_dict(wrong, strict=False)
+    assert keys.missing_keys == [name for name in state if not name.endswith("num_batches_tracked")]
+    assert keys.unexpected_keys == list(wrong)
+
+
+def test_batch_norm_loads_weights_without_its_counter() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(2))
+    net(gpucnn.tensor(np.ones((2, 2, 2, 2), np.float32)))
+    state = {name: values for name, values in net.state_dict().items() if "num_batches" not in name}
+    assert net.load_state_dict(state) == ([], [])
+    assert net[0].num_batches_tracked.item() == 1
+
+
+def test_bfloat16_weights_are_widened() -> None:
+    torch = pytest.importorskip("torch")
+    values = torch.tensor([[0.5, -1.5]], dtype=torch.bfloat16)
+    net = nn.Linear(2, 1, bias=False)
+    net.load_state_dict({"weight": values})
+    assert net.weight is not None
+    assert net.weight.tolist() == [[0.5, -1.5]]
+
+
+def test_forward_takes_keywords() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: gpucnn.Tensor, *, factor: float) -> gpucnn.Tensor:
+            return x * factor
+
+    seen = []
+    net = Scaled()
+    net.register_forward_hook(lambda module, inputs, output: seen.append(inputs))
+    assert net(gpucnn.tensor([1.0]), factor=3).tolist() == [3]
+    assert net(x=gpucnn.tensor([1.0]), factor=2).tolist() == [2]
+    assert [len(inputs) for inputs in seen] == [1, 0]
+
+
+def test_zero_grad_may_keep_zeros() -> None:
+    net = nn.Linear(2, 1)
+    for bound in (False, True):
+        optimizer = gpucnn.optim.SGD(net.parameters(), lr=0.1) if bound else None
+        net(gpucnn.tensor([[1.0, 2.0]])).sum().backward()
+        net.zero_grad(set_to_none=False)
+        assert net.weight is not None
+        assert net.weight.grad is not None
+        assert net.weight.grad.tolist() == [[0, 0]]
+        (net if optimizer is None else optimizer).zero_grad(set_to_none=True)
+        assert net.weight.grad is None
+
+
+def test_layers_of_a_sequence_are_given_as_a_list_and_replaced_by_place() -> None:
+    net = nn.Sequential([nn.Linear(2, 3, name="first"), nn.ReLU()])
+    net[-1] = nn.Tanh()
+    net["first"] = nn.Linear(2, 4)
+    assert list(net.state_dict()) == ["first.weight", "first.bias"]
+    assert [type(layer).__name__ for layer in net] == ["Linear", "Tanh"]
+    assert net(gpucnn.tensor([[1.0, 2.0]])).shape == (1, 4)
+    for place, error in ((2, IndexError), (-3, IndexError), ("x", KeyError), (1.5, IndexError)):
+        with pytest.raises(error, match="2 layers"):
+            net[place]
+    with pytest.raises(ParameterError, match="a Module"):
+        net[0] = 3

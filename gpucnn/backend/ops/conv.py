@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpucnn.backend.device import Array, Device
 from gpucnn.backend.dispatch import operation
 from gpucnn.backend.geometry import Cut, Shape, Window
+from gpucnn.backend.ops.reduction import sum_of
 
 # --- im2col ----------------------------------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ def conv2d_weight_gradient(
     """Return dL/dw of ``shape``, the windows each weighted by its output's gradient, summed; and dL/db, (F,)."""
     columns = _grouped_columns(device, x, window, groups)
     dw = device.xp.matmul(_grouped_outputs(dy, groups).transpose(0, 2, 1), columns)
-    return dw.reshape(shape), dy.sum((0, 2, 3))
+    return dw.reshape(shape), sum_of(dy, (0, 2, 3), keepdims=False)
 
 
 def _grouped_columns(device: Device, x: Array, window: Window, groups: int) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gpucnn.backend.device import Array, Device
 from gpucnn.backend.dispatch import operation
+from gpucnn.backend.ops.reduction import sum_of
 
 
 @operation(widens=True)
@@ -24,4 +25,4 @@ def linear(device: Device, x: Array, w: Array, b: Array | None) -> Array:
 @operation(widens=True)
 def linear_parameter_gradients(device: Device, x: Array, dy: Array) -> tuple[Array, Array]:
     """Return dL/dw (O, I) and dL/db (O,) from the rows and dL/dy (M, O)."""
-    return matmul(device, dy.T, x), dy.sum(0)
+    return matmul(device, dy.T, x), sum_of(dy, 0, keepdims=False)

@@ -12,8 +12,23 @@ Axes = tuple[int, ...]
 def standardise(device: Device, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
     """Return (x - mean) / sqrt(variance + eps) over ``axes``, and what ``standardise_gradient`` needs: the factor."""
     centred = x - x.mean(axes, keepdims=True)
-    factor = 1 / device.xp.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
-    return centred * factor, factor
+    variance = (centred * centred).mean(axes, keepdims=True)
+    if device.name == "cpu" and device.xp.isfinite(variance).all():  # on a GPU, to look would mean to wait
+        factor = 1 / device.xp.sqrt(variance + eps)
+        return centred * factor, factor
+    return _standardise_scaled(device, x, axes, eps)
+
+
+def _standardise_scaled(device: Device, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
+    """``standardise`` of values whose squares may overflow: they are divided by the largest first."""
+    xp = device.xp
+    largest = abs(x).max(axes, keepdims=True)
+    scale = xp.where(largest > 1, largest, xp.ones((), x.dtype))
+    scaled = x / scale
+    centred = scaled - scaled.mean(axes, keepdims=True)
+    variance = (centred * centred).mean(axes, keepdims=True) + eps / scale / scale
+    factor = 1 / xp.sqrt(xp.where(variance == 0, xp.ones((), x.dtype), variance))
+    return centred * factor, factor / scale
 
 
 @operation(widens=True)

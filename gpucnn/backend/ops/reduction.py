@@ -16,10 +16,27 @@ Shape = tuple[int, ...]
 
 
 def sum_of(array: Array, axes: Any, keepdims: bool) -> Array:
-    """Return the sum over ``axes``, in the array's dtype; that of float16 is made in float32."""
+    """Return the sum over ``axes``, in the array's dtype; that of float16 is made in float32.
+
+    NumPy adds many images one after the other, with an error that grows with their number: here blocks of them are
+    summed first.
+    """
     if not is_half(array):
+        leads = axes == 0 or (isinstance(axes, tuple) and 0 in axes)
+        if leads and isinstance(array, np.ndarray) and len(array) >= 64 and array.dtype.kind == "f":
+            return _sum_in_blocks(array, (axes,) if isinstance(axes, int) else axes, keepdims)
         return array.sum(axes, keepdims=keepdims)
     return array.sum(axes, dtype=np.float32, keepdims=keepdims).astype(HALF)
+
+
+def _sum_in_blocks(array: Array, axes: Axes, keepdims: bool) -> Array:
+    """Return the sum over ``axes``, 0 among them: of blocks along axis 0, then of those sums and what is left over."""
+    N = len(array)
+    each = math.isqrt(N)
+    whole = N - N % each
+    blocks = array[:whole].reshape(whole // each, each, *array.shape[1:])
+    result = blocks.sum((1, *(axis + 1 for axis in axes if axis)), keepdims=keepdims).sum(0)
+    return result + array[whole:].sum(axes, keepdims=keepdims) if whole < N else result
 
 
 def mean_of(array: Array, axes: Any, keepdims: bool, count: float) -> Array:
