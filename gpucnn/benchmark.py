@@ -22,7 +22,7 @@ import numpy as np
 
 import gpucnn
 from gpucnn import nn, optim
-from gpucnn.backend import Backend, get_backend, use
+from gpucnn.backend import Backend, get_backend, ops, use
 from gpucnn.backend.cpu import CpuDevice
 from gpucnn.errors import GpucnnError, ParameterError, UsageError, did_you_mean
 from gpucnn.functional import max_pool2d
@@ -293,14 +293,13 @@ def rates(device: str, seconds: float = 0.2) -> dict[str, float]:
     def times_a_second(work: Callable[[], Any]) -> float:
         return images_per_second(lambda _: work(), 1, seconds, backend)
 
-    with backend.active():
-        a = backend.xp.ones((1024, 1024), backend.xp.float32)
-        found = {"product of 1024x1024, GFLOP/s": times_a_second(lambda: backend.matmul(a, a)) * 2 * 1024**3 / 1e9}
-        for megabytes in (0.5, 64):
-            source = backend.xp.ones(int(megabytes * 2**18), backend.xp.float32)
-            target = backend.xp.empty_like(source)
-            rate = times_a_second(partial(backend.xp.copyto, target, source))
-            found[f"copy of {megabytes} MB, GB/s"] = rate * 2 * source.nbytes / 1e9
+    a = ops.full(backend, (1024, 1024), 1.0, "float32")
+    found = {"product of 1024x1024, GFLOP/s": times_a_second(lambda: ops.matmul(backend, a, a)) * 2 * 1024**3 / 1e9}
+    for megabytes in (0.5, 64):
+        source = ops.full(backend, int(megabytes * 2**18), 1.0, "float32")
+        target = ops.zeros(backend, source.shape, "float32")
+        rate = times_a_second(partial(ops.fill, backend, target, source))
+        found[f"copy of {megabytes} MB, GB/s"] = rate * 2 * source.nbytes / 1e9
     return {name: round(rate, 1) for name, rate in found.items()}
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from gpucnn.autograd import Parameter, Tensor, is_grad_enabled
-from gpucnn.backend import Array, Backend, Generator, current_generator, default_backend
+from gpucnn.backend import Array, Backend, Generator, backend_of, current_generator, default_backend, ops
 from gpucnn.errors import CaptureError, ParameterError
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
@@ -146,14 +146,10 @@ class _Recorded:
     """One kind of step on one device: its graph, the inputs that it reads and the results that it fills."""
 
     def __init__(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> None:
-        graph = backend.new_graph()
+        graph = ops.new_graph(backend)
         assert graph is not None
         self._backend, self._held, self._graph = backend, held, graph
-        with backend.active():
-            self._inputs = [
-                a.like(backend.xp.array(a.array, copy=True, order="C")) if isinstance(a, Tensor) else a
-                for a in arguments
-            ]
+        self._inputs = [a.like(ops.c_ordered_copy(backend, a.array)) if isinstance(a, Tensor) else a for a in arguments]
         self._kept = held.arrays()  # whose addresses the graph holds
         self._result: Any = None
         self._changed: set[Hashable] = set()
@@ -188,8 +184,7 @@ class _Recorded:
             for own, given in zip(self._inputs, arguments, strict=True)
             if isinstance(own, Tensor) and own.array is not given.array
         ]
-        with self._backend.active():
-            self._backend.copy_all(pairs)
+        ops.copy_all(self._backend, pairs)
         self._graph.replay()
         for parameter, gradient in self._gradients:
             if gradient is None:
@@ -205,13 +200,12 @@ class _Recorded:
         pairs: list[tuple[Array, Array]] = []
 
         def copy(tensor: Tensor) -> Tensor:
-            room = self._backend.xp.empty(tensor.shape, tensor.dtype)
+            room = ops.empty(self._backend, tensor.shape, tensor.dtype)
             pairs.append((room, tensor.array))
             return tensor.like(room)
 
-        with self._backend.active():
-            copies = _rebuilt(result, copy)
-            self._backend.copy_all(pairs)
+        copies = _rebuilt(result, copy)
+        ops.copy_all(self._backend, pairs)
         return copies
 
 
@@ -254,7 +248,7 @@ class _Held:
         for optimizer in self.optimizers:
             optimizer.take_over_changes()
         arrays = self.arrays()
-        copies = [array.copy() for array in arrays]
+        copies = [ops.c_ordered_copy(backend_of(array), array) for array in arrays]
         gradients = [(p, p.grad) for p in self.parameters]
         steps = [(o, o.steps, [(s, s.steps) for _, s in o._segments()]) for o in self.optimizers]
         draws = [(g, g.seed, g.counter) for g in self.generators]
@@ -265,7 +259,7 @@ class _Held:
                 if gradient is not None and parameter.store is not None:
                     parameter.fill_gradient_room()
             for array, copy in zip(arrays, copies, strict=True):
-                array[...] = copy
+                ops.fill(backend_of(array), array, copy)
             for optimizer, count, segments in steps:
                 optimizer.steps = count
                 for segment, seen in segments:

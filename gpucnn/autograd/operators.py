@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gpucnn.autograd import operations
 from gpucnn.autograd.tape import Operation, Version, apply, is_grad_enabled
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import is_flag, is_integer, is_number, shown
 from gpucnn.errors import DTypeError, GpucnnError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
@@ -79,11 +79,11 @@ class Operators:
                 )
             return value._to_dtype(self.dtype)
         if is_number(value) or is_flag(value):
-            xp, dtype = self.backend.xp, self.dtype
+            dtype = self.dtype
             if not is_integer(value) and not is_flag(value) and dtype.kind != "f":
-                dtype = xp.float32
+                dtype = "float32"
             elif is_integer(value) and dtype.kind == "b":
-                dtype = xp.int64
+                dtype = "int64"
             try:
                 return self.like(self.backend.asarray(value, dtype))
             except OverflowError:
@@ -105,7 +105,7 @@ class Operators:
             part = part.array
         elif isinstance(part, (list, tuple)):
             try:
-                part = self.backend.asarray(part) if len(part) else self.backend.xp.zeros(0, self.backend.xp.int64)
+                part = self.backend.asarray(part) if len(part) else ops.zeros(self.backend, 0, "int64")
             except (TypeError, ValueError) as error:
                 raise DTypeError.expected(
                     "x[...]", "index", "integers or booleans", f"{part!r:.60} ({error})"
@@ -118,7 +118,7 @@ class Operators:
             raise DTypeError.expected("x[...]", "index", "integers or booleans", f"dtype {part.dtype}")
         return part
 
-    def _with(self, operation: Operation, other: Any, symbol: str, swapped: bool = False) -> Tensor:
+    def _with(self, operation: Operation, other: Any, symbol: str, swapped: bool = False, **params: Any) -> Tensor:
         where = f"a {symbol} b"
         right = self.operand(other, where)
         left = right.operand(self, where)  # integers take the other's floating dtype
@@ -129,7 +129,7 @@ class Operators:
         if swapped:
             left, right = right, left
         try:
-            return apply(operation, left, right)
+            return apply(operation, left, right, **params)
         except ValueError as error:
             if isinstance(error, GpucnnError):
                 raise
@@ -139,13 +139,10 @@ class Operators:
 
     def _real(self) -> Tensor:
         """Return self where it is floating, else as float32."""
-        return self if self.dtype.kind == "f" else self._to_dtype(self.backend.xp.float32)  # type: ignore[return-value]
+        return self if self.dtype.kind == "f" else self._to_dtype("float32")  # type: ignore[return-value]
 
-    def _compare(self, other: Any, method: str, symbol: str) -> Tensor:
-        def comparison(backend: Backend, a: Array, b: Array, needs: operations.Needs) -> operations.Result:
-            return getattr(a, method)(b), None
-
-        return self._with(comparison, other, symbol)
+    def _compare(self, other: Any, symbol: str) -> Tensor:
+        return self._with(operations.comparison, other, symbol, compared=symbol)
 
     def _in_place(self, result: Tensor, symbol: str) -> Self:
         where = f"x {symbol}= value"
@@ -155,7 +152,7 @@ class Operators:
         if result.dtype.kind == "f" and self.dtype.kind != "f":
             raise DTypeError.expected(where, "x", "a floating dtype for a floating result", self.dtype)
         self.refuse_in_place(where)
-        self.array[...] = result.array.astype(self.dtype, copy=False)
+        ops.fill(self.backend, self.array, result.array)
         return self
 
     def _axes(self, axis: Axis, where: str) -> tuple[int, ...]:
@@ -245,35 +242,35 @@ class Operators:
     # --- comparison, element by element --------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return self._compare(other, "__eq__", "==")
+        return self._compare(other, "==")
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return self._compare(other, "__ne__", "!=")
+        return self._compare(other, "!=")
 
     def __lt__(self, other: Any) -> Tensor:
-        return self._compare(other, "__lt__", "<")
+        return self._compare(other, "<")
 
     def __le__(self, other: Any) -> Tensor:
-        return self._compare(other, "__le__", "<=")
+        return self._compare(other, "<=")
 
     def __gt__(self, other: Any) -> Tensor:
-        return self._compare(other, "__gt__", ">")
+        return self._compare(other, ">")
 
     def __ge__(self, other: Any) -> Tensor:
-        return self._compare(other, "__ge__", ">=")
+        return self._compare(other, ">=")
 
     __hash__ = object.__hash__
 
     def isfinite(self) -> Tensor:
         """Return where the elements are neither infinite nor NaN."""
-        return self.like(self.backend.xp.asarray(self.backend.xp.isfinite(self.array)))
+        return self.like(ops.is_finite(self.backend, self.array))
 
     # --- shape ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Tensor:
         array_key = self.index_array(key)
         parts = array_key if isinstance(array_key, tuple) else (array_key,)
-        fancy = any(isinstance(part, self.backend.xp.ndarray) for part in parts)
+        fancy = any(self.backend.owns(part) for part in parts)
         if not fancy and not any(part is Ellipsis for part in parts):
             array_key = (*parts, Ellipsis)  # NumPy then returns a view of a single element too
         try:
@@ -341,7 +338,7 @@ class Operators:
         if axis is not None and not is_integer(axis):
             raise ShapeError.expected("argmax", "axis", "one int, or None", shown(axis))
         self._nonempty(axis, "argmax")
-        return self.like(self.backend.xp.asarray(self.array.argmax(axis)))
+        return self.like(ops.argmax(self.backend, self.array, axis))
 
     def _nonempty(self, axis: Axis, where: str) -> tuple[int, ...]:
         axes = self._axes(axis, where)

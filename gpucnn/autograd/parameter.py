@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from gpucnn.autograd.tensor import Tensor, check_gradient
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import check_number
 from gpucnn.errors import DTypeError, GraphError, kind_of
 
@@ -81,7 +81,7 @@ class Parameter(Tensor):
 
     def join(self, store: ParameterStore, array: Array, gradient: Array) -> None:
         """Move values and gradient into the memory of a store."""
-        array[...] = self.array
+        ops.fill(self.backend, array, self.array)
         before = self.grad
         self.store = None
         self.array = array
@@ -96,7 +96,7 @@ class Parameter(Tensor):
         """Take values and gradient out of the store's memory again."""
         gradient = self.grad
         self.store = None
-        self.array = self.array.copy()
+        self.array = ops.c_ordered_copy(self.backend, self.array)
         self._grad = None if gradient is None else gradient.clone()
 
     @property
@@ -133,9 +133,9 @@ class Parameter(Tensor):
             return
         assert self._grad is not None
         if self._has_grad:
-            self._grad.array += gradient
+            ops.add_to(self.backend, self._grad.array, gradient)
         else:
-            self._grad.array[...] = gradient
+            ops.fill(self.backend, self._grad.array, gradient)
             self._has_grad = True
 
     def move_(self, values: Tensor) -> None:
@@ -159,11 +159,11 @@ class ParameterStore:
         first = parameters[0]
         self.backend: Backend = first.backend
         total = sum(parameter.size for parameter in parameters)
-        with self.backend.active():
-            self.values: Array = self.backend.xp.zeros(total, first.dtype)
-            self.gradients: Array = self.backend.xp.zeros(total, first.dtype)
-            for parameter, span in self.spans():
-                parameter.join(self, *(a[span].reshape(parameter.shape) for a in (self.values, self.gradients)))
+        self.values: Array = ops.zeros(self.backend, total, first.dtype)
+        self.gradients: Array = ops.zeros(self.backend, total, first.dtype)
+        for parameter, span in self.spans():
+            flat = (ops.index(self.backend, array, span) for array in (self.values, self.gradients))
+            parameter.join(self, *(ops.reshape(self.backend, array, parameter.shape) for array in flat))
 
     def spans(self) -> Iterator[tuple[Parameter, slice]]:
         """Yield each parameter with the part of the flat arrays that is its own."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.dispatch import active
 from gpucnn.errors import GraphError, MixedDeviceError, ParameterError, kind_of
 
@@ -171,16 +171,16 @@ def walk(root: Node, gradient: Array, backend: Backend) -> None:
                     if room is None:
                         source.accumulate_grad(passed)
                     elif id(source) in first:
-                        first[id(source)] = (source, room, first[id(source)][2] + passed)
+                        first[id(source)] = (source, room, ops.add(backend, first[id(source)][2], passed))
                     else:
                         first[id(source)] = (source, room, passed)
                 elif source.number in gradients:
-                    gradients[source.number] = gradients[source.number] + passed
+                    gradients[source.number] = ops.add(backend, gradients[source.number], passed)
                 else:
                     gradients[source.number] = passed
                     heapq.heappush(heap, (-source.number, source))
         if first:
-            backend.copy_all([(room, passed) for _, room, passed in first.values()])
+            ops.copy_all(backend, [(room, passed) for _, room, passed in first.values()])
     for source, _, _ in first.values():
         source.fill_gradient_room()
 

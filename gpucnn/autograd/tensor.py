@@ -8,7 +8,7 @@ from typing import Any, Self
 from gpucnn.autograd import operations
 from gpucnn.autograd.operators import Operators, refuse_lost_gradient
 from gpucnn.autograd.tape import Node, Version, apply, is_grad_enabled, walk
-from gpucnn.backend import Array, Backend, get_backend
+from gpucnn.backend import Array, Backend, get_backend, ops
 from gpucnn.checks import is_integer, shown
 from gpucnn.errors import DTypeError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
@@ -83,7 +83,7 @@ class Tensor(Operators):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        text = self.backend.xp.array2string(self.array, separator=", ", prefix="tensor(", precision=4)
+        text = ops.as_text(self.backend, self.array, "tensor(")
         notes = [] if str(self.dtype) in ("float32", "int64", "bool") else [f"dtype={self.dtype}"]
         if self.device != "cpu":
             notes.append(f"device='{self.device}'")
@@ -103,11 +103,11 @@ class Tensor(Operators):
         """Return the only element as a Python number; ShapeError where there is not exactly one."""
         if self.size != 1:
             raise ShapeError.expected("item", "tensor", "one element", f"shape {self.shape}", "use .numpy()")
-        return self.array.item()
+        return self.backend.item(self.array)
 
     def tolist(self) -> Any:
         """Return nested Python lists of numbers."""
-        return self.array.tolist()
+        return self.backend.tolist(self.array)
 
     def __float__(self) -> float:
         return float(self.item())
@@ -153,7 +153,7 @@ class Tensor(Operators):
         """Return what other libraries' ``from_dlpack`` takes; they then share the memory."""
         if self.requires_grad:
             raise BufferError("a Tensor that takes part in gradients shares no memory. Use tensor.detach().")
-        return self.array.__dlpack__(**options)
+        return self.backend.export(self.array, **options)
 
     def __dlpack_device__(self) -> Any:
         return self.array.__dlpack_device__()
@@ -183,7 +183,7 @@ class Tensor(Operators):
 
     def _to_dtype(self, dtype: Any) -> Tensor:
         try:
-            wanted = None if dtype is None else self.backend.xp.dtype(dtype)
+            wanted = None if dtype is None else self.backend.dtype(dtype)
         except TypeError:
             wanted = None
         if wanted is None or wanted.kind not in "fiub":
@@ -243,9 +243,9 @@ class Tensor(Operators):
     def accumulate_grad(self, gradient: Array) -> None:
         """Add ``gradient`` to ``grad``: what the tape calls at a leaf."""
         if self._grad is None:
-            self._grad = Tensor(self.backend.xp.array(gradient, copy=True), self.backend)
+            self._grad = Tensor(ops.copy(self.backend, gradient), self.backend)
         else:
-            self._grad.array += gradient
+            ops.add_to(self.backend, self._grad.array, gradient)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> None:
         """Call ``hook(gradient)`` when this result's gradient is known; what it returns, if not None, replaces it."""
@@ -277,7 +277,7 @@ class Tensor(Operators):
                 raise GraphError(
                     f"backward: expected a scalar, got shape {self.shape}. Use .sum() or .mean(), or pass gradient=."
                 )
-            seed = self.backend.xp.ones_like(self.array)
+            seed = ops.ones_like(self.backend, self.array)
         else:
             check_gradient(self, gradient, "backward", "gradient")
             seed = gradient.array
@@ -311,11 +311,10 @@ class Tensor(Operators):
         if new.backend is not self.backend:
             raise MixedDeviceError.expected(where, "value", f"a tensor on {self.device}", new.device)
         self.refuse_in_place(where)
-        with self.backend.active():
-            try:
-                self.array[index] = new.array
-            except (IndexError, ValueError) as error:
-                raise ShapeError(f"{where}: {error}; x has shape {self.shape}, the value {new.shape}.") from None
+        try:
+            ops.assign(self.backend, self.array, index, new.array)
+        except (IndexError, ValueError) as error:
+            raise ShapeError(f"{where}: {error}; x has shape {self.shape}, the value {new.shape}.") from None
 
     def copy_(self, value: Tensor) -> Self:
         """Take over the values of ``value`` (same shape; any device or dtype) in place."""
@@ -325,8 +324,7 @@ class Tensor(Operators):
             raise ShapeError.expected("copy_", "value", f"shape {self.shape}", value.shape)
         refuse_lost_gradient(value, "copy_")
         self.refuse_in_place("copy_")
-        with self.backend.active():
-            self.array[...] = value.detach().to(self.backend).array.astype(self.dtype, copy=False)
+        ops.fill(self.backend, self.array, value.detach().to(self.backend).array)
         return self
 
 
@@ -379,15 +377,12 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
     backend = get_backend(device)
     if isinstance(data, Tensor):
         data = data.detach().to(backend).array
-    with backend.active():
-        try:
-            array = backend.xp.array(data, dtype=dtype, copy=True)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise DTypeError.expected(
-                "tensor", "data", "numbers in a regular shape", f"{data!r:.60} ({error})"
-            ) from None
-        if dtype is None and array.dtype == "float64" and not hasattr(data, "dtype"):
-            array = array.astype(backend.xp.float32)
+    try:
+        array = ops.array(backend, data, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DTypeError.expected("tensor", "data", "numbers in a regular shape", f"{data!r:.60} ({error})") from None
+    if dtype is None and array.dtype == "float64" and not hasattr(data, "dtype"):
+        array = ops.cast(backend, array, "float32")
     if array.dtype.kind not in "fiub":
         raise DTypeError.expected("tensor", "data", "numbers", f"dtype {array.dtype}")
     result = Tensor(array, backend)

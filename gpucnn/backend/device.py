@@ -84,6 +84,22 @@ class Device:
         """Return a C-ordered NumPy copy of ``array``."""
         raise NotImplementedError
 
+    def item(self, array: Array) -> Any:
+        """Return the only element of ``array`` as a Python number."""
+        return array.item()
+
+    def tolist(self, array: Array) -> Any:
+        """Return ``array`` as nested Python lists of numbers."""
+        return array.tolist()
+
+    def dtype(self, dtype: Any) -> Any:
+        """Return ``dtype`` as the array module has it; TypeError for what is none."""
+        return self.xp.dtype(dtype)
+
+    def export(self, array: Array, **options: Any) -> Any:
+        """Return the DLPack capsule of ``array``, for another library to share its memory."""
+        return array.__dlpack__(**options)
+
     def fits(self, size: int) -> bool:
         """Whether ``size`` bytes of data may be kept on the device, next to what works on them."""
         return True

@@ -142,6 +142,18 @@ def operation(
     return lambda function: Operation(function, widens, keeps)
 
 
+def array_function(name: str, doc: str, function: str | None = None, **fixed: Any) -> Operation[..., Any]:
+    """Return the operation that is a function of the array module, ``name`` unless another is given."""
+    function = function or name
+
+    def call(device: Any, *arguments: Any) -> Any:
+        return getattr(device.xp, function)(*arguments, **fixed)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = doc
+    return Operation(call, False, ())
+
+
 def implements(
     operation: Operation[P, R], *, on: str, when: Condition | None = None
 ) -> Callable[[Callable[Concatenate[D, P], R]], Callable[Concatenate[D, P], R]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.precision import is_half
 from gpucnn.checks import check_flag, check_number, is_count, shown
 from gpucnn.errors import ParameterError, ShapeError
@@ -83,11 +83,9 @@ def batch_norm(
 
 def _move(mean: Tensor, var: Tensor, x: Tensor, axes: Axes, count: int, momentum: float) -> None:
     """Move running values towards the batch's; the variance is the unbiased one, as in PyTorch."""
-    batch_mean = x.array.mean(axes, dtype=mean.dtype)
-    batch_var = x.array.var(axes, dtype=var.dtype) * (count / (count - 1))
-    for running, now in ((mean, batch_mean), (var, batch_var)):
-        running.array[...] = (1 - momentum) * running.array + momentum * now
-        running.note_change()
+    ops.update_running_statistics(x.backend, mean.array, var.array, x.array, axes, count, momentum)
+    mean.note_change()
+    var.note_change()
 
 
 def layer_norm(

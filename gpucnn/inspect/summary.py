@@ -10,7 +10,7 @@ from typing import Any
 
 from gpucnn import nn
 from gpucnn.autograd import Tensor
-from gpucnn.backend import Generator, drawing_from
+from gpucnn.backend import Generator, drawing_from, ops
 from gpucnn.checks import is_count
 from gpucnn.errors import DTypeError, ShapeError
 from gpucnn.inspect.field import Field, after_layer, map_size, merged
@@ -164,8 +164,7 @@ def summary(model: nn.Module, input_shape: tuple[int, ...], dtype: Any = None) -
     backend, own_dtype = home_of(model)
     net = copy.deepcopy(model) if waits(model) else model
     try:
-        with backend.active():
-            zeros = backend.xp.zeros((1, *shape), own_dtype if dtype is None else dtype)
+        zeros = ops.zeros(backend, (1, *shape), own_dtype if dtype is None else dtype)
     except TypeError:
         raise DTypeError.expected("summary", "dtype", "a dtype of numbers", repr(dtype)) from None
     x = Tensor(zeros, backend)

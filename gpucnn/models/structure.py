@@ -173,7 +173,7 @@ def _argument(layer: Any, name: str) -> Any:
     if name == "dtype":
         tensors = (*layer._parameters.values(), *layer._buffers.values())
         dtype = next((tensor.dtype for tensor in tensors if tensor.dtype.kind == "f"), None)
-        return str(dtype or get_backend("cpu").xp.dtype(getattr(layer, "_dtype", None) or "float32"))
+        return str(dtype or get_backend("cpu").dtype(getattr(layer, "_dtype", None) or "float32"))
     if isinstance(layer, nn.Activation):
         return layer.options[name]
     if isinstance(layer, Weighted) and name == "bias":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Tensor, no_grad
-from gpucnn.backend import Generator, current_generator
+from gpucnn.backend import Generator, current_generator, ops
 from gpucnn.checks import check_number, shown
 from gpucnn.errors import DTypeError, ParameterError, ShapeError, did_you_mean, kind_of
 
@@ -74,7 +74,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
     _check_draw("uniform_", tensor, generator, a=a, b=b)
     if a > b:
         raise ParameterError.expected("uniform_", "b", f"a number of at least a = {a}", b)
-    drawn = tensor.backend.draw_uniform(tensor.shape, a, b, tensor.dtype, generator or current_generator())
+    drawn = ops.draw_uniform(tensor.backend, tensor.shape, a, b, tensor.dtype, generator or current_generator())
     return _fill(tensor, drawn)
 
 
@@ -88,7 +88,7 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
     _check_draw("normal_", tensor, generator, mean=mean, std=std)
     if std < 0:
         raise ParameterError.expected("normal_", "std", "a number of at least 0", std)
-    drawn = tensor.backend.draw_normal(tensor.shape, mean, std, tensor.dtype, generator or current_generator())
+    drawn = ops.draw_normal(tensor.backend, tensor.shape, mean, std, tensor.dtype, generator or current_generator())
     return _fill(tensor, drawn)
 
 
@@ -199,7 +199,7 @@ def trunc_normal_(
             "trunc_normal_", "std, a, b", "std >= 0 and a < b near the mean", f"{std}, {a}, {b}"
         )
     backend = tensor.backend
-    drawn = backend.draw_truncated(tensor.shape, mean, std, a, b, tensor.dtype, generator or current_generator())
+    drawn = ops.draw_truncated(backend, tensor.shape, mean, std, a, b, tensor.dtype, generator or current_generator())
     return _fill(tensor, drawn)
 
 
@@ -214,7 +214,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     _check_draw("orthogonal_", tensor, generator, gain=gain)
     fans(tensor)
     rows = tensor.shape[0]
-    drawn = tensor.backend.draw_orthogonal(rows, tensor.size // rows, tensor.dtype, generator or current_generator())
+    drawn = ops.draw_orthogonal(
+        tensor.backend, rows, tensor.size // rows, tensor.dtype, generator or current_generator()
+    )
     return _fill(tensor, (drawn * gain).reshape(tensor.shape))
 
 
@@ -279,5 +281,5 @@ def _fill(tensor: Tensor, value: object) -> Tensor:
     _check_tensor(tensor, "init")
     with no_grad():
         tensor.refuse_in_place("init")
-        tensor.array[...] = value
+        ops.fill(tensor.backend, tensor.array, value)
     return tensor

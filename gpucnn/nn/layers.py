@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn import functional as F
 from gpucnn.autograd import Parameter, Tensor
-from gpucnn.backend import Backend, Generator, Window, get_backend
+from gpucnn.backend import Backend, Generator, Window, get_backend, ops
 from gpucnn.checks import check_choice, check_count, check_flag, check_int, check_probability, is_flag, shown
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
 from gpucnn.functional.arguments import (
@@ -28,11 +28,10 @@ from gpucnn.nn.module import Module
 
 def new_parameter(shape: tuple[int, ...], device: str | Backend | None, dtype: Any) -> Parameter:
     backend = get_backend(device)
-    with backend.active():
-        try:
-            zeros = backend.xp.zeros(shape, backend.xp.float32 if dtype is None else dtype)
-        except (TypeError, ValueError):
-            raise DTypeError.expected("layer", "dtype", "a floating dtype", shown(dtype)) from None
+    try:
+        zeros = ops.zeros(backend, shape, "float32" if dtype is None else dtype)
+    except (TypeError, ValueError):
+        raise DTypeError.expected("layer", "dtype", "a floating dtype", shown(dtype)) from None
     return Parameter(Tensor(zeros, backend))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpucnn import functional as F
 from gpucnn.autograd import Parameter, Tensor
-from gpucnn.backend import Backend
+from gpucnn.backend import Backend, ops
 from gpucnn.checks import check_count, check_flag, check_number
 from gpucnn.errors import ShapeError
 from gpucnn.functional.norm import axis_lengths
@@ -78,7 +78,7 @@ class BatchNorm(Scaled):
             raise ShapeError.expected(type(self).__name__, "input", f"{wanted} dimensions", f"shape {x.shape}")
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.running_mean is not None:
-            self.num_batches_tracked.array[...] += 1
+            ops.add_to(x.backend, self.num_batches_tracked.array, 1)
             if self.momentum is None:
                 momentum = 1 / self.num_batches_tracked.item()
         return F.batch_norm(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.backend import Array
+from gpucnn.backend import Array, ops
 from gpucnn.errors import ParameterError
 from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params, check_number
 
@@ -50,7 +50,8 @@ class Adam(Optimizer):
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         beta1, beta2 = group["betas"]
-        buffer.backend.adam_update(
+        ops.adam_update(
+            buffer.backend,
             buffer.values[span], buffer.gradient(span), buffer.state["exp_avg"][span], buffer.state["exp_avg_sq"][span],
             lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
             step=step, decoupled=self.decoupled, where=where,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.backend import Array
+from gpucnn.backend import Array, ops
 from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params, check_number
 
 
@@ -36,14 +36,15 @@ class Adagrad(Optimizer):
         super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps})
         for buffers in self._buffers:
             for buffer in buffers:
-                buffer.state["sum"][...] = initial_accumulator_value
+                ops.fill(buffer.backend, buffer.state["sum"], initial_accumulator_value)
 
     def check(self, settings: dict[str, Any]) -> None:
         super().check(settings)
         check_number(settings["lr_decay"], "Adagrad", "lr_decay", 0, None)
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
-        buffer.backend.adagrad_update(
+        ops.adagrad_update(
+            buffer.backend,
             buffer.values[span], buffer.gradient(span), buffer.state["sum"][span],
             lr=group["lr"] / (1 + (step - 1) * group["lr_decay"]), eps=group["eps"], weight_decay=group["weight_decay"],
             where=where,
@@ -85,7 +86,7 @@ class RMSprop(Optimizer):
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         state = (buffer.state[slot][span] for slot in self.slots)
-        buffer.backend.rmsprop_update(buffer.values[span], buffer.gradient(span), *state, where=where, **group)
+        ops.rmsprop_update(buffer.backend, buffer.values[span], buffer.gradient(span), *state, where=where, **group)
 
 
 class Adadelta(Optimizer):
@@ -113,4 +114,4 @@ class Adadelta(Optimizer):
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         state = (buffer.state[slot][span] for slot in self.slots)
-        buffer.backend.adadelta_update(buffer.values[span], buffer.gradient(span), *state, where=where, **group)
+        ops.adadelta_update(buffer.backend, buffer.values[span], buffer.gradient(span), *state, where=where, **group)

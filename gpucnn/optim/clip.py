@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gpucnn.autograd import Parameter, Tensor, no_grad
+from gpucnn.backend import ops
 from gpucnn.errors import ParameterError
 from gpucnn.optim.optimizer import check_number
 
@@ -43,7 +44,7 @@ def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float
         if max_norm == float("inf"):
             return norm
         factor = max_norm / (norm + 1e-6)
-        factor = factor.like(factor.backend.xp.minimum(factor.array, factor.backend.asarray(1, factor.dtype)))
+        factor = factor.like(ops.minimum(factor.backend, factor.array, factor.backend.asarray(1, factor.dtype)))
         for gradient, wider in zip(gradients, wide, strict=True):
             gradient.copy_((wider * factor).to(gradient.dtype))
     return norm
@@ -52,14 +53,10 @@ def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float
 def _norm(gradients: list[Tensor], norm_type: float) -> Tensor:
     """Return the joint norm of gradients of one dtype: the largest element times the norm of all divided by it."""
     first = gradients[0]
-    xp = first.backend.xp
-    largest = abs(first).max()
-    for gradient in gradients[1:]:
-        largest = largest.like(xp.maximum(largest.array, abs(gradient).max().array))
+    largest = first.like(ops.largest_magnitude(first.backend, [gradient.array for gradient in gradients]))
     if norm_type == float("inf"):
         return largest
-    usable = (largest.array > 0) & xp.isfinite(largest.array)
-    scale = largest.like(xp.where(usable, largest.array, xp.ones_like(largest.array)))
+    scale = first.like(ops.usable_scale(first.backend, largest.array))
     total = sum((abs(gradient / scale) ** norm_type).sum() for gradient in gradients)
     return largest * total ** (1 / norm_type)
 
@@ -77,6 +74,5 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
     """
     check_number(clip_value, "clip_grad_value_", "clip_value", 0, None)
     for gradient in _gradients(parameters, "clip_grad_value_"):
-        with gradient.backend.active():
-            gradient.array[...] = gradient.backend.xp.clip(gradient.array, -clip_value, clip_value)
+        ops.fill(gradient.backend, gradient.array, ops.clip(gradient.backend, gradient.array, -clip_value, clip_value))
         gradient.note_change()

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from gpucnn.autograd import Parameter, Tensor, store_of
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import is_number
 from gpucnn.errors import CheckpointError, GraphError, ParameterError, ShapeError
 
@@ -53,13 +53,12 @@ class FlatBuffer:
         ]
         self.is_half = str(first.dtype) == "float16"
         total = self.store.values.size
-        with self.backend.active():
-            if self.is_half:
-                self._master, self._wide = (self.backend.xp.zeros(total, "float32") for _ in range(2))
-            self.state: dict[str, Array] = {slot: self.backend.xp.zeros(total, self.values.dtype) for slot in slots}
-            if self.is_half:
-                self.state["master"] = self._master
-            self.take_over_changes()
+        if self.is_half:
+            self._master, self._wide = (ops.zeros(self.backend, total, "float32") for _ in range(2))
+        self.state: dict[str, Array] = {slot: ops.zeros(self.backend, total, self.values.dtype) for slot in slots}
+        if self.is_half:
+            self.state["master"] = self._master
+        self.take_over_changes()
 
     @property
     def values(self) -> Array:
@@ -91,8 +90,8 @@ class FlatBuffer:
             return
         for segment in self.segments:
             if segment.parameter.version.count != segment.seen:
-                master, shown = (one[segment.start : segment.stop] for one in (self.values, self.store.values))
-                master[...] = self.backend.xp.where(master.astype(shown.dtype) == shown, master, shown)
+                span = slice(segment.start, segment.stop)
+                ops.follow_rounded(self.backend, self.values, self.store.values, span)
                 segment.seen = segment.parameter.version.count
 
     def note_change(self) -> None:
@@ -104,21 +103,21 @@ class FlatBuffer:
     def show(self, span: slice) -> None:
         """Round the new values of a stretch into what its float16 parameters see."""
         if self.is_half:
-            self.store.values[span] = self.values[span]
+            ops.copy_span(self.backend, self.store.values, self.values, span)
 
     def take_gradient(self, span: slice, scale: Array | None) -> None:
         """Widen the gradient of a stretch of float16 parameters, and divide it by the scale of the loss, if it has one."""
         if self.is_half:
-            self.gradients[span] = self.store.gradients[span]
+            ops.copy_span(self.backend, self.gradients, self.store.gradients, span)
         if scale is not None:
-            self.gradients[span] /= scale
+            ops.divide_span(self.backend, self.gradients, span, scale)
 
     def gradient(self, span: slice) -> Array:
         """Return the gradient of a stretch, with the decay of these parameters alone."""
         g, p = self.gradients[span], self.values[span]
         if self.l1:
-            g = g + self.l1 * self.backend.xp.sign(p)
-        return g + self.l2 * p if self.l2 else g
+            g = ops.add_sign(self.backend, g, p, self.l1)
+        return ops.add_scaled(self.backend, g, p, self.l2) if self.l2 else g
 
     def settings(self, group: dict[str, Any]) -> dict[str, Any]:
         """Return a group's hyper-parameters with the learning rate of these parameters."""
@@ -241,16 +240,15 @@ class Optimizer:
             for buffer in buffers:
                 recording = recordings[id(buffer.backend)]
                 replayed = recording is not None and recording.mode == "replay"
-                with buffer.backend.active():
-                    buffer.note_change()
-                    for span, step in buffer.spans():
-                        if recording is not None:
-                            recording.note_update()
-                        if not replayed:
-                            buffer.take_gradient(span, None if scale is None else scale.array)
-                        self.update(buffer, span, step, buffer.settings(group), condition)
-                        if not replayed:
-                            buffer.show(span)
+                buffer.note_change()
+                for span, step in buffer.spans():
+                    if recording is not None:
+                        recording.note_update()
+                    if not replayed:
+                        buffer.take_gradient(span, None if scale is None else scale.array)
+                    self.update(buffer, span, step, buffer.settings(group), condition)
+                    if not replayed:
+                        buffer.show(span)
 
     def take_back(self) -> None:
         """Let parameters that another optimiser moved join this one's stores again; GraphError as ``step`` says."""
@@ -262,8 +260,7 @@ class Optimizer:
         """Let float16 parameters that were changed from outside start the next step from their new values."""
         for buffers in self._buffers:
             for buffer in buffers:
-                with buffer.backend.active():
-                    buffer.take_over_changes()
+                buffer.take_over_changes()
 
     def _step_again(self, where: Tensor | None, scale: Tensor | None, present: list[Parameter]) -> None:
         """Do the host's part of a recorded step, in which the parameters in ``present`` had a gradient."""
@@ -327,9 +324,10 @@ class Optimizer:
             group.update(loaded)
         for buffer, segment in self._segments():
             for slot in buffer.state:
-                buffer.state[slot][segment.start : segment.stop] = values[f"{slot}.{segment.name}"].reshape(-1)
+                flat, span = buffer.state[slot], slice(segment.start, segment.stop)
+                ops.assign(buffer.backend, flat, span, values[f"{slot}.{segment.name}"].reshape(-1))
             if self.counts_steps:
-                segment.steps = int(values[f"step.{segment.name}"])
+                segment.steps = int(buffer.backend.item(values[f"step.{segment.name}"]))
             buffer.show(slice(segment.start, segment.stop))
         self.steps = steps
         for buffers in self._buffers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.backend import Array
+from gpucnn.backend import Array, ops
 from gpucnn.errors import ParameterError
 from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params
 
@@ -47,4 +47,4 @@ class SGD(Optimizer):
 
     def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
         velocity = buffer.state["momentum_buffer"][span] if group["momentum"] else None
-        buffer.backend.sgd_update(buffer.values[span], buffer.gradient(span), velocity, where=where, **group)
+        ops.sgd_update(buffer.backend, buffer.values[span], buffer.gradient(span), velocity, where=where, **group)

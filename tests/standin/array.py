@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import capture
+from . import capture, devices
 from .counters import launches, streams, transfers
 from .signatures import Call, gap, missing, real_cupy
 from .values import check_supported, is_scalar, poison, unsupported
@@ -15,11 +15,12 @@ from .values import check_supported, is_scalar, poison, unsupported
 class ndarray:
     """cupy.ndarray: a view of host memory that will not be taken for a NumPy array."""
 
-    __slots__ = ("__weakref__", "_base", "_memory")
+    __slots__ = ("__weakref__", "_base", "_device", "_memory")
     __array_priority__ = 100
     __module__ = "cupy"
     _memory: np.ndarray[Any, Any]
     _base: "ndarray | None"
+    _device: int
 
     def __init__(
         self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: Any = "C"
@@ -27,7 +28,7 @@ class ndarray:
         check_supported(np.dtype(dtype))
         if strides is not None and memptr is None:
             raise gap("cupy.ndarray(strides=...) without memptr")
-        self._base = None
+        self._base, self._device = None, devices.current()
         if memptr is None:
             capture.refuse_default_pool()
             self._memory = poison(np.empty(shape, dtype, order=order))
@@ -44,6 +45,7 @@ class ndarray:
     @property
     def _host(self) -> "np.ndarray[Any, Any]":
         """The values, for work on the current stream; what only asks about the layout takes `_memory`."""
+        devices.check(self._device)
         streams.access(self._memory)
         return self._memory
 
@@ -83,7 +85,7 @@ class ndarray:
     def device(self) -> Any:
         from .cuda import Device
 
-        return Device(0)
+        return Device(self._device)
 
     T = property(lambda self: self.transpose() if self.ndim >= 2 else self)
 
@@ -227,7 +229,7 @@ class ndarray:
     # Shared with other libraries. The memory is the host's, so the DLPack capsule is one that only the stand-in takes.
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (2, 0)
+        return (2, self._device)
 
     def __dlpack__(
         self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
@@ -380,6 +382,7 @@ def wrap(host: "np.ndarray[Any, Any]", base: ndarray | None = None) -> ndarray:
     array = object.__new__(ndarray)
     array._memory = host
     array._base = base
+    array._device = devices.current() if base is None else base._device
     return array
 
 

@@ -1,4 +1,4 @@
-"""cupy.cuda for the stand-in: one device, streams that run everything at once, pools that hold nothing."""
+"""cupy.cuda for the stand-in: devices, streams that run everything at once, pools that hold nothing."""
 
 import contextlib
 import ctypes
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from . import capture
+from . import capture, devices
 from .counters import streams, transfers
 from .order import NULL, Clock
 from .signatures import gap, missing, real_cupy
@@ -58,7 +58,7 @@ class Device(Mirror):
     mirrored = "Device"
 
     def __init__(self, device: Any = None) -> None:
-        self.id = 0 if device is None else int(device)
+        self.id = devices.current() if device is None else int(device)
 
     def __int__(self) -> int:
         return self.id
@@ -73,29 +73,35 @@ class Device(Mirror):
         return f"<CUDA Device {self.id}>"
 
     def __enter__(self) -> Self:
+        outer = devices.current()
         self.use()
+        devices.entered().append(outer)
         return self
 
     def __exit__(self, *args: object) -> None:
-        pass
+        devices.make_current(devices.entered().pop())
 
     def use(self) -> None:
-        if self.id != 0:
+        self._exists()
+        devices.make_current(self.id)
+
+    def _exists(self) -> None:
+        if not 0 <= self.id < devices.count:
             raise cuda_error(INVALID_DEVICE)
 
     def synchronize(self) -> None:
-        self.use()
+        self._exists()
         transfers.waits += 1
         streams.host_waits()
 
     @property
     def compute_capability(self) -> str:
-        self.use()
+        self._exists()
         return f"{PROPERTIES['major']}{PROPERTIES['minor']}"
 
     @property
     def mem_info(self) -> tuple[int, int]:
-        self.use()
+        self._exists()
         return (MEMORY_BYTES, MEMORY_BYTES)
 
     @property
@@ -311,18 +317,18 @@ def is_available() -> bool:
 
 
 def get_device_id() -> int:
-    return 0
+    return devices.current()
 
 
 # cupy.cuda.runtime
 
 
 def getDeviceCount() -> int:
-    return 1
+    return devices.count
 
 
 def getDevice() -> int:
-    return 0
+    return devices.current()
 
 
 def setDevice(device: int) -> None:
@@ -330,7 +336,7 @@ def setDevice(device: int) -> None:
 
 
 def getDeviceProperties(device: int) -> dict[str, Any]:
-    Device(device).use()
+    Device(device)._exists()
     return dict(PROPERTIES)
 
 

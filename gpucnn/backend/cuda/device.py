@@ -94,6 +94,18 @@ class CudaDevice(Device):
         with self._device:
             return array.get(order="C")
 
+    def item(self, array: Array) -> Any:
+        with self._device:
+            return array.item()
+
+    def tolist(self, array: Array) -> Any:
+        with self._device:
+            return array.tolist()
+
+    def export(self, array: Array, **options: Any) -> Any:
+        with self._device:
+            return array.__dlpack__(**options)
+
     def fits(self, size: int) -> bool:
         """Whether ``size`` bytes leave enough of the free memory, that of CuPy's pool too."""
         with self._device:

@@ -23,7 +23,9 @@ from gpucnn.backend.ops.activation import (
     tanh,
     tanh_gradient,
 )
-from gpucnn.backend.ops.capture import new_graph
+from gpucnn.backend.ops.capture import (
+    new_graph,
+)
 from gpucnn.backend.ops.conv import (
     add_channel_bias,
     col2im,
@@ -32,7 +34,12 @@ from gpucnn.backend.ops.conv import (
     conv2d_weight_gradient,
     im2col,
 )
-from gpucnn.backend.ops.data import add_totals, gather, gather_next, stream
+from gpucnn.backend.ops.data import (
+    add_totals,
+    gather,
+    gather_next,
+    stream,
+)
 from gpucnn.backend.ops.elementwise import (
     absolute,
     absolute_gradient,
@@ -61,8 +68,15 @@ from gpucnn.backend.ops.elementwise import (
     sqrt_gradient,
     subtract,
 )
-from gpucnn.backend.ops.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_gradients
-from gpucnn.backend.ops.linear import linear, linear_parameter_gradients, matmul
+from gpucnn.backend.ops.fused import (
+    conv2d_relu_max_pool2d,
+    conv2d_relu_max_pool2d_gradients,
+)
+from gpucnn.backend.ops.linear import (
+    linear,
+    linear_parameter_gradients,
+    matmul,
+)
 from gpucnn.backend.ops.loss import (
     absolute_error,
     absolute_error_gradients,
@@ -91,6 +105,7 @@ from gpucnn.backend.ops.movement import (
     add_to,
     arange,
     array,
+    as_text,
     assign,
     c_ordered_copy,
     cast,
@@ -109,11 +124,25 @@ from gpucnn.backend.ops.movement import (
     reshape,
     select,
     split,
+    swap_last_axes,
     transpose,
     zeros,
 )
-from gpucnn.backend.ops.norm import standardise, standardise_gradient, update_running_statistics
-from gpucnn.backend.ops.optim import adadelta_update, adagrad_update, adam_update, rmsprop_update, sgd_update
+from gpucnn.backend.ops.norm import (
+    standardise,
+    standardise_gradient,
+    update_running_statistics,
+)
+from gpucnn.backend.ops.optim import (
+    adadelta_update,
+    adagrad_update,
+    adam_update,
+    copy_span,
+    divide_span,
+    follow_rounded,
+    rmsprop_update,
+    sgd_update,
+)
 from gpucnn.backend.ops.pool import (
     avg_pool2d,
     avg_pool2d_gradient,
@@ -127,7 +156,13 @@ from gpucnn.backend.ops.pool import (
     max_unpool2d,
     max_unpool2d_gradient,
 )
-from gpucnn.backend.ops.random import draw_normal, draw_orthogonal, draw_truncated, draw_uniform, dropout_mask
+from gpucnn.backend.ops.random import (
+    draw_normal,
+    draw_orthogonal,
+    draw_truncated,
+    draw_uniform,
+    dropout_mask,
+)
 from gpucnn.backend.ops.reduction import (
     all_finite,
     argmax,
@@ -141,6 +176,7 @@ from gpucnn.backend.ops.reduction import (
     sum,
     sum_gradient,
     unbroadcast,
+    usable_scale,
 )
 
 __all__ = [
@@ -161,6 +197,7 @@ __all__ = [
     "arange",
     "argmax",
     "array",
+    "as_text",
     "assign",
     "avg_pool2d",
     "avg_pool2d_gradient",
@@ -182,11 +219,13 @@ __all__ = [
     "conv2d_weight_gradient",
     "copy",
     "copy_all",
+    "copy_span",
     "cross_entropy",
     "distribution_loss",
     "distribution_loss_gradients",
     "divide",
     "divide_gradient",
+    "divide_span",
     "draw_normal",
     "draw_orthogonal",
     "draw_truncated",
@@ -203,6 +242,7 @@ __all__ = [
     "extend_gradient",
     "extremum_gradient",
     "fill",
+    "follow_rounded",
     "full",
     "gather",
     "gather_next",
@@ -282,10 +322,12 @@ __all__ = [
     "subtract",
     "sum",
     "sum_gradient",
+    "swap_last_axes",
     "tanh",
     "tanh_gradient",
     "transpose",
     "unbroadcast",
     "update_running_statistics",
+    "usable_scale",
     "zeros",
 ]

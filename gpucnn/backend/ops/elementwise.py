@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gpucnn.backend.device import Array, Device
-from gpucnn.backend.dispatch import operation
+from gpucnn.backend.dispatch import array_function, operation
 
-
-@operation()
-def add(device: Device, a: Array, b: Array) -> Array:
-    return a + b
-
-
-@operation()
-def subtract(device: Device, a: Array, b: Array) -> Array:
-    return a - b
-
-
-@operation()
-def multiply(device: Device, a: Array, b: Array) -> Array:
-    return a * b
-
-
-@operation()
-def divide(device: Device, a: Array, b: Array) -> Array:
-    return a / b
+add = array_function("add", "Return a + b.")
+subtract = array_function("subtract", "Return a - b.")
+multiply = array_function("multiply", "Return a b.")
+divide = array_function("divide", "Return a / b.")
+negative = array_function("negative", "Return -a.")
+exp = array_function("exp", "Return e to the a.")
+log = array_function("log", "Return the natural logarithm of a.")
+sqrt = array_function("sqrt", "Return the square root of a.")
+absolute = array_function("absolute", "Return |a|.")
+minimum = array_function("minimum", "Return the smaller one of a and b.")
+equal = array_function("equal", "Return whether a = b.")
+not_equal = array_function("not_equal", "Return whether a != b.")
+less = array_function("less", "Return whether a < b.")
+less_equal = array_function("less_equal", "Return whether a <= b.")
+greater = array_function("greater", "Return whether a > b.")
+greater_equal = array_function("greater_equal", "Return whether a >= b.")
 
 
 @operation()
@@ -35,12 +30,8 @@ def divide_gradient(device: Device, dy: Array, y: Array, b: Array) -> Array:
 
 
 @operation()
-def negative(device: Device, a: Array) -> Array:
-    return -a
-
-
-@operation()
 def power(device: Device, a: Array, b: Array) -> Array:
+    """Return a to the b, by the operator: it squares without a power."""
     return a**b
 
 
@@ -59,38 +50,13 @@ def exponent_gradient(device: Device, dy: Array, y: Array, a: Array) -> Array:
 
 
 @operation()
-def exp(device: Device, a: Array) -> Array:
-    return device.xp.exp(a)
-
-
-@operation()
-def log(device: Device, a: Array) -> Array:
-    return device.xp.log(a)
-
-
-@operation()
-def sqrt(device: Device, a: Array) -> Array:
-    return device.xp.sqrt(a)
-
-
-@operation()
 def sqrt_gradient(device: Device, dy: Array, y: Array) -> Array:
     return dy / (2 * y)
 
 
 @operation()
-def absolute(device: Device, a: Array) -> Array:
-    return device.xp.abs(a)
-
-
-@operation()
 def absolute_gradient(device: Device, dy: Array, a: Array) -> Array:
     return dy * device.xp.sign(a)
-
-
-@operation()
-def minimum(device: Device, a: Array, b: Array) -> Array:
-    return device.xp.minimum(a, b)
 
 
 @operation()
@@ -114,36 +80,3 @@ def add_sign(device: Device, g: Array, p: Array, factor: float) -> Array:
 def add_scaled(device: Device, g: Array, p: Array, factor: float) -> Array:
     """Return g + factor p: the gradient with an L2 penalty."""
     return g + factor * p
-
-
-# --- comparison ------------------------------------------------------------------------------------------------------
-
-
-@operation()
-def equal(device: Device, a: Any, b: Any) -> Array:
-    return a == b
-
-
-@operation()
-def not_equal(device: Device, a: Any, b: Any) -> Array:
-    return a != b
-
-
-@operation()
-def less(device: Device, a: Any, b: Any) -> Array:
-    return a < b
-
-
-@operation()
-def less_equal(device: Device, a: Any, b: Any) -> Array:
-    return a <= b
-
-
-@operation()
-def greater(device: Device, a: Any, b: Any) -> Array:
-    return a > b
-
-
-@operation()
-def greater_equal(device: Device, a: Any, b: Any) -> Array:
-    return a >= b

@@ -6,10 +6,17 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gpucnn.backend.device import Array, Device
-from gpucnn.backend.dispatch import operation
+from gpucnn.backend.dispatch import array_function, operation
 
 Shape = tuple[int, ...]
+
+ones_like = array_function("ones_like", "Return ones of the shape and dtype of x.")
+copy = array_function("copy", "Return a copy in the memory order of x.", "array", copy=True)
+c_ordered_copy = array_function("c_ordered_copy", "Return a C-ordered copy of x.", "array", copy=True, order="C")
+select = array_function("select", "Return a where the condition is true, else b.", "where")
 
 
 @operation()
@@ -35,25 +42,9 @@ def full(device: Device, shape: Shape | int, value: float, dtype: Any) -> Array:
 
 
 @operation()
-def ones_like(device: Device, x: Array) -> Array:
-    return device.xp.ones_like(x)
-
-
-@operation()
 def arange(device: Device, count: int) -> Array:
     """Return 0 to count - 1, int64."""
     return device.xp.arange(count)
-
-
-@operation()
-def copy(device: Device, x: Array) -> Array:
-    """Return a copy in the memory order of ``x``."""
-    return device.xp.array(x, copy=True)
-
-
-@operation()
-def c_ordered_copy(device: Device, x: Array) -> Array:
-    return device.xp.array(x, copy=True, order="C")
 
 
 @operation()
@@ -88,9 +79,9 @@ def copy_all(device: Device, pairs: Sequence[tuple[Array, Array]]) -> None:
 
 
 @operation()
-def select(device: Device, condition: Array, a: Array, b: Array) -> Array:
-    """Return ``a`` where the condition is true, else ``b``."""
-    return device.xp.where(condition, a, b)
+def as_text(device: Device, x: Array, prefix: str) -> str:
+    """Return the numbers as NumPy prints them, after ``prefix``."""
+    return np.array2string(device.to_host(x), separator=", ", prefix=prefix, precision=4)
 
 
 # --- shape -----------------------------------------------------------------------------------------------------------
@@ -106,6 +97,12 @@ def reshape(device: Device, x: Array, shape: Shape) -> Array:
 def transpose(device: Device, x: Array, axes: Sequence[int]) -> Array:
     """Return a view with the axes in the order given."""
     return x.transpose(axes)
+
+
+@operation()
+def swap_last_axes(device: Device, x: Array) -> Array:
+    """Return a view with the last two axes exchanged."""
+    return x.swapaxes(-1, -2)
 
 
 @operation()

@@ -8,6 +8,30 @@ from __future__ import annotations
 from gpucnn.backend.device import Array, Device
 from gpucnn.backend.dispatch import operation
 
+# --- stretches of flat arrays ----------------------------------------------------------------------------------------
+
+
+@operation()
+def copy_span(device: Device, target: Array, source: Array, span: slice) -> None:
+    """Copy, and cast, a stretch of one flat array into the same one of another."""
+    target[span] = source[span]
+
+
+@operation()
+def divide_span(device: Device, target: Array, span: slice, divisor: Array) -> None:
+    """Divide a stretch of a flat array in place."""
+    target[span] /= divisor
+
+
+@operation()
+def follow_rounded(device: Device, master: Array, shown: Array, span: slice) -> None:
+    """Write a stretch of ``shown`` into its wider ``master``, but where that rounds to it."""
+    wide, narrow = master[span], shown[span]
+    wide[...] = device.xp.where(wide.astype(narrow.dtype) == narrow, wide, narrow)
+
+
+# --- updates ---------------------------------------------------------------------------------------------------------
+
 
 @operation()
 def sgd_update(

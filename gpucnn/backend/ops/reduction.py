@@ -141,3 +141,10 @@ def largest_magnitude(device: Device, arrays: list[Array]) -> Array:
     for array in arrays[1:]:
         largest = device.xp.maximum(largest, abs(array).max())
     return device.xp.asarray(largest)
+
+
+@operation()
+def usable_scale(device: Device, largest: Array) -> Array:
+    """Return what may be divided by: ``largest``, of no dimensions, or 1 where it is 0 or not finite."""
+    xp = device.xp
+    return xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
