@@ -11,6 +11,7 @@ from gpucnn.backend import Backend, use
 from gpucnn.checkpoint import packed, read_packed
 from gpucnn.disk import write_atomically
 from gpucnn.errors import CheckpointError, GpucnnError
+from gpucnn.limits import applied
 from gpucnn.models.structure import describe, rebuild
 from gpucnn.nn import Module
 
@@ -44,18 +45,20 @@ def write(net: Module, path: str | os.PathLike[str], texts: dict[str, str]) -> N
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}).") from None
 
 
-def load(path: str | os.PathLike[str], device: str | Backend | None = None) -> Module:
+def load(path: str | os.PathLike[str], device: str | Backend | None = None, limits: bool = True) -> Module:
     """Return the network that ``save`` wrote, on a device; in training mode, like any new one.
 
-    Runs no code of the file's: layers come from a fixed table. CheckpointError for a file that is missing, damaged, or
+    Runs no code of the file's: layers come from a fixed table, with no more parameters than the file holds (and somewhat
+    more), unless ``limits`` is False. CheckpointError for a file that is missing, damaged, or
     holds weights without a structure.
 
     >>> load("nowhere.safetensors")
     Traceback (most recent call last):
     gpucnn.errors.CheckpointError: nowhere.safetensors: no such file.
     """
-    weights, texts = read_packed(Path(path))
-    return restored(path, weights, texts, device)
+    with applied(limits):
+        weights, texts = read_packed(Path(path))
+        return restored(path, weights, texts, device)
 
 
 def restored(
@@ -71,10 +74,10 @@ def restored(
         raise CheckpointError(f"{path}: the structure is no JSON ({error}).") from None
     try:
         if device is None:
-            net = rebuild(structure)
+            net = rebuild(structure, weights)
         else:
             with use(device):
-                net = rebuild(structure)
+                net = rebuild(structure, weights)
         net.load_state_dict(weights)
     except GpucnnError as error:
         raise CheckpointError(f"{path}: {error}") from None

@@ -9,7 +9,7 @@ are the state dictionary's affair.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,14 @@ from gpucnn import nn
 from gpucnn.backend import get_backend
 from gpucnn.checks import is_count
 from gpucnn.errors import GpucnnError, ParameterError
+from gpucnn.limits import check, on
 from gpucnn.nn.layers import Weighted
 
 DEEPEST = 50
 MOST_LAYERS = 10_000
 MOST_PARAMETERS = 2**28
+SPARE_PARAMETERS = 2**20
+"""Parameters that are made beyond those that a file holds: what is wrong is better told when they are loaded."""
 LARGEST = 2**31
 DTYPES = ("float16", "float32", "float64")
 
@@ -198,23 +201,28 @@ def _plain(value: Any) -> Any:
 # --- to a network --------------------------------------------------------------------------------------------------
 
 
-def rebuild(structure: Any) -> nn.Module:
+def rebuild(structure: Any, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """Return the network that ``describe`` described, with new random weights: ``load_state_dict`` brings back the old.
 
     Raises ParameterError, which names the layer, for what ``describe`` does not return: an unknown layer or argument, a
-    value of the wrong kind, more than 50 levels, 10,000 layers or 2**28 parameters. Safe on data from anyone.
+    value of the wrong kind, more than 50 levels, 10,000 layers or 2**28 parameters. Safe on data from anyone. ``weights``,
+    the arrays that will be loaded, bound the parameters further: no more are made than they hold, and somewhat more.
 
     >>> rebuild({"layer": "Linear", "arguments": {"in_features": 2, "out_features": 1}})
     Linear(2, 1)
     """
-    return _Builder().build(structure, "", 0)
+    if weights is None:
+        return _Builder(MOST_PARAMETERS, True).build(structure, "", 0)
+    held = sum(math.prod(array.shape) for array in weights.values())
+    return _Builder(min(held + SPARE_PARAMETERS, MOST_PARAMETERS), False).build(structure, "", 0)
 
 
 class _Builder:
     """Builds one network, and counts what it comes to."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, may_wait: bool) -> None:
         self.layers = self.parameters = 0
+        self._most, self._may_wait = most, may_wait
 
     def build(self, structure: Any, path: str, depth: int) -> nn.Module:
         place = f"layer {path}" if path else "model"
@@ -256,10 +264,17 @@ class _Builder:
             arguments[argument] = tuple(value) if isinstance(value, list) else value
             if known[argument] is NUMBER and isinstance(value, str):
                 arguments[argument] = float(value)
-        if "dtype" in known:
+        if "dtype" in known and arguments.get("affine", True) and arguments.get("elementwise_affine", True):
             self.parameters += size // arguments.get("groups", 1) + _positions(arguments)
-        if self.parameters > MOST_PARAMETERS:
-            raise ParameterError.expected("rebuild", place, f"at most {MOST_PARAMETERS} parameters in all", "more")
+            if (
+                not self._may_wait
+                and on()
+                and any(arguments.get(key, 1) is None for key in ("in_channels", "in_features"))
+            ):
+                raise ParameterError.expected(
+                    "rebuild", place, "in_channels that are known, as its weights are", "null"
+                )
+        check(f"rebuild: {place}", "parameters in all, those of the file", self.parameters, self._most, ParameterError)
         return arguments
 
     def _children(self, given: Any, kind: str, place: str, path: str, depth: int) -> dict[str, nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn import nn
+from gpucnn import limits, nn
 from gpucnn.backend import Backend, get_backend
 from gpucnn.data import ArrayDataset, Dataset, load_test
 from gpucnn.data.dataset import FRAMINGS, SAMPLE, check_scale
@@ -22,7 +23,7 @@ from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import PRECISIONS, check_trusted
 from gpucnn.training.setup import build_model, rebuild_model
 
-LARGEST_IMAGE = 2**28
+LARGEST_IMAGE = 2**25
 """Numbers in an image, far above any real one: a run folder may be a stranger's."""
 
 
@@ -60,8 +61,10 @@ class SavedModel:
             framing = str(task.get("framing", "centred"))
             if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
                 raise ValueError("a mean and std for each channel, and a known precision")
-            if C * H * W > LARGEST_IMAGE:
-                raise ValueError(f"an image of at most {LARGEST_IMAGE} numbers, not {C}x{H}x{W}")
+            if limits.on() and C * H * W > LARGEST_IMAGE:
+                raise ValueError(f"an image of at most {LARGEST_IMAGE} numbers, not {C}x{H}x{W}; see --no-limits")
+            if not all(map(math.isfinite, (*normalisation.mean, *normalisation.std))):
+                raise ValueError("a finite mean and std")
             if min(H, W) < 1 or framing not in FRAMINGS:
                 raise ValueError(f"a size and a known framing, not {H}x{W} and {framing!r}")
         except (LookupError, TypeError, ValueError, OverflowError) as error:
@@ -74,7 +77,7 @@ class SavedModel:
             if structure is None:
                 net = build_model(described, (C, H, W), len(names), precision, backend)
             else:
-                net = rebuild_model(structure, (C, H, W), len(names), precision, backend)
+                net = rebuild_model(structure, checkpoint.model, (C, H, W), len(names), precision, backend)
         except (UsageError, DataError, TypeError) as error:
             raise CheckpointError(f"{folder.path}: state.json describes no network: {error}") from None
         net.load_state_dict(checkpoint.model)

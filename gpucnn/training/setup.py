@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Backend, get_backend, use
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import DataError, DeviceError, ParameterError, ShapeError, UsageError
+from gpucnn.models.cost import bounded
 from gpucnn.training import named
 from gpucnn.training.feed import Normalisation
 from gpucnn.training.settings import PRECISIONS, Settings, is_file_model
@@ -112,15 +114,20 @@ def build_model(
 
 
 def rebuild_model(
-    structure: Any, image_shape: tuple[int, int, int], classes: int, precision: str, backend: Backend
-) -> nn.Module:
-    """Return the network of this structure (``models.describe``), with new weights; UsageError where it does not fit."""
+    structure: Any, weights: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int, precision: str,
+    backend: Backend,
+) -> nn.Module:  # fmt: skip
+    """Return the network of this structure (``models.describe``), with new weights; UsageError where it does not fit.
+
+    Nor where it would cost more than the bounds on strangers' files allow, or has more parameters than ``weights``.
+    """
     try:
         with use(backend):
-            net = models.rebuild(structure)
+            net = models.rebuild(structure, weights)
     except ParameterError as error:
         raise UsageError(str(error)) from None
-    return fitted(net, "of the structure", image_shape, classes, precision, backend)
+    with bounded(net):
+        return fitted(net, "of the structure", image_shape, classes, precision, backend)
 
 
 def fitted(
