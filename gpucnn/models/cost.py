@@ -56,7 +56,7 @@ def output_size(layer: Any, shape: tuple[int, ...]) -> int:
     """Return how many numbers a layer makes of an input of this shape, or somewhat more.
 
     >>> output_size(nn.Conv2d(1, 6, 5, padding=2), (1, 1, 28, 28))
-    5046
+    6534
     """
     if isinstance(layer, nn.Linear):
         return math.prod(shape[:-1]) * layer.out_features
