@@ -52,17 +52,21 @@ def show(source: str, image_size: int | str | None, sheet: Path | None) -> None:
     """Print shape, dtype, SHA-256 and counts per class of the data set SOURCE."""
     splits = data.load(source, image_size)
     images, train_labels = splits.train[np.arange(len(splits.train))]
-    _, test_labels = splits.test[np.arange(len(splits.test))]
+    parts = {"train": train_labels}
+    for part, held in (("val", splits.validation), ("test", splits.test)):
+        if held is not None:
+            parts[part] = held[np.arange(len(held))][1]
+    also = f", {len(parts['val']):,} validation" if "val" in parts else ""
     C, H, W = splits.train.image_shape
-    say(f"{splits.name}: {len(train_labels):,} training and {len(test_labels):,} test images")
+    say(f"{splits.name}: {len(train_labels):,} training{also} and {len(parts['test']):,} test images")
     say(f"image    {C} x {H} x {W} (channels, rows, columns), {images.dtype}, {images.min()} to {images.max()}")
     say(f"sha256   {splits.sha256()}")
     names = [shortened(name) for name in splits.train.class_names]
     width = max(len("class"), *map(len, names))
-    say(f"{'class':<{width}}    train     test")
-    counts = [np.bincount(labels, minlength=len(names)) for labels in (train_labels, test_labels)]
-    for name, train, test in zip(names, *counts, strict=True):
-        say(f"{name:<{width}} {train:>8,} {test:>8,}")
+    say(f"{'class':<{width}}" + "".join(f" {part:>8}" for part in parts))
+    counts = [np.bincount(labels, minlength=len(names)) for labels in parts.values()]
+    for name, *row in zip(names, *counts, strict=True):
+        say(f"{name:<{width}}" + "".join(f" {count:>8,}" for count in row))
     if sheet is not None:
         assert isinstance(splits.train, data.ArrayDataset)
         write_atomically(sheet, contact_sheet(splits.train))

@@ -73,7 +73,7 @@ def command(
 def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint: str) -> None:
     """Write the report and the pictures of a run again."""
     settings = asdict(Settings(**read_toml(folder.path / "config.toml")))
-    name, outcome = source or saved.data, None
+    name, outcome = saved.data if source is None else source, None
     try:
         name, test = saved.test_set(source)
         measured = evaluate(saved.net, saved.feed(test))

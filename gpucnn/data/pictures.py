@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import stat
 import time
 import warnings
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from gpucnn import limits
 from gpucnn.data.dataset import ArrayDataset
 from gpucnn.errors import DataError, shortened
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it finds in a file is told by our own errors
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")
 """What is read. Pillow knows more, of which some start other programs."""

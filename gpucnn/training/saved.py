@@ -88,7 +88,7 @@ class SavedModel:
 
         Pictures are as this network reads them. Without test images all are taken, of the run's own set those held out.
         """
-        return load_test(source or self.data, self.image_shape, self.framing, trained_on=self.data)
+        return load_test(self.data if source is None else source, self.image_shape, self.framing, trained_on=self.data)
 
     def read_picture(self, path: Path) -> NDArray[np.uint8]:
         """Return a picture file as an image (C, H, W) of the kind that this network was trained on."""

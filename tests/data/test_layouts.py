@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from runs import write_idx_folder
+from runs import gpucnn, write_idx_folder
 
 from gpucnn.data import Splits, load, load_pictures, load_test, parse_image_size
 from gpucnn.data.folder import pictures_below
@@ -49,6 +49,9 @@ def test_a_validation_folder(tmp_path: Path, name: str) -> None:
     assert notes == ["2 pictures beside the train folder are for validation"]
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [6, 2, 4]
     assert splits.validation[np.arange(1)][0][0, 2, 0, 0] == hash_of(name)
+    lines = gpucnn("data", "show", tmp_path).out.splitlines()
+    assert lines[0].endswith(": 6 training, 2 validation and 4 test images")
+    assert [line.split() for line in lines[3:]] == [["class", "train", "val", "test"], ["a", *"312"], ["b", *"312"]]
     (tmp_path / name / "c").mkdir()
     with pytest.raises(DataError, match="the same in train and validation, got c in one of them only"):
         load_pictures(tmp_path)

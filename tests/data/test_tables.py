@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import random
 import warnings
 from pathlib import Path
 
@@ -90,6 +92,32 @@ def test_other_tables_are_refused(tmp_path: Path, content: str, said: str) -> No
     assert said in str(caught.value)
     assert "a.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_tables_and_arrays_are_read_or_refused(tmp_path: Path) -> None:
+    rng, said = random.Random(0), []
+    (tmp_path / "pair").mkdir()
+    np.save(tmp_path / "pair" / "y.npy", LABELS)
+    file = io.BytesIO()
+    np.save(file, IMAGES / 255)
+    for source, path, whole in (
+        ("a.csv", tmp_path / "a.csv", table().encode()),
+        ("pair", tmp_path / "pair" / "x.npy", file.getvalue()),
+    ):
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for _ in range(rng.choice([1, 2, 9])):
+                damaged[rng.randrange(rng.choice([100, len(whole)]))] = rng.choice([0, 10, 34, 44, 57, 255])
+            path.write_bytes(damaged[: rng.choice([len(whole), rng.randrange(len(whole))])])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    load(str(tmp_path / source))
+                except DataError as error:
+                    said.append(str(error))
+    assert len(said) > 100
+    assert max(map(len, said)) < 700
+    assert not any("\n" in text for text in said)
 
 
 def test_missing_table_and_several(tmp_path: Path) -> None:

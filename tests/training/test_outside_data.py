@@ -99,6 +99,13 @@ def test_pixels_of_another_scale_are_refused_in_evaluation(numbered: Path) -> No
     assert accuracy("--data", "unit.npz") == accuracy()
 
 
+def test_no_source_is_no_source(numbered: Path) -> None:
+    train("rows.npz")
+    assert_refused(gpucnn("evaluate", "run", "--data", ""), 1, "got '', which is none of them")
+    assert_refused(gpucnn("train", "--data", ""), 1, "got '', which is none of them")
+    assert_refused(gpucnn("data", "show", ""), 1, "got '', which is none of them")
+
+
 def test_a_whole_folder_of_classes_is_measured(numbered: Path) -> None:
     train("rows")
     (numbered / "rows" / "train").rename(numbered / "classes")
