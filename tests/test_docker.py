@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 if not (ROOT / "docker").is_dir():
     pytest.skip("no docker folder: these tests run in a clone", allow_module_level=True)
 
-FILES = {name: (ROOT / "docker" / name).read_text() for name in ("Dockerfile", "Dockerfile.cuda")}
+TEXT = (ROOT / "docker" / "Dockerfile").read_text()
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -38,35 +40,31 @@ def environment(stage: list[tuple[str, str]]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-@pytest.fixture(params=FILES)
-def text(request: pytest.FixtureRequest) -> str:
-    return FILES[request.param]
-
-
-def test_the_base_is_the_builders_choice(text: str) -> None:
-    steps = instructions(text)
-    assert text.startswith("ARG BASE_IMAGE=")
+def test_the_base_is_the_builders_choice() -> None:
+    steps = instructions(TEXT)
+    assert steps[0][0] == "ARG"
+    assert steps[0][1].startswith("BASE_IMAGE=")
     assert steps[0][1].partition("=")[2]
     assert [argument.split()[0] for name, argument in steps if name == "FROM"] == ["${BASE_IMAGE}"] * 2
 
 
-def test_dependencies_are_a_layer_before_the_source(text: str) -> None:
-    build = [f"{name} {argument}" for name, argument in stages(text)[0]]
+def test_dependencies_are_a_layer_before_the_source() -> None:
+    build = [f"{name} {argument}" for name, argument in stages(TEXT)[0]]
     order = [next(i for i, step in enumerate(build) if words in step) for words in (
         "RUN python3 -m venv ", "COPY pyproject.toml ./", "-r needs.txt", "COPY gpucnn", "--no-deps .")]  # fmt: skip
     assert order == sorted(order)
     assert all("--no-cache-dir" in step for step in build if "pip install" in step)
 
 
-def test_only_the_virtual_environment_is_taken_over(text: str) -> None:
-    last = stages(text)[-1]
+def test_only_the_virtual_environment_is_taken_over() -> None:
+    last = stages(TEXT)[-1]
     assert [argument for name, argument in last if name == "COPY"] == ["--from=build /opt/gpucnn /opt/gpucnn"]
     assert environment(last)["PATH"].startswith("/opt/gpucnn/bin:")
-    assert not any(name == "ADD" for name, _ in instructions(text))
+    assert not any(name == "ADD" for name, _ in instructions(TEXT))
 
 
-def test_it_runs_gpucnn_and_not_as_root(text: str) -> None:
-    last = stages(text)[-1]
+def test_it_runs_gpucnn_and_not_as_root() -> None:
+    last = stages(TEXT)[-1]
     users = [argument for name, argument in last if name == "USER"]
     assert users == ["gpucnn"]
     assert [json.loads(argument) for name, argument in last if name == "ENTRYPOINT"] == [["gpucnn"]]
@@ -74,10 +72,10 @@ def test_it_runs_gpucnn_and_not_as_root(text: str) -> None:
     assert made < last.index(("USER", "gpucnn"))
 
 
-def test_runs_and_data_are_volumes_that_the_user_may_write(text: str) -> None:
-    last = stages(text)[-1]
+def test_runs_and_data_are_volumes_that_the_user_may_write() -> None:
+    last = stages(TEXT)[-1]
     volumes = json.loads(next(argument for name, argument in last if name == "VOLUME"))
-    owned = next(argument for name, argument in last if name == "RUN" and "install -d -o gpucnn" in argument)
+    owned = next(argument for name, argument in last if name == "RUN" and "install -d -m 1777 -o gpucnn" in argument)
     assert volumes == ["/work/runs", "/data"]
     assert all(folder in owned.split() for folder in (*volumes, "/work"))
     assert dict(last)["WORKDIR"] == "/work", "runs/ is made in the working folder"
@@ -85,33 +83,53 @@ def test_runs_and_data_are_volumes_that_the_user_may_write(text: str) -> None:
     assert environment(last)["GPUCNN_CACHE"].startswith("/data/")
 
 
-def test_the_cuda_image_differs_in_cuda_alone() -> None:
-    last = stages(FILES["Dockerfile.cuda"])[-1]
-    values = environment(last)
-    assert values.pop("NVIDIA_VISIBLE_DEVICES") == "all"
-    assert set(values.pop("NVIDIA_DRIVER_CAPABILITIES").split(",")) == {"compute", "utility"}
-    assert values == environment(stages(FILES["Dockerfile"])[-1])
-    assert [step for step in last if step[0] != "ENV"] == [
-        step for step in stages(FILES["Dockerfile"])[-1] if step[0] != "ENV"
-    ]
-    assert "*e['cuda' + '${CUDA}']" in FILES["Dockerfile.cuda"]
-    assert ("ARG", "CUDA=13") in stages(FILES["Dockerfile.cuda"])[0]
+def test_whoever_the_user_is_may_write() -> None:
+    """`--user` names anybody: folders are for all, and there is a home to look for settings in."""
+    last = stages(TEXT)[-1]
+    assert any(name == "RUN" and "install -d -m 1777" in argument for name, argument in last)
+    assert environment(last)["HOME"] == "/tmp"
 
 
-def test_the_extras_named_exist(text: str) -> None:
+def test_kernels_that_were_compiled_are_kept_in_the_volume() -> None:
+    assert environment(stages(TEXT)[-1])["CUPY_CACHE_DIR"].startswith("/data/")
+
+
+def test_an_argument_adds_cuda() -> None:
+    assert ("ARG", "CUDA=") in stages(TEXT)[0], "without it the image is for the CPU"
+    assert "'${CUDA}' and e['cuda' + '${CUDA}']" in TEXT
+    values = environment(stages(TEXT)[-1])
+    assert values["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert set(values["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}
+
+
+@pytest.mark.parametrize("cuda", ["", "12", "13"])
+def test_what_is_installed(cuda: str, tmp_path: Path) -> None:
+    """The Dockerfile's own line of Python, run: each requirement that it writes is one of pyproject.toml's."""
+    import tomllib
+
+    step = next(argument for name, argument in stages(TEXT)[0] if name == "RUN" and "needs.txt" in argument)
+    code = step.split('"')[1].replace("${CUDA}", cuda)
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["download"], *(extras[f"cuda{cuda}"] if cuda else [])]
+    assert said.stdout.splitlines() == wanted
+
+
+def test_the_extras_named_exist() -> None:
     import tomllib
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = re.findall(r"e\['(\w+)'\]", text)
-    assert {"images", "download"} <= set(named) <= set(extras)
+    named = re.findall(r"e\['(\w+)'\]", TEXT)
+    assert {"download"} <= set(named) <= set(extras)
     assert {"cuda12", "cuda13"} <= set(extras)
 
 
 def test_what_is_copied_is_let_through_and_little_else() -> None:
     rules = (ROOT / ".dockerignore").read_text().split()
     assert rules[0] == "*"
-    copied = {word for text in FILES.values() for name, argument in stages(text)[0] if name == "COPY"
-              for word in argument.split()[:-1]}  # fmt: skip
+    copied = {word for name, argument in stages(TEXT)[0] if name == "COPY" for word in argument.split()[:-1]}
     assert {rule[1:] for rule in rules if rule.startswith("!")} == copied
     assert all((ROOT / name).exists() for name in copied)
 
@@ -129,3 +147,14 @@ def test_compose_reserves_a_gpu_for_the_gpu_service_only() -> None:
         assert (home / service["build"]["dockerfile"]).is_file()
         assert {volume.partition(":")[2] for volume in service["volumes"]} == {"/work/runs", "/data"}
         assert {volume.partition(":")[0] for volume in service["volumes"]} == set(compose["volumes"])
+        assert service["init"] is True
+    assert gpu["build"]["args"] == {"CUDA": "13"}
+    assert "args" not in cpu["build"]
+
+
+def test_compose_and_docker_run_share_their_volumes() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+    named = {volume["name"] for volume in compose["volumes"].values()}
+    written = set(re.findall(r"-v (gpucnn-\w+):", (ROOT / "docs" / "start.md").read_text()))
+    assert named == written == {"gpucnn-runs", "gpucnn-data"}

@@ -22,7 +22,7 @@ NOT_RUN = [
     ),
     (
         "README.md",
-        "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest",
+        "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest -n auto",
         "installs from a clone",
     ),
     ("README.md", "pip install '.[cuda13]'     # NVIDIA driver 580 or newer", "needs a GPU"),
@@ -52,10 +52,19 @@ NOT_RUN = [
     ("docs/start.md", "docker build -f docker/Dockerfile -t gpucnn .", "needs Docker and a clone"),
     (
         "docs/start.md",
-        'docker run --rm -v gpucnn-runs:/work/runs -v "$PWD/flowers:/flowers:ro" gpucnn train --data /flowers',
+        "docker run --rm -it --init -v gpucnn-runs:/work/runs -v gpucnn-data:/data gpucnn train",
         "needs Docker and a clone",
     ),
-    ("docs/start.md", "docker build -f docker/Dockerfile.cuda -t gpucnn:cuda .", "needs Docker, a clone and a GPU"),
+    (
+        "docs/start.md",
+        'docker run --rm -it --init -v gpucnn-runs:/work/runs -v "$PWD/flowers:/flowers:ro" gpucnn train --data /flowers',
+        "needs Docker and a clone",
+    ),
+    (
+        "docs/start.md",
+        "docker build -f docker/Dockerfile --build-arg CUDA=13 -t gpucnn:cuda .",
+        "needs Docker, a clone and a GPU",
+    ),
     ("docs/start.md", "docker compose -f docker/compose.yaml run --rm cpu train", "needs Docker and a clone"),
     ("docs/tutorial.md", 'gpucnn.use("cuda")', "needs a GPU"),
 ]
