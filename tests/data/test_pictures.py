@@ -156,6 +156,24 @@ def test_colour_network(tmp_path: Path) -> None:
     assert read(tmp_path, clear, shape=(3, 8, 8)).min() == 255, "what is transparent is white, not what lies beneath"
 
 
+@pytest.mark.parametrize("colour", [(250, 20, 30), (20, 200, 40), (128, 128, 128), (255, 255, 255)])
+def test_a_lab_tiff_is_read_in_its_colours(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    from PIL import ImageCms
+
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    lab = ImageCms.profileToProfile(Image.new("RGB", (8, 8), colour), *profiles, outputMode="LAB")
+    assert lab is not None
+    page = read(tmp_path, lab, "a.tif", (3, 8, 8))
+    assert np.abs(page[:, 4, 4].astype(int) - colour).max() <= 6
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "P", "1", "LA", "RGBA", "F"])
+def test_every_mode_makes_grey_and_colour(tmp_path: Path, mode: str) -> None:
+    page = Image.fromarray(255 - seven())
+    for shape in (GREY, (3, 28, 28)):
+        assert read(tmp_path, page.convert(mode), "a.tif", shape).shape == shape
+
+
 def test_network_of_other_channels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="grey or RGB pictures, got 4 channels"):
         read(tmp_path, Image.fromarray(seven()), shape=(4, 8, 8))
