@@ -90,10 +90,15 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) ->
         old = [name for link in links if (name := _written(folder, link)) is not None]
         with disk.temporary_name(folder / "written").open("a", encoding="utf-8") as mark:
             mark.write("\n".join(["", final.name, *old, ""]))  # what stood there stays: its last line may be torn
+        # Without the link "last" the newest checkpoint is the last; a first "best" has to be there as soon as it is.
+        first = [link for link in links if link != "last" and not os.path.lexists(folder / link)]
+        for link in first:
+            disk.point(folder / link, final.name)
         os.rename(temporary, final)
         disk.sync_folder(folder)
         for link in links:
-            disk.point(folder / link, final.name)
+            if link not in first:
+                disk.point(folder / link, final.name)
         disk.sync_folder(folder)
     finally:
         clear(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -185,6 +186,20 @@ def test_first_save_that_fails_leaves_no_last(tmp_path: Path) -> None:
         assert not (folder / "last").exists()
         if folder.exists():
             assert not [path.name for path in folder.iterdir() if path.name.startswith(".")], "half of it was left"
+
+
+def test_a_first_checkpoint_is_the_best_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    there = set()
+    for moment in range(1, 40):
+        folder = tmp_path / str(moment)
+        with pytest.MonkeyPatch.context() as patch:
+            Disk(patch, moment, PowerCutError, once=False)
+            with contextlib.suppress(PowerCutError):
+                checkpoint.save(folder, 1, content(1), best=True)
+        found = [checkpoint.find(folder / ".", link) is not None for link in ("last", "best")]
+        assert found[0] == found[1], f"cut at change {moment}"
+        there.add(found[0])
+    assert there == {True, False}
 
 
 def test_a_step_saved_again_never_touches_what_a_link_needs(tmp_path: Path) -> None:
