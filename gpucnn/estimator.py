@@ -8,8 +8,7 @@ import inspect
 import json
 import math
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +31,19 @@ from gpucnn.errors import (
     UsageError,
     did_you_mean,
 )
-from gpucnn.training import Epochs, Feed, Normalisation, Settings, build_model, evaluate
+from gpucnn.training import (
+    Callback,
+    Loader,
+    Loop,
+    LossAndAccuracy,
+    Metric,
+    Normalisation,
+    Progress,
+    Schedule,
+    Settings,
+    build_model,
+)
+from gpucnn.training.callbacks import callbacks_of
 from gpucnn.training.saved import LARGEST_IMAGE
 from gpucnn.training.settings import is_file_model
 from gpucnn.training.setup import fitted, make_optimizer, make_schedule, split_validation, structure_of
@@ -54,8 +65,9 @@ class Classifier:
     model: a name with options ("lenet:activation=tanh", see ``models.build``), a callable (classes, in_channels,
     image_size) -> Module, or a Module, which is copied and stays as it is (one with layers that wait for their input has to
     be on the device). lr=None: the optimiser's default. device=None: that of ``gpucnn.use``. validation: so many of the
-    images are held out and measured after each epoch. verbose: print a line per epoch. The other parameters are the options
-    of ``gpucnn train``; ``fit`` looks at all of them.
+    images are held out and measured after each epoch. verbose: print a line per epoch. loss: a function of (logits, class
+    indices); cross-entropy by default. metrics: what ``history`` is to have besides (see ``training.metrics``). The other
+    parameters are the options of ``gpucnn train``; ``fit`` looks at all of them.
 
     x, everywhere: images (N, H, W), (N, C, H, W) or flattened square ones (N, H*W), uint8 (0 to 255) or floating, of the
     same kind in every call; pixels are normalised by the mean and standard deviation of those of ``fit``.
@@ -92,10 +104,12 @@ class Classifier:
         device: str | Backend | None = None,
         validation: int = 0,
         verbose: bool = False,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        metrics: Iterable[Metric] = (),
     ) -> None:
         self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
         self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
-        self.validation, self.verbose = validation, verbose
+        self.validation, self.verbose, self.loss, self.metrics = validation, verbose, loss, metrics
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -157,14 +171,16 @@ class Classifier:
         y: Any,
         epochs: int | None = None,
         batch_size: int | None = None,
-        callback: Callable[[dict[str, Any]], object] | None = None,
+        callback: Callable[[dict[str, Any]], object] | Callback | Iterable[Any] | None = None,
     ) -> Self:
         """Train a new network on images ``x`` with labels ``y``: (N,) of any kind that sorts, or one-hot (N, C).
 
-        epochs and batch_size stand in for the constructor's. callback is called with each dict of ``history`` as it comes;
-        training ends where it returns True. The same seed gives the same network; random numbers come from a generator of
-        the fit's own. Each dict of ``history`` has epoch, loss, accuracy (0 to 1), seconds, images_per_second, and with
-        validation val_loss and val_accuracy.
+        epochs and batch_size stand in for the constructor's. callback: a function that is called with each dict of
+        ``history`` as it comes and ends the training by returning True, a ``training.Callback`` such as
+        ``training.EarlyStopping(patience=3)``, or a list of such.
+        The same seed gives the same network; random numbers come from a generator of the fit's own. Each dict of
+        ``history`` has epoch, loss, accuracy (0 to 1), seconds, images_per_second, with validation val_loss and
+        val_accuracy, and what ``metrics`` give.
         Raises ShapeError, DTypeError or DataError for images and labels that do not fit, UsageError or ParameterError for a
         parameter, DivergedError where the loss stops being finite: what an earlier ``fit`` learnt is then kept. After Ctrl-C
         or an exception in the callback, ``net_``, ``history`` and the rest are those of the training so far.
@@ -181,23 +197,42 @@ class Classifier:
         settings = Settings(device=backend.name, **plain).resolved()
         train, held_out = split_validation(data, None, settings.validation, settings.seed)
         normalisation = Normalisation.of(train)
-        with drawing_from(Generator(settings.seed)):
+        callbacks = callbacks_of(callback)
+        generator = Generator(settings.seed)
+        with drawing_from(generator):
             net = self._build(data.image_shape, len(classes), backend)
-            feed = Feed(train, backend, normalisation)
-            validation_feed = None if held_out is None else Feed(held_out, backend, normalisation)
-            learnt = {
-                "net_": net, "classes_": classes, "image_shape_": data.image_shape, "history": [],
-                "_backend": backend, "_normalisation": normalisation, "_pixels": images.dtype.kind,
-            }  # fmt: skip
-            try:
-                self._train(net, feed, validation_feed, settings, callback, learnt["history"])
-            except DivergedError:
-                raise
-            except BaseException:  # Ctrl-C, or a mistake in the callback: what was learnt so far is kept
-                net.eval()
-                self.__dict__.update(learnt)
-                raise
-        net.eval()
+        optimizer = make_optimizer(settings, net)
+        batches = Loader(train, backend, normalisation).batches(settings.batch_size, settings.seed)
+        loop = _Fit(
+            net,
+            nn.CrossEntropyLoss() if self.loss is None else self.loss,
+            optimizer,
+            batches,
+            [LossAndAccuracy(), *copy.deepcopy(list(self.metrics))],
+            [
+                Schedule(make_schedule(settings, optimizer, len(batches)).scheduler),
+                *([Progress()] if self.verbose else []),
+                *callbacks,
+            ],
+            validation=None if held_out is None else Loader(held_out, backend, normalisation).batches(BATCH),
+            generator=generator,
+        )
+        loop.lr = settings.lr or 0.0
+        learnt = {
+            "net_": net, "classes_": classes, "image_shape_": data.image_shape, "history": loop.history,
+            "_backend": backend, "_normalisation": normalisation, "_pixels": images.dtype.kind,
+        }  # fmt: skip
+        try:
+            loop.run(settings.epochs)
+        except DivergedError:
+            raise
+        except BaseException:  # Ctrl-C, or a mistake in the callback: what was learnt so far is kept
+            self._keep(learnt)
+            raise
+        return self._keep(learnt)
+
+    def _keep(self, learnt: dict[str, Any]) -> Self:
+        learnt["net_"].eval()
         self.__dict__.update(learnt)
         return self
 
@@ -227,42 +262,6 @@ class Classifier:
             raise ShapeError.expected("Classifier", "model", f"outputs of shape (N, {classes})", outputs.shape)
         return net
 
-    def _train(
-        self,
-        net: nn.Module,
-        feed: Feed,
-        validation_feed: Feed | None,
-        settings: Settings,
-        callback: Callable[[dict[str, Any]], object] | None,
-        history: list[dict[str, Any]],
-    ) -> None:
-        optimizer = make_optimizer(settings, net)
-        epochs = Epochs(net, nn.CrossEntropyLoss(), optimizer, feed, settings.batch_size)
-        schedule = make_schedule(settings, optimizer, -(-len(feed) // settings.batch_size))
-        for epoch in range(settings.epochs):
-            clock, totals = time.perf_counter(), epochs.totals
-            totals.start()
-            net.train()
-            for _ in epochs.steps(feed.order(settings.seed, epoch)):
-                schedule.after_step()
-            values: dict[str, Any] = {"epoch": epoch + 1, "loss": totals.loss, "accuracy": totals.accuracy}
-            seconds = time.perf_counter() - clock
-            values |= {"seconds": seconds, "images_per_second": totals.count / max(seconds, 1e-9)}
-            if validation_feed is not None:
-                measured = evaluate(net, validation_feed)
-                values |= {"val_loss": measured.loss, "val_accuracy": measured.accuracy}
-            schedule.after_epoch(values.get("val_loss", values["loss"]))
-            if not math.isfinite(values["loss"]):
-                raise DivergedError(
-                    f"Classifier.fit: the loss is {values['loss']} in epoch {epoch + 1}. "
-                    f"Try a smaller lr than {settings.lr:g}."
-                )
-            history.append(values)
-            if self.verbose:
-                print(_line(values, settings.epochs), flush=True)
-            if callback is not None and callback(values) is True:
-                return
-
     # --- answering -----------------------------------------------------------------------------------------------
 
     def predict_proba(self, x: Any) -> Any:
@@ -278,12 +277,12 @@ class Classifier:
             kinds = {"u": "uint8", "f": "floating"}
             raise DTypeError.expected(where, "x", f"{kinds[self._pixels]} pixels, as in fit", images.dtype)
         data = ArrayDataset(images, np.zeros(len(images), np.int64), ["unknown"], where)
-        feed = Feed(data, self._backend, self._normalisation)
+        loader = Loader(data, self._backend, self._normalisation)
         probabilities = np.empty((len(images), len(self.classes_)), np.float32)
         with no_grad():
             for start in range(0, len(images), BATCH):
                 chosen = np.arange(start, min(start + BATCH, len(images)))
-                batch, _ = feed.batch(chosen)
+                batch, _ = loader.batch(chosen)
                 probabilities[chosen] = F.softmax(net(batch)).numpy()
         return probabilities
 
@@ -318,7 +317,11 @@ class Classifier:
         classes = self.classes_
         if classes.dtype.kind not in "biufUO" or not all(isinstance(c, (str, int, float)) for c in classes.tolist()):
             raise DTypeError.expected("Classifier.save", "classes_", "numbers or text", f"dtype {classes.dtype}")
-        parameters = {name: value for name, value in self.get_params().items() if name not in ("model", "device")}
+        parameters = {
+            name: value
+            for name, value in self.get_params().items()
+            if name not in ("model", "device", "loss", "metrics")
+        }
         if isinstance(self.model, str) and not is_file_model(
             self.model
         ):  # a file's code is not run by another's say-so
@@ -396,11 +399,15 @@ class Classifier:
         return classifier
 
 
-def _line(values: dict[str, Any], epochs: int) -> str:
-    text = f"epoch {values['epoch']}/{epochs}: loss {values['loss']:.4f}, accuracy {values['accuracy']:.4f}"
-    if "val_loss" in values:
-        text += f", validation loss {values['val_loss']:.4f}, accuracy {values['val_accuracy']:.4f}"
-    return f"{text}, {values['seconds']:.1f} s"
+class _Fit(Loop):
+    """The loop of a classifier, whose learning rate was ``lr``."""
+
+    lr: float
+
+    def diverged(self, loss: float) -> DivergedError:
+        return DivergedError(
+            f"Classifier.fit: the loss is {loss} in epoch {self.epoch + 1}. Try a smaller lr than {self.lr:g}."
+        )
 
 
 def _images(x: Any, where: str) -> Any:

@@ -10,14 +10,14 @@ import numpy as np
 
 import gpucnn
 from gpucnn import data, models, nn, optim
-from gpucnn.training import Feed, Normalisation, evaluate, train_step
+from gpucnn.training import Loader, Normalisation, evaluate, train_step
 
 
 def accuracy_on(test: data.Dataset, drawn: data.Dataset, seed: int, epochs: int, batch_size: int, lr: float) -> float:
     """Return the share of ``test`` that a LeNet trained on ``drawn`` reads rightly."""
     gpucnn.manual_seed(seed)
     backend, normalisation = gpucnn.get_backend(), Normalisation.of(drawn)
-    feed = Feed(drawn, backend, normalisation)
+    feed = Loader(drawn, backend, normalisation)
     net, loss_fn = models.lenet(), nn.CrossEntropyLoss()
     optimizer = optim.Adam(net.parameters())
     batches = -(-len(drawn) // batch_size)
@@ -26,7 +26,7 @@ def accuracy_on(test: data.Dataset, drawn: data.Dataset, seed: int, epochs: int,
         for chosen in np.array_split(feed.order(seed, epoch), batches):
             train_step(net, loss_fn, optimizer, *feed.batch(chosen))
             schedule.step()
-    return evaluate(net, Feed(test, backend, normalisation)).accuracy
+    return evaluate(net, Loader(test, backend, normalisation)).accuracy
 
 
 @click.command(help=__doc__)

@@ -10,7 +10,7 @@ import numpy as np
 
 import gpucnn
 from gpucnn import data, models, nn, optim
-from gpucnn.training import Feed, Normalisation, Totals, evaluate, train_step
+from gpucnn.training import Loader, LossAndAccuracy, Normalisation, evaluate, train_step
 
 MODEL = "lenet:activation=sigmoid,padding=0,hidden=128,init=xavier_normal"
 PUBLISHED = "published, by im2col: loss 2.297 in epoch 1, 0.138 in epoch 15, test accuracy 0.9567, 312 s an epoch"
@@ -21,15 +21,15 @@ def experiment(splits: data.Splits, seed: int, epochs: int) -> float:
     """Train from this seed and return the test accuracy."""
     gpucnn.manual_seed(seed)
     backend, minus_one_to_one = gpucnn.get_backend(), Normalisation((0.5,), (0.5,))
-    train = Feed(splits.train.subset(np.arange(min(10_000, len(splits.train)))), backend, minus_one_to_one)
-    test = Feed(splits.test, backend, minus_one_to_one)
+    train = Loader(splits.train.subset(np.arange(min(10_000, len(splits.train)))), backend, minus_one_to_one)
+    test = Loader(splits.test, backend, minus_one_to_one)
     net, loss_fn = models.build(MODEL), nn.CrossEntropyLoss()
     optimizer = optim.Adam(net.parameters(), lr=1e-3)
     for epoch in range(1, epochs + 1):
-        start, totals, order = perf_counter(), Totals(backend), train.order(seed, epoch)
+        start, totals, order = perf_counter(), LossAndAccuracy(backend), train.order(seed, epoch)
         for first in range(0, len(order), 64):
             x, y = train.batch(order[first : first + 64])
-            totals.add(*train_step(net, loss_fn, optimizer, x, y), y)
+            totals.update(*train_step(net, loss_fn, optimizer, x, y), y)
         print(f"epoch {epoch}: loss {totals.loss:.3f}, {perf_counter() - start:.1f} s", flush=True)
     accuracy = evaluate(net, test).accuracy
     print(f"seed {seed}: test accuracy {accuracy:.4f}", flush=True)

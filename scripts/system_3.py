@@ -10,7 +10,7 @@ import numpy as np
 
 import gpucnn
 from gpucnn import data, models, nn, optim
-from gpucnn.training import Feed, Normalisation, Totals, evaluate, train_step
+from gpucnn.training import Loader, LossAndAccuracy, Normalisation, evaluate, train_step
 
 PARAMETERS = {"filter_num": 30, "filter_size": 5, "pad": 0, "stride": 1}
 PUBLISHED = "published: training accuracy about 0.998, test accuracy 0.9896\ntarget: test accuracy 0.987"
@@ -20,14 +20,14 @@ def experiment(splits: data.Splits, seed: int, epochs: int) -> float:
     """Train from this seed and return the test accuracy."""
     gpucnn.manual_seed(seed)
     backend, zero_to_one = gpucnn.get_backend(), Normalisation((0.0,), (1.0,))
-    train, test = Feed(splits.train, backend, zero_to_one), Feed(splits.test, backend, zero_to_one)
+    train, test = Loader(splits.train, backend, zero_to_one), Loader(splits.test, backend, zero_to_one)
     net, loss_fn = models.simple_convnet(**PARAMETERS, hidden=100, init_std=0.01), nn.CrossEntropyLoss()
     optimizer = optim.Adam(net.parameters(), lr=1e-3)
     for epoch in range(1, epochs + 1):
-        start, totals, order = perf_counter(), Totals(backend), train.order(seed, epoch)
+        start, totals, order = perf_counter(), LossAndAccuracy(backend), train.order(seed, epoch)
         for first in range(0, len(order), 100):
             x, y = train.batch(order[first : first + 100])
-            totals.add(*train_step(net, loss_fn, optimizer, x, y), y)
+            totals.update(*train_step(net, loss_fn, optimizer, x, y), y)
         print(f"epoch {epoch}: loss {totals.loss:.4f}, {perf_counter() - start:.1f} s", flush=True)
     accuracy, known = evaluate(net, test).accuracy, evaluate(net, train).accuracy
     print(f"seed {seed}: training accuracy {known:.4f}, test accuracy {accuracy:.4f}", flush=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 import gpucnn
 from gpucnn import data, models, nn, optim
-from gpucnn.training import Feed, Normalisation, Totals, evaluate, train_step
+from gpucnn.training import Loader, LossAndAccuracy, Normalisation, evaluate, train_step
 
 PUBLISHED = "published: test accuracy 0.926 (PyTorch with 5,000 images: 0.932)\ntarget: test accuracy 0.926"
 
@@ -22,15 +22,15 @@ def experiment(splits: data.Splits, seed: int, epochs: int) -> float:
     gpucnn.manual_seed(seed)
     backend, zero_to_one = gpucnn.get_backend(), Normalisation((0.0,), (1.0,))
     draw = np.random.default_rng(seed)
-    train = Feed(splits.train.subset(draw.permutation(len(splits.train))[:5_000]), backend, zero_to_one)
-    test = Feed(splits.test.subset(draw.permutation(len(splits.test))[:1_000]), backend, zero_to_one)
+    train = Loader(splits.train.subset(draw.permutation(len(splits.train))[:5_000]), backend, zero_to_one)
+    test = Loader(splits.test.subset(draw.permutation(len(splits.test))[:1_000]), backend, zero_to_one)
     net, loss_fn = models.conv_mlp(channels=16, hidden=64, dropout=0.2), nn.CrossEntropyLoss()
     optimizer = optim.SGD(net.parameters(), lr=0.01)
     for epoch in range(1, epochs + 1):
-        start, totals, order = perf_counter(), Totals(backend), train.order(seed, epoch)
+        start, totals, order = perf_counter(), LossAndAccuracy(backend), train.order(seed, epoch)
         for first in range(0, len(order), 2):
             x, y = train.batch(order[first : first + 2])
-            totals.add(*train_step(net, loss_fn, optimizer, x, y), y)
+            totals.update(*train_step(net, loss_fn, optimizer, x, y), y)
         print(f"epoch {epoch}: loss {totals.loss:.4f}, {perf_counter() - start:.1f} s", flush=True)
     accuracy = evaluate(net, test).accuracy
     print(f"seed {seed}: test accuracy {accuracy:.4f}", flush=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 import gpucnn
 from gpucnn import data, models, nn, optim
-from gpucnn.training import Feed, Normalisation, Totals, evaluate, train_step
+from gpucnn.training import Loader, LossAndAccuracy, Normalisation, evaluate, train_step
 
 MODEL = "lenet:activation=sigmoid,pooling=avg,init=xavier_uniform"
 PUBLISHED = (
@@ -25,15 +25,15 @@ def experiment(splits: data.Splits, seed: int, epochs: int) -> float:
     """Train from this seed and return the test accuracy."""
     gpucnn.manual_seed(seed)
     backend, zero_to_one = gpucnn.get_backend(), Normalisation((0.0,), (1.0,))
-    train, test = Feed(splits.train, backend, zero_to_one), Feed(splits.test, backend, zero_to_one)
+    train, test = Loader(splits.train, backend, zero_to_one), Loader(splits.test, backend, zero_to_one)
     net, loss_fn = models.build(MODEL), nn.CrossEntropyLoss()
     optimizer = optim.SGD(net.parameters(), lr=0.9)
     seconds, accuracy = 0.0, float("nan")
     for epoch in range(1, epochs + 1):
-        start, totals, order = perf_counter(), Totals(backend), train.order(seed, epoch)
+        start, totals, order = perf_counter(), LossAndAccuracy(backend), train.order(seed, epoch)
         for first in range(0, len(order), 256):
             x, y = train.batch(order[first : first + 256])
-            totals.add(*train_step(net, loss_fn, optimizer, x, y), y)
+            totals.update(*train_step(net, loss_fn, optimizer, x, y), y)
         loss, known = totals.loss, totals.accuracy  # reading them waits for the device
         seconds += perf_counter() - start
         accuracy = evaluate(net, test).accuracy

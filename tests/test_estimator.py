@@ -256,7 +256,8 @@ def test_what_was_learnt_survives_a_failure(fitted: Classifier) -> None:
 def test_parameters() -> None:
     classifier = Classifier(epochs=3, lr=0.5)
     assert list(classifier.get_params()) == [
-        "model", "epochs", "batch_size", "lr", "optimizer", "schedule", "seed", "device", "validation", "verbose",
+        "model", "epochs", "batch_size", "lr", "optimizer", "schedule", "seed", "device", "validation", "verbose", "loss",
+        "metrics",
     ]  # fmt: skip
     assert repr(classifier) == "Classifier(epochs=3, lr=0.5)"
     assert classifier.set_params(lr=None, seed=4) is classifier

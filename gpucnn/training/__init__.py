@@ -1,34 +1,56 @@
 """Training: batches to the device, one visible step, epochs, checkpoints, the run folder."""
 
+from typing import TypeAlias
+
+from gpucnn.training.callbacks import Checkpoints, EachEpoch, EarlyStopping, Progress, Schedule
 from gpucnn.training.epochs import Epochs
 from gpucnn.training.evaluation import Evaluation, evaluate
-from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining
+from gpucnn.training.loader import Batches, Loader, Normalisation
+from gpucnn.training.loop import Callback, Loop, train_step
 from gpucnn.training.loss_scale import LossScale
-from gpucnn.training.reporters import EachEpoch, Reporters
+from gpucnn.training.metrics import Accuracy, Loss, LossAndAccuracy, Metric, PerClass, TopK
+from gpucnn.training.reporters import Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
 from gpucnn.training.settings import PRECISIONS, Settings, check_trusted, read_toml, recipe
 from gpucnn.training.setup import build_model, check_model, check_named, check_precision, run_name
-from gpucnn.training.step import Totals, train_step
 from gpucnn.training.tensorboard import TensorBoard
 from gpucnn.training.trainer import Reporter, Trainer
 
+Feed: TypeAlias = Loader
+Totals: TypeAlias = LossAndAccuracy
+"""The names of the loader and the running metrics in 0.1.0."""
+
 __all__ = [
     "PRECISIONS",
+    "Accuracy",
+    "Batches",
+    "Callback",
+    "Checkpoints",
     "EachEpoch",
+    "EarlyStopping",
     "Epochs",
     "Evaluation",
     "Feed",
     "InterruptedTraining",
+    "Loader",
+    "Loop",
+    "Loss",
+    "LossAndAccuracy",
     "LossScale",
+    "Metric",
     "Normalisation",
+    "PerClass",
+    "Progress",
     "Reporter",
     "Reporters",
     "RunFolder",
     "SavedModel",
+    "Schedule",
     "Settings",
     "TensorBoard",
+    "TopK",
     "Totals",
     "Trainer",
     "build_model",

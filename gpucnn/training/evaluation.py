@@ -11,8 +11,8 @@ from gpucnn import functional as F
 from gpucnn.errors import DataError, DivergedError
 from gpucnn.nn import Module
 from gpucnn.nn.module import evaluating
-from gpucnn.training.feed import Feed
-from gpucnn.training.step import Totals
+from gpucnn.training.loader import Loader
+from gpucnn.training.metrics import LossAndAccuracy
 
 BATCH = 1000
 
@@ -40,20 +40,20 @@ class Evaluation:
         return wrong[np.argsort(-self.losses[wrong], kind="stable")[:count]]
 
 
-def evaluate(net: Module, feed: Feed, batch_size: int = BATCH) -> Evaluation:
+def evaluate(net: Module, feed: Loader, batch_size: int = BATCH) -> Evaluation:
     """Return how ``net``, in evaluation mode, does on all images of ``feed``; the modes of its layers are restored.
 
     DataError without an image. DivergedError where an output is no number: what it would be counted as says nothing.
     """
     if not len(feed):
         raise DataError.expected("evaluate", "data set", "at least one image", "none")
-    totals, kept = Totals(feed.backend), []
+    totals, kept = LossAndAccuracy(feed.backend), []
     with evaluating(net):
-        batches = feed.batches(batch_size, totals)
-        for given in batches.of(np.arange(len(feed))):
+        batches = feed.batches(batch_size)
+        for given in batches.epoch(0):
             x, y = batches.take(*given)
             logits = net(x)
-            totals.add(F.cross_entropy(logits, y), logits, y)
+            totals.update(F.cross_entropy(logits, y), logits, y)
             highest = F.softmax(logits).max(1)
             kept.append((y, logits.argmax(1), highest, F.cross_entropy(logits, y, reduction="none")))
     labels, predictions, confidences, losses = (

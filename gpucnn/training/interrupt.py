@@ -21,13 +21,15 @@ class InterruptedTraining(GpucnnError):
 class StopSignal:
     """Within its ``with`` block, the first SIGINT, SIGTERM or SIGHUP sets ``number``; a second SIGINT interrupts at once.
 
-    A SIGHUP that is ignored already, as under ``nohup``, stays so.
+    A SIGHUP that is ignored already, as under ``nohup``, stays so. With ``ctrl_c_alone`` only SIGINT is caught,
+    where it would have raised KeyboardInterrupt: in a library's call the other signals are the program's own affair.
 
     Outside the main thread, where signals cannot be caught, it does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ctrl_c_alone: bool = False) -> None:
         self.number: int | None = None
+        self._ctrl_c_alone = ctrl_c_alone
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -42,8 +44,9 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    @staticmethod
-    def _caught() -> list[int]:
+    def _caught(self) -> list[int]:
+        if self._ctrl_c_alone:
+            return [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
         numbers = [signal.SIGINT, signal.SIGTERM]
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none
             numbers.append(signal.SIGHUP)

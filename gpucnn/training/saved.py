@@ -18,7 +18,7 @@ from gpucnn.data import ArrayDataset, Dataset, load_test
 from gpucnn.data.dataset import FRAMINGS, SAMPLE, check_scale
 from gpucnn.data.pictures import read_picture
 from gpucnn.errors import CheckpointError, DataError, UsageError
-from gpucnn.training.feed import Feed, Normalisation
+from gpucnn.training.loader import Loader, Normalisation
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import PRECISIONS, check_trusted
 from gpucnn.training.setup import build_model, rebuild_model
@@ -94,7 +94,7 @@ class SavedModel:
         """Return a picture file as an image (C, H, W) of the kind that this network was trained on."""
         return read_picture(path, self.image_shape, self.framing)
 
-    def feed(self, data: Dataset) -> Feed:
+    def feed(self, data: Dataset) -> Loader:
         """Return batches of ``data`` as this network reads them; DataError where images or classes do not fit."""
         if data.image_shape != self.image_shape:
             raise DataError.expected("data", "images", f"shape {self.image_shape}, as in training", data.image_shape)
@@ -116,7 +116,7 @@ class SavedModel:
                     _in_short(data.class_names),
                 )
         self._check_scale(data)
-        return Feed(data, self.backend, self.normalisation, PRECISIONS[self.precision])
+        return Loader(data, self.backend, self.normalisation, PRECISIONS[self.precision])
 
     def _check_scale(self, data: Dataset) -> None:
         """DataError where pixels in memory are of another scale than those of the training were."""

@@ -16,7 +16,7 @@ from gpucnn.data import Dataset, Splits
 from gpucnn.errors import DataError, DeviceError, ParameterError, ShapeError, UsageError
 from gpucnn.models.cost import bounded
 from gpucnn.training import named
-from gpucnn.training.feed import Normalisation
+from gpucnn.training.loader import Normalisation
 from gpucnn.training.settings import PRECISIONS, Settings, is_file_model
 
 VALIDATION = 5000

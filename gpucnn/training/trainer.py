@@ -17,8 +17,9 @@ from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, UsageErro
 from gpucnn.training import environment
 from gpucnn.training.epochs import Epochs
 from gpucnn.training.evaluation import Evaluation, evaluate
-from gpucnn.training.feed import Feed, Normalisation
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
+from gpucnn.training.loader import Loader, Normalisation
+from gpucnn.training.loop import Callback
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import PRECISIONS, Settings
@@ -38,8 +39,8 @@ LOG_EVERY = 100
 """Steps between two looks at the loss, each of which waits for the device."""
 
 
-class Reporter:
-    """Is told what happens; the methods of this base do nothing."""
+class Reporter(Callback):
+    """A callback that is told of a ``Trainer``; the methods of this base do nothing."""
 
     def start(self, trainer: Trainer) -> None:
         """Training begins, or goes on."""
@@ -50,7 +51,7 @@ class Reporter:
     def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
         """The loss was read: step, epoch, loss, lr."""
 
-    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
+    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> object:
         """An epoch is done: the object that went to ``metrics.jsonl``."""
 
     def finish(self, trainer: Trainer) -> None:
@@ -78,7 +79,7 @@ class Trainer:
         self.settings = settings
         self.normalisation = Normalisation.of(train)
         dtype = PRECISIONS[settings.precision]
-        self.train_feed = Feed(train, self.backend, self.normalisation, dtype, settings.augmentation)
+        self.train_feed = Loader(train, self.backend, self.normalisation, dtype, settings.augmentation)
         self.validation_feed = self._feed(validation) if validation is not None else None
         self.test_feed = self._feed(splits.test)
         manual_seed(settings.seed)
@@ -108,8 +109,8 @@ class Trainer:
         """Steps done since the beginning."""
         return self.epoch * self.batches + self.position
 
-    def _feed(self, data: Dataset) -> Feed:
-        return Feed(data, self.backend, self.normalisation, PRECISIONS[self.settings.precision])
+    def _feed(self, data: Dataset) -> Loader:
+        return Loader(data, self.backend, self.normalisation, PRECISIONS[self.settings.precision])
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -220,7 +221,7 @@ class Trainer:
         else:
             self.reporter.epoch(self, self.history[-1])
 
-    def _measure(self, name: str, feed: Feed | None) -> dict[str, float | None]:
+    def _measure(self, name: str, feed: Loader | None) -> dict[str, float | None]:
         if feed is None:
             return {f"{name}_loss": None, f"{name}_accuracy": None}
         try:

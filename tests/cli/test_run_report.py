@@ -151,7 +151,7 @@ def test_stopped_within_the_first_epoch_after_a_resume(data: Path, monkeypatch: 
     def power_failure(*_: Any) -> None:
         raise RuntimeError("power failure")
 
-    monkeypatch.setattr("gpucnn.training.epochs.train_step", power_failure)
+    monkeypatch.setattr("gpucnn.training.loop.train_step", power_failure)
     with pytest.raises(RuntimeError, match="power failure"):
         gpucnn("train", "--resume", "run", "--epochs", 3)
     assert Path("run/report.html").read_text() == before, "it shows more than could be drawn now"

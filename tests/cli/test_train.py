@@ -204,7 +204,7 @@ def test_out_of_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("gpucnn.training.epochs.train_step", refuse)
+    monkeypatch.setattr("gpucnn.training.loop.train_step", refuse)
     assert_refused(gpucnn(*train(data)), 4, "Out of memory", "--batch-size")
 
 

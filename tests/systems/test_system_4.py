@@ -15,7 +15,7 @@ from gpucnn import models, nn, optim
 from gpucnn.backend import Backend
 from gpucnn.data import ArrayDataset
 from gpucnn.errors import GpucnnError
-from gpucnn.training import Feed, Normalisation, evaluate, train_step
+from gpucnn.training import Loader, Normalisation, evaluate, train_step
 
 
 def test_a_tensor_has_data_gradient_and_a_graph(backend: Backend) -> None:
@@ -54,7 +54,7 @@ def test_data_sets_by_index() -> None:
     assert (len(splits.train), len(splits.test)) == (20, 10)
     images, labels = splits.train[np.array([3, 5])]
     assert (images.shape, labels.shape) == ((2, 1, 28, 28), (2,))
-    feed = Feed(splits.train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
+    feed = Loader(splits.train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
     x, y = feed.batch(np.array([3, 5]))
     np.testing.assert_allclose(x.numpy(), images / 255, atol=1e-6)
     assert y.tolist() == labels.tolist()
@@ -120,7 +120,7 @@ def test_a_model_trains_and_is_tested() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 40)
     images = rng.random((40, 1, 8, 8)).astype(np.float32) + labels[:, None, None, None]
-    feed = Feed(ArrayDataset(images, labels), gpucnn.get_backend("cpu"), Normalisation((1.0,), (0.5,)))
+    feed = Loader(ArrayDataset(images, labels), gpucnn.get_backend("cpu"), Normalisation((1.0,), (0.5,)))
     with gpucnn.use("cpu"):
         net = models.conv_mlp(2, 1, 8, channels=2, hidden=8)
     optimizer = optim.SGD(net.parameters(), lr=0.01)
@@ -150,7 +150,7 @@ def test_backward_starts_from_a_scalar(backend: Backend) -> None:
 
 
 def test_batches_are_drawn_in_another_order_each_epoch() -> None:
-    feed = Feed(small_splits(20, 10).train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
+    feed = Loader(small_splits(20, 10).train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
     orders = [feed.order(0, epoch).tolist() for epoch in (0, 1, 0)]
     assert orders[0] != orders[1]
     assert orders[0] == orders[2]

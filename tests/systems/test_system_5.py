@@ -14,7 +14,7 @@ import gpucnn
 import gpucnn.functional as F
 from gpucnn import models, nn
 from gpucnn.backend import Backend
-from gpucnn.training import Feed, Normalisation, evaluate
+from gpucnn.training import Loader, Normalisation, evaluate
 
 
 def counting(*shape: int, start: int = 0) -> gpucnn.Tensor:
@@ -111,7 +111,7 @@ def test_evaluation_happens_on_the_device_that_holds_the_model(backend: Backend)
     rng = np.random.default_rng(0)
     data = gpucnn.data.ArrayDataset(rng.integers(0, 256, (4, 28, 28), np.uint8), np.arange(4))
     net = models.lenet()
-    found = evaluate(net, Feed(data, backend, Normalisation((0.0,), (1.0,))))
+    found = evaluate(net, Loader(data, backend, Normalisation((0.0,), (1.0,))))
     assert {p.device for p in net.parameters()} == {backend.name}
     assert found.predictions.shape == (4,)
 

@@ -17,7 +17,7 @@ from gpucnn.captured import capture
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import DivergedError
 from gpucnn.training import InterruptedTraining, Reporter
-from gpucnn.training.batches import ReadBatches, ResidentBatches
+from gpucnn.training.loader import ReadBatches, ResidentBatches
 
 on_devices = pytest.mark.parametrize(
     "backend", ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)], indirect=True
@@ -48,11 +48,11 @@ def read_splits() -> Splits:
 
 
 def recorded(run: Any) -> list[Any]:
-    return list(run._epochs._captured._recorded.values())
+    return list(run.do_step._recorded.values())
 
 
 def uncaptured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpucnn.training.epochs.capture", lambda step, state: step)
+    monkeypatch.setattr("gpucnn.training.loop.capture", lambda step, state: step)
 
 
 CASES: dict[str, tuple[Any, type, dict[str, Any]]] = {
@@ -66,14 +66,14 @@ CASES: dict[str, tuple[Any, type, dict[str, Any]]] = {
 
 @pytest.mark.bits
 @on_devices
-@pytest.mark.filterwarnings("ignore:capture. Epochs._step runs as usual, because CaptureError")
+@pytest.mark.filterwarnings("ignore:capture. Loop._step runs as usual, because CaptureError")
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_by_replays_is_a_run_by_ordinary_steps(
     backend: Backend, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, kind, changes = CASES[case]
     run = trainer(tmp_path / "replayed", splits=make(), **SETTINGS | changes)
-    assert isinstance(run._epochs._batches, kind)
+    assert isinstance(run.batches, kind)
     run.train()
     assert len(recorded(run)) >= 2  # whole batches, and the rest
     assert all((one is not None) is (case != "no update that is recorded") for one in recorded(run))
@@ -91,7 +91,7 @@ def test_data_that_is_read_and_copied_trains_to_the_same_bits_as_data_on_the_dev
     trainer(tmp_path / "resident", splits=splits(), **SETTINGS).train()
     monkeypatch.setattr(backend, "fits", lambda size: False)
     run = trainer(tmp_path / "read", splits=splits(), **SETTINGS)
-    assert isinstance(run._epochs._batches, ReadBatches)
+    assert isinstance(run.batches, ReadBatches)
     run.train()
     assert weights(tmp_path / "resident") == weights(tmp_path / "read")
     assert numbers(tmp_path / "resident") == numbers(tmp_path / "read")
@@ -100,9 +100,9 @@ def test_data_that_is_read_and_copied_trains_to_the_same_bits_as_data_on_the_dev
 def test_sums_that_capture_were_not_told_of_would_be_noticed(
     standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpucnn.training.epochs.capture", lambda step, state: capture(step, state=state[:-1]))
+    monkeypatch.setattr("gpucnn.training.loop.capture", lambda step, state: capture(step, state=state[:-1]))
     with pytest.warns(UserWarning, match="its replay does not give the bits of the step itself"):
-        list(trainer(tmp_path / "run", splits=splits(), **SETTINGS)._epochs.steps(np.arange(14)))
+        list(trainer(tmp_path / "run", splits=splits(), **SETTINGS).run(1))
 
 
 class Raises(Reporter):

@@ -1,4 +1,4 @@
-"""One training step, and the totals of an epoch."""
+"""One training step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import gpucnn
 from gpucnn import models, nn, optim
 from gpucnn.backend import Backend
-from gpucnn.training import Totals, train_step
+from gpucnn.training import train_step
 
 
 def batch(seed: int = 0) -> tuple[gpucnn.Tensor, gpucnn.Tensor]:
@@ -82,17 +82,3 @@ def test_after_a_flagged_step_training_goes_on_as_if_it_had_not_been(backend: Ba
         train_step(net, loss_fn, update, *batch(2))
         ends.append({name: values.tobytes() for name, values in net.state_dict().items()})
     assert ends[0] == ends[1]
-
-
-def test_totals_are_means_over_images(backend: Backend) -> None:
-    totals = Totals(backend)
-    assert np.isnan(totals.loss)
-    assert np.isnan(totals.accuracy)
-    logits = gpucnn.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
-    totals.add(gpucnn.tensor(0.5), logits, gpucnn.tensor([0, 0, 0]))
-    totals.add(gpucnn.tensor(2.0), logits[:1], gpucnn.tensor([0]))
-    assert totals.count == 4
-    assert totals.loss == pytest.approx((3 * 0.5 + 2.0) / 4)
-    assert totals.accuracy == 3 / 4
-    again = Totals(backend, **totals.state())
-    assert (again.loss, again.accuracy, again.count) == (totals.loss, totals.accuracy, 4)

@@ -1,0 +1,219 @@
+"""Callbacks for a ``Loop``: schedules, early stopping, checkpoints, progress. For one of your own subclass ``Callback``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from gpucnn import checkpoint
+from gpucnn.checkpoint import Checkpoint
+from gpucnn.errors import CheckpointError, GpucnnError, ParameterError
+from gpucnn.functional.arguments import is_count
+from gpucnn.optim.lr_scheduler import LRScheduler
+from gpucnn.training.loop import Callback
+
+
+class EachEpoch(Callback):
+    """Calls a function with the values of each epoch, as ``EachEpoch(inspect.LiveCurves())``; True ends the training.
+
+    >>> EachEpoch(print).epoch(None, {"epoch": 1})
+    {'epoch': 1}
+    """
+
+    def __init__(self, function: Callable[[dict[str, Any]], object]) -> None:
+        self._function = function
+
+    def epoch(self, loop: Any, values: dict[str, Any]) -> object:
+        return self._function(values)
+
+
+class Schedule(Callback):
+    """Moves a schedule of the learning rate: after each step, or one that waits for a measure after each epoch.
+
+    scheduler: any of ``optim.lr_scheduler`` or None, which does nothing. each_epoch: move after each epoch, and not each
+    step. The measure is the validation loss, or without one the training loss.
+    """
+
+    def __init__(self, scheduler: LRScheduler | None, each_epoch: bool = False) -> None:
+        if scheduler is not None and not isinstance(scheduler, LRScheduler):
+            raise ParameterError.expected("Schedule", "scheduler", "an LRScheduler", type(scheduler).__name__)
+        self.scheduler, self._each_epoch = scheduler, each_epoch
+
+    def step(self, loop: Any, images: int) -> None:
+        if self.scheduler is not None and not self.scheduler.needs_measure and not self._each_epoch:
+            self.scheduler.step()
+
+    def epoch(self, loop: Any, values: dict[str, Any]) -> object:
+        if self.scheduler is not None:
+            if self.scheduler.needs_measure:
+                self.scheduler.step(_validation_loss(values))  # type: ignore[call-arg]
+            elif self._each_epoch:
+                self.scheduler.step()
+        return None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return None if self.scheduler is None else self.scheduler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state)
+
+
+class EarlyStopping(Callback):
+    """Ends the training when a value has not got better for ``patience`` epochs, and puts the best weights back.
+
+    monitor: the value that is looked at; by default ``val_loss``, or without a validation ``loss``. mode: whether better is
+    lower ("min") or higher ("max"); by default higher for an accuracy or another share, lower for a loss. min_delta: by how
+    much at least. restore_best: whether the network has the weights of the best epoch in the end, however that comes;
+    ``best_epoch`` says which it was. After a resume the weights of an earlier best epoch are not there to be restored.
+    Raises ParameterError.
+
+    >>> EarlyStopping(patience=3).patience
+    3
+    """
+
+    def __init__(
+        self, patience: int = 5, monitor: str | None = None, mode: str | None = None, min_delta: float = 0.0,
+        restore_best: bool = True,
+    ) -> None:  # fmt: skip
+        if not is_count(patience, 1):
+            raise ParameterError.expected("EarlyStopping", "patience", "a positive int", repr(patience))
+        if mode not in ("min", "max", None):
+            raise ParameterError.expected("EarlyStopping", "mode", "'min' or 'max'", repr(mode))
+        self.patience, self.monitor, self.mode, self.min_delta = patience, monitor, mode, min_delta
+        self.restore_best = restore_best
+        self._begin()
+
+    def _begin(self) -> None:
+        self.best: float | None = None
+        self.best_epoch = self.bad_epochs = 0
+        self._weights: dict[str, Any] | None = None
+
+    def start(self, loop: Any) -> None:
+        if not loop.step:
+            self._begin()
+
+    def epoch(self, loop: Any, values: dict[str, Any]) -> object:
+        monitor = self.monitor or ("val_loss" if values.get("val_loss") is not None else _loss_name(values))
+        value = values.get(monitor)
+        if not isinstance(value, (int, float)):
+            known = ", ".join(name for name, one in values.items() if isinstance(one, (int, float)))
+            raise ParameterError.expected("EarlyStopping", "monitor", f"one of {known}", repr(monitor))
+        lower = self.mode == "min" or (self.mode is None and monitor.endswith("loss"))
+        gain = 0.0 if self.best is None else (self.best - value if lower else value - self.best)
+        if self.best is None or gain > self.min_delta:
+            self.best, self.best_epoch, self.bad_epochs = float(value), values["epoch"], 0
+            self._weights = loop.net.state_dict() if self.restore_best else None
+            return None
+        self.bad_epochs += 1
+        return self.bad_epochs >= self.patience
+
+    def finish(self, loop: Any) -> None:
+        if self._weights is not None:
+            loop.net.load_state_dict(self._weights)
+            self._weights = None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return {"best": self.best, "best_epoch": self.best_epoch, "bad_epochs": self.bad_epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = None if state["best"] is None else float(state["best"])
+        self.best_epoch, self.bad_epochs = int(state["best_epoch"]), int(state["bad_epochs"])
+
+
+class Checkpoints(Callback):
+    """Saves network, optimiser and loop to a folder after each epoch; ``resume`` goes on from the last one.
+
+    The folder is as ``gpucnn.checkpoint`` describes it: written whole, ``last`` and ``best`` point at two of them. monitor:
+    the value that ``best`` is about; by default ``val_accuracy`` where there is one. mode: whether its best is the highest
+    ("max") or the lowest ("min").
+
+    >>> Checkpoints("checkpoints").folder.name
+    'checkpoints'
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], resume: bool = False, monitor: str = "val_accuracy", mode: str = "max"
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ParameterError.expected("Checkpoints", "mode", "'min' or 'max'", repr(mode))
+        self.folder, self._resume, self.monitor, self._sign = Path(folder), resume, monitor, 1 if mode == "max" else -1
+        self.best: float | None = None
+
+    def start(self, loop: Any) -> None:
+        path = checkpoint.find(self.folder, "last") if self._resume and self.folder.is_dir() else None
+        if path is not None:
+            self._go_on(loop, path)
+
+    def _go_on(self, loop: Any, path: Path) -> None:
+        saved = checkpoint.load(path)
+        try:
+            loop.net.load_state_dict(saved.model)
+            loop.optimizer.load_state_dict({**saved.state["optimizer"], "state": saved.optimizer})
+            loop.load_state_dict(saved.state["loop"])
+        except GpucnnError:
+            raise
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: is not of this loop ({type(error).__name__}: {error}).") from None
+
+    def epoch(self, loop: Any, values: dict[str, Any]) -> object:
+        value = values.get(self.monitor)
+        best = value is not None and (self.best is None or (value - self.best) * self._sign > 0)
+        if best:
+            self.best = value
+        optimizer = loop.optimizer.state_dict()
+        arrays = optimizer.pop("state")
+        state = {"optimizer": optimizer, "loop": loop.state_dict()}
+        try:
+            checkpoint.save(self.folder, loop.step, Checkpoint(loop.net.state_dict(), arrays, state), best)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: cannot save step {loop.step} ({error.strerror}).") from None
+        return None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = None if state["best"] is None else float(state["best"])
+
+
+class Progress(Callback):
+    """Prints a line for each epoch.
+
+    >>> class Two:
+    ...     epochs = 2
+    >>> Progress().epoch(Two(), {"epoch": 1, "loss": 0.25, "accuracy": 0.5, "seconds": 1.0, "images_per_second": 7.0})
+    epoch 1/2: loss 0.2500, accuracy 0.5000, 1.0 s
+    """
+
+    def epoch(self, loop: Any, values: dict[str, Any]) -> object:
+        skipped = ("epoch", "step", "seconds", "images_per_second")
+        numbers = [(name, value) for name, value in values.items() if isinstance(value, float) and name not in skipped]
+        parts = [f"{name.replace('val_', 'validation ', 1).replace('_', ' ')} {value:.4f}" for name, value in numbers]
+        print(f"epoch {values['epoch']}/{loop.epochs}: {', '.join([*parts, format(values['seconds'], '.1f') + ' s'])}",
+              flush=True)  # fmt: skip
+        return None
+
+
+def callbacks_of(given: Any) -> list[Callback]:
+    """Return a callback, a function of an epoch's values, or a list of such, as callbacks; ParameterError else."""
+    if given is None:
+        return []
+    if isinstance(given, Callback):
+        return [given]
+    if callable(given):
+        return [EachEpoch(given)]
+    if isinstance(given, Iterable):
+        return [callback for one in given for callback in callbacks_of(one)]
+    raise ParameterError.expected("callbacks", "a callback", "a Callback or a function", type(given).__name__)
+
+
+def _loss_name(values: dict[str, Any]) -> str:
+    return "loss" if "loss" in values else "train_loss"
+
+
+def _validation_loss(values: dict[str, Any]) -> float:
+    loss = values.get("val_loss")
+    return float(values[_loss_name(values)] if loss is None else loss)

@@ -1,0 +1,280 @@
+"""Batches on the device: images are kept and moved as they are stored, and converted and normalised there.
+
+What the host does for a batch (``Batches.epoch``) is apart from what the device does (``Batches.take``), so that the latter
+can be captured with the step that uses it. Where an epoch stands is the business of the batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn.autograd import Tensor, no_grad, tensor
+from gpucnn.backend import Array, Backend
+from gpucnn.data import ArrayDataset, Augmentation, Dataset
+from gpucnn.errors import DataError, ParameterError
+
+Scaling = tuple[Array, Array, Any]
+"""Scale and shift of each channel (C,), and the dtype of what comes out."""
+
+AUGMENTING = 1
+"""Last number of the seed of an augmented batch; none is 0, which would seed as if it were left out."""
+
+SAMPLE = 10_000
+"""Images from which the mean and standard deviation are measured, where a data set is not in memory."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel, of pixels scaled to 0..1 (or as they are, for floats)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, data: Dataset) -> Normalisation:
+        """Measure the images of a data set."""
+        if isinstance(data, ArrayDataset):
+            images = data.images
+        else:
+            images, _ = data[np.arange(min(len(data), SAMPLE))]
+        scale = 255.0 if images.dtype == np.uint8 else 1.0
+        mean = images.mean((0, 2, 3), dtype=np.float64) / scale
+        std = images.std((0, 2, 3), dtype=np.float64) / scale
+        return cls(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std))
+
+
+def read_batch(data: Dataset, indices: Any) -> tuple[Any, Any]:
+    """Return ``data[indices]``; DataError where it is not what ``Dataset`` promises."""
+    images, labels = data[indices]
+    images, labels = np.asarray(images), np.asarray(labels)
+    where, count = type(data).__name__, len(indices)
+    if images.ndim != 4 or len(images) != count or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+        raise DataError.expected(
+            where, "images", f"({count}, C, H, W), uint8 or floating", f"{images.shape} {images.dtype}"
+        )
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise DataError.expected(where, "labels", f"({count},) integers", f"{labels.shape} {labels.dtype}")
+    check_labels(where, labels, data.classes)
+    return images, labels.astype(np.int64, copy=False)
+
+
+def check_labels(where: str, labels: Any, classes: int) -> None:
+    """DataError unless all labels are from 0 to ``classes`` - 1: a GPU cannot complain of them."""
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError.expected(where, "labels", f"0 to {classes - 1}", f"{labels.min()} to {labels.max()}")
+
+
+class Batches:
+    """The batches of epochs, in two parts: what the host does for each, and what the device does, which can be captured.
+
+    ``for given in batches.epoch(number): x, y = batches.take(*given)``. Each batch is taken before the next is asked for.
+    """
+
+    state: tuple[Tensor, ...] = ()
+    """Tensors that ``take`` changes in place."""
+
+    def __len__(self) -> int:
+        """Return how many batches an epoch has."""
+        raise NotImplementedError
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Yield what ``take`` needs for each batch of an epoch, from batch ``start`` on: its size, and then Tensors."""
+        raise NotImplementedError
+
+    def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs (B, ...) and targets (B, ...) of the batch on the device; moves nothing there."""
+        raise NotImplementedError
+
+
+class GivenBatches(Batches):
+    """Of an iterable of (inputs, targets), Tensors or NumPy arrays: a list, or anything that starts anew each epoch."""
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]], backend: Backend) -> None:
+        self._pairs, self._backend = pairs, backend
+
+    def __len__(self) -> int:
+        return len(self._pairs)  # type: ignore[arg-type]
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Any, ...]]:
+        for place, pair in enumerate(self._pairs):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise DataError.expected("batches", "a batch", "a pair (inputs, targets)", type(pair).__name__)
+            if place >= start:
+                x, y = (self._moved(part) for part in pair)
+                yield len(x), x, y
+
+    def _moved(self, part: Any) -> Tensor:
+        return part.to(self._backend) if isinstance(part, Tensor) else tensor(part, device=self._backend)
+
+    def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = given
+        return x, y
+
+
+class LoadedBatches(Batches):
+    """Of a loader, ``size`` images each, and the rest; in the order of each epoch's seed, or in that of the data set."""
+
+    def __init__(self, loader: Loader, size: int, seed: int | None) -> None:
+        self.loader, self.backend, self.size, self._seed = loader, loader.backend, size, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.loader) // self.size)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Any, ...]]:
+        if self._seed is None:
+            return self.of(np.arange(len(self.loader)), start)
+        return self.of(self.loader.order(self._seed, number), start, (self._seed, number))
+
+    def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield what ``take`` needs for the batches of these indices (a host array); ``seed`` decides the augmentation."""
+        raise NotImplementedError
+
+
+class ResidentBatches(LoadedBatches):
+    """Of a data set on the device. The order goes there once an epoch; a cursor there says how far it is used up."""
+
+    def __init__(
+        self, loader: Loader, images: Array, labels: Array, scaling: Scaling, size: int, seed: int | None
+    ) -> None:
+        super().__init__(loader, size, seed)
+        self._images, self._labels, self._scaling = images, labels, scaling
+        backend = self.backend
+        with backend.active():
+            self._order = backend.xp.zeros(len(labels), np.int64)
+            self._cursor = Tensor(backend.xp.zeros(1, np.float64), backend)
+        self.state = (self._cursor,)
+
+    def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        backend, first = self.backend, start * self.size
+        with backend.active(), no_grad():
+            self._order[: len(order)] = backend.asarray(order)
+            self._cursor[...] = float(first)
+        for place in range(first, len(order), self.size):
+            yield (min(self.size, len(order) - place),)
+
+    def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
+        backend, seen = self.backend, self._cursor.array
+        with backend.active():
+            x, y = backend.gather_next(self._images, self._labels, self._order, seen, count, *self._scaling)
+            seen += count  # where it lies: a copy would be a second launch
+        return Tensor(x, backend), Tensor(y, backend)
+
+
+class ReadBatches(LoadedBatches):
+    """Of a data set that is read on the host, by ``read(indices, seed)``, and moved as it is stored."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        read: Callable[[Any, tuple[int, ...]], tuple[Any, Any]],
+        scaling: Scaling,
+        size: int,
+        seed: int | None,
+    ) -> None:
+        super().__init__(loader, size, seed)
+        self._read, self._scaling = read, scaling
+
+    def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        for images, labels in self.backend.stream(self._read_all(order, start, seed)):
+            yield len(labels), Tensor(images, self.backend), Tensor(labels, self.backend)
+
+    def _read_all(self, order: Any, start: int, seed: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
+        for number in range(start, -(-len(order) // self.size)):
+            chosen = order[number * self.size : (number + 1) * self.size]
+            yield self._read(chosen, (*seed, number) if seed else ())
+
+    def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
+        backend, (images, labels) = self.backend, given
+        with backend.active():
+            x = backend.gather(images.array, backend.xp.arange(count), *self._scaling)
+            y = labels.array.copy()  # the next batch but one comes into the memory that it is in
+        return Tensor(x, backend), Tensor(y, backend)
+
+
+def batches_of(batches: Any, backend: Backend) -> Batches:
+    """Return ``batches`` as ``Loop`` uses them; ParameterError for what gives none."""
+    if isinstance(batches, Batches):
+        return batches
+    if isinstance(batches, Iterator) or not isinstance(batches, Iterable):
+        raise ParameterError.expected(
+            "Loop", "batches", "Loader.batches(size), or an iterable of (inputs, targets) that starts anew each epoch",
+            type(batches).__name__, "pass a list" if isinstance(batches, Iterator) else "",
+        )  # fmt: skip
+    return GivenBatches(batches, backend)
+
+
+class Loader:
+    """Gives batches of a data set as tensors on a device: images (B, C, H, W) normalised, labels (B,) int64.
+
+    A data set in memory goes to the device as a whole where it fits; others are read and moved batch by batch. With an
+    ``augmentation``, batches that are asked for with a seed are augmented, on the host.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        backend: Backend,
+        normalisation: Normalisation,
+        precision: str = "float32",
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.data, self.backend, self.augmentation = data, backend, augmentation
+        first, _ = read_batch(data, np.arange(min(len(data), 1)))
+        pixel = 255.0 if first.dtype == np.uint8 else 1.0
+        mean, std, dtype = np.array(normalisation.mean), np.array(normalisation.std), np.dtype(precision)
+        wide = np.promote_types(dtype, np.float32)
+        scale, shift = (1 / (pixel * std)).astype(wide), (-mean / std).astype(wide)
+        self._scaling: Scaling = backend.asarray(scale), backend.asarray(shift), dtype
+        self._resident: tuple[Array, Array] | None = None
+        if isinstance(data, ArrayDataset) and augmentation is None:
+            self._resident = self._moved_whole(data)
+
+    def _moved_whole(self, data: ArrayDataset) -> tuple[Array, Array] | None:
+        """Return images and labels on the device; None where they do not fit there."""
+        if not self.backend.fits(data.images.nbytes + data.labels.nbytes):
+            return None
+        check_labels(type(data).__name__, data.labels, data.classes)
+        return self.backend.asarray(data.images), self.backend.asarray(data.labels)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def order(self, seed: int, epoch: int) -> Any:
+        """Return the shuffled indices of an epoch, on the host."""
+        return np.random.default_rng([seed, epoch]).permutation(len(self))
+
+    def batches(self, size: int, seed: int | None = None) -> LoadedBatches:
+        """Return the batches, of ``size`` images and the rest, as ``Loop`` takes them.
+
+        seed: that of the shuffling, and of the augmentation; without one the images come in their order, as they are.
+        """
+        if self._resident is not None:
+            return ResidentBatches(self, *self._resident, self._scaling, size, seed)
+        return ReadBatches(self, self._read, self._scaling, size, seed)
+
+    def batch(self, indices: Any, seed: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of these indices (a host array).
+
+        They are augmented where ``seed`` is given, and it alone says how: a resumed run sees what it would have seen.
+        """
+        backend = self.backend
+        with backend.active():
+            if self._resident is not None:
+                images, labels = self._resident
+                chosen = backend.asarray(indices)
+                labels = labels[chosen]
+            else:
+                images, labels = (backend.asarray(part) for part in self._read(indices, seed))
+                chosen = backend.xp.arange(len(indices))
+            x = backend.gather(images, chosen, *self._scaling)
+        return Tensor(x, backend), Tensor(labels, backend)
+
+    def _read(self, indices: Any, seed: tuple[int, ...]) -> tuple[Any, Any]:
+        images, labels = read_batch(self.data, indices)
+        if self.augmentation is not None and seed:
+            images = self.augmentation(images, np.random.default_rng([*seed, AUGMENTING]))
+        return images, labels

@@ -1,0 +1,374 @@
+"""The one training loop and the one step in it: what ``Trainer`` and ``Classifier`` run, open to objects of your own."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gpucnn.autograd import Tensor
+from gpucnn.backend import Backend, Generator, current_generator, default_backend, drawing_from
+from gpucnn.captured import capture
+from gpucnn.errors import DataError, DivergedError, ParameterError
+from gpucnn.functional.arguments import is_count
+from gpucnn.nn import Module
+from gpucnn.nn.module import evaluating
+from gpucnn.optim import Optimizer
+from gpucnn.training.interrupt import StopSignal
+from gpucnn.training.loader import Batches, batches_of
+from gpucnn.training.loss_scale import LossScale
+from gpucnn.training.metrics import Loss, LossAndAccuracy, Metric
+
+LOG_EVERY = 100
+"""Steps between two looks at the loss, each of which waits for the device."""
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def train_step(
+    net: Module, loss_fn: LossFunction, optimizer: Optimizer, x: Tensor, y: Tensor, scale: LossScale | None = None
+) -> tuple[Tensor, Tensor]:
+    """Do one step on a batch and return (loss, logits). A loss that is not finite changes no parameter.
+
+    x: (B, C, H, W); y: (B,) integers; all on the network's device. Nothing waits for the device. With a ``scale`` (for
+    networks in float16) a gradient that is not finite changes no parameter either, but the scale.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn, optim
+    >>> net = nn.Linear(2, 2)
+    >>> x, y = gpucnn.tensor([[1.0, 2.0]]), gpucnn.tensor([1])
+    >>> loss, logits = train_step(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), lr=0.1), x, y)
+    >>> loss.shape, logits.shape
+    ((), (1, 2))
+    """
+    optimizer.zero_grad()
+    logits = net(x)
+    loss = loss_fn(logits, y)
+    if scale is None:
+        loss.backward()
+        optimizer.step(where=loss.detach().isfinite())
+    else:
+        scale(loss).backward()
+        finite = scale.finite(loss.detach(), optimizer)
+        optimizer.step(where=finite, scale=scale.scale)
+        scale.adjust(finite)
+    return loss.detach(), logits.detach()
+
+
+def measure(net: Module, loss: LossFunction, batches: Batches, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Return what ``metrics`` say of ``net``, in evaluation mode, on all batches; its layers' modes are restored."""
+    for metric in metrics:
+        metric.start()
+    with evaluating(net):
+        for given in batches.epoch(0):
+            x, y = batches.take(*given)
+            output = net(x)
+            value = loss(output, y)
+            for metric in metrics:
+                metric.update(value, output, y)
+    return _merged(metrics)
+
+
+class Callback:
+    """Is told how a ``Loop`` goes on, in the order in which the callbacks were given; the methods of this base do nothing.
+
+    They may read all of the loop (``net``, ``optimizer``, ``epoch``, ``step``, ``history``) and call ``loop.stop()``. An
+    exception ends the training, and every callback is still told of the finish.
+    """
+
+    def start(self, loop: Any) -> None:
+        """Training begins, or goes on."""
+
+    def step(self, loop: Any, images: int) -> None:
+        """A step on this many images is done."""
+
+    def log(self, loop: Any, values: dict[str, Any]) -> None:
+        """The loss was read, as it is every 100 steps: step, epoch, loss, lr."""
+
+    def epoch(self, loop: Any, values: dict[str, Any]) -> object:
+        """An epoch is done, with these values, the last of ``loop.history``; True ends the training."""
+
+    def finish(self, loop: Any) -> None:
+        """Training stopped, in whichever way."""
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return what a checkpoint keeps of this callback, as JSON can hold it; None for nothing."""
+        return None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+
+
+class Loop:
+    """Trains a network: ``Loop(net, loss, optimizer, batches).run(epochs)``; ``history`` has a dict for each epoch.
+
+    net: any Module. loss: any function of (output, targets), a loss of ``nn`` say, that returns a 0-d Tensor.
+    optimizer: one of ``optim``, a subclass, or any object with ``zero_grad`` and ``step``. batches: those of a loader
+    (``Loader.batches``), or any iterable of (inputs, targets), Tensors or NumPy arrays, that starts anew each epoch.
+    metrics: see ``training.metrics``; the loss is always measured. callbacks: see ``training.callbacks``: schedules, early
+    stopping, checkpoints, progress, your own. validation: batches that are measured after each epoch.
+    scale: for networks in float16. generator: what dropout draws from; by default a copy of the one that this thread draws
+    from, so that the loop's numbers are those of a loop written by hand, and nobody else's change.
+
+    On a GPU a step is captured: batch, step and metrics are one launch. Where the loss stops being finite the loop ends with
+    DivergedError; Ctrl-C lets the step finish and then raises KeyboardInterrupt. Either way the network is as it was after
+    the last step, and ``run`` goes on from there.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn, optim
+    >>> net = nn.Linear(2, 2)
+    >>> batches = [(gpucnn.tensor([[1.0, 2.0]]), gpucnn.tensor([1]))] * 3
+    >>> loop = Loop(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), lr=0.1), batches)
+    >>> [sorted(values) for values in loop.run(epochs=2)]
+    [['epoch', 'images_per_second', 'loss', 'seconds'], ['epoch', 'images_per_second', 'loss', 'seconds']]
+    """
+
+    def __init__(
+        self,
+        net: Module,
+        loss: LossFunction,
+        optimizer: Any,
+        batches: Batches | Iterable[tuple[Any, Any]],
+        metrics: Iterable[Metric] = (),
+        callbacks: Iterable[Callback] = (),
+        *,
+        validation: Batches | Iterable[tuple[Any, Any]] | None = None,
+        scale: LossScale | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        self.backend = _backend_of(net)
+        self.net, self.loss, self.optimizer, self.loss_scale = net, loss, optimizer, scale
+        self.batches = batches_of(batches, self.backend)
+        self.validation = None if validation is None else batches_of(validation, self.backend)
+        self.metrics, self.callbacks = list(metrics), list(callbacks)
+        self._check()
+        drawn = current_generator()
+        self.generator = Generator(drawn.seed, drawn.counter) if generator is None else generator
+        running = next((m for m in self.metrics if isinstance(m, (Loss, LossAndAccuracy))), None)
+        self._running: Loss | LossAndAccuracy = running or Loss()
+        if running is None:
+            self.metrics.insert(0, self._running)
+        for metric in self.metrics:
+            metric.to(self.backend)
+        self._validation_metrics = copy.deepcopy(self.metrics) if self.validation is not None else []
+        self.epochs = 0  # wanted in all
+        self.epoch = 0  # completed
+        self.position = 0  # steps done in the epoch under way
+        self.seconds = 0.0  # spent on the epoch under way
+        self.stopped = False
+        self.history: list[dict[str, Any]] = []
+        self._steps = 0
+        self._stop_signal = StopSignal()
+        self.do_step = self._captured_step()
+
+    def _check(self) -> None:
+        """ParameterError for objects that are none of what the loop needs."""
+        where = "Loop"
+        if not callable(self.loss):
+            raise ParameterError.expected(where, "loss", "a function of (output, targets)", type(self.loss).__name__)
+        if not isinstance(self.optimizer, Optimizer) and not all(
+            callable(getattr(self.optimizer, name, None)) for name in ("zero_grad", "step")
+        ):
+            raise ParameterError.expected(
+                where, "optimizer", "an Optimizer, or an object with zero_grad and step", type(self.optimizer).__name__
+            )
+        for argument, found, kind in (("metrics", self.metrics, Metric), ("callbacks", self.callbacks, Callback)):
+            for one in found:
+                if not isinstance(one, kind):
+                    raise ParameterError.expected(
+                        where, argument, f"{kind.__name__}s", type(one).__name__, f"subclass training.{kind.__name__}"
+                    )
+
+    def _captured_step(self) -> Callable[..., Any]:
+        if not isinstance(self.optimizer, Optimizer):
+            return self._step  # which nothing is known of
+        held: list[Any] = [one for one in (self.net, self.loss, self.loss_scale) if isinstance(one, Module)]
+        held += [self.optimizer, self.generator, *(metric.sums for metric in self.metrics), *self.batches.state]
+        return capture(self._step, state=held)
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Steps done since the beginning."""
+        return self._steps
+
+    def run(self, epochs: int) -> list[dict[str, Any]]:
+        """Train until ``epochs`` epochs are done in all, or somebody stops it; return ``history``."""
+        if not is_count(epochs, 1):
+            raise ParameterError.expected("Loop.run", "epochs", "a positive int", repr(epochs))
+        self.epochs, self.stopped, self._stop_signal = epochs, False, self.stop_signal()
+        with drawing_from(self.generator), self._stop_signal, self._telling():
+            while self.epoch < epochs and not self.stopped:
+                if not self._train_epoch():
+                    break
+                self._finish_epoch()
+                if self._stop_signal.number is not None and self.epoch < epochs and not self.stopped:
+                    self.interrupt(self._stop_signal.number)
+        return self.history
+
+    def stop(self) -> None:
+        """Let the training end after the step, or the epoch, that is being done."""
+        self.stopped = True
+
+    def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Do a step on a batch and return its (loss, output), detached; for a step of your own, write this method anew."""
+        if isinstance(self.optimizer, Optimizer):
+            return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale)
+        self.optimizer.zero_grad()
+        output = self.net(x)
+        loss = self.loss(output, y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach(), output.detach()
+
+    def validate(self) -> dict[str, Any]:
+        """Return what is measured after an epoch: the metrics of the validation batches, as ``val_loss`` and so on."""
+        if self.validation is None:
+            return {}
+        found = measure(self.net, self.loss, self.validation, self._validation_metrics)
+        return {f"val_{name}": value for name, value in found.items()}
+
+    def values(self, measured: dict[str, Any]) -> dict[str, Any]:
+        """Return what is noted of the epoch that is being finished."""
+        count = self._running.count
+        timed = {"seconds": self.seconds, "images_per_second": count / max(self.seconds, 1e-9)}
+        return {"epoch": self.epoch + 1, **_merged(self.metrics), **timed, **measured}
+
+    def stop_signal(self) -> StopSignal:
+        """Return what notes the signals that are to end the training after a step."""
+        return StopSignal(ctrl_c_alone=True)
+
+    def interrupt(self, number: int) -> None:
+        """Leave the training, because of this signal."""
+        raise KeyboardInterrupt
+
+    def diverged(self, loss: float) -> DivergedError:
+        """Return the error that ends a training whose loss is not finite."""
+        return DivergedError(
+            f"training diverged: the loss is {loss} at or before step {self.step} (epoch {self.epoch + 1}). "
+            "Try a smaller learning rate."
+        )
+
+    def _step(self, count: int, *given: Tensor) -> None:
+        x, y = self.batches.take(count, *given)
+        loss, output = self.update(x, y)
+        for metric in self.metrics:
+            metric.update(loss, output, y)
+
+    def _train_epoch(self) -> bool:
+        """Do the steps that are left of an epoch; return whether they were done."""
+        self.net.train()
+        if not self.position:
+            for metric in self.metrics:
+                metric.start()
+        clock = time.perf_counter() - self.seconds
+        for given in self.batches.epoch(self.epoch, self.position):
+            self.do_step(*given)
+            self._steps += 1
+            self.position += 1
+            for callback in self.callbacks:
+                callback.step(self, given[0])
+            if self.position % LOG_EVERY == 0:
+                self._log(self._running.last)
+            self.seconds = time.perf_counter() - clock
+            if self.stopped and not self._is_last():
+                return False
+            if self._stop_signal.number is not None and not self._is_last():
+                self.interrupt(self._stop_signal.number)
+        if not self.position:
+            raise DataError.expected("Loop", "batches", "at least one batch in each epoch", "none")
+        self.check_finite(_merged([self._running])["loss"])
+        self.seconds = time.perf_counter() - clock
+        return True
+
+    def _is_last(self) -> bool:
+        try:
+            return self.position >= len(self.batches)
+        except TypeError:  # an iterable without a length
+            return False
+
+    def _finish_epoch(self) -> None:
+        measured = self.validate()
+        for name, value in measured.items():  # weights that were blown up by the epoch's last steps
+            if name.endswith("loss"):
+                self.check_finite(value)
+        values = self.values(measured)
+        self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
+        self.history.append(values)
+        for callback in self.callbacks:
+            if callback.epoch(self, values) is True:
+                self.stop()
+
+    def _log(self, loss: float) -> None:
+        self.check_finite(loss)
+        values = {"step": self.step, "epoch": self.epoch + 1, "loss": loss}
+        groups = getattr(self.optimizer, "param_groups", ())
+        if groups:
+            values["lr"] = groups[0]["lr"]
+        for callback in self.callbacks:
+            callback.log(self, values)
+
+    def check_finite(self, loss: float | None) -> None:
+        """DivergedError for a loss that is no finite number."""
+        if loss is not None and not math.isfinite(loss):
+            raise self.diverged(loss)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell the callbacks of the start, and each of the finish, whatever the others do."""
+        try:
+            for callback in self.callbacks:
+                callback.start(self)
+            yield
+        finally:
+            self._tell_finish(list(self.callbacks))
+
+    def _tell_finish(self, callbacks: list[Callback]) -> None:
+        if callbacks:
+            try:
+                callbacks[0].finish(self)
+            finally:
+                self._tell_finish(callbacks[1:])
+
+    # --- state ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loop stands, as JSON can hold it: all that it depends on beside network, optimiser and scale."""
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "step": self.step,
+            "seconds": self.seconds,
+            "metrics": [metric.state() for metric in self.metrics],
+            "generator": {"seed": self.generator.seed, "counter": self.generator.counter},
+            "loss_scale": self.loss_scale and self.loss_scale.state(),
+            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "history": list(self.history),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned; KeyError, TypeError or ValueError where it is of another loop."""
+        self.epoch, self.position, self._steps = int(state["epoch"]), int(state["position"]), int(state["step"])
+        self.seconds, self.history = float(state["seconds"]), [dict(values) for values in state["history"]]
+        for metric, sums in zip(self.metrics, state["metrics"], strict=True):
+            metric.load(sums)
+        self.generator.seed, self.generator.counter = state["generator"]["seed"], state["generator"]["counter"]
+        if self.loss_scale is not None:
+            self.loss_scale.load(**state["loss_scale"])
+        for callback, kept in zip(self.callbacks, state["callbacks"], strict=True):
+            if kept is not None:
+                callback.load_state_dict(kept)
+
+
+def _backend_of(net: Module) -> Backend:
+    if not isinstance(net, Module):
+        raise ParameterError.expected("Loop", "net", "a Module", type(net).__name__)
+    return next((parameter.backend for parameter in net.parameters()), None) or default_backend()
+
+
+def _merged(metrics: Iterable[Metric]) -> dict[str, Any]:
+    return {name: value for metric in metrics for name, value in metric.values().items()}

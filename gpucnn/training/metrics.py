@@ -1,0 +1,265 @@
+"""Running metrics: sums over the images of an epoch, kept on the device. Updating them waits for nothing, reading them does.
+
+For a metric of your own subclass ``Metric``: say how many sums it keeps, how a batch changes them, and what they mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from gpucnn.autograd import Tensor, no_grad, tensor
+from gpucnn.backend import Backend
+from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.functional.arguments import is_count
+
+
+class Metric:
+    """Base of running metrics. ``sums`` is a float64 Tensor of ``shape`` on the device, always in the same memory.
+
+    >>> import gpucnn
+    >>> class MeanOutput(Metric):
+    ...     shape = (2,)
+    ...     def update(self, loss, output, target):
+    ...         self.add([output.sum(), output.size])
+    ...     def values(self):
+    ...         total, count = self.sums.tolist()
+    ...         return {"mean_output": total / count}
+    >>> metric = MeanOutput().to("cpu")
+    >>> metric.update(gpucnn.tensor(0.0), gpucnn.tensor([1.0, 3.0]), gpucnn.tensor([0, 0]))
+    >>> metric.values()
+    {'mean_output': 2.0}
+    """
+
+    shape: tuple[int, ...] = (1,)
+    sums: Tensor
+
+    def to(self, device: str | Backend) -> Self:
+        """Make the sums, at zero, on a device; returns self."""
+        self.sums = tensor(np.zeros(self.shape), device=device)
+        return self
+
+    def start(self) -> None:
+        """Begin anew, at zero."""
+        self._set(np.zeros(self.shape))
+
+    def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
+        """Add a batch: its mean loss (0-d), the network's outputs (B, ...) and the targets (B, ...), detached."""
+        raise NotImplementedError
+
+    def add(self, values: Tensor | Sequence[Tensor | float]) -> None:
+        """Add to the sums: a Tensor of their shape, or a number or 0-d Tensor for each."""
+        sums = self.sums.array
+        with self.sums.backend.active():
+            if isinstance(values, Tensor):
+                sums += values.array
+            else:
+                for place, value in enumerate(values):
+                    sums[place] += value.array.astype(sums.dtype) if isinstance(value, Tensor) else value
+
+    def values(self) -> dict[str, Any]:
+        """Return what the sums say, by name; NaN, or None in a list, where there is nothing to say yet."""
+        raise NotImplementedError
+
+    def state(self) -> list[Any]:
+        """Return the sums, exactly, as JSON can hold them."""
+        numbers: list[Any] = self.sums.tolist()
+        return numbers
+
+    def load(self, state: Any) -> None:
+        """Take over what ``state`` returned."""
+        self._set(state)
+
+    def _set(self, numbers: Any) -> None:
+        with no_grad():
+            self.sums.copy_(tensor(np.asarray(numbers, np.float64).reshape(self.shape), device=self.sums.backend))
+
+
+class Loss(Metric):
+    """``loss``: the mean over the images; ``last`` is that of the last batch."""
+
+    shape = (3,)
+
+    def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
+        count, sums = len(output), self.sums.array
+        with self.sums.backend.active():
+            sums[0] += loss.array.astype(sums.dtype) * count
+            sums[1] += count
+            sums[2] = loss.array
+
+    @property
+    def last(self) -> float:
+        """The mean loss of the last batch; NaN without any."""
+        _, count, last = self.sums.tolist()
+        return float(last) if count else math.nan
+
+    @property
+    def count(self) -> int:
+        """The number of images so far."""
+        return int(self.sums.tolist()[1])
+
+    def values(self) -> dict[str, Any]:
+        total, count, _ = self.sums.tolist()
+        return {"loss": _ratio(total, count)}
+
+
+class Accuracy(Metric):
+    """``accuracy``: the share of correct answers, 0 to 1, where the targets are classes, as indices or one-hot."""
+
+    shape = (2,)
+
+    def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
+        labels = _labels(output, target, "Accuracy")
+        self.add([(output.argmax(1) == labels).sum(), labels.size])
+
+    def values(self) -> dict[str, Any]:
+        return {"accuracy": _ratio(*self.sums.tolist())}
+
+
+class LossAndAccuracy(Metric):
+    """``loss`` and ``accuracy`` in one: what ``Trainer`` and ``Classifier`` use, one kernel a batch on a GPU.
+
+    sums: of the losses, of the correct answers, of the images, and the loss of the last batch. With a ``backend`` they are
+    made at once, at what ``state`` returned or at zero.
+    """
+
+    shape = (4,)
+
+    def __init__(self, backend: Backend | None = None, loss: float = 0.0, right: int = 0, count: int = 0) -> None:
+        if backend is not None:
+            self.to(backend)
+            self.start(loss, right, count)
+
+    def to(self, device: str | Backend) -> Self:
+        super().to(device)
+        self.start()
+        return self
+
+    def start(self, loss: float = 0.0, right: int = 0, count: int = 0) -> None:
+        self._set([loss, right, count, math.nan])
+
+    def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
+        backend, labels = self.sums.backend, _labels(output, target, "LossAndAccuracy")
+        with backend.active():
+            backend.add_totals(self.sums.array, loss.array, output.array, labels.array)
+
+    add = update  # type: ignore[assignment]  # its name in 0.1.0
+
+    @property
+    def count(self) -> int:
+        """The number of images so far."""
+        return int(self.sums.tolist()[2])
+
+    @property
+    def last(self) -> float:
+        """The mean loss of the last batch; NaN without any."""
+        return float(self.sums.tolist()[3])
+
+    @property
+    def loss(self) -> float:
+        """The mean loss so far; NaN without any."""
+        return float(self.values()["loss"])
+
+    @property
+    def accuracy(self) -> float:
+        """The share of correct answers so far, 0 to 1; NaN without any."""
+        return float(self.values()["accuracy"])
+
+    def values(self) -> dict[str, Any]:
+        total, correct, count, _ = self.sums.tolist()
+        return {"loss": _ratio(total, count), "accuracy": _ratio(correct, count)}
+
+    def state(self) -> Any:
+        total, correct, count, _ = self.sums.tolist()
+        return {"loss": total, "right": int(correct), "count": int(count)}
+
+    def load(self, state: Any) -> None:
+        self.start(float(state["loss"]), int(state["right"]), int(state["count"]))
+
+
+class TopK(Metric):
+    """``top_k``, with the number in its name: the share of images whose class is among the ``k`` likeliest answers.
+
+    Of equal outputs the first counts as the likelier, as for ``argmax``.
+    """
+
+    shape = (2,)
+
+    def __init__(self, k: int = 5) -> None:
+        if not is_count(k, 1):
+            raise ParameterError.expected("TopK", "k", "a positive int", repr(k))
+        self.k = k
+
+    def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
+        backend, scores = output.backend, output.array
+        labels = _labels(output, target, "TopK").array
+        with backend.active():
+            xp = backend.xp
+            rows, columns = xp.arange(len(labels)), xp.arange(scores.shape[1])
+            own = scores[rows, labels][:, None]
+            ahead = ~(scores <= own) | ((scores == own) & (columns < labels[:, None]))  # NaN is ahead of all
+            found = (ahead.sum(1) < self.k).sum()
+        self.add([output.like(found), len(labels)])
+
+    def values(self) -> dict[str, Any]:
+        return {f"top_{self.k}": _ratio(*self.sums.tolist())}
+
+
+class PerClass(Metric):
+    """``precision``, ``recall`` and ``f1``: a list with a number for each class, None where it has no images or answers.
+
+    ``confusion`` is the (classes, classes) count behind them: row = label, column = answer.
+    """
+
+    def __init__(self, classes: int) -> None:
+        if not is_count(classes, 1):
+            raise ParameterError.expected("PerClass", "classes", "a positive int", repr(classes))
+        self.shape = (classes, classes)
+
+    def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
+        backend, labels = output.backend, _labels(output, target, "PerClass").array.reshape(-1)
+        answers = output.argmax(1).array.reshape(-1)
+        with backend.active():
+            classes = backend.xp.arange(self.shape[0])
+            pairs = [(some[:, None] == classes).astype(np.float32) for some in (labels, answers)]
+            counts = pairs[0].T @ pairs[1]
+        self.add(output.like(counts))
+
+    @property
+    def confusion(self) -> Any:
+        """The counts on the host, (classes, classes) int64."""
+        return self.sums.numpy().astype(np.int64)
+
+    def values(self) -> dict[str, Any]:
+        counts = self.confusion
+        correct, of_label, of_answer = counts.diagonal().tolist(), counts.sum(1).tolist(), counts.sum(0).tolist()
+        both = [a + b for a, b in zip(of_label, of_answer, strict=True)]
+        return {
+            "precision": [_share(a, b) for a, b in zip(correct, of_answer, strict=True)],
+            "recall": [_share(a, b) for a, b in zip(correct, of_label, strict=True)],
+            "f1": [_share(2 * a, b) for a, b in zip(correct, both, strict=True)],
+        }
+
+
+def _ratio(total: float, count: float) -> float:
+    return total / count if count else math.nan
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _labels(output: Tensor, target: Tensor, where: str) -> Tensor:
+    """Return the targets as class indices; ShapeError where they are none of the outputs' classes."""
+    if output.ndim < 2:
+        raise ShapeError.expected(where, "output", "(B, classes, ...)", f"shape {output.shape}")
+    if target.shape == output.shape:
+        return target.argmax(1)
+    if target.shape != (output.shape[0], *output.shape[2:]):
+        raise ShapeError.expected(
+            where, "target", f"class indices {(output.shape[0], *output.shape[2:])}", f"shape {target.shape}"
+        )
+    return target
