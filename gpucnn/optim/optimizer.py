@@ -309,6 +309,7 @@ class Optimizer:
         where = f"{type(self).__name__}.load_state_dict"
         try:
             arrays, groups, steps = dict(state["state"]), list(state["param_groups"]), int(state["steps"])
+            groups = [{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()} for one in groups]  # of JSON
             for group, loaded in zip(self.param_groups, groups, strict=True):
                 if loaded.keys() - group.keys():
                     raise ParameterError(f"unknown options {sorted(loaded.keys() - group.keys())}")

@@ -10,13 +10,12 @@ from gpucnn.training.loader import Batches, Loader, Normalisation
 from gpucnn.training.loop import Callback, Loop, train_step
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Accuracy, Loss, LossAndAccuracy, Metric, PerClass, TopK
-from gpucnn.training.reporters import Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
 from gpucnn.training.settings import PRECISIONS, Settings, check_trusted, read_toml, recipe
 from gpucnn.training.setup import build_model, check_model, check_named, check_precision, run_name
 from gpucnn.training.tensorboard import TensorBoard
-from gpucnn.training.trainer import Reporter, Trainer
+from gpucnn.training.trainer import Reporter, Reporters, Trainer
 
 Feed: TypeAlias = Loader
 Totals: TypeAlias = LossAndAccuracy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -183,11 +184,20 @@ class Loop:
                     )
 
     def _captured_step(self) -> Callable[..., Any]:
+        """Return the step, captured; it does not keep the loop alive, which ends with its last reference."""
+        loop = weakref.ref(self)
+
+        def step(count: int, *given: Tensor) -> None:
+            owner = loop()
+            assert owner is not None
+            owner._step(count, *given)
+
+        step.__qualname__ = "Loop.step"
         if not isinstance(self.optimizer, Optimizer):
-            return self._step  # which nothing is known of
+            return step  # what it holds is not known
         held: list[Any] = [one for one in (self.net, self.loss, self.loss_scale) if isinstance(one, Module)]
         held += [self.optimizer, self.generator, *(metric.sums for metric in self.metrics), *self.batches.state]
-        return capture(self._step, state=held)
+        return capture(step, state=held)
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -200,15 +210,27 @@ class Loop:
         """Train until ``epochs`` epochs are done in all, or somebody stops it; return ``history``."""
         if not is_count(epochs, 1):
             raise ParameterError.expected("Loop.run", "epochs", "a positive int", repr(epochs))
-        self.epochs, self.stopped, self._stop_signal = epochs, False, self.stop_signal()
-        with drawing_from(self.generator), self._stop_signal, self._telling():
+        with self.stop_signal() as self._stop_signal:
+            self._run(epochs)
+        return self.history
+
+    def _run(self, epochs: int) -> None:
+        self.epochs, self.stopped = epochs, False
+        with drawing_from(self.generator), self._telling():
+            self.begin()
             while self.epoch < epochs and not self.stopped:
                 if not self._train_epoch():
                     break
                 self._finish_epoch()
                 if self._stop_signal.number is not None and self.epoch < epochs and not self.stopped:
                     self.interrupt(self._stop_signal.number)
-        return self.history
+            self.end()
+
+    def begin(self) -> None:
+        """Do what is to be done before the first epoch, once the callbacks know of the start; nothing here."""
+
+    def end(self) -> None:
+        """Do what is to be done after the last epoch, before the callbacks hear of the finish; nothing here."""
 
     def stop(self) -> None:
         """Let the training end after the step, or the epoch, that is being done."""
@@ -262,9 +284,6 @@ class Loop:
     def _train_epoch(self) -> bool:
         """Do the steps that are left of an epoch; return whether they were done."""
         self.net.train()
-        if not self.position:
-            for metric in self.metrics:
-                metric.start()
         clock = time.perf_counter() - self.seconds
         for given in self.batches.epoch(self.epoch, self.position):
             self.do_step(*given)
@@ -298,6 +317,8 @@ class Loop:
                 self.check_finite(value)
         values = self.values(measured)
         self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
+        for metric in self.metrics:
+            metric.start()
         self.history.append(values)
         for callback in self.callbacks:
             if callback.epoch(self, values) is True:

@@ -1,26 +1,27 @@
-"""The trainer: epochs of ``train_step`` with a schedule, validation, metrics, checkpoints and a run folder."""
+"""The trainer: a ``Loop`` with settings, validation, checkpoints and a run folder."""
 
 from __future__ import annotations
 
 import math
 import shlex
-import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
 from gpucnn import nn
-from gpucnn.backend import Backend, default_generator, get_backend, manual_seed
+from gpucnn.backend import Generator, drawing_from, get_backend
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
-from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, UsageError
+from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, ParameterError, UsageError
 from gpucnn.training import environment
-from gpucnn.training.epochs import Epochs
+from gpucnn.training.callbacks import Schedule
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
 from gpucnn.training.loader import Loader, Normalisation
-from gpucnn.training.loop import Callback
+from gpucnn.training.loop import Callback, Loop
 from gpucnn.training.loss_scale import LossScale
+from gpucnn.training.metrics import LossAndAccuracy
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import PRECISIONS, Settings
 from gpucnn.training.setup import (
@@ -34,9 +35,6 @@ from gpucnn.training.setup import (
 
 FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "data")
 """Settings that may differ on resuming; of ``data``, only where it lies."""
-
-LOG_EVERY = 100
-"""Steps between two looks at the loss, each of which waits for the device."""
 
 
 class Reporter(Callback):
@@ -58,56 +56,113 @@ class Reporter(Callback):
         """Training stopped, in whichever way."""
 
 
-class Trainer:
-    """A run: what is trained, on what, how far it is. ``Trainer(...).train()`` does all of it.
+class Reporters(Reporter):
+    """Tells several reporters, in their order; each is told of the finish, whatever the others do.
 
-    settings must be resolved. ``resume`` takes over the state of the folder's last checkpoint first.
+    >>> from gpucnn.training import EachEpoch
+    >>> Reporters(Reporter(), EachEpoch(print)).epoch(None, {"epoch": 1})
+    {'epoch': 1}
+    False
     """
 
-    def __init__(self, settings: Settings, splits: Splits, folder: RunFolder, reporter: Reporter | None = None) -> None:
+    def __init__(self, *reporters: Callback) -> None:
+        self.reporters = reporters
+
+    def start(self, trainer: Trainer) -> None:
+        for reporter in self.reporters:
+            reporter.start(trainer)
+
+    def step(self, trainer: Trainer, images: int) -> None:
+        for reporter in self.reporters:
+            reporter.step(trainer, images)
+
+    def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        for reporter in self.reporters:
+            reporter.log(trainer, values)
+
+    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> object:
+        answers = [reporter.epoch(trainer, values) for reporter in self.reporters]
+        return any(answer is True for answer in answers)
+
+    def finish(self, trainer: Trainer) -> None:
+        self._finish(trainer, self.reporters)
+
+    def _finish(self, trainer: Trainer, reporters: tuple[Callback, ...]) -> None:
+        if reporters:
+            try:
+                reporters[0].finish(trainer)
+            finally:
+                self._finish(trainer, reporters[1:])
+
+
+class Records(Callback):
+    """Keeps the numbers and checkpoints of a run in its folder."""
+
+    def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        trainer.folder.add_metrics(values)
+
+    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        best = values["val_accuracy"] is not None and values["val_accuracy"] > trainer.best_accuracy
+        if best:
+            trainer.best_accuracy = values["val_accuracy"]
+        trainer.folder.add_metrics(values)
+        trainer.save(best)
+
+
+class Trainer(Loop):
+    """A loop with a folder: what is trained, on what, how far it is. ``Trainer(...).train()`` does all of it.
+
+    settings must be resolved. reporter: a callback or several. ``resume`` takes over the state of the folder's last
+    checkpoint first.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        splits: Splits,
+        folder: RunFolder,
+        reporter: Callback | Iterable[Callback] | None = None,
+    ) -> None:
         self.splits, self.folder = splits, folder
-        self.reporter = reporter or Reporter()
-        self.backend: Backend = get_backend(settings.device)
-        check_precision(settings, self.backend)
+        self.reporter = reporter if isinstance(reporter, Callback) else Reporters(*(reporter or ()))
+        backend = self.backend = get_backend(settings.device)
+        check_precision(settings, backend)
         train, validation = training_and_validation(splits, settings)
         held_out = 0 if validation is None else len(validation)
         if settings.target_accuracy is not None and not held_out:
             raise UsageError.expected("train", "target_accuracy", "a validation split to measure it on", "none")
-        settings = replace(settings, device=self.backend.name)
+        settings = replace(settings, device=backend.name)
         if validation is None or validation is not splits.validation:
             settings = replace(settings, validation=held_out, val_split=None)
         self.settings = settings
         self.normalisation = Normalisation.of(train)
         dtype = PRECISIONS[settings.precision]
-        self.train_feed = Loader(train, self.backend, self.normalisation, dtype, settings.augmentation)
+        self.train_feed = Loader(train, backend, self.normalisation, dtype, settings.augmentation)
         self.validation_feed = self._feed(validation) if validation is not None else None
         self.test_feed = self._feed(splits.test)
-        manual_seed(settings.seed)
-        self.net = build_model(
-            settings.model, splits.train.image_shape, splits.train.classes, settings.precision, self.backend
+        generator = Generator(settings.seed)
+        with drawing_from(generator):
+            net = build_model(
+                settings.model, splits.train.image_shape, splits.train.classes, settings.precision, backend
+            )
+        optimizer = make_optimizer(settings, net)
+        batches = self.train_feed.batches(settings.batch_size, settings.seed)
+        self.schedule = Schedule(make_schedule(settings, optimizer, len(batches)).scheduler)
+        self.totals = LossAndAccuracy()
+        super().__init__(
+            net,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            batches,
+            [self.totals],
+            [self.schedule, Records(), self.reporter],
+            scale=LossScale(backend) if settings.precision == "float16" else None,
+            generator=generator,
         )
-        self.loss_fn = nn.CrossEntropyLoss()
-        self.optimizer = make_optimizer(settings, self.net)
-        self.batches = -(-len(self.train_feed) // settings.batch_size)
-        self.loss_scale = LossScale(self.backend) if settings.precision == "float16" else None
-        self._epochs = Epochs(
-            self.net, self.loss_fn, self.optimizer, self.train_feed, settings.batch_size, self.loss_scale
-        )
-        self.schedule = make_schedule(settings, self.optimizer, self.batches)
-        self.epoch = 0  # epochs completed
-        self.position = 0  # steps done in the epoch under way
-        self.totals = self._epochs.totals
-        self.seconds = 0.0  # spent on the epoch under way
         self.best_accuracy = -1.0
-        self.history: list[dict[str, Any]] = []
         self.measured: dict[str, Evaluation] = {}  # "val" and "test", as they were after the last epoch
         self._saved_step = -1
         self._data_sha256 = splits.sha256()
-
-    @property
-    def step(self) -> int:
-        """Steps done since the beginning."""
-        return self.epoch * self.batches + self.position
 
     def _feed(self, data: Dataset) -> Loader:
         return Loader(data, self.backend, self.normalisation, PRECISIONS[self.settings.precision])
@@ -155,21 +210,11 @@ class Trainer:
 
         DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C, SIGTERM or SIGHUP.
         """
-        with StopSignal() as stop, self.backend.tf32(self.settings.precision == "tf32"):
+        with StopSignal() as self._stop_signal, self.backend.tf32(self.settings.precision == "tf32"):
             self.folder.make()
             try:
                 self._write_head()
-                try:
-                    self.reporter.start(self)
-                    if self.epoch == self.settings.epochs:
-                        self._finish_again()
-                    while self.epoch < self.settings.epochs:
-                        self._train_epoch(stop)
-                        self._finish_epoch()
-                        if stop.number and self.epoch < self.settings.epochs:
-                            self._interrupt(stop.number)
-                finally:
-                    self.reporter.finish(self)
+                self._run(self.settings.epochs)
             except BaseException:
                 self.folder.give_up()
                 raise
@@ -177,76 +222,55 @@ class Trainer:
                 self.folder.release()
         return self.history[-1]
 
-    def _train_epoch(self, stop: StopSignal) -> None:
-        self.net.train()
-        seed = self.settings.seed, self.epoch
-        clock = time.perf_counter() - self.seconds
-        for images in self._epochs.steps(self.train_feed.order(*seed), self.position, seed):
-            self.schedule.after_step()
-            self.position += 1
-            self.reporter.step(self, images)
-            if self.position % LOG_EVERY == 0:
-                self._log(self.totals.last)
-            self.seconds = time.perf_counter() - clock
-            if stop.number and self.position < self.batches:
-                self._interrupt(stop.number)
-        self._check_finite(self.totals.loss)
-        self.seconds = time.perf_counter() - clock
+    def run(self, epochs: int) -> list[dict[str, Any]]:
+        """Do as ``train`` does; ``epochs`` must be that of the settings, which the schedule depends on."""
+        if epochs != self.settings.epochs:
+            raise ParameterError.expected(
+                "Trainer.run", "epochs", f"{self.settings.epochs}, as in the settings", epochs
+            )
+        self.train()
+        return self.history
 
-    def _finish_epoch(self) -> None:
-        values: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step}
-        values |= {"train_loss": self.totals.loss, "train_accuracy": self.totals.accuracy}
-        values |= self._measure("val", self.validation_feed)
-        values |= self._measure("test", self.test_feed)
-        for name in ("val_loss", "test_loss"):  # weights that were blown up by the epoch's last steps
-            self._check_finite(values[name])
-        held_out = values["val_loss"]
-        self.schedule.after_epoch(values["train_loss"] if held_out is None else held_out)
-        values |= {"seconds": self.seconds, "images_per_second": self.totals.count / max(self.seconds, 1e-9)}
-        self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
-        self.totals.start()
-        best = values["val_accuracy"] is not None and values["val_accuracy"] > self.best_accuracy
-        if best:
-            self.best_accuracy = values["val_accuracy"]
-        self.history.append(values)
-        self.folder.add_metrics(values)
-        self._save(best)
-        self.reporter.epoch(self, values)
+    def begin(self) -> None:
+        if self.epoch == self.settings.epochs:
+            self._finish_again()
 
     def _finish_again(self) -> None:
         """Measure what a report needs: the run may have been killed between its last checkpoint and its report."""
-        measured = self._measure("val", self.validation_feed) | self._measure("test", self.test_feed)
+        measured = self.validate()
         if not self.history or self.history[-1]["epoch"] != self.epoch:  # its line was damaged
             self.history.append({"epoch": self.epoch, "step": self.step} | measured)
         else:
             self.reporter.epoch(self, self.history[-1])
 
-    def _measure(self, name: str, feed: Loader | None) -> dict[str, float | None]:
-        if feed is None:
+    def values(self, measured: dict[str, Any]) -> dict[str, Any]:
+        loss, accuracy = self.totals.loss, self.totals.accuracy
+        values: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step, "train_loss": loss}
+        values |= {"train_accuracy": accuracy, **measured, "seconds": self.seconds}
+        return {**values, "images_per_second": self.totals.count / max(self.seconds, 1e-9)}
+
+    def validate(self) -> dict[str, Any]:
+        return self._measure("val", self.validation_feed) | self._measure("test", self.test_feed)
+
+    def _measure(self, name: str, loader: Loader | None) -> dict[str, float | None]:
+        if loader is None:
             return {f"{name}_loss": None, f"{name}_accuracy": None}
         try:
-            result = self.measured[name] = evaluate(self.net, feed)
+            result = self.measured[name] = evaluate(self.net, loader)
         except DivergedError:
             return {f"{name}_loss": math.nan, f"{name}_accuracy": None}
         return {f"{name}_loss": result.loss, f"{name}_accuracy": result.accuracy}
 
-    def _log(self, loss: float) -> None:
-        self._check_finite(loss)
-        values = {"step": self.step, "epoch": self.epoch + 1, "loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
-        self.folder.add_metrics(values)
-        self.reporter.log(self, values)
+    def diverged(self, loss: float) -> DivergedError:
+        return DivergedError(
+            f"training diverged: the loss is {loss} at or before step {self.step} (epoch {self.epoch + 1}). "
+            f"Try a smaller --lr than {self.settings.lr:g}. Checkpoints of before, if any: {self.folder.path}"
+        )
 
-    def _check_finite(self, loss: float | None) -> None:
-        if loss is not None and not math.isfinite(loss):
-            raise DivergedError(
-                f"training diverged: the loss is {loss} at or before step {self.step} (epoch {self.epoch + 1}). "
-                f"Try a smaller --lr than {self.settings.lr:g}. Checkpoints of before, if any: {self.folder.path}"
-            )
-
-    def _interrupt(self, number: int) -> None:
+    def interrupt(self, number: int) -> None:
         if self._saved_step != self.step:
-            self._check_finite(self.totals.loss)
-            self._save(best=False)
+            self.check_finite(self.totals.loss)
+            self.save(best=False)
         raise InterruptedTraining(
             f"Stopped at step {self.step} (epoch {self.epoch + 1}) and saved. "
             f"Continue with: gpucnn train --resume {shlex.quote(str(self.folder.path))}",
@@ -265,16 +289,17 @@ class Trainer:
             self.folder.abandon()
             raise
 
-    def _save(self, best: bool) -> None:
+    def save(self, best: bool) -> None:
+        """Save a checkpoint of the run as it stands, and point ``best`` at it too where it is."""
         optimizer = self.optimizer.state_dict()
         state = {
             "epoch": self.epoch,
             "position": self.position,
-            "batches": self.batches,
+            "batches": len(self.batches),
             "totals": self.totals.state(),
             "seconds": self.seconds,
             "best_accuracy": self.best_accuracy,
-            "generator": {"seed": default_generator.seed, "counter": default_generator.counter},
+            "generator": {"seed": self.generator.seed, "counter": self.generator.counter},
             "optimizer": {"steps": optimizer["steps"], "param_groups": optimizer["param_groups"]},
             "schedule": self.schedule.state_dict(),
             "loss_scale": self.loss_scale and self.loss_scale.state(),
@@ -294,7 +319,7 @@ class Trainer:
                 raise UsageError.expected(
                     "resume", key, f"{before}, as in the run so far", now, "leave it out, or start a new run"
                 )
-        if state["data_sha256"] != self._data_sha256 or state["batches"] != self.batches:
+        if state["data_sha256"] != self._data_sha256 or state["batches"] != len(self.batches):
             raise UsageError(
                 f"resume: the data set {self.settings.data} is not what the run was trained on so far. Start a new run."
             )
@@ -304,20 +329,19 @@ class Trainer:
                 "give the new total with --epochs",
             )  # fmt: skip
         self.net.load_state_dict(saved.model)
-        groups = [{**group, "betas": tuple(group["betas"])} if "betas" in group else group
-                  for group in state["optimizer"]["param_groups"]]  # fmt: skip
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups, "state": saved.optimizer})
-        self.schedule.load_state_dict(state["schedule"])
+        self.optimizer.load_state_dict({**state["optimizer"], "state": saved.optimizer})
+        if state["schedule"] is not None:
+            self.schedule.load_state_dict(state["schedule"])
         if self.loss_scale is not None:
             self.loss_scale.load(**state["loss_scale"])
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
-        if not 0 <= self.position < self.batches:
-            raise ValueError(f"position {self.position} of {self.batches}")
-        totals = state["totals"]
-        self.totals.start(float(totals["loss"]), int(totals["right"]), int(totals["count"]))
+        if not 0 <= self.position < len(self.batches):
+            raise ValueError(f"position {self.position} of {len(self.batches)}")
+        self._steps = self.epoch * len(self.batches) + self.position
+        self.totals.load(state["totals"])
         self.seconds = float(state["seconds"])
         self.best_accuracy = float(state["best_accuracy"])
-        default_generator.seed, default_generator.counter = state["generator"]["seed"], state["generator"]["counter"]
+        self.generator.seed, self.generator.counter = state["generator"]["seed"], state["generator"]["counter"]
 
     def _changed_since(self, saved: dict[str, Any]) -> list[str]:
         """Return what differs from when the checkpoint was saved and may change the last bits of the results."""

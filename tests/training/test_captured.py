@@ -23,7 +23,7 @@ on_devices = pytest.mark.parametrize(
     "backend", ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)], indirect=True
 )
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 4, "validation": 0, "device": "cuda"}
-MOST_LAUNCHES = 30
+MOST_LAUNCHES = 31  # the loader's cursor moves by one of its own
 
 
 def splits() -> Splits:
@@ -66,7 +66,7 @@ CASES: dict[str, tuple[Any, type, dict[str, Any]]] = {
 
 @pytest.mark.bits
 @on_devices
-@pytest.mark.filterwarnings("ignore:capture. Loop._step runs as usual, because CaptureError")
+@pytest.mark.filterwarnings("ignore:capture. Loop.step runs as usual, because CaptureError")
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_by_replays_is_a_run_by_ordinary_steps(
     backend: Backend, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -97,12 +97,15 @@ def test_data_that_is_read_and_copied_trains_to_the_same_bits_as_data_on_the_dev
     assert numbers(tmp_path / "resident") == numbers(tmp_path / "read")
 
 
-def test_sums_that_capture_were_not_told_of_would_be_noticed(
+def test_a_cursor_that_capture_was_not_told_of_would_be_noticed(
     standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpucnn.training.loop.capture", lambda step, state: capture(step, state=state[:-1]))
-    with pytest.warns(UserWarning, match="its replay does not give the bits of the step itself"):
-        list(trainer(tmp_path / "run", splits=splits(), **SETTINGS).run(1))
+    with (
+        pytest.warns(UserWarning, match="its replay does not give the bits of the step itself"),
+        contextlib.suppress(DivergedError),  # of a cursor that was left beyond the end
+    ):
+        trainer(tmp_path / "run", splits=splits(), **SETTINGS).train()
 
 
 class Raises(Reporter):
@@ -168,7 +171,7 @@ class Counts(Reporter):
 
     def step(self, trainer: Any, images: int) -> None:
         self._open.close()
-        if trainer.position < trainer.batches:
+        if trainer.position < len(trainer.batches):
             self.launches.append(self._open.enter_context(self.room.launches.counted()))
             self.transfers.append(self._open.enter_context(self.room.transfers.counted()))
 

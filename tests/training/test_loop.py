@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -337,6 +339,18 @@ def test_loops_in_threads_give_the_networks_of_their_seeds() -> None:
     alone = network()
     endless(alone).run(3)
     assert [state(net) for net in nets] == [state(alone)] * 6
+
+
+def test_a_loop_ends_with_its_last_reference() -> None:
+    loop = endless(network())
+    loop.run(1)
+    gone = weakref.ref(loop)
+    gc.disable()
+    try:
+        del loop
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_accuracy_beside_the_loss(backend: Backend) -> None:

@@ -16,14 +16,14 @@ from runs import resumed, trainer
 
 from gpucnn.errors import GpucnnError
 from gpucnn.training import Reporter, Reporters, TensorBoard
-from gpucnn.training import trainer as trainer_module
+from gpucnn.training import loop as loop_module
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="needs tensorboardX")
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "LOG_EVERY", 4)
+    monkeypatch.setattr(loop_module, "LOG_EVERY", 4)
 
 
 def crc32c(content: bytes) -> int:

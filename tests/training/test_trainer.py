@@ -269,7 +269,7 @@ def test_weights_that_blow_up_in_the_last_step_are_not_saved(tmp_path: Path) -> 
 
     def spoil(*arguments: Any) -> None:
         step(*arguments)
-        if run.position == run.batches:
+        if run.position == len(run.batches):
             run.net.load_state_dict({k: v * np.float32("inf") for k, v in run.net.state_dict().items()})
 
     run.reporter.step = spoil  # type: ignore[method-assign]
