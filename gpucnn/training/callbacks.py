@@ -9,8 +9,8 @@ from typing import Any
 
 from gpucnn import checkpoint
 from gpucnn.checkpoint import Checkpoint
+from gpucnn.checks import is_count
 from gpucnn.errors import CheckpointError, GpucnnError, ParameterError
-from gpucnn.functional.arguments import is_count
 from gpucnn.optim.lr_scheduler import LRScheduler
 from gpucnn.training.loop import Callback
 

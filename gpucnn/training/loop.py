@@ -13,8 +13,8 @@ from typing import Any
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Backend, Generator, current_generator, default_backend, drawing_from
 from gpucnn.captured import capture
+from gpucnn.checks import is_count
 from gpucnn.errors import DataError, DivergedError, ParameterError
-from gpucnn.functional.arguments import is_count
 from gpucnn.nn import Module
 from gpucnn.nn.module import evaluating
 from gpucnn.optim import Optimizer

@@ -13,8 +13,8 @@ import numpy as np
 
 from gpucnn.autograd import Tensor, no_grad, tensor
 from gpucnn.backend import Backend
+from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import is_count
 
 
 class Metric:
