@@ -23,6 +23,8 @@ from gpucnn.nn.layers import Weighted
 DEEPEST = 50
 MOST_LAYERS = 10_000
 MOST_PARAMETERS = 2**28
+MOST_ALONE = 2**26
+"""Parameters that a structure may ask for without its weights: 256 MiB of float32."""
 SPARE_PARAMETERS = 2**20
 """Parameters that are made beyond those that a file holds: what is wrong is better told when they are loaded."""
 LARGEST = 2**31
@@ -205,14 +207,14 @@ def rebuild(structure: Any, weights: Mapping[str, Any] | None = None) -> nn.Modu
     """Return the network that ``describe`` described, with new random weights: ``load_state_dict`` brings back the old.
 
     Raises ParameterError, which names the layer, for what ``describe`` does not return: an unknown layer or argument, a
-    value of the wrong kind, more than 50 levels, 10,000 layers or 2**28 parameters. Safe on data from anyone. ``weights``,
-    the arrays that will be loaded, bound the parameters further: no more are made than they hold, and somewhat more.
+    value of the wrong kind, more than 50 levels, 10,000 layers or 2**26 parameters. Safe on data from anyone. With
+    ``weights``, the arrays that will be loaded, as many parameters are allowed as they hold, and somewhat more, up to 2**28.
 
     >>> rebuild({"layer": "Linear", "arguments": {"in_features": 2, "out_features": 1}})
     Linear(2, 1)
     """
     if weights is None:
-        return _Builder(MOST_PARAMETERS, True).build(structure, "", 0)
+        return _Builder(MOST_ALONE, True).build(structure, "", 0)
     held = sum(math.prod(array.shape) for array in weights.values())
     return _Builder(min(held + SPARE_PARAMETERS, MOST_PARAMETERS), False).build(structure, "", 0)
 
