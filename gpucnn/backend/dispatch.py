@@ -19,13 +19,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from gpucnn.backend.precision import HALF, is_half, narrowed
+from gpucnn.backend.precision import FLOAT, is_half, narrowed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,8 +89,8 @@ class Operation(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[Concatenate[Any, P], R], widens: bool, keeps: tuple[int, ...]) -> None:
-        update_wrapper(self, function)
-        self.name = function.__name__
+        self.name = self.__name__ = function.__name__
+        self.__doc__, self.__module__, self.__wrapped__ = function.__doc__, function.__module__, function
         self.function = function
         self.widens, self._keeps = widens, keeps
         self.implementations: dict[str, list[tuple[Condition | None, Function]]] = {}
@@ -107,13 +106,13 @@ class Operation(Generic[P, R]):
         if _current.device is not device:
             with active(device):
                 return self(device, *arguments, **named)
-        if self.widens and arguments[0].dtype == HALF:  # type: ignore[attr-defined]  # the others are of its dtype
+        if self.widens and arguments[0].dtype is not FLOAT and is_half(arguments[0]):  # type: ignore[attr-defined]
             return self._widened(self, device, arguments, named)
-        for serves, function in self.implementations.get(device.kind, ()):
-            if serves is None or serves(device, *arguments, **named):
-                device.ran[self._fast] += 1
-                return function(device, *arguments, **named)  # type: ignore[no-any-return]
-        if self.implementations:  # else there was no choice
+        if self.implementations:  # else there is no choice, and nothing to count
+            for serves, function in self.implementations.get(device.kind, ()):
+                if serves is None or serves(device, *arguments, **named):
+                    device.ran[self._fast] += 1
+                    return function(device, *arguments, **named)  # type: ignore[no-any-return]
             device.ran[self._reference] += 1
         return self.function(device, *arguments, **named)
 
@@ -122,7 +121,7 @@ class Operation(Generic[P, R]):
         if _current.device is not device:
             with active(device):
                 return self.reference(device, *arguments, **named)
-        if self.widens and arguments[0].dtype == HALF:  # type: ignore[attr-defined]
+        if self.widens and arguments[0].dtype is not FLOAT and is_half(arguments[0]):  # type: ignore[attr-defined]
             return self._widened(self.reference, device, arguments, named)
         device.ran[self._reference] += 1
         return self.function(device, *arguments, **named)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-HALF = np.dtype(np.float16)
+HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
 
 _thread = threading.local()
 

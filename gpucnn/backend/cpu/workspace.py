@@ -69,7 +69,8 @@ class Workspace:
         size = math.prod(shape) * dtype.itemsize
         if size < SMALLEST:
             return np.empty(shape, dtype)
-        wanted = room = _room(size)
+        step = 1 << (size.bit_length() - 3)  # four steps between powers of two, so that like sizes share a buffer
+        wanted = room = -(-size // step) * step
         with self._lock:
             while room <= 2 * wanted:
                 buffers = self._buffers.get(room, ())
@@ -137,12 +138,6 @@ class Workspace:
 def _free(buffers: list[np.ndarray[Any, Any]]) -> list[int]:
     """Return the places of the buffers that only this list refers to."""
     return [i for i in range(len(buffers)) if sys.getrefcount(buffers[i]) == _FREE]
-
-
-def _room(size: int) -> int:
-    """Return ``size`` rounded up to one of four steps between powers of two, so that like sizes share a buffer."""
-    step = 1 << (size.bit_length() - 3)
-    return -(-size // step) * step
 
 
 def _count_of_a_listed_buffer() -> int:

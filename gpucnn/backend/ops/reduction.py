@@ -21,7 +21,7 @@ def sum_of(array: Array, axes: Any, keepdims: bool) -> Array:
     NumPy adds many images one after the other, with an error that grows with their number: here blocks of them are
     summed first.
     """
-    if not is_half(array):
+    if array.dtype != HALF:
         leads = axes == 0 or (isinstance(axes, tuple) and 0 in axes)
         if leads and isinstance(array, np.ndarray) and len(array) >= 64 and array.dtype.kind == "f":
             return _sum_in_blocks(array, (axes,) if isinstance(axes, int) else axes, keepdims)
