@@ -119,7 +119,7 @@ class Parameter(Tensor):
         if set_to_none or self.grad is None:
             self.grad = None
         else:
-            self.grad = self.like(self.backend.xp.zeros_like(self.array))
+            self.grad = self.like(ops.zeros(self.backend, self.shape, self.dtype))
 
     def gradient_room(self) -> Array | None:
         return None if self.store is None or self._has_grad or self._grad is None else self._grad.array

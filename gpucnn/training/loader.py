@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import Tensor, no_grad, tensor
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.data import ArrayDataset, Augmentation, Dataset
 from gpucnn.errors import DataError, ParameterError
 
@@ -142,25 +142,22 @@ class ResidentBatches(LoadedBatches):
     ) -> None:
         super().__init__(loader, size, seed)
         self._images, self._labels, self._scaling = images, labels, scaling
-        backend = self.backend
-        with backend.active():
-            self._order = backend.xp.zeros(len(labels), np.int64)
-            self._cursor = Tensor(backend.xp.zeros(1, np.float64), backend)
+        self._order = ops.zeros(self.backend, len(labels), np.int64)
+        self._cursor = Tensor(ops.zeros(self.backend, 1, np.float64), self.backend)
         self.state = (self._cursor,)
 
     def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
         backend, first = self.backend, start * self.size
-        with backend.active(), no_grad():
-            self._order[: len(order)] = backend.asarray(order)
+        ops.assign(backend, self._order, slice(0, len(order)), backend.asarray(order))
+        with no_grad():
             self._cursor[...] = float(first)
         for place in range(first, len(order), self.size):
             yield (min(self.size, len(order) - place),)
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
         backend, seen = self.backend, self._cursor.array
-        with backend.active():
-            x, y = backend.gather_next(self._images, self._labels, self._order, seen, count, *self._scaling)
-            seen += count  # where it lies: a copy would be a second launch
+        x, y = ops.gather_next(backend, self._images, self._labels, self._order, seen, count, *self._scaling)
+        ops.add_to(backend, seen, count)
         return Tensor(x, backend), Tensor(y, backend)
 
 
@@ -179,7 +176,7 @@ class ReadBatches(LoadedBatches):
         self._read, self._scaling = read, scaling
 
     def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        for images, labels in self.backend.stream(self._read_all(order, start, seed)):
+        for images, labels in ops.stream(self.backend, self._read_all(order, start, seed)):
             yield len(labels), Tensor(images, self.backend), Tensor(labels, self.backend)
 
     def _read_all(self, order: Any, start: int, seed: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
@@ -189,9 +186,8 @@ class ReadBatches(LoadedBatches):
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
         backend, (images, labels) = self.backend, given
-        with backend.active():
-            x = backend.gather(images.array, backend.xp.arange(count), *self._scaling)
-            y = labels.array.copy()  # the next batch but one comes into the memory that it is in
+        x = ops.gather(backend, images.array, ops.arange(backend, count), *self._scaling)
+        y = ops.c_ordered_copy(backend, labels.array)  # the next batch but one comes into the memory that it is in
         return Tensor(x, backend), Tensor(y, backend)
 
 
@@ -262,15 +258,14 @@ class Loader:
         They are augmented where ``seed`` is given, and it alone says how: a resumed run sees what it would have seen.
         """
         backend = self.backend
-        with backend.active():
-            if self._resident is not None:
-                images, labels = self._resident
-                chosen = backend.asarray(indices)
-                labels = labels[chosen]
-            else:
-                images, labels = (backend.asarray(part) for part in self._read(indices, seed))
-                chosen = backend.xp.arange(len(indices))
-            x = backend.gather(images, chosen, *self._scaling)
+        if self._resident is not None:
+            images, labels = self._resident
+            chosen = backend.asarray(indices)
+            labels = ops.index(backend, labels, chosen)
+        else:
+            images, labels = (backend.asarray(part) for part in self._read(indices, seed))
+            chosen = ops.arange(backend, len(indices))
+        x = ops.gather(backend, images, chosen, *self._scaling)
         return Tensor(x, backend), Tensor(labels, backend)
 
     def _read(self, indices: Any, seed: tuple[int, ...]) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpucnn.autograd import Tensor
-from gpucnn.backend import Backend
+from gpucnn.backend import Backend, ops
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
 
@@ -38,22 +38,11 @@ class LossScale(Module):
 
     def finite(self, loss: Tensor, optimizer: Optimizer) -> Tensor:
         """Return whether the loss and every gradient are finite, a 0-d bool: only then the optimiser may step."""
-        xp = self.scale.backend.xp
-        with self.scale.backend.active():
-            finite = xp.isfinite(loss.array)
-            for gradient in optimizer.gradients():
-                finite = finite & xp.isfinite(gradient).all()
-        return loss.like(xp.asarray(finite))
+        return loss.like(ops.all_finite(loss.backend, [loss.array, *optimizer.gradients()]))
 
     def adjust(self, finite: Tensor) -> None:
         """Move the factor for the next step, by what ``finite`` said of this one."""
-        xp, scale, good = self.scale.backend.xp, self.scale.array, self.good.array
-        with self.scale.backend.active():
-            count = xp.where(finite.array, good + 1, xp.zeros_like(good))
-            grows = count >= GROW_AFTER
-            grown = xp.where(grows, xp.minimum(scale * 2, xp.full_like(scale, MOST)), scale)
-            scale[...] = xp.where(finite.array, grown, xp.maximum(scale / 2, xp.ones_like(scale)))
-            good[...] = xp.where(grows, xp.zeros_like(good), count)
+        ops.adjust_scale(self.scale.backend, self.scale.array, self.good.array, finite.array, MOST, GROW_AFTER)
         self.scale.note_change()
         self.good.note_change()
 
@@ -64,5 +53,5 @@ class LossScale(Module):
     def load(self, scale: float, good: float) -> None:
         """Take over what ``state`` returned."""
         for buffer, value in ((self.scale, scale), (self.good, good)):
-            buffer.array[...] = float(value)
+            ops.fill(buffer.backend, buffer.array, float(value))
             buffer.note_change()

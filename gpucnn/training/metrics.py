@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from gpucnn.autograd import Tensor, no_grad, tensor
-from gpucnn.backend import Backend
+from gpucnn.backend import Backend, ops
 from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError, ShapeError
 
@@ -52,13 +52,11 @@ class Metric:
 
     def add(self, values: Tensor | Sequence[Tensor | float]) -> None:
         """Add to the sums: a Tensor of their shape, or a number or 0-d Tensor for each."""
-        sums = self.sums.array
-        with self.sums.backend.active():
-            if isinstance(values, Tensor):
-                sums += values.array
-            else:
-                for place, value in enumerate(values):
-                    sums[place] += value.array.astype(sums.dtype) if isinstance(value, Tensor) else value
+        backend, sums = self.sums.backend, self.sums.array
+        if isinstance(values, Tensor):
+            ops.add_to(backend, sums, values.array)
+        else:
+            ops.add_each(backend, sums, [value.array if isinstance(value, Tensor) else value for value in values])
 
     def values(self) -> dict[str, Any]:
         """Return what the sums say, by name; NaN, or None in a list, where there is nothing to say yet."""
@@ -84,11 +82,7 @@ class Loss(Metric):
     shape = (3,)
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
-        count, sums = len(output), self.sums.array
-        with self.sums.backend.active():
-            sums[0] += loss.array.astype(sums.dtype) * count
-            sums[1] += count
-            sums[2] = loss.array
+        ops.add_loss(self.sums.backend, self.sums.array, loss.array, len(output))
 
     @property
     def last(self) -> float:
@@ -143,8 +137,7 @@ class LossAndAccuracy(Metric):
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
         backend, labels = self.sums.backend, _labels(output, target, "LossAndAccuracy")
-        with backend.active():
-            backend.add_totals(self.sums.array, loss.array, output.array, labels.array)
+        ops.add_totals(backend, self.sums.array, loss.array, output.array, labels.array)
 
     add = update  # type: ignore[assignment]  # its name in 0.1.0
 
@@ -194,14 +187,8 @@ class TopK(Metric):
         self.k = k
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
-        backend, scores = output.backend, output.array
-        labels = _labels(output, target, "TopK").array
-        with backend.active():
-            xp = backend.xp
-            rows, columns = xp.arange(len(labels)), xp.arange(scores.shape[1])
-            own = scores[rows, labels][:, None]
-            ahead = ~(scores <= own) | ((scores == own) & (columns < labels[:, None]))  # NaN is ahead of all
-            found = (ahead.sum(1) < self.k).sum()
+        labels = _labels(output, target, "TopK")
+        found = ops.count_top_k(output.backend, output.array, labels.array, self.k)
         self.add([output.like(found), len(labels)])
 
     def values(self) -> dict[str, Any]:
@@ -220,13 +207,8 @@ class PerClass(Metric):
         self.shape = (classes, classes)
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
-        backend, labels = output.backend, _labels(output, target, "PerClass").array.reshape(-1)
-        answers = output.argmax(1).array.reshape(-1)
-        with backend.active():
-            classes = backend.xp.arange(self.shape[0])
-            pairs = [(some[:, None] == classes).astype(np.float32) for some in (labels, answers)]
-            counts = pairs[0].T @ pairs[1]
-        self.add(output.like(counts))
+        labels, answers = _labels(output, target, "PerClass"), output.argmax(1)
+        self.add(output.like(ops.confusion(output.backend, labels.array, answers.array, self.shape[0])))
 
     @property
     def confusion(self) -> Any:

@@ -35,7 +35,6 @@ from gpucnn.backend.ops.conv import (
     im2col,
 )
 from gpucnn.backend.ops.data import (
-    add_totals,
     gather,
     gather_next,
     stream,
@@ -100,6 +99,14 @@ from gpucnn.backend.ops.loss import (
     spread_loss,
     squared_error,
     squared_error_gradients,
+)
+from gpucnn.backend.ops.metrics import (
+    add_each,
+    add_loss,
+    add_totals,
+    adjust_scale,
+    confusion,
+    count_top_k,
 )
 from gpucnn.backend.ops.movement import (
     add_to,
@@ -189,10 +196,13 @@ __all__ = [
     "adam_update",
     "add",
     "add_channel_bias",
+    "add_each",
+    "add_loss",
     "add_scaled",
     "add_sign",
     "add_to",
     "add_totals",
+    "adjust_scale",
     "all_finite",
     "arange",
     "argmax",
@@ -212,6 +222,7 @@ __all__ = [
     "clip",
     "col2im",
     "concatenate",
+    "confusion",
     "conv2d",
     "conv2d_input_gradient",
     "conv2d_relu_max_pool2d",
@@ -220,6 +231,7 @@ __all__ = [
     "copy",
     "copy_all",
     "copy_span",
+    "count_top_k",
     "cross_entropy",
     "distribution_loss",
     "distribution_loss_gradients",

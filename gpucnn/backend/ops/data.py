@@ -1,4 +1,4 @@
-"""How data reaches the network: batches moved, gathered and normalised; and the sums over an epoch."""
+"""How data reaches the network: batches moved, gathered and normalised."""
 
 from __future__ import annotations
 
@@ -30,17 +30,7 @@ def gather_next(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Return ``gather`` of the ``count`` images after the first ``seen`` of ``order``, and their labels.
 
-    seen: (1,) float64, which stays on the device; see ``add_totals``.
+    seen: (1,) float64, which stays on the device.
     """
     chosen = order[seen.astype(order.dtype) + device.xp.arange(count)]
     return gather(device, images, chosen, scale, shift, dtype), labels[chosen]
-
-
-@operation()
-def add_totals(device: Device, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
-    """Add a batch, of mean ``loss``, to ``sums`` (4,) float64: sum of losses, correct answers, images; the last loss."""
-    count = len(labels)
-    sums[0] += loss.astype(sums.dtype) * count
-    sums[1] += (logits.argmax(1) == labels).sum()
-    sums[2] += count
-    sums[3] = loss
