@@ -240,7 +240,7 @@ class _Held:
         found = [one.array for one in (*self.parameters, *self.tensors)]
         found += [p.grad.array for p in self.parameters if p.grad is not None]
         for optimizer in self.optimizers:
-            found += [state for buffers in optimizer._buffers for b in buffers for state in b.state.values()]
+            found += [array for buffers in optimizer._buffers for b in buffers for array in b.arrays()]
         return found
 
     def save(self) -> Callable[[], None]:
@@ -250,7 +250,7 @@ class _Held:
         arrays = self.arrays()
         copies = [ops.c_ordered_copy(backend_of(array), array) for array in arrays]
         gradients = [(p, p.grad) for p in self.parameters]
-        steps = [(o, o.steps, [(s, s.steps) for _, s in o._segments()]) for o in self.optimizers]
+        steps = [(o, o.steps, [(s, s.steps, s.history) for _, s in o._segments()]) for o in self.optimizers]
         draws = [(g, g.seed, g.counter) for g in self.generators]
 
         def put_back() -> None:
@@ -262,8 +262,8 @@ class _Held:
                 ops.fill(backend_of(array), array, copy)
             for optimizer, count, segments in steps:
                 optimizer.steps = count
-                for segment, seen in segments:
-                    segment.steps = seen
+                for segment, seen, history in segments:
+                    segment.steps, segment.history = seen, history
             for generator, seed, counter in draws:
                 generator.seed, generator.counter = seed, counter
 
@@ -277,7 +277,7 @@ class _Held:
         device += [(one.backend, one.array) for one in (*self.parameters, *self.tensors)]
         device += [(p.backend, p.grad.array) for p in self.parameters if p.grad is not None]
         for optimizer in self.optimizers:
-            device += [(b.backend, one) for some in optimizer._buffers for b in some for one in b.state.values()]
+            device += [(b.backend, one) for some in optimizer._buffers for b in some for one in b.arrays()]
         found: list[Any] = [backend.to_host(array).tobytes() for backend, array in device]
         found += [[s.steps for _, s in optimizer._segments()] for optimizer in self.optimizers]
         return [*found, *((g.seed, g.counter) for g in self.generators), [o.steps for o in self.optimizers]]

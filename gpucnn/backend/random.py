@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from gpucnn.checks import is_count, shown
 from gpucnn.errors import ParameterError
@@ -29,6 +31,11 @@ class Generator:
         if not is_count(self.seed, 0, 2**63 - 1):
             raise ParameterError.expected("Generator", "seed", "an integer from 0 to 2**63 - 1", shown(self.seed))
         self.seed = int(self.seed)  # NumPy's would not go into a checkpoint
+        self.mirrors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        """For each device that draws from it, where the state is there too."""
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.seed, self.counter)
 
     def next_key(self) -> list[int]:
         """Return the next key and advance."""

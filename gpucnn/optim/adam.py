@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpucnn.backend import Array, ops
@@ -48,11 +49,19 @@ class Adam(Optimizer):
     def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
         return {**super().fixed(group), "betas": group["betas"][1]}
 
-    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
+    def rates(self, group: dict[str, Any]) -> tuple[float, ...]:
+        return group["lr"], group["betas"][0]
+
+    def with_rates(self, group: dict[str, Any], rates: Sequence[Any]) -> dict[str, Any]:
+        return {**group, "lr": rates[0], "betas": (rates[1], group["betas"][1])}
+
+    def update(
+        self, buffer: FlatBuffer, span: slice, step: int | Array, group: dict[str, Any], where: Array | bool
+    ) -> None:
         beta1, beta2 = group["betas"]
         ops.adam_update(
-            buffer.backend,
-            buffer.values[span], buffer.gradient(span), buffer.state["exp_avg"][span], buffer.state["exp_avg_sq"][span],
+            buffer.backend, buffer.values[span], buffer.gradient(span),
+            buffer.state["exp_avg"][span], buffer.state["exp_avg_sq"][span],
             lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
             step=step, decoupled=self.decoupled, where=where,
         )  # fmt: skip

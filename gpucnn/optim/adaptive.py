@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpucnn.backend import Array, ops
@@ -42,13 +43,13 @@ class Adagrad(Optimizer):
         super().check(settings)
         check_number(settings["lr_decay"], "Adagrad", "lr_decay", 0, None)
 
-    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
+    def update(
+        self, buffer: FlatBuffer, span: slice, step: int | Array, group: dict[str, Any], where: Array | bool
+    ) -> None:
+        total = buffer.state["sum"][span]
         ops.adagrad_update(
-            buffer.backend,
-            buffer.values[span], buffer.gradient(span), buffer.state["sum"][span],
-            lr=group["lr"] / (1 + (step - 1) * group["lr_decay"]), eps=group["eps"], weight_decay=group["weight_decay"],
-            where=where,
-        )  # fmt: skip
+            buffer.backend, buffer.values[span], buffer.gradient(span), total, step=step, where=where, **group
+        )
 
 
 class RMSprop(Optimizer):
@@ -84,9 +85,22 @@ class RMSprop(Optimizer):
         super().check(settings)
         check_number(settings["alpha"], "RMSprop", "alpha", 0, None)
 
-    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
-        state = (buffer.state[slot][span] for slot in self.slots)
-        ops.rmsprop_update(buffer.backend, buffer.values[span], buffer.gradient(span), *state, where=where, **group)
+    def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
+        return {**super().fixed(group), "momentum": None}
+
+    def rates(self, group: dict[str, Any]) -> tuple[float, ...]:
+        return group["lr"], group["momentum"]
+
+    def with_rates(self, group: dict[str, Any], rates: Sequence[Any]) -> dict[str, Any]:
+        return {**group, "lr": rates[0], "momentum": rates[1]}
+
+    def update(
+        self, buffer: FlatBuffer, span: slice, step: int | Array, group: dict[str, Any], where: Array | bool
+    ) -> None:
+        square, mean, velocity = (buffer.state[slot][span] for slot in self.slots)
+        ops.rmsprop_update(
+            buffer.backend, buffer.values[span], buffer.gradient(span), square, mean, velocity, where=where, **group
+        )
 
 
 class Adadelta(Optimizer):
@@ -112,6 +126,10 @@ class Adadelta(Optimizer):
         super().check(settings)
         check_number(settings["rho"], "Adadelta", "rho", 0, 1 + 1e-12)
 
-    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
-        state = (buffer.state[slot][span] for slot in self.slots)
-        ops.adadelta_update(buffer.backend, buffer.values[span], buffer.gradient(span), *state, where=where, **group)
+    def update(
+        self, buffer: FlatBuffer, span: slice, step: int | Array, group: dict[str, Any], where: Array | bool
+    ) -> None:
+        square, moved = (buffer.state[slot][span] for slot in self.slots)
+        ops.adadelta_update(
+            buffer.backend, buffer.values[span], buffer.gradient(span), square, moved, where=where, **group
+        )

@@ -6,8 +6,9 @@ update runs over all parameters of a group at once.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,7 +32,12 @@ class Segment:
     seen: int = 0
     """Changes of the parameter's values up to those that ``FlatBuffer.master`` has."""
     steps: int = 0
-    """Updates that the parameter has seen: fewer than the optimiser's where it was unused or frozen for a while."""
+    """Updates that the parameter has seen: fewer than the optimiser's where it was unused or frozen for a while.
+
+    On a device that captures they are counted there (``FlatBuffer.counts``).
+    """
+    history: int = 0
+    """Equal for two parameters that took part in the same steps."""
 
 
 class FlatBuffer:
@@ -42,7 +48,7 @@ class FlatBuffer:
     the parameters see. The values are then part of the state, as ``master``: float16 alone would forget small steps.
     """
 
-    def __init__(self, named: list[tuple[str, Parameter]], slots: Iterable[str]) -> None:
+    def __init__(self, named: list[tuple[str, Parameter]], slots: Iterable[str], counts_steps: bool) -> None:
         first = named[0][1]
         self.backend: Backend = first.backend
         self.lr_multiplier, self.l1, self.l2 = first.lr_multiplier, first.l1, first.l2
@@ -58,6 +64,11 @@ class FlatBuffer:
         self.state: dict[str, Array] = {slot: ops.zeros(self.backend, total, self.values.dtype) for slot in slots}
         if self.is_half:
             self.state["master"] = self._master
+        on_device = counts_steps and self.backend.captures
+        self.counts: Array | None = ops.zeros(self.backend, len(self.segments), "float64") if on_device else None
+        """Where a step may be captured, the updates of each parameter: those whose condition held."""
+        self._rates: Array | None = None
+        self._sent: tuple[float, ...] | None = None
         self.take_over_changes()
 
     @property
@@ -106,7 +117,7 @@ class FlatBuffer:
             ops.copy_span(self.backend, self.store.values, self.values, span)
 
     def take_gradient(self, span: slice, scale: Array | None) -> None:
-        """Widen the gradient of a stretch of float16 parameters, and divide it by the scale of the loss, if it has one."""
+        """Widen the gradient of a span of float16 parameters, and divide it by the scale of the loss, if it has one."""
         if self.is_half:
             ops.copy_span(self.backend, self.gradients, self.store.gradients, span)
         if scale is not None:
@@ -123,23 +134,55 @@ class FlatBuffer:
         """Return a group's hyper-parameters with the learning rate of these parameters."""
         return group if self.lr_multiplier == 1 else {**group, "lr": group["lr"] * self.lr_multiplier}
 
-    def spans(self) -> Iterator[tuple[slice, int]]:
-        """Count one more step of each parameter that has a gradient; yield the stretches with an equal count of steps.
+    def rates_for_capture(self, rates: tuple[float, ...]) -> list[Array]:
+        """Return where a captured step reads ``rates``, (1,) float64 each; ``send`` writes them before each replay."""
+        if self._rates is None:
+            self._rates = ops.empty(self.backend, 2, "float64")
+        return [self._rates[i : i + 1] for i in range(len(rates))]
 
-        As a rule that is all of the buffer.
+    def send(self, rates: tuple[float, ...]) -> None:
+        """Write ``rates`` to where a captured step reads them, if they are others than those that are there."""
+        if rates != self._sent and self._rates is not None:
+            ops.set_numbers(self.backend, self._rates, rates)
+            self._sent = rates
+
+    def spans(self, asked: int) -> Iterator[tuple[slice, int | Array]]:
+        """Count one more step of each parameter that has a gradient; yield the spans of parameters with an equal count.
+
+        As a rule that is all of the buffer. With each goes the number of updates, this one too, or where they are counted
+        on the device so far. asked: the number of the step.
         """
-        start = stop = steps = 0
-        for segment in self.segments:
-            if segment.parameter.grad is None:
-                continue
+        stepped = [(i, segment) for i, segment in enumerate(self.segments) if segment.parameter.grad is not None]
+        for _, segment in stepped:
             segment.steps += 1
-            if segment.start != stop or segment.steps != steps:
-                if stop > start:
-                    yield slice(start, stop), steps
-                start, steps = segment.start, segment.steps
-            stop = segment.stop
-        if stop > start:
-            yield slice(start, stop), steps
+            segment.history = hash((segment.history, asked)) if self.counts is not None else segment.steps
+        first = 0
+        for last in range(len(stepped)):
+            i, segment = stepped[last]
+            if last + 1 < len(stepped):
+                following = stepped[last + 1][1]
+                if following.start == segment.stop and following.history == segment.history:
+                    continue
+            span = slice(stepped[first][1].start, segment.stop)
+            yield span, segment.steps if self.counts is None else self.counts[stepped[first][0] : i + 1]
+            first = last + 1
+
+    def step_counts(self) -> list[int]:
+        """Return the number of updates of each parameter; reading them waits for the device."""
+        if self.counts is None:
+            return [segment.steps for segment in self.segments]
+        return [int(count) for count in self.backend.to_host(self.counts)]
+
+    def set_step_counts(self, counts: Sequence[int]) -> None:
+        """Take over what ``step_counts`` returned."""
+        for segment, count in zip(self.segments, counts, strict=True):
+            segment.steps = segment.history = count
+        if self.counts is not None:
+            ops.fill(self.backend, self.counts, self.backend.asarray(counts, "float64"))
+
+    def arrays(self) -> list[Array]:
+        """Return everything on the device that a step changes, beside the parameters and their gradients."""
+        return [*self.state.values(), *([] if self.counts is None else [self.counts])]
 
 
 class Optimizer:
@@ -193,14 +236,22 @@ class Optimizer:
                 check_number(settings[key], type(self).__name__, key, low, high)
 
     def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Return the hyper-parameters that one recorded step keeps: those that its updates do not read anew (``replay``)."""
+        """Return the hyper-parameters that one recorded step keeps: those that its updates do not read anew (``rates``)."""
         return {**group, "lr": None}
+
+    def rates(self, group: dict[str, Any]) -> tuple[float, ...]:
+        """Return the hyper-parameters that a captured step reads from the device, two at most: schedules change them."""
+        return (group["lr"],)
+
+    def with_rates(self, group: dict[str, Any], rates: Sequence[Any]) -> dict[str, Any]:
+        """Return a group's hyper-parameters with these in the place of its own."""
+        return {**group, "lr": rates[0]}
 
     def _flatten(self, named: list[tuple[str, Parameter]]) -> list[FlatBuffer]:
         kinds: dict[tuple[Any, ...], list[tuple[str, Parameter]]] = {}
         for name, p in named:
             kinds.setdefault((p.device, str(p.dtype), p.lr_multiplier, p.l1, p.l2), []).append((name, p))
-        return [FlatBuffer(some, self.slots) for some in kinds.values()]
+        return [FlatBuffer(some, self.slots, self.counts_steps) for some in kinds.values()]
 
     def _segments(self) -> Iterator[tuple[FlatBuffer, Segment]]:
         for buffers in self._buffers:
@@ -222,8 +273,9 @@ class Optimizer:
 
         ``scale``, a 0-d float32 Tensor, if given: what the loss was multiplied by; gradients are divided by it first.
 
-        On a GPU a step with a false ``where`` still counts as one, in Adam's bias correction say: to know better would mean
-        to wait for the device. GraphError where the parameters were moved to another device or dtype since.
+        On a GPU ``steps`` counts a step with a false ``where`` too, as to know better would mean to wait for the device; the
+        updates of each parameter (Adam's bias correction) are counted right. GraphError where the parameters were moved to
+        another device or dtype since.
         """
         self.take_back()
         if where is not None and where.device == "cpu" and not where.item():
@@ -235,20 +287,18 @@ class Optimizer:
         for recording in recordings.values():
             if recording is not None:
                 present = [segment.parameter for _, segment in self._segments() if segment.parameter.grad is not None]
-                recording.note_step(self, partial(self._step_again, where, scale, present))
+                recording.note_step(self, partial(self._replayed, present))
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
-                recording = recordings[id(buffer.backend)]
-                replayed = recording is not None and recording.mode == "replay"
+                settings, recording = buffer.settings(group), recordings[id(buffer.backend)]
+                if recording is not None:
+                    rates = buffer.rates_for_capture(self.rates(settings))
+                    settings = self.with_rates(settings, rates) if recording.mode == "record" else settings
                 buffer.note_change()
-                for span, step in buffer.spans():
-                    if recording is not None:
-                        recording.note_update()
-                    if not replayed:
-                        buffer.take_gradient(span, None if scale is None else scale.array)
-                    self.update(buffer, span, step, buffer.settings(group), condition)
-                    if not replayed:
-                        buffer.show(span)
+                for span, step in buffer.spans(self.steps):
+                    buffer.take_gradient(span, None if scale is None else scale.array)
+                    self.update(buffer, span, step, settings, condition)
+                    buffer.show(span)
 
     def take_back(self) -> None:
         """Let parameters that another optimiser moved join this one's stores again; GraphError as ``step`` says."""
@@ -262,15 +312,24 @@ class Optimizer:
             for buffer in buffers:
                 buffer.take_over_changes()
 
-    def _step_again(self, where: Tensor | None, scale: Tensor | None, present: list[Parameter]) -> None:
-        """Do the host's part of a recorded step, in which the parameters in ``present`` had a gradient."""
+    def _replayed(self, present: list[Parameter]) -> None:
+        """Do the host's part of a captured step, in which the parameters in ``present`` had a gradient."""
         self.zero_grad()
         for parameter in present:
             parameter.fill_gradient_room()
-        self.step(where, scale)
+        self.steps += 1
+        self.take_over_changes()
+        for group, buffers in zip(self.param_groups, self._buffers, strict=True):
+            for buffer in buffers:
+                buffer.send(self.rates(buffer.settings(group)))
+                buffer.note_change()
+                for _ in buffer.spans(self.steps):
+                    pass
 
-    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
-        """Update one stretch of a flat buffer in place; ``step`` counts the updates of its parameters, this one too."""
+    def update(
+        self, buffer: FlatBuffer, span: slice, step: int | Array, group: dict[str, Any], where: Array | bool
+    ) -> None:
+        """Update one span of a flat buffer in place; ``step`` as in ``FlatBuffer.spans``, ``group`` its hyper-parameters."""
         raise NotImplementedError
 
     # --- copies --------------------------------------------------------------------------------------------------
@@ -291,12 +350,13 @@ class Optimizer:
     def state_arrays(self) -> dict[str, Any]:
         """Return {"slot.parameter name": NumPy copy} of all state, in registration order; steps as "step.name"."""
         arrays = {}
-        for buffer, segment in self._segments():
-            for slot, state in buffer.state.items():
-                values = buffer.backend.to_host(state[segment.start : segment.stop])
-                arrays[f"{slot}.{segment.name}"] = values.reshape(segment.parameter.shape)
-            if self.counts_steps:
-                arrays[f"step.{segment.name}"] = buffer.backend.to_host(buffer.backend.asarray(segment.steps, "int64"))
+        for buffer in itertools.chain(*self._buffers):
+            for segment, count in zip(buffer.segments, buffer.step_counts(), strict=True):
+                for slot, state in buffer.state.items():
+                    values = buffer.backend.to_host(state[segment.start : segment.stop])
+                    arrays[f"{slot}.{segment.name}"] = values.reshape(segment.parameter.shape)
+                if self.counts_steps:
+                    arrays[f"step.{segment.name}"] = buffer.backend.to_host(buffer.backend.asarray(count, "int64"))
         return arrays
 
     def state_dict(self) -> dict[str, Any]:
@@ -323,17 +383,18 @@ class Optimizer:
             raise CheckpointError.expected(where, "state", "that of the same optimiser and model", sorted(arrays)[:3])
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update(loaded)
-        for buffer, segment in self._segments():
-            for slot in buffer.state:
-                flat, span = buffer.state[slot], slice(segment.start, segment.stop)
-                ops.assign(buffer.backend, flat, span, values[f"{slot}.{segment.name}"].reshape(-1))
+        for buffer in itertools.chain(*self._buffers):
+            for segment in buffer.segments:
+                span = slice(segment.start, segment.stop)
+                for slot, held in buffer.state.items():
+                    ops.assign(buffer.backend, held, span, values[f"{slot}.{segment.name}"].reshape(-1))
+                buffer.show(span)
             if self.counts_steps:
-                segment.steps = int(buffer.backend.item(values[f"step.{segment.name}"]))
-            buffer.show(slice(segment.start, segment.stop))
+                buffer.set_step_counts(
+                    [int(buffer.backend.item(values[f"step.{segment.name}"])) for segment in buffer.segments]
+                )
+            buffer.note_change()
         self.steps = steps
-        for buffers in self._buffers:
-            for buffer in buffers:
-                buffer.note_change()
 
     def _state_like(self) -> Iterator[tuple[str, tuple[FlatBuffer, tuple[int, ...], Any]]]:
         """Yield the name of each state array with its buffer, shape and dtype."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpucnn.backend import Array, ops
@@ -45,6 +46,15 @@ class SGD(Optimizer):
     def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
         return {**super().fixed(group), "momentum": bool(group["momentum"])}
 
-    def update(self, buffer: FlatBuffer, span: slice, step: int, group: dict[str, Any], where: Array | bool) -> None:
-        velocity = buffer.state["momentum_buffer"][span] if group["momentum"] else None
+    def rates(self, group: dict[str, Any]) -> tuple[float, ...]:
+        return (group["lr"], group["momentum"]) if group["momentum"] else (group["lr"],)
+
+    def with_rates(self, group: dict[str, Any], rates: Sequence[Any]) -> dict[str, Any]:
+        return {**group, **dict(zip(("lr", "momentum"), rates, strict=False))}
+
+    def update(
+        self, buffer: FlatBuffer, span: slice, step: int | Array, group: dict[str, Any], where: Array | bool
+    ) -> None:
+        without = isinstance(group["momentum"], float | int) and not group["momentum"]
+        velocity = None if without else buffer.state["momentum_buffer"][span]
         ops.sgd_update(buffer.backend, buffer.values[span], buffer.gradient(span), velocity, where=where, **group)

@@ -66,11 +66,14 @@ def test_changes_in_place_wait_for_the_launch(stream: Any) -> None:
     b[...] = a
     b[1:] += 5
     xp.multiply(a, b, out=a)
+    xp.copyto(b, a, where=a > 5)
     graph = stream.end_capture()
     assert np.isnan(a.get()).all()
-    assert len(graph) == 5
+    assert np.isnan(b.get()).all()
+    assert len(graph) == 7
     graph.launch()
     assert a.get().tolist() == [4, 14, 14]
+    assert b.get().tolist() == [2, 14, 14]
 
 
 REFUSED: dict[str, tuple[Any, Callable[[Any], Any]]] = {

@@ -60,13 +60,12 @@ CASES: dict[str, tuple[Any, type, dict[str, Any]]] = {
     "read": (read_splits, ReadBatches, {}),
     "augmented": (splits, ReadBatches, {"augment": "shift=2,noise=0.05"}),
     "momentum": (splits, ResidentBatches, {"optimizer": "sgd"}),
-    "no update that is recorded": (splits, ResidentBatches, {"optimizer": "rmsprop"}),
+    "centred": (splits, ResidentBatches, {"optimizer": "rmsprop:centered=true"}),
 }
 
 
 @pytest.mark.bits
 @on_devices
-@pytest.mark.filterwarnings("ignore:capture. Loop.step runs as usual, because CaptureError")
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_by_replays_is_a_run_by_ordinary_steps(
     backend: Backend, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -76,7 +75,7 @@ def test_a_run_by_replays_is_a_run_by_ordinary_steps(
     assert isinstance(run.batches, kind)
     run.train()
     assert len(recorded(run)) >= 2  # whole batches, and the rest
-    assert all((one is not None) is (case != "no update that is recorded") for one in recorded(run))
+    assert all(one is not None for one in recorded(run))
     uncaptured(monkeypatch)
     trainer(tmp_path / "ordinary", splits=make(), **SETTINGS | changes).train()
     assert weights(tmp_path / "replayed") == weights(tmp_path / "ordinary")
@@ -192,7 +191,7 @@ def test_a_step_is_one_launch_of_a_graph_and_the_rate(standin: Any, tmp_path: Pa
     assert seen.launches == [{"set_numbers": 1, "graph": 1}] * 3
     assert all(moved.total == moved.copies == 0 for moved in seen.transfers)
     for one in recorded(run):
-        assert 0 < len(one._graph._graph) < MOST_LAUNCHES, "with the gather and the totals"
+        assert 0 < len(one._graph._graph) <= MOST_LAUNCHES, "with the gather and the totals"
 
 
 def test_a_step_that_is_not_recorded_is_few_launches_and_moves_nothing(

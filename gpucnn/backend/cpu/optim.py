@@ -8,6 +8,7 @@ from gpucnn.backend import ops
 from gpucnn.backend.cpu.device import CpuDevice
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
+from gpucnn.backend.ops.optim import Number, Steps
 
 CLEARED_EVERY = 16
 """Steps of Adam after which moments are looked through for the smallest."""
@@ -16,7 +17,7 @@ CLEARED_EVERY = 16
 @implements(ops.sgd_update, on="cpu")
 def sgd_update(
     device: CpuDevice, p: Array, g: Array, velocity: Array | None, *,
-    lr: float, momentum: float, nesterov: bool, weight_decay: float, where: Array | bool = True,
+    lr: Number, momentum: Number, nesterov: bool, weight_decay: float, where: Array | bool = True,
 ) -> None:  # fmt: skip
     if not where:
         return
@@ -33,7 +34,7 @@ def sgd_update(
 @implements(ops.adam_update, on="cpu")
 def adam_update(
     device: CpuDevice, p: Array, g: Array, m: Array, v: Array, *,
-    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int,
+    lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps,
     decoupled: bool = False, where: Array | bool = True,
 ) -> None:  # fmt: skip
     """With one array of scratch."""

@@ -8,10 +8,12 @@ import numpy as np
 
 from gpucnn.backend import ops
 from gpucnn.backend.cuda.device import CudaDevice
+from gpucnn.backend.cuda.recording import Draws
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
 from gpucnn.backend.precision import HALF
 from gpucnn.backend.random import Generator
+from gpucnn.errors import CaptureError
 
 
 def _relu_serves(device: CudaDevice, x: Array) -> bool:
@@ -46,11 +48,27 @@ def dropout_mask(device: CudaDevice, shape: tuple[int, ...], p: float, dtype: An
     if dtype == HALF:
         return dropout_mask(device, shape, p, np.float32, generator).astype(HALF)
     mask = device.empty("dropout", shape, np.float32)
-    seed, draw = generator.next_key()
-    recording = device.recording
-    state = device.empty("dropout", (2,), np.uint64) if recording is None else recording.next_draw(generator)
-    if recording is None or recording.mode == "watch":
-        device.kernels.launch("set_draw", (1,), (1,), state, np.uint64(seed), np.uint64(draw))
+    draws = draws_on(device, generator)
     numbers = np.float32(p), np.float32(1 / (1 - p)), np.int64(mask.size)
-    device.kernels.each("dropout_mask", -(-mask.size // 4), state, mask, *numbers)
+    device.kernels.each("dropout_mask", -(-mask.size // 4), draws.state, mask, *numbers)
+    device.kernels.launch("next_draw", (1,), (1,), draws.state)
+    generator.next_key()
+    draws.known = (generator.seed, generator.counter)
+    if device.recording is not None:
+        device.recording.note_draw(generator)
     return mask
+
+
+def draws_on(device: CudaDevice, generator: Generator) -> Draws:
+    """Return the seed and the number of a generator's next draw on the device; they are written where they are not known."""
+    draws = generator.mirrors.get(device)
+    if draws is None:
+        draws = generator.mirrors[device] = Draws(device.xp.empty((2,), np.uint64))
+    if draws.known != (generator.seed, generator.counter):
+        if device.recording is not None and device.recording.mode == "record":
+            raise CaptureError("capture: a generator is seeded, or drawn from on the host, within the step.")
+        device.kernels.launch(
+            "set_draw", (1,), (1,), draws.state, np.uint64(generator.seed), np.uint64(generator.counter)
+        )
+        draws.known = (generator.seed, generator.counter)
+    return draws

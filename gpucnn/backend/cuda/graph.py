@@ -10,11 +10,10 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from gpucnn.backend import ops
+from gpucnn.backend.cuda.activation import draws_on
 from gpucnn.backend.cuda.device import CudaDevice
-from gpucnn.backend.cuda.recording import NUMBERS, SLOTS, Recording
+from gpucnn.backend.cuda.recording import Recording
 from gpucnn.backend.dispatch import implements
 
 Result = TypeVar("Result")
@@ -29,7 +28,7 @@ class Graph:
         with device.active():
             self._stream = xp.cuda.Stream(non_blocking=True)
             self._pool = xp.cuda.MemoryPool()
-            self._recording = Recording(xp.zeros((SLOTS, NUMBERS), np.float32), xp.zeros((SLOTS, 2), np.uint64))
+        self._recording = Recording()
         self._graph: Any = None
 
     @contextmanager
@@ -53,13 +52,19 @@ class Graph:
 
     def record(self, step: Callable[[], Result]) -> Result:
         """Record ``step``; its result is memory that each replay fills. Raises whatever cannot be recorded raises."""
-        with self._inside("record"):
-            self._stream.begin_capture()
-            try:
-                result = step()
-                self._recording.check()
-            finally:
-                self._graph = self._stream.end_capture()
+        with self._device.active():
+            draws = [draws_on(self._device, generator) for generator, _ in self._recording.draws()]
+        known = [one.known for one in draws]
+        try:
+            with self._inside("record"):
+                self._stream.begin_capture()
+                try:
+                    result = step()
+                finally:
+                    self._graph = self._stream.end_capture()
+        finally:
+            for one, before in zip(draws, known, strict=True):
+                one.known = before  # recording draws nothing
         return result
 
     def changed(self) -> set[Hashable]:
@@ -67,20 +72,16 @@ class Graph:
         return set(self._recording.changed)
 
     def replay(self) -> None:
-        """Fill the slots and run the recorded step on the current stream."""
+        """Do the host's part of the step, and run the recorded launches on the current stream."""
         device, recording = self._device, self._recording
         with device.active():
-            for generator, slot in recording.draws():
-                seed, draw = generator.next_key()
-                device.kernels.launch("set_draw", (1,), (1,), slot, np.uint64(seed), np.uint64(draw))
-            recording.start("replay")
-            device.recording = recording
-            try:
-                for _, again in recording.optimizers:
-                    again()
-            finally:
-                device.recording = None
+            for _, again in recording.optimizers:
+                again()
+            draws = [(draws_on(device, generator), generator, count) for generator, count in recording.draws()]
             self._graph.launch()
+        for one, generator, count in draws:
+            generator.counter += count
+            one.known = (generator.seed, generator.counter)
 
 
 @implements(ops.new_graph, on="cuda")

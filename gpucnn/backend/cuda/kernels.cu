@@ -788,6 +788,10 @@ extern "C" __global__ void set_draw(unsigned long long* state, unsigned long lon
     if (blockIdx.x == 0 && threadIdx.x == 0) state[0] = seed, state[1] = draw;
 }
 
+extern "C" __global__ void next_draw(unsigned long long* state) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) state[1] += 1;
+}
+
 // mask = 0 with probability p, else scale. Four elements share one counter: (element / 4, draw).
 extern "C" __global__ void dropout_mask(
     const unsigned long long* state, float* mask, float p, float scale, long long count) {
@@ -803,33 +807,48 @@ extern "C" __global__ void dropout_mask(
 
 // --- Optimisers -----------------------------------------------------------------------------------------------------
 //
-// One launch over a flat buffer. What changes from step to step, numbers (5,), is read from the device. Nothing changes
-// where `conditional` is set and *condition is false.
+// One launch over a flat buffer. What may differ from step to step is an argument, or in a captured step read from the
+// device, where `captured` is set. Nothing changes where `conditional` is set and *condition is false.
 
-extern "C" __global__ void set_numbers(
-    float* numbers, float first, float second, float third, float fourth, float fifth) {
+extern "C" __global__ void set_numbers(double* target, double first, double second, int count) {
     if (blockIdx.x != 0 || threadIdx.x != 0) return;
-    numbers[0] = first, numbers[1] = second, numbers[2] = third, numbers[3] = fourth, numbers[4] = fifth;
+    target[0] = first;
+    if (count > 1) target[1] = second;
 }
 
-// numbers: the learning rate; the momentum.
 extern "C" __global__ void sgd(
-    float* p, const float* g, float* velocity, const float* numbers, const bool* condition, int has_velocity,
-    int conditional, int nesterov, float weight_decay, long long count) {
+    float* p, const float* g, float* velocity, const double* lr_at, const double* momentum_at, const bool* condition,
+    double lr, double momentum, int captured, int has_velocity, int conditional, int nesterov, float weight_decay,
+    long long count) {
     if (conditional && !*condition) return;
-    const float momentum = numbers[1];
+    const float rate = (float)(captured ? *lr_at : lr), kept = (float)(captured ? *momentum_at : momentum);
     FOR_EACH(i, count) {
         float gradient = g[i] + weight_decay * p[i];
         if (has_velocity) {
-            const float moved = momentum * velocity[i] + gradient;
+            const float moved = kept * velocity[i] + gradient;
             velocity[i] = moved;
-            gradient = nesterov ? gradient + momentum * moved : moved;
+            gradient = nesterov ? gradient + kept * moved : moved;
         }
-        p[i] -= numbers[0] * gradient;
+        p[i] -= rate * gradient;
     }
 }
 
-// numbers: the learning rate; that over 1 - beta1^t; the root of 1 - beta2^t; beta1; 1 - beta1.
+// Counts an update in counts (S,), and writes what it needs, numbers (5,): the learning rate; that over 1 - beta1^t; the root
+// of 1 - beta2^t; beta1; 1 - beta1.
+extern "C" __global__ void begin_adam(
+    double* counts, const double* lr_at, const double* beta1_at, const bool* condition, float* numbers, double lr,
+    double beta1, double beta2, int captured, int conditional, int S) {
+    if (blockIdx.x != 0 || threadIdx.x != 0 || (conditional && !*condition)) return;
+    const double t = counts[0] + 1;
+    for (int s = 0; s < S; s++) counts[s] = t;
+    if (captured) lr = *lr_at, beta1 = *beta1_at;
+    numbers[0] = (float)lr;
+    numbers[1] = (float)(lr / (1 - pow(beta1, t)));
+    numbers[2] = (float)sqrt(1 - pow(beta2, t));
+    numbers[3] = (float)beta1;
+    numbers[4] = (float)(1 - beta1);
+}
+
 extern "C" __global__ void adam(
     float* p, const float* g, float* m, float* v, const float* numbers, const bool* condition, int conditional,
     float beta2, float rest2, float eps, float weight_decay, int decoupled, long long count) {

@@ -1,4 +1,4 @@
-"""The optimisers' updates on CUDA: one launch over a flat buffer, and one that sets what changes from step to step."""
+"""The optimisers' updates on CUDA: one launch over a flat buffer, for Adam after one that counts the update."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from gpucnn.backend import ops
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.cuda.launch import MOST_BLOCKS, THREADS
-from gpucnn.backend.cuda.recording import NUMBERS
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
+from gpucnn.backend.ops.optim import Number, Steps
 
 PIECES = 12
 """Arrays that one launch of ``copy_pieces`` copies."""
@@ -23,25 +23,27 @@ def takes(*arrays: Array | None) -> bool:
     return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous and a.size > 0) for a in arrays)
 
 
-def _numbers(device: CudaDevice, *values: float) -> Array | None:
-    """Return where an update reads its numbers; None where filling them is all there is to do, before a replay."""
-    recording = device.recording
-    recorded = recording is not None and recording.mode != "watch"
-    numbers = recording.next_numbers() if recorded and recording else device.empty("optimizer", (NUMBERS,), np.float32)
-    if recording is None or recording.mode != "record":
-        every = (*values, *[0.0] * (NUMBERS - len(values)))
-        device.kernels.launch("set_numbers", (1,), (1,), numbers, *(np.float32(value) for value in every))
-    return None if recording is not None and recording.mode == "replay" else numbers
-
-
 def _condition(where: Array | bool, unused: Array) -> tuple[Array, np.int32]:
     """Return the pointer that a kernel reads its condition from, and whether it does."""
     return (unused.view(np.bool_), np.int32(0)) if isinstance(where, bool) else (where, np.int32(1))
 
 
+def _number(device: CudaDevice, number: Number) -> tuple[Array, np.float64]:
+    """Return the pointer that a captured kernel reads a number from, and the number that an ordinary one is given."""
+    if isinstance(number, (int, float)):
+        return device.constant((0.0,), np.float64), np.float64(number)
+    return number, np.float64(0)
+
+
+@implements(ops.set_numbers, on="cuda")
+def set_numbers(device: CudaDevice, target: Array, values: Sequence[float]) -> None:
+    first, *rest = map(np.float64, values)
+    device.kernels.launch("set_numbers", (1,), (1,), target, first, *(rest or [first]), np.int32(len(values)))
+
+
 def _sgd_serves(
     device: CudaDevice, p: Array, g: Array, velocity: Array | None, *,
-    lr: float, momentum: float, nesterov: bool, weight_decay: float, where: Array | bool = True,
+    lr: Number, momentum: Number, nesterov: bool, weight_decay: float, where: Array | bool = True,
 ) -> bool:  # fmt: skip
     return takes(p, g, velocity)
 
@@ -49,24 +51,22 @@ def _sgd_serves(
 @implements(ops.sgd_update, on="cuda", when=_sgd_serves)
 def sgd_update(
     device: CudaDevice, p: Array, g: Array, velocity: Array | None, *,
-    lr: float, momentum: float, nesterov: bool, weight_decay: float, where: Array | bool = True,
+    lr: Number, momentum: Number, nesterov: bool, weight_decay: float, where: Array | bool = True,
 ) -> None:  # fmt: skip
     if where is False:
         return
-    numbers = _numbers(device, lr, momentum)
-    if numbers is None:
-        return
-    condition, conditional = _condition(where, numbers)
+    (lr_at, rate), (momentum_at, kept) = _number(device, lr), _number(device, momentum)
+    condition, conditional = _condition(where, p)
+    captured = np.int32(not isinstance(lr, (int, float)))
     device.kernels.each(
-        "sgd", p.size, p, g, p if velocity is None else velocity, numbers, condition,
-        np.int32(velocity is not None), conditional, np.int32(nesterov),
-        np.float32(weight_decay), np.int64(p.size),
+        "sgd", p.size, p, g, p if velocity is None else velocity, lr_at, momentum_at, condition, rate, kept, captured,
+        np.int32(velocity is not None), conditional, np.int32(nesterov), np.float32(weight_decay), np.int64(p.size),
     )  # fmt: skip
 
 
 def _adam_serves(
     device: CudaDevice, p: Array, g: Array, m: Array, v: Array, *,
-    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int,
+    lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps,
     decoupled: bool = False, where: Array | bool = True,
 ) -> bool:  # fmt: skip
     return takes(p, g, m, v)
@@ -75,15 +75,20 @@ def _adam_serves(
 @implements(ops.adam_update, on="cuda", when=_adam_serves)
 def adam_update(
     device: CudaDevice, p: Array, g: Array, m: Array, v: Array, *,
-    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int,
+    lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps,
     decoupled: bool = False, where: Array | bool = True,
 ) -> None:  # fmt: skip
     if where is False:
         return
-    numbers = _numbers(device, lr, lr / (1 - beta1**step), (1 - beta2**step) ** 0.5, beta1, 1 - beta1)
-    if numbers is None:
-        return
+    counts = device.asarray([step - 1.0], np.float64) if isinstance(step, int) else step
+    numbers = device.empty("optimizer", (5,), np.float32)
+    (lr_at, rate), (beta1_at, first) = _number(device, lr), _number(device, beta1)
     condition, conditional = _condition(where, numbers)
+    captured = np.int32(not isinstance(lr, (int, float)))
+    device.kernels.launch(
+        "begin_adam", (1,), (1,), counts, lr_at, beta1_at, condition, numbers, rate, first, np.float64(beta2),
+        captured, conditional, np.int32(counts.size),
+    )  # fmt: skip
     rates = (np.float32(rate) for rate in (beta2, 1 - beta2, eps, weight_decay))
     device.kernels.each(
         "adam", p.size, p, g, m, v, numbers, condition, conditional, *rates, np.int32(decoupled), np.int64(p.size)

@@ -148,6 +148,7 @@ from gpucnn.backend.ops.optim import (
     divide_span,
     follow_rounded,
     rmsprop_update,
+    set_numbers,
     sgd_update,
 )
 from gpucnn.backend.ops.pool import (
@@ -314,6 +315,7 @@ __all__ = [
     "scale",
     "scale_rows",
     "select",
+    "set_numbers",
     "sgd_update",
     "sigmoid",
     "sigmoid_gradient",

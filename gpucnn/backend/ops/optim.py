@@ -1,44 +1,73 @@
 """The optimisers' updates of flat arrays in place: parameters ``p``, gradient ``g``, state, hyper-parameters.
 
-Where ``where`` is false nothing changes.
+Where ``where`` is false nothing changes. What may differ from step to step (``lr``, ``momentum``, ``beta1``) is a number or,
+in a captured step, a (1,) float64 array that holds it. ``step`` is the number of updates, this one too; or an array (S,) of
+float64 that counts those so far, all alike, and gains one where ``where`` holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from gpucnn.backend.device import Array, Device
 from gpucnn.backend.dispatch import operation
 
-# --- stretches of flat arrays ----------------------------------------------------------------------------------------
+# --- spans of flat arrays ----------------------------------------------------------------------------------------
 
 
 @operation()
 def copy_span(device: Device, target: Array, source: Array, span: slice) -> None:
-    """Copy, and cast, a stretch of one flat array into the same one of another."""
+    """Copy, and cast, a span of one flat array into the same one of another."""
     target[span] = source[span]
 
 
 @operation()
 def divide_span(device: Device, target: Array, span: slice, divisor: Array) -> None:
-    """Divide a stretch of a flat array in place."""
+    """Divide a span of a flat array in place."""
     target[span] /= divisor
 
 
 @operation()
 def follow_rounded(device: Device, master: Array, shown: Array, span: slice) -> None:
-    """Write a stretch of ``shown`` into its wider ``master``, but where that rounds to it."""
+    """Write a span of ``shown`` into its wider ``master``, but where that rounds to it."""
     wide, narrow = master[span], shown[span]
     wide[...] = device.xp.where(wide.astype(narrow.dtype) == narrow, wide, narrow)
 
 
 # --- updates ---------------------------------------------------------------------------------------------------------
 
+Number = float | Array
+Steps = int | Array
+
+
+@operation()
+def set_numbers(device: Device, target: Array, values: Sequence[float]) -> None:
+    """Write one or two numbers into ``target``, float64, without waiting for the device."""
+    target[...] = device.asarray(values, target.dtype)
+
+
+def _in(dtype: Any, number: Number) -> Number:
+    """Return a number that does not widen arrays of ``dtype``: Python's own is weak, one in an array is not."""
+    return number if isinstance(number, (int, float)) else number.astype(dtype)
+
+
+def _count(device: Device, step: Steps, where: Array | bool) -> Number:
+    """Return the number of updates, this one too."""
+    if isinstance(step, int):
+        return step
+    before = step[:1].copy()
+    device.xp.copyto(step, step + 1, where=where)
+    return before + 1
+
 
 @operation()
 def sgd_update(
     device: Device, p: Array, g: Array, velocity: Array | None, *,
-    lr: float, momentum: float, nesterov: bool, weight_decay: float, where: Array | bool = True,
+    lr: Number, momentum: Number, nesterov: bool, weight_decay: float, where: Array | bool = True,
 ) -> None:  # fmt: skip
     """Update flat ``p`` (and ``velocity``) in place: v = momentum v + g, p -= lr v; nothing where ``where`` is false."""
+    lr, momentum = _in(p.dtype, lr), _in(p.dtype, momentum)
     if weight_decay:
         g = g + weight_decay * p
     if velocity is not None:
@@ -51,19 +80,22 @@ def sgd_update(
 @operation()
 def adam_update(
     device: Device, p: Array, g: Array, m: Array, v: Array, *,
-    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int,
+    lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps,
     decoupled: bool = False, where: Array | bool = True,
 ) -> None:  # fmt: skip
     """Update flat ``p, m, v`` in place (Kingma & Ba 2015, with bias correction); nothing where ``where`` is false."""
+    count = _count(device, step, where)
+    rate, root_of_correction = _in(p.dtype, lr / (1 - beta1**count)), _in(p.dtype, (1 - beta2**count) ** 0.5)
+    rest1, beta1, lr = _in(p.dtype, 1 - beta1), _in(p.dtype, beta1), _in(p.dtype, lr)
     start = p
     if weight_decay and decoupled:
         start = p * (1 - lr * weight_decay)
     elif weight_decay:
         g = g + weight_decay * p
-    new_m = beta1 * m + (1 - beta1) * g
+    new_m = beta1 * m + rest1 * g
     new_v = beta2 * v + (1 - beta2) * (g * g)
-    root = device.xp.sqrt(new_v) / (1 - beta2**step) ** 0.5 + eps
-    device.xp.copyto(p, start - (lr / (1 - beta1**step)) * new_m / root, where=where)
+    root = device.xp.sqrt(new_v) / root_of_correction + eps
+    device.xp.copyto(p, start - rate * new_m / root, where=where)
     device.xp.copyto(m, new_m, where=where)
     device.xp.copyto(v, new_v, where=where)
 
@@ -71,9 +103,10 @@ def adam_update(
 @operation()
 def adagrad_update(
     device: Device, p: Array, g: Array, total: Array, *,
-    lr: float, eps: float, weight_decay: float, where: Array | bool = True,
+    lr: Number, lr_decay: float, eps: float, weight_decay: float, step: Steps, where: Array | bool = True,
 ) -> None:  # fmt: skip
     """Divide each step by the root of all squared gradients so far (Duchi, Hazan & Singer 2011)."""
+    lr = _in(p.dtype, lr / (1 + (_count(device, step, where) - 1) * lr_decay))
     if weight_decay:
         g = g + weight_decay * p
     new_total = total + g * g
@@ -84,10 +117,11 @@ def adagrad_update(
 @operation()
 def rmsprop_update(
     device: Device, p: Array, g: Array, square: Array, mean: Array, velocity: Array, *,
-    lr: float, alpha: float, eps: float, weight_decay: float, momentum: float, centered: bool,
+    lr: Number, alpha: float, eps: float, weight_decay: float, momentum: Number, centered: bool,
     where: Array | bool = True,
 ) -> None:  # fmt: skip
     """Divide each step by the root of a running mean of squared gradients (Tieleman & Hinton 2012)."""
+    lr, momentum = _in(p.dtype, lr), _in(p.dtype, momentum)
     if weight_decay:
         g = g + weight_decay * p
     new_square = alpha * square + (1 - alpha) * (g * g)
@@ -102,9 +136,10 @@ def rmsprop_update(
 @operation()
 def adadelta_update(
     device: Device, p: Array, g: Array, square: Array, moved: Array, *,
-    lr: float, rho: float, eps: float, weight_decay: float, where: Array | bool = True,
+    lr: Number, rho: float, eps: float, weight_decay: float, where: Array | bool = True,
 ) -> None:  # fmt: skip
     """Scale each step by the root of past steps over the root of past gradients, both running means (Zeiler 2012)."""
+    lr = _in(p.dtype, lr)
     if weight_decay:
         g = g + weight_decay * p
     new_square = rho * square + (1 - rho) * (g * g)
