@@ -26,7 +26,7 @@ from gpucnn.backend import Backend, get_backend, ops, use
 from gpucnn.backend.cpu import CpuDevice
 from gpucnn.errors import GpucnnError, ParameterError, UsageError, did_you_mean
 from gpucnn.functional import max_pool2d
-from gpucnn.models.structure import LAYERS
+from gpucnn.models.structure import layer_classes
 from gpucnn.options import read_options
 from gpucnn.training import build_model
 from gpucnn.training.environment import processor_name
@@ -142,9 +142,10 @@ def make(what: str, shape: Shape, device: str | Backend) -> nn.Module:
     name, _, rest = what.partition(":")
     if not name[:1].isupper():
         return build_model(what, shape, 10, "float32", get_backend(device))
-    if name not in LAYERS:
-        raise UsageError.expected("bench", "layer", "a layer of gpucnn.nn", repr(name), did_you_mean(name, LAYERS))
-    kind: Callable[..., nn.Module] = LAYERS[name][0]
+    known = layer_classes()
+    if name not in known:
+        raise UsageError.expected("bench", "layer", "a layer of gpucnn.nn", repr(name), did_you_mean(name, known))
+    kind: Callable[..., nn.Module] = known[name]
     try:
         with use(device):
             return kind(**read_options(rest, kind, f"layer {name}"))

@@ -47,8 +47,8 @@ def check_known(options: Mapping[str, Any], function: Callable[..., Any], where:
             )
 
 
-MOST = 2**31 - 1
-"""More than any size, and what the kernels' ints hold."""
+MOST = 2**31
+"""More than any size."""
 
 
 def is_count(value: Any, least: int, most: int = MOST) -> bool:

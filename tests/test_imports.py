@@ -25,7 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "autograd": {"backend"},
     "distributed": {"backend"},
     "functional": {"autograd"},
-    "nn": {"functional"},
+    "nn": {"functional", "limits"},
     "options": {"errors"},
     "models": {"nn", "options", "checkpoint", "limits"},
     "optim": {"autograd"},
@@ -126,7 +126,7 @@ PLANTED: dict[str, tuple[str, str, str]] = {
     "upwards": ("gpucnn.backend.cpu", "from gpucnn.nn import Module", "gpucnn.backend.cpu imports gpucnn.nn.Module"),
     "upwards, the whole room": ("gpucnn.functional.conv", "import gpucnn.nn", "imports gpucnn.nn"),
     "upwards from the package": ("gpucnn.optim.sgd", "from gpucnn import nn", "imports gpucnn.nn"),
-    "upwards, relative": ("gpucnn.functional.conv", "from ..nn import layers", "imports gpucnn.nn.layers"),
+    "upwards, relative": ("gpucnn.functional.conv", "from ..nn import layer", "imports gpucnn.nn.layer"),
     "upwards from a package": ("gpucnn.functional.__init__", "from ..nn import init", "imports gpucnn.nn.init"),
     "upwards inside a function": ("gpucnn.nn.module", "def f():\n    from gpucnn import models", "imports gpucnn.models"),
     "upwards inside a method": (
@@ -134,7 +134,7 @@ PLANTED: dict[str, tuple[str, str, str]] = {
     "upwards beside a type check": (
         "gpucnn.errors", "if TYPE_CHECKING:\n    pass\nelse:\n    import gpucnn.backend", "imports gpucnn.backend"),
     "sideways": ("gpucnn.data.files", "from gpucnn.backend import Backend", "imports gpucnn.backend.Backend"),
-    "numpy in a layer": ("gpucnn.nn.layers", "import numpy as np", "gpucnn.nn.layers imports numpy"),
+    "numpy in a layer": ("gpucnn.nn.layer", "import numpy as np", "gpucnn.nn.layer imports numpy"),
     "numpy in a function": ("gpucnn.functional.conv", "def f():\n    from numpy import ones", "imports numpy"),
     "cupy in an optimiser": ("gpucnn.optim.adam", "import cupy.cuda", "imports cupy"),
     "numpy at the door": ("gpucnn.__init__", "import numpy", "imports numpy"),
@@ -159,7 +159,7 @@ def test_a_planted_circle_is_found() -> None:
 def test_what_is_allowed_is_not_found() -> None:
     for module, text in (
         ("gpucnn.backend.cpu", "import numpy as np\nfrom gpucnn.errors import ShapeError"),
-        ("gpucnn.nn.layers", "if TYPE_CHECKING:\n    import numpy\n    from gpucnn.models import lenet"),
+        ("gpucnn.nn.layer", "if TYPE_CHECKING:\n    import numpy\n    from gpucnn.models import lenet"),
         ("gpucnn.cli.train", "from gpucnn.backend import get_backend\nimport numpy"),
         ("gpucnn.training.step", "def f():\n    import gpucnn.optim"),
     ):

@@ -39,9 +39,9 @@ _numbers = itertools.count()
 class no_grad:
     """Record nothing inside ``with no_grad():``, in this thread only; results then need no gradient.
 
-    >>> import gpucnn
     Or before a function, to record nothing while it runs: ``@no_grad()`` or ``@no_grad``.
 
+    >>> import gpucnn
     >>> x = gpucnn.tensor([1.0], requires_grad=True)
     >>> with no_grad():
     ...     (x * 2).requires_grad
@@ -194,7 +194,7 @@ def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: boo
     for tensor in others:
         if tensor is not None and tensor.backend is not backend:
             raise MixedDeviceError(
-                f"{operation.__name__}: tensors on {backend.name} and {tensor.backend.name} met. "
+                f"{operation.__name__.lstrip('_')}: tensors on {backend.name} and {tensor.backend.name} met. "
                 f"Move one with .to('{backend.name}')."
             )
     recording = is_grad_enabled()
@@ -207,6 +207,6 @@ def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: boo
     if backward is not None:
         versions = [(t.version, t.version.count) for t in (*tensors, result) if t is not None]
         sources = [(t.node or t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)]
-        result.node = Node(operation.__name__, backward, sources, versions)
+        result.node = Node(operation.__name__.lstrip("_"), backward, sources, versions)
         result.requires_grad = True
     return result

@@ -1,21 +1,25 @@
-"""Activations, element by element, and the softmax along an axis. Each takes and returns a floating tensor."""
+"""Activations, element by element with PyTorch's definitions, and the softmax along an axis. Each takes and returns a
+floating tensor.
+"""
 
 from __future__ import annotations
+
+import math
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend
-from gpucnn.checks import is_integer, shown
+from gpucnn.checks import check_choice, check_number, check_positive, is_integer, shown
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float
 
 
-def rectify(backend: Backend, x: Array, needs: Needs) -> Result:
+def _relu(backend: Backend, x: Array, needs: Needs) -> Result:
     y = backend.relu(x)
     return y, (lambda dy: (backend.relu_gradient(dy, y),)) if needs[0] else None
 
 
-def logistic(backend: Backend, x: Array, needs: Needs) -> Result:
+def _sigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
     """Computed from e^-|x|, which cannot overflow."""
     xp = backend.xp
     small = xp.exp(-abs(x))
@@ -23,18 +27,18 @@ def logistic(backend: Backend, x: Array, needs: Needs) -> Result:
     return y, (lambda dy: (dy * y * (1 - y),)) if needs[0] else None
 
 
-def hyperbolic_tangent(backend: Backend, x: Array, needs: Needs) -> Result:
+def _tanh(backend: Backend, x: Array, needs: Needs) -> Result:
     y = backend.xp.tanh(x)
     return y, (lambda dy: (dy * (1 - y * y),)) if needs[0] else None
 
 
-def normalised_exponentials(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
+def _softmax(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
     y = backend.xp.exp(x - x.max(axis, keepdims=True))
     y /= y.sum(axis, keepdims=True)
     return y, (lambda dy: (y * (dy - (dy * y).sum(axis, keepdims=True)),)) if needs[0] else None
 
 
-def log_normalised_exponentials(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
+def _log_softmax(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
     xp = backend.xp
     shifted = x - x.max(axis, keepdims=True)
     y = shifted - xp.log(xp.exp(shifted).sum(axis, keepdims=True))
@@ -49,7 +53,7 @@ def relu(input: Tensor) -> Tensor:
     [0.0, 2.0]
     """
     check_float(input, "relu")
-    return apply(rectify, input)
+    return apply(_relu, input)
 
 
 def sigmoid(input: Tensor) -> Tensor:
@@ -60,7 +64,7 @@ def sigmoid(input: Tensor) -> Tensor:
     [0.5]
     """
     check_float(input, "sigmoid")
-    return apply(logistic, input)
+    return apply(_sigmoid, input)
 
 
 def tanh(input: Tensor) -> Tensor:
@@ -71,7 +75,7 @@ def tanh(input: Tensor) -> Tensor:
     [0.0]
     """
     check_float(input, "tanh")
-    return apply(hyperbolic_tangent, input)
+    return apply(_tanh, input)
 
 
 def softmax(input: Tensor, axis: int = -1) -> Tensor:
@@ -81,7 +85,7 @@ def softmax(input: Tensor, axis: int = -1) -> Tensor:
     >>> softmax(gpucnn.tensor([1.0, 1.0])).tolist()
     [0.5, 0.5]
     """
-    return apply(normalised_exponentials, input, axis=_softmax_axis(input, axis, "softmax"))
+    return apply(_softmax, input, axis=_softmax_axis(input, axis, "softmax"))
 
 
 def log_softmax(input: Tensor, axis: int = -1) -> Tensor:
@@ -91,7 +95,7 @@ def log_softmax(input: Tensor, axis: int = -1) -> Tensor:
     >>> log_softmax(gpucnn.tensor([0.0, 1000.0])).tolist()
     [-1000.0, 0.0]
     """
-    return apply(log_normalised_exponentials, input, axis=_softmax_axis(input, axis, "log_softmax"))
+    return apply(_log_softmax, input, axis=_softmax_axis(input, axis, "log_softmax"))
 
 
 def _softmax_axis(x: Tensor, axis: int, where: str) -> int:
@@ -99,3 +103,171 @@ def _softmax_axis(x: Tensor, axis: int, where: str) -> int:
     if not is_integer(axis) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
         raise ShapeError.expected(where, "axis", f"a non-empty axis of shape {x.shape}", shown(axis))
     return int(axis) % x.ndim
+
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _leaky_relu(backend: Backend, x: Array, needs: Needs, slope: float) -> Result:
+    xp = backend.xp
+    factor = xp.where(x > 0, xp.ones((), x.dtype), xp.asarray(slope, x.dtype))
+    return x * factor, (lambda dy: (dy * factor,)) if needs[0] else None
+
+
+def _elu(backend: Backend, x: Array, needs: Needs, alpha: float, scale: float) -> Result:
+    xp = backend.xp
+    below = alpha * xp.expm1(xp.minimum(x, xp.zeros((), x.dtype)))
+    y = scale * xp.where(x > 0, x, below)
+    return y, (lambda dy: (dy * scale * xp.where(x > 0, xp.ones((), x.dtype), below + alpha),)) if needs[0] else None
+
+
+def _softplus(backend: Backend, x: Array, needs: Needs, beta: float, threshold: float) -> Result:
+    """log(1 + e^t) = max(t, 0) + log(1 + e^-|t|), which cannot overflow."""
+    xp, t = backend.xp, beta * x
+    small = xp.exp(-abs(t))
+    smooth = (xp.maximum(t, xp.zeros((), x.dtype)) + xp.log1p(small)) / beta
+    y = xp.where(t > threshold, x, smooth)
+    if not needs[0]:
+        return y, None
+    slope = xp.where(t > threshold, xp.ones((), x.dtype), xp.where(t >= 0, xp.ones((), x.dtype), small) / (1 + small))
+    return y, lambda dy: (dy * slope,)
+
+
+def _hardsigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
+    xp = backend.xp
+    y = xp.clip(x / 6 + 0.5, 0, 1)
+    return y, (lambda dy: (xp.where((x > -3) & (x < 3), dy / 6, xp.zeros((), x.dtype)),)) if needs[0] else None
+
+
+def _gelu(backend: Backend, x: Array, needs: Needs) -> Result:
+    xp = backend.xp
+    cumulative = 0.5 * (1 + backend.erf(x / math.sqrt(2)))
+    y = x * cumulative
+    if not needs[0]:
+        return y, None
+    return y, lambda dy: (dy * (cumulative + x * xp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)),)
+
+
+def _gelu_tanh(backend: Backend, x: Array, needs: Needs) -> Result:
+    k = math.sqrt(2 / math.pi)
+    t = backend.xp.tanh(k * (x + 0.044715 * x * x * x))
+    y = 0.5 * x * (1 + t)
+    if not needs[0]:
+        return y, None
+
+    def backward(dy: Array) -> tuple[Array]:
+        slope = 1 - t * t
+        inner = backend.xp.where(slope == 0, slope, x * slope * k * (1 + 3 * 0.044715 * x * x))  # x * x may be infinite
+        return (dy * 0.5 * (1 + t + inner),)
+
+    return y, backward
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """Return x where x > 0, else negative_slope x. Source: Maas, Hannun & Ng 2013.
+
+    >>> import gpucnn
+    >>> leaky_relu(gpucnn.tensor([-2.0, 3.0]), 0.5).tolist()
+    [-1.0, 3.0]
+    """
+    check_float(input, "leaky_relu")
+    check_number(negative_slope, "leaky_relu", "negative_slope")
+    return apply(_leaky_relu, input, slope=float(negative_slope))
+
+
+def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """Return x where x > 0, else alpha (e^x - 1). Source: Clevert, Unterthiner & Hochreiter 2016.
+
+    >>> import gpucnn
+    >>> elu(gpucnn.tensor([0.0, 3.0])).tolist()
+    [0.0, 3.0]
+    """
+    check_float(input, "elu")
+    check_number(alpha, "elu", "alpha")
+    return apply(_elu, input, alpha=float(alpha), scale=1.0)
+
+
+def selu(input: Tensor) -> Tensor:
+    """Return the ELU with alpha 1.673..., times 1.0507...: it keeps mean 0 and variance 1. Source: Klambauer et al. 2017.
+
+    >>> import gpucnn
+    >>> round(selu(gpucnn.tensor([1.0])).item(), 4)
+    1.0507
+    """
+    check_float(input, "selu")
+    return apply(_elu, input, alpha=SELU_ALPHA, scale=SELU_SCALE)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """Return log(1 + e^(beta x)) / beta, or x where beta x > threshold. Source: Dugas et al. 2001.
+
+    >>> import gpucnn
+    >>> round(softplus(gpucnn.tensor([0.0])).item(), 4)
+    0.6931
+    """
+    check_float(input, "softplus")
+    if not isinstance(threshold, float) or threshold != math.inf:
+        check_number(threshold, "softplus", "threshold")
+    check_number(beta, "softplus", "beta")
+    check_positive(beta, "softplus", "beta")
+    return apply(_softplus, input, beta=float(beta), threshold=float(threshold))
+
+
+def hardsigmoid(input: Tensor) -> Tensor:
+    """Return x / 6 + 1/2, cut off at 0 and 1.
+
+    >>> import gpucnn
+    >>> hardsigmoid(gpucnn.tensor([-4.0, 0.0, 4.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    check_float(input, "hardsigmoid")
+    return apply(_hardsigmoid, input)
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """Return x times the normal distribution function of x; approximate="tanh" for the usual approximation.
+
+    Source: Hendrycks & Gimpel 2016.
+
+    >>> import gpucnn
+    >>> round(gelu(gpucnn.tensor([1.0])).item(), 4)
+    0.8413
+    """
+    check_float(input, "gelu")
+    check_choice(approximate, "gelu", "approximate", ("none", "tanh"))
+    return apply(_gelu if approximate == "none" else _gelu_tanh, input)
+
+
+def silu(input: Tensor) -> Tensor:
+    """Return x sigmoid(x), also called swish. Source: Elfwing, Uchibe & Doya 2018.
+
+    >>> import gpucnn
+    >>> silu(gpucnn.tensor([0.0])).tolist()
+    [0.0]
+    """
+    check_float(input, "silu")
+    return input * sigmoid(input)
+
+
+def affine(input: Tensor, slope: float = 1.0, intercept: float = 0.0) -> Tensor:
+    """Return slope x + intercept.
+
+    >>> import gpucnn
+    >>> affine(gpucnn.tensor([2.0]), 3, 1).tolist()
+    [7.0]
+    """
+    check_float(input, "affine")
+    check_number(slope, "affine", "slope")
+    check_number(intercept, "affine", "intercept")
+    return input * float(slope) + float(intercept)
+
+
+def exponential(input: Tensor) -> Tensor:
+    """Return e^x.
+
+    >>> import gpucnn
+    >>> exponential(gpucnn.tensor([0.0])).tolist()
+    [1.0]
+    """
+    check_float(input, "exponential")
+    return input.exp()

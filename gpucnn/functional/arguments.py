@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -130,6 +131,23 @@ def image_batch(x: Tensor, where: str) -> tuple[Tensor, bool]:
 def unbatch(y: Tensor, single: bool) -> Tensor:
     """Undo ``image_batch`` on a result."""
     return y.reshape(*y.shape[1:]) if single else y
+
+
+def image_row(x: Tensor, where: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return sequences (N, C, L), or one (C, L), as images of one row, and what undoes that on a result."""
+    check_tensor(x, where)
+    if x.ndim not in (2, 3):
+        raise ShapeError.expected(where, "input", "(N, C, L) or (C, L)", f"shape {x.shape}", "reshape it")
+    batch = x.shape if x.ndim == 3 else (1, *x.shape)
+    return (
+        x.reshape(*batch[:2], 1, batch[2]),
+        lambda y: y.reshape(*y.shape[:2], y.shape[3]) if x.ndim == 3 else y.reshape(y.shape[1], y.shape[3]),
+    )
+
+
+def row_padding(padding: Single | str, where: str) -> Padding:
+    """Return the padding of a sequence as that of an image of one row."""
+    return padding if isinstance(padding, str) else (0, single(padding, where, "padding", least=0))
 
 
 def check_tensor(x: Any, where: str, argument: str = "input") -> None:

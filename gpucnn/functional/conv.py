@@ -5,27 +5,37 @@ Legend, here and in the backends: N images, C channels, H x W pixels, F filters,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window, ops
-from gpucnn.checks import check_choice, is_count
+from gpucnn.backend.geometry import Pair
+from gpucnn.backend.ops.reduction import sum_of as total
+from gpucnn.checks import check_choice, is_count, shown
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
     Padding,
     PairLike,
+    Single,
     check_float,
     check_matches,
+    check_optional,
     check_tensor,
     image_batch,
+    image_row,
+    pair,
     read_window,
+    row_padding,
+    single,
     unbatch,
 )
-from gpucnn.functional.conv_loops import loop_convolution
+from gpucnn.functional.padding import pad2d
 
 
-def convolution(
+def _conv2d(
     backend: Backend,
     x: Array,
     w: Array,
@@ -64,17 +74,71 @@ def convolution(
 REFERENCES = ops.conv2d.reference, ops.conv2d_input_gradient.reference, ops.conv2d_weight_gradient.reference
 
 
-def column_convolution(
+def _conv2d_im2col(
     backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
 ) -> Result:
     """Array level: the reference, by one matrix of columns and one product."""
-    return convolution(backend, x, w, b, needs, window, groups, REFERENCES)
+    return _conv2d(backend, x, w, b, needs, window, groups, REFERENCES)
+
+
+Shape = tuple[int, ...]
+Place = tuple[int, ...]
+
+
+def _conv2d_loops(
+    backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
+) -> Result:
+    """Array level: y[n, f, i, j] = b[f] + sum of w[f, c, kh, kw] x[n, c', i stride + kh dilation - top, ...].
+
+    c' runs over the channels of f's group, and pixels outside the image are 0. Each such product is one turn of the loop,
+    forward and backward; sums are of Python's floats. Works on the host, whatever the device.
+    """
+    images, filters = x.tolist(), w.tolist()
+    N, F, (OH, OW) = x.shape[0], w.shape[0], window.output_size(*x.shape[2:])
+    biases = [0.0] * F if b is None else b.tolist()
+    y = [[[[bias] * OW for _ in range(OH)] for bias in biases] for _ in range(N)]
+    for (n, f, i, j), (channel, row, column), (c, kh, kw) in products(x.shape, w.shape, window, groups):
+        y[n][f][i][j] += filters[f][c][kh][kw] * images[n][channel][row][column]
+    result = backend.asarray(y, x.dtype).reshape(N, F, OH, OW)
+    if not any(needs):
+        return result, None
+    x_shape, w_shape, dtype = x.shape, w.shape, x.dtype
+
+    def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
+        gradients = dy.tolist()
+        dx, dw = _zeros(x_shape), _zeros(w_shape)
+        for (n, f, i, j), (channel, row, column), (c, kh, kw) in products(x_shape, w_shape, window, groups):
+            dx[n][channel][row][column] += filters[f][c][kh][kw] * gradients[n][f][i][j]
+            dw[f][c][kh][kw] += images[n][channel][row][column] * gradients[n][f][i][j]
+        return (
+            backend.asarray(dx, dtype).reshape(x_shape) if needs[0] else None,
+            backend.asarray(dw, dtype).reshape(w_shape) if needs[1] else None,
+            total(dy, (0, 2, 3), keepdims=False) if needs[2] else None,
+        )
+
+    return result, backward
+
+
+def products(x_shape: Shape, w_shape: Shape, window: Window, groups: int) -> Iterator[tuple[Place, Place, Place]]:
+    """Yield, for each product of a convolution, the places of the output, of the pixel and of the filter's element."""
+    (N, _, H, W), (F, CG, KH, KW) = x_shape, w_shape
+    OH, OW = window.output_size(H, W)
+    (SH, SW), (DH, DW), (top, _, left, _) = window.stride, window.dilation, window.padding
+    for n, f, i, j in itertools.product(range(N), range(F), range(OH), range(OW)):
+        for c, kh, kw in itertools.product(range(CG), range(KH), range(KW)):
+            row, column = i * SH + kh * DH - top, j * SW + kw * DW - left
+            if 0 <= row < H and 0 <= column < W:
+                yield (n, f, i, j), (f // (F // groups) * CG + c, row, column), (c, kh, kw)
+
+
+def _zeros(shape: Shape) -> Any:
+    return 0.0 if not shape else [_zeros(shape[1:]) for _ in range(shape[0])]
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., Result]] = {
-    "auto": convolution,
-    "im2col": column_convolution,
-    "loops": loop_convolution,
+    "auto": _conv2d,
+    "im2col": _conv2d_im2col,
+    "loops": _conv2d_loops,
 }
 """Convolutions by name: the backend's fastest, the reference with one matrix of columns, the definition as loops."""
 
@@ -107,15 +171,33 @@ def conv2d(
     >>> conv2d(x, w).tolist()
     [[[[19.0, 25.0], [37.0, 43.0]]]]
     """
-    x, single = image_batch(input, "conv2d")
-    check_filters(x, weight, bias, groups)
-    check_implementation(implementation, "conv2d")
+    x, is_single = image_batch(input, "conv2d")
+    return unbatch(
+        _convolve("conv2d", x, weight, bias, stride, padding, dilation, groups, exact, implementation), is_single
+    )
+
+
+def _convolve(
+    where: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: PairLike,
+    padding: Padding,
+    dilation: PairLike,
+    groups: int,
+    exact: bool = False,
+    implementation: str = "auto",
+) -> Tensor:
+    """The convolution of a batch (N, C, H, W), under the name that errors shall bear."""
+    check_filters(where, x, weight, bias, groups)
+    check_implementation(implementation, where)
     chosen = IMPLEMENTATIONS[implementation]
-    window = read_window("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
+    window = read_window(where, x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
     if bias is not None and bias.ndim == 3:
         _check_position_bias(bias, (weight.shape[0], *window.output_size(x.shape[2], x.shape[3])))
-        return unbatch(apply(chosen, x, weight, None, window=window, groups=groups) + bias, single)
-    return unbatch(apply(chosen, x, weight, bias, window=window, groups=groups), single)
+        return apply(chosen, x, weight, None, window=window, groups=groups) + bias
+    return apply(chosen, x, weight, bias, window=window, groups=groups)
 
 
 def check_implementation(name: str, where: str) -> None:
@@ -128,41 +210,36 @@ def _check_position_bias(bias: Tensor, shape: tuple[int, int, int]) -> None:
         raise ShapeError.expected("conv2d", "bias", f"shape {shape[:1]}, or {shape} for one per position", bias.shape)
 
 
-def check_filters(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+def check_filters(where: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     """Check that images, filters, bias and groups of a convolution fit together."""
-    check_tensor(weight, "conv2d", "weight")
+    check_tensor(weight, where, "weight")
     if weight.ndim != 4:
-        raise ShapeError.expected("conv2d", "weight", "(F, C/groups, KH, KW)", f"shape {weight.shape}")
+        raise ShapeError.expected(where, "weight", "(F, C/groups, KH, KW)", f"shape {weight.shape}")
     F, C = weight.shape[0], x.shape[1]
     if not is_count(groups, 1) or F % groups:
-        raise ParameterError.expected("conv2d", "groups", f"a positive divisor of the {F} filters", repr(groups))
+        raise ParameterError.expected(where, "groups", f"a positive divisor of the {F} filters", shown(groups))
     if weight.shape[1] * groups != C:
         raise ShapeError.expected(
-            "conv2d",
+            where,
             "input",
             f"{weight.shape[1] * groups} channels (weight {weight.shape}, groups {groups})",
             f"{C} (input {x.shape})",
             "put channels second: (N, C, H, W)" if weight.shape[1] * groups == x.shape[3] else "",
         )
-    if bias is not None:
-        check_tensor(bias, "conv2d", "bias")
+    check_optional(bias, where, "bias")
     if bias is not None and bias.shape != (F,) and bias.ndim != 3:
-        raise ShapeError.expected(
-            "conv2d", "bias", f"shape ({F},)", bias.shape, "or pass (F, OH, OW), one per position"
-        )
-    check_float(x, "conv2d")
-    check_matches(x, weight, "conv2d", "weight")
-    check_matches(x, bias, "conv2d", "bias")
+        raise ShapeError.expected(where, "bias", f"shape ({F},)", bias.shape, "or pass (F, OH, OW), one per position")
+    check_float(x, where)
+    check_matches(x, weight, where, "weight")
+    check_matches(x, bias, where, "bias")
 
 
-def columns_of(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
+def _im2col(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
     shape = x.shape
     return backend.im2col(x, window), (lambda dy: (backend.col2im(dy, shape, window),)) if needs[0] else None
 
 
-def image_of(
-    backend: Backend, columns: Array, needs: Needs, shape: tuple[int, int, int, int], window: Window
-) -> Result:
+def _col2im(backend: Backend, columns: Array, needs: Needs, shape: tuple[int, int, int, int], window: Window) -> Result:
     return backend.col2im(columns, shape, window), (lambda dy: (backend.im2col(dy, window),)) if needs[0] else None
 
 
@@ -184,7 +261,7 @@ def im2col(
     """
     x, _ = image_batch(x, "im2col")
     window = read_window("im2col", x.shape[2:], kernel_size, stride, padding, dilation, exact)  # type: ignore[arg-type]
-    return apply(columns_of, x, window=window)
+    return apply(_im2col, x, window=window)
 
 
 def col2im(
@@ -217,4 +294,205 @@ def col2im(
     wanted = (N * OH * OW, C * window.kernel[0] * window.kernel[1])
     if cols.shape != wanted:
         raise ShapeError.expected("col2im", "cols", f"{wanted} for input {tuple(input_shape)}", cols.shape)
-    return apply(image_of, cols, shape=(N, C, H, W), window=window)
+    return apply(_col2im, cols, shape=(N, C, H, W), window=window)
+
+
+def _conv_transpose2d(
+    backend: Backend,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    needs: Needs,
+    window: Window,
+    groups: int,
+    shape: tuple[int, int, int, int],
+) -> Result:
+    """Array level: the input gradient of the convolution that maps ``shape`` to x's shape; its own gradients in turn."""
+    y = backend.conv2d_input_gradient(x, w, shape, window, groups)
+    if b is not None:
+        y = y + b[:, None, None]
+    if not any(needs):
+        return y, None
+    w_shape = w.shape
+
+    def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
+        return (
+            backend.conv2d(dy, w, None, window, groups) if needs[0] else None,
+            backend.conv2d_weight_gradient(dy, x, w_shape, window, groups)[0] if needs[1] else None,
+            total(dy, (0, 2, 3), keepdims=False) if needs[2] else None,
+        )
+
+    return y, backward
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: PairLike = 1,
+    padding: PairLike = 0,
+    output_padding: PairLike = 0,
+    groups: int = 1,
+    dilation: PairLike = 1,
+) -> Tensor:
+    """Return the transposed convolution: every pixel adds its filter, times its value, to the window it stands for.
+
+    input: (N, C, H, W) or one (C, H, W) image; weight: (C, F/groups, KH, KW); bias: (F,). Output: (N, F, OH, OW) with
+    OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1. output_padding is less than stride or
+    dilation. Raises ShapeError, DTypeError or ParameterError. Source: Dumoulin & Visin 2016, "A guide to convolution
+    arithmetic", chapter 4.
+
+    >>> import gpucnn
+    >>> conv_transpose2d(gpucnn.tensor([[[[1.0, 2.0]]]]), gpucnn.tensor([[[[1.0, 1.0]]]])).tolist()
+    [[[[1.0, 3.0, 2.0]]]]
+    """
+    where = "conv_transpose2d"
+    x, is_single = image_batch(input, where)
+    check_tensor(weight, where, "weight")
+    if weight.ndim != 4:
+        raise ShapeError.expected(where, "weight", "(C, F/groups, KH, KW)", f"shape {weight.shape}")
+    if not is_count(groups, 1) or weight.shape[0] % groups:
+        raise ParameterError.expected(where, "groups", f"a divisor of the {weight.shape[0]} channels", repr(groups))
+    if x.shape[1] != weight.shape[0]:
+        raise ShapeError.expected(where, "input", f"{weight.shape[0]} channels (weight {weight.shape})", x.shape[1])
+    F = weight.shape[1] * groups
+    check_optional(bias, where, "bias")
+    if bias is not None and bias.shape != (F,):
+        raise ShapeError.expected(where, "bias", f"shape ({F},)", bias.shape)
+    check_float(x, where)
+    check_matches(x, weight, where, "weight")
+    check_matches(x, bias, where, "bias")
+    (PH, PW), (SH, SW) = pair(padding, where, "padding", least=0), pair(stride, where, "stride")
+    (XH, XW), (DH, DW) = pair(output_padding, where, "output_padding", least=0), pair(dilation, where, "dilation")
+    check_output_padding((XH, XW), (SH, SW), (DH, DW), where)
+    N, _, H, W = x.shape
+    window = Window((weight.shape[2], weight.shape[3]), (SH, SW), (PH, PH, PW, PW), (DH, DW))
+    OH = (H - 1) * SH - 2 * PH + window.extent[0] + XH
+    OW = (W - 1) * SW - 2 * PW + window.extent[1] + XW
+    if OH < 1 or OW < 1:
+        raise ShapeError.expected(where, "output", "at least one pixel", f"{OH}x{OW}", "pad less")
+    if XH < SH and XW < SW:
+        shape = (N, F, OH, OW)
+        return unbatch(apply(_conv_transpose2d, x, weight, bias, window=window, groups=groups, shape=shape), is_single)
+    # Not even a further step of the window would reach the last rows or columns: cut out of all that is reached, add zeros.
+    window = window.with_padding((0, 0, 0, 0))
+    shape = (N, F, (H - 1) * SH + window.extent[0], (W - 1) * SW + window.extent[1])
+    y = apply(_conv_transpose2d, x, weight, None, window=window, groups=groups, shape=shape)
+    y = y[:, :, PH : PH + OH, PW : PW + OW]
+    y = pad2d(y, (0, OH - y.shape[2], 0, OW - y.shape[3]))
+    return unbatch(y if bias is None else y + bias.reshape(F, 1, 1), is_single)
+
+
+def check_output_padding(output_padding: Pair, stride: Pair, dilation: Pair, where: str) -> None:
+    if any(max(s, d) <= extra for extra, s, d in zip(output_padding, stride, dilation, strict=True)):
+        raise ParameterError.expected(where, "output_padding", "less than stride or dilation", repr(output_padding))
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Single = 1,
+    padding: Single | str = 0,
+    dilation: Single = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Return the cross-correlation of sequences (N, C, L), or one (C, L), with filters (F, C/groups, K): (N, F, OL).
+
+    Sizes, names of padding and errors are those of ``conv2d``; stride, padding and dilation are an int or a tuple of one.
+
+    >>> import gpucnn
+    >>> conv1d(gpucnn.tensor([[1.0, 2.0, 4.0]]), gpucnn.tensor([[[-1.0, 1.0]]])).tolist()
+    [[1.0, 2.0]]
+    """
+    where = "conv1d"
+    x, unrow = image_row(input, where)
+    check_tensor(weight, where, "weight")
+    if weight.ndim != 3:
+        raise ShapeError.expected(where, "weight", "(F, C/groups, K)", f"shape {weight.shape}")
+    check_optional(bias, where, "bias")
+    if bias is not None and bias.ndim != 1:
+        raise ShapeError.expected(where, "bias", f"shape {weight.shape[:1]}", bias.shape)
+    w = weight.reshape(*weight.shape[:-1], 1, weight.shape[-1])
+    steps, spread = (1, single(stride, where, "stride")), (1, single(dilation, where, "dilation"))
+    return unrow(_convolve(where, x, w, bias, steps, row_padding(padding, where), spread, groups))
+
+
+def corr2d(input: Tensor, kernel: Tensor, stride: PairLike = 1, padding: Padding = 0) -> Tensor:
+    """Return the cross-correlation of a matrix (H, W) with a matrix (KH, KW): (OH, OW).
+
+    >>> import gpucnn
+    >>> corr2d(gpucnn.tensor([[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]), gpucnn.tensor([[0.0, 1], [2, 3]])).tolist()
+    [[19.0, 25.0], [37.0, 43.0]]
+    """
+    check_tensor(input, "corr2d")
+    check_tensor(kernel, "corr2d", "kernel")
+    if input.ndim != 2 or kernel.ndim != 2:
+        raise ShapeError.expected("corr2d", "shapes", "(H, W) and (KH, KW)", f"{input.shape} and {kernel.shape}")
+    y = conv2d(input.reshape(1, 1, *input.shape), kernel.reshape(1, 1, *kernel.shape), None, stride, padding)
+    return y.reshape(*y.shape[2:])
+
+
+def conv2d_loops(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: PairLike = 1,
+    padding: Padding = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Return what ``conv2d`` returns, by the definition: one loop for each dimension. To read, and to check others by.
+
+    The same as ``conv2d(..., implementation="loops")``; ``functional.conv_loops`` has the loops. Slow.
+
+    >>> import gpucnn
+    >>> x = gpucnn.tensor([[[[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]]])
+    >>> conv2d_loops(x, gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
+    [[[[19.0, 25.0], [37.0, 43.0]]]]
+    """
+    return conv2d(input, weight, bias, stride, padding, dilation, groups, implementation="loops")
+
+
+def _conv2d_relu_max_pool2d(
+    backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
+) -> Result:
+    """Array level: keeps x, w and one byte for each pooled pixel; the convolution's output is never kept."""
+    y, place = backend.conv2d_relu_max_pool2d(x, w, b, window, groups, any(needs))
+    if not any(needs):
+        return y, None
+    wanted = (needs[0], needs[1] or needs[2])
+    return y, lambda dy: backend.conv2d_relu_max_pool2d_gradients(x, w, dy, place, window, groups, wanted)
+
+
+def conv2d_relu_max_pool2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: PairLike = 1,
+    padding: Padding = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
+    exact: bool = False,
+) -> Tensor:
+    """Return max_pool2d(relu(conv2d(...)), 2): (N, C, H, W) -> (N, F, OH // 2, OW // 2); arguments as for ``conv2d``.
+
+    Of equal maxima in a 2x2 window another may get the gradient than in the separate operations. Raises what ``conv2d``
+    raises, and ShapeError where fewer than 2x2 pixels are left to pool.
+
+    >>> import gpucnn
+    >>> x = gpucnn.tensor([[[[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]]])
+    >>> conv2d_relu_max_pool2d(x, gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
+    [[[[43.0]]]]
+    """
+    x, is_single = image_batch(input, "conv2d")
+    check_filters("conv2d", x, weight, bias, groups)
+    if bias is not None and bias.ndim == 3:
+        raise ShapeError.expected(
+            "conv2d_relu_max_pool2d", "bias", f"shape {weight.shape[:1]}", bias.shape, "use conv2d for one per position"
+        )
+    window = read_window("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
+    OH, OW = window.output_size(x.shape[2], x.shape[3])
+    if min(OH, OW) < 2:
+        raise ShapeError.expected("max_pool2d", "input", "at least 2x2 pixels", f"{OH}x{OW}", "pad the convolution")
+    return unbatch(apply(_conv2d_relu_max_pool2d, x, weight, bias, window=window, groups=groups), is_single)

@@ -10,7 +10,7 @@ from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float
 
 
-def mask(backend: Backend, x: Array, needs: Needs, p: float, generator: Generator, whole_channels: bool) -> Result:
+def _dropout(backend: Backend, x: Array, needs: Needs, p: float, generator: Generator, whole_channels: bool) -> Result:
     shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if whole_channels else x.shape
     drawn = backend.dropout_mask(shape, p, x.dtype, generator)
     return x * drawn, (lambda dy: (dy * drawn,)) if needs[0] else None
@@ -52,4 +52,4 @@ def _drop(x: Tensor, p: float, training: bool, generator: Generator | None, wher
     check_flag(training, where, "training")
     if not training or p == 0:
         return x
-    return apply(mask, x, p=float(p), generator=generator or current_generator(), whole_channels=whole_channels)
+    return apply(_dropout, x, p=float(p), generator=generator or current_generator(), whole_channels=whole_channels)

@@ -10,7 +10,7 @@ from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 
-def affine(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
+def _linear(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
     """Array level: y = x w^T + b on (M, I) rows."""
     y = backend.linear(x, w, b)
     if not any(needs):
@@ -59,6 +59,6 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     check_matches(input, weight, "linear", "weight")
     check_matches(input, bias, "linear", "bias")
     if input.ndim == 2:
-        return apply(affine, input, weight, bias)
+        return apply(_linear, input, weight, bias)
     rows = input.reshape(input.size // max(weight.shape[1], 1), weight.shape[1])
-    return apply(affine, rows, weight, bias).reshape(*input.shape[:-1], weight.shape[0])
+    return apply(_linear, rows, weight, bias).reshape(*input.shape[:-1], weight.shape[0])

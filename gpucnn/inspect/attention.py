@@ -13,7 +13,6 @@ from gpucnn import nn
 from gpucnn.autograd import Tensor, tensor
 from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.inspect.field import ELEMENTWISE
 from gpucnn.inspect.maps import host_array
 from gpucnn.inspect.watch import check_module, home_of, watched
 from gpucnn.nn.module import evaluating
@@ -37,7 +36,7 @@ def grad_cam(model: nn.Module, x: Any, target: int | None = None, layer: str | N
     gives no maps, or a class that there is not; ShapeError for other than one image.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.GlobalAvgPool2d(), nn.Flatten())
-    >>> net.load_state_dict({"0.weight": np.ones((1, 1, 1, 1))})
+    >>> _ = net.load_state_dict({"0.weight": np.ones((1, 1, 1, 1))})
     >>> grad_cam(net, [[[0, 0], [0, 5]]]).tolist()
     [[0.0, 0.0], [0.0, 1.0]]
     """
@@ -83,7 +82,7 @@ def occlusion(
     x, target, modes and errors: as of ``grad_cam``; the network need have no convolution.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
-    >>> net.load_state_dict({"1.weight": np.array([[0, 0, 0, 0], [0, 0, 0, 1]])})
+    >>> _ = net.load_state_dict({"1.weight": np.array([[0, 0, 0, 0], [0, 0, 0, 1]])})
     >>> print(occlusion(net, [[[7, 7], [7, 7]]], target=1, size=1).round(2))
     [[0.  0. ]
      [0.  0.5]]
@@ -178,7 +177,7 @@ def _layer_to_explain(model: nn.Module, image: Tensor, layer: str | None) -> nn.
     if last is None:
         raise ParameterError.expected("grad_cam", "model", "one with a convolution", type(model).__name__)
     for module, shape in calls[last + 1 :]:
-        if not isinstance(module, ELEMENTWISE) or shape != calls[last][1]:
+        if not (isinstance(module, nn.Layer) and module.elementwise) or shape != calls[last][1]:
             break
         last += 1
     return calls[last][0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,8 @@ from gpucnn.autograd import Tensor
 from gpucnn.backend import Generator, drawing_from, ops
 from gpucnn.checks import is_count
 from gpucnn.errors import DTypeError, ShapeError
-from gpucnn.inspect.field import Field, after_layer, map_size, merged
 from gpucnn.inspect.watch import check_module, home_of, waits, watched
-
-MERGING = (nn.Concat, nn.Parallel, nn.Residual)
-"""Containers that make a new map of what their layers make."""
+from gpucnn.nn.receptive_field import Field, map_size, merged
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def summary(model: nn.Module, input_shape: tuple[int, ...], dtype: Any = None) -
     input_shape: of one input, without the batch: (C, H, W), (C, L) or (features,). dtype: that of the model's parameters
     by default. The run is in evaluation mode and records nothing; the model stays as it was, and layers that wait for
     their input wait on. ShapeError for an impossible shape, and what the layers raise for one that does not fit.
-    Receptive fields: see ``gpucnn.inspect.field``.
+    Receptive fields: see ``gpucnn.nn.receptive_field``.
 
     >>> from gpucnn import nn
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 3, bias=False), nn.Conv2d(1, 1, 3, bias=False))
@@ -210,19 +206,22 @@ class _Watcher:
             return
         x = inputs[0] if inputs else None
         inner = list(module.children())
+        joined = module.branches() if isinstance(module, nn.Layer) else []
         if id(output) not in self._fields:
-            if isinstance(module, nn.Residual):
-                skipped = self._field_of(x) if module.shortcut is None else self._last.get(id(module.shortcut))
-                field = merged([self._last.get(id(module.block)), skipped])
-            elif isinstance(module, MERGING):
-                field = merged([self._last.get(id(layer)) for layer in inner])
+            before = self._field_of(x)
+            if joined:
+                field = merged([before if layer is None else self._last.get(id(layer)) for layer in joined])
             else:
-                field = None if inner else after_layer(module, self._field_of(x), output.shape)
+                field = None
+                if before is not None and isinstance(module, nn.Layer) and not inner:
+                    field = module.receptive_field(before)
             self._note(output, field)
         field = self._last[id(module)] = self._field_of(output)
-        if inner and not isinstance(module, MERGING) and not module._parameters:
+        if inner and not joined and not module._parameters:
             return
-        work, columns = _cost(module, x, output)
+        work = columns = 0
+        if isinstance(module, nn.Layer) and not inner and isinstance(x, Tensor):
+            work, columns = module.multiply_adds(x.shape), module.column_elements(x.shape)
         self.rows.append(
             SummaryRow(
                 self._names[id(module)],
@@ -236,15 +235,3 @@ class _Watcher:
                 None if field is None else field.stride,
             )
         )
-
-
-def _cost(layer: nn.Module, x: Any, y: Tensor) -> tuple[int, int]:
-    """Return the multiply-adds of a layer and the elements of its column matrix."""
-    if isinstance(layer, (nn.Conv2d, nn.Conv1d, nn.ConvTranspose2d)):
-        assert layer.weight is not None
-        pixels = math.prod((x if isinstance(layer, nn.ConvTranspose2d) else y).shape[2:])
-        return pixels * layer.weight.size, pixels * layer.weight.size // layer.weight.shape[0] * layer.groups
-    if isinstance(layer, nn.Linear):
-        assert layer.weight is not None
-        return y.size // layer.out_features * layer.weight.size, 0
-    return 0, 0

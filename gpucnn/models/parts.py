@@ -12,7 +12,7 @@ from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError
 from gpucnn.functional.arguments import Padding, PairLike, read_window
 from gpucnn.nn import init
-from gpucnn.nn.activations import ACTIVATIONS
+from gpucnn.nn.activation import ACTIVATIONS
 
 POOLINGS: dict[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 INITS: dict[str, Callable[[Tensor], Tensor]] = {

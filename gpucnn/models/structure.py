@@ -1,24 +1,27 @@
 """The structure of a network as plain data (JSON), and the network of such data.
 
 {"layer": "Conv2d", "arguments": {"in_channels": 1, ...}, "name": ..., "children": [[name, {...}], ...]}; the last two where
-there are any. Class names come from the fixed table here and are looked up nowhere else: data that someone else made cannot
-run code, and is refused where it asks for more memory, layers or depth than a sensible network has. Values of parameters
-are the state dictionary's affair.
+there are any. Layers are the classes of ``gpucnn.nn`` and looked up nowhere else; what values their arguments may have is
+read from the constructors' type hints, and the constructors check them. Data that someone else made cannot run code, and is
+refused where it asks for more memory, layers or depth than a sensible network has. Values of parameters are the state
+dictionary's affair.
 """
 
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
 from typing import Any
 
 from gpucnn import nn
-from gpucnn.backend import get_backend
-from gpucnn.checks import is_count
+from gpucnn.checks import is_count, shown
 from gpucnn.errors import GpucnnError, ParameterError
-from gpucnn.limits import check, on
-from gpucnn.nn.layers import Weighted
+from gpucnn.limits import on
+from gpucnn.nn.layer import arguments_of, at_most_parameters
 
 DEEPEST = 50
 MOST_LAYERS = 10_000
@@ -31,20 +34,28 @@ LARGEST = 2**31
 DTYPES = ("float16", "float32", "float64")
 
 
+@cache
+def layer_classes() -> dict[str, type[nn.Layer]]:
+    """Return every layer that can be described, by name: those of ``gpucnn.nn``, its base classes aside.
+
+    >>> "Conv2d" in layer_classes(), "Lambda" in layer_classes()
+    (True, False)
+    """
+    found = {name: getattr(nn, name) for name in nn.__all__}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, type) and issubclass(value, nn.Layer) and value not in (nn.Layer, nn.Activation)
+    }
+
+
 @dataclass(frozen=True)
 class Kind:
     """What the value of an argument may be."""
 
     words: str
     fits: Callable[[Any], bool]
-
-
-def _shown(value: Any) -> str:
-    """Return the beginning of ``repr(value)``, whatever it is."""
-    try:
-        return repr(value)[:80]
-    except (ValueError, RecursionError):  # an int of thousands of digits, lists in lists in lists
-        return type(value).__name__
+    reads_infinity: bool = False
 
 
 def _is_number(value: Any) -> bool:
@@ -53,78 +64,49 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
-def _is_length(value: Any) -> bool:
-    return is_count(value, 0, LARGEST)
+def _is_whole(value: Any) -> bool:
+    return is_count(value, -LARGEST, LARGEST)
 
 
 def _are_lengths(value: Any) -> bool:
-    if isinstance(value, list):
-        return 1 <= len(value) <= 4 and all(n is None or _is_length(n) for n in value)
-    return value is None or _is_length(value)
+    return isinstance(value, list) and 1 <= len(value) <= 4 and all(n is None or is_count(n, 0, LARGEST) for n in value)
 
 
-FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-NUMBER = Kind("a number", _is_number)
-COUNT = Kind(f"a whole number from 1 to {LARGEST}", lambda value: _is_length(value) and value > 0)
-CHANNELS = Kind(f"null or {COUNT.words}", lambda value: value is None or COUNT.fits(value))
-LENGTHS = Kind(f"null, or one to four whole numbers from 0 to {LARGEST}", _are_lengths)
-AXIS = Kind("a whole number from -32 to 31", lambda value: is_count(value, -32) and value < 32)
-WORD = Kind("a word", lambda value: isinstance(value, str) and len(value) <= 40)
-PADDING = Kind(f"a word, {LENGTHS.words}", lambda value: WORD.fits(value) or _are_lengths(value))
-BIAS = Kind("true, false or 'position'", lambda value: isinstance(value, bool) or value == "position")
+KINDS: dict[Any, Kind] = {
+    NoneType: Kind("null", lambda value: value is None),
+    bool: Kind("true or false", lambda value: isinstance(value, bool)),
+    int: Kind(f"a whole number up to {LARGEST}", _is_whole),
+    float: Kind("a number", _is_number, True),
+    str: Kind("a word", lambda value: isinstance(value, str) and len(value) <= 40),
+    tuple: Kind(f"one to four whole numbers from 0 to {LARGEST}", _are_lengths),
+}
+"""What values a type hint stands for; a list is a tuple."""
 DTYPE = Kind(", ".join(DTYPES), lambda value: isinstance(value, str) and value in DTYPES)
 
-_CONV = {"in_channels": CHANNELS, "out_channels": COUNT, "kernel_size": LENGTHS, "stride": LENGTHS, "padding": PADDING,
-         "dilation": LENGTHS, "groups": COUNT, "bias": FLAG, "dtype": DTYPE}  # fmt: skip
-_POOL = {"kernel_size": LENGTHS, "stride": LENGTHS, "padding": PADDING}
-_BATCH_NORM = {"num_features": COUNT, "eps": NUMBER, "momentum": NUMBER, "affine": FLAG, "track_running_stats": FLAG,
-               "dtype": DTYPE}  # fmt: skip
 
-LAYERS: dict[str, tuple[type[nn.Module], dict[str, Kind]]] = {
-    kind.__name__: (kind, arguments)
-    for kind, arguments in (
-        (nn.Conv2d, {**_CONV, "bias": BIAS, "padding_mode": WORD, "exact": FLAG, "image_size": LENGTHS,
-                     "implementation": WORD}),
-        (nn.Conv1d, _CONV),
-        (nn.ConvTranspose2d, {**_CONV, "output_padding": LENGTHS}),
-        (nn.Linear, {"in_features": CHANNELS, "out_features": COUNT, "bias": FLAG, "dtype": DTYPE}),
-        (nn.MaxPool2d, {**_POOL, "dilation": LENGTHS, "ceil_mode": FLAG}),
-        (nn.AvgPool2d, {**_POOL, "dilation": LENGTHS, "ceil_mode": FLAG, "count_include_pad": FLAG,
-                        "divisor_override": CHANNELS}),
-        (nn.LPPool2d, {**_POOL, "norm_type": NUMBER, "dilation": LENGTHS, "ceil_mode": FLAG}),
-        (nn.CentrePool2d, {**_POOL, "dilation": LENGTHS, "ceil_mode": FLAG}),
-        (nn.MaxUnpool2d, _POOL),
-        (nn.AdaptiveAvgPool2d, {"output_size": LENGTHS}),
-        (nn.AdaptiveMaxPool2d, {"output_size": LENGTHS}),
-        (nn.GlobalAvgPool2d, {}),
-        (nn.GlobalMaxPool2d, {}),
-        (nn.BatchNorm1d, _BATCH_NORM),
-        (nn.BatchNorm2d, _BATCH_NORM),
-        (nn.LayerNorm, {"normalized_shape": LENGTHS, "eps": NUMBER, "elementwise_affine": FLAG, "dtype": DTYPE}),
-        (nn.GroupNorm,
-         {"num_groups": COUNT, "num_channels": COUNT, "eps": NUMBER, "affine": FLAG, "dtype": DTYPE}),
-        (nn.Dropout, {"p": NUMBER}), (nn.Dropout2d, {"p": NUMBER}),
-        (nn.Flatten, {"start_dim": AXIS, "end_dim": AXIS}),
-        (nn.ReLU, {}), (nn.Sigmoid, {}), (nn.Tanh, {}), (nn.Identity, {}),
-        (nn.Softmax, {"dim": AXIS}), (nn.LogSoftmax, {"dim": AXIS}),
-        (nn.LeakyReLU, {"negative_slope": NUMBER}), (nn.ELU, {"alpha": NUMBER}), (nn.SELU, {}),
-        (nn.GELU, {"approximate": WORD}), (nn.SiLU, {}), (nn.Softplus, {"beta": NUMBER, "threshold": NUMBER}),
-        (nn.Hardsigmoid, {}), (nn.Affine, {"slope": NUMBER, "intercept": NUMBER}), (nn.Exponential, {}),
-        (nn.Sequential, {}), (nn.ConvBlock, {}), (nn.Parallel, {}), (nn.Concat, {"axis": AXIS}),
-        (nn.Residual, {}), (nn.DepthwiseSeparableConv2d, {}),
-    )
-}  # fmt: skip
-"""Every layer that can be described, with the arguments that make it another one like it."""
+def _kind_of_hint(hint: Any) -> Kind:
+    """Return what values fit a type hint."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, UnionType):
+        hints = sorted(typing.get_args(hint), key=lambda one: one is not NoneType)  # null is named first
+        kinds = {kind.words: kind for kind in map(_kind_of_hint, hints)}
+        return Kind(
+            " or ".join(kinds),
+            lambda value: any(kind.fits(value) for kind in kinds.values()),
+            any(kind.reads_infinity for kind in kinds.values()),
+        )
+    return KINDS[tuple if origin in (tuple, list) else hint]
 
-INSIDE: dict[str, tuple[tuple[str, ...], ...]] = {
-    "Residual": (("block",), ("block", "shortcut")),
-    "DepthwiseSeparableConv2d": (("depthwise", "pointwise"),),
-    "ConvBlock": (("conv", "activation"), ("conv", "activation", "pool")),
-}
-"""The names of the layers inside those that have certain ones."""
-FREE = ("Sequential", "Parallel", "Concat")
-SIZES = ("in_channels", "out_channels", "kernel_size", "in_features", "out_features", "num_features", "num_channels",
-         "normalized_shape")  # fmt: skip
+
+@cache
+def argument_kinds(name: str) -> dict[str, Kind]:
+    """Return the arguments of a layer and what their values may be, from its constructor's type hints."""
+    kind = layer_classes()[name]
+    hints = typing.get_type_hints(kind.__init__)
+    kinds = {
+        argument: DTYPE if argument == "dtype" else _kind_of_hint(hints[argument]) for argument in arguments_of(kind)
+    }
+    return {} if issubclass(kind, (nn.ConvBlock, nn.DepthwiseSeparableConv2d)) else kinds
 
 
 # --- from a network ------------------------------------------------------------------------------------------------
@@ -146,9 +128,9 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 def _describe(layer: nn.Module, path: str, owners: dict[int, str], depth: int) -> dict[str, Any]:
     kind, place = type(layer).__name__, f"layer {path}" if path else "model"
-    if LAYERS.get(kind, (None,))[0] is not type(layer):
+    if not isinstance(layer, nn.Layer) or layer_classes().get(kind) is not type(layer):
         remedy = "save such a network by its class, and rebuild it with FILE.py:NAME"
-        raise ParameterError.expected("describe", place, "a layer of gpucnn.nn's table", f"{layer!r:.80}", remedy)
+        raise ParameterError.expected("describe", place, "a layer of gpucnn.nn", f"{layer!r:.80}", remedy)
     if depth > DEEPEST:
         raise ParameterError.expected("describe", place, f"layers at most {DEEPEST} deep", "a deeper one")
     children = dict(layer._modules)
@@ -157,10 +139,10 @@ def _describe(layer: nn.Module, path: str, owners: dict[int, str], depth: int) -
         if (owner := owners.setdefault(id(parameter), path)) != path:
             raise ParameterError.expected("describe", place, "parameters of its own", f"those of layer {owner}")
     arguments = {}
-    for argument, wanted in LAYERS[kind][1].items():
-        value = _plain(_argument(layer, argument))
+    for argument, wanted in argument_kinds(kind).items():
+        value = _plain(layer.argument(argument))
         if not wanted.fits(value):
-            raise ParameterError.expected("describe", f"{place}: {argument}", wanted.words, _shown(value))
+            raise ParameterError.expected("describe", f"{place}: {argument}", wanted.words, shown(value))
         arguments[argument] = value
     found: dict[str, Any] = {"layer": kind, "arguments": arguments}
     if layer.name is not None:
@@ -171,25 +153,6 @@ def _describe(layer: nn.Module, path: str, owners: dict[int, str], depth: int) -
             [name, _describe(child, prefix + name, owners, depth + 1)] for name, child in children.items()
         ]
     return found
-
-
-def _argument(layer: Any, name: str) -> Any:
-    """Return the value of a constructor's argument, from what the layer made of it."""
-    if name == "dtype":
-        tensors = (*layer._parameters.values(), *layer._buffers.values())
-        dtype = next((tensor.dtype for tensor in tensors if tensor.dtype.kind == "f"), None)
-        return str(dtype or get_backend("cpu").dtype(getattr(layer, "_dtype", None) or "float32"))
-    if isinstance(layer, nn.Activation):
-        return layer.options[name]
-    if isinstance(layer, Weighted) and name == "bias":
-        return "position" if getattr(layer, "bias_size", None) else layer._wants_bias
-    if name == "image_size":
-        return layer.bias_size
-    if name in ("affine", "elementwise_affine"):
-        return layer.weight is not None
-    if name == "track_running_stats":
-        return layer.running_mean is not None
-    return getattr(layer, name)
 
 
 def _plain(value: Any) -> Any:
@@ -213,18 +176,19 @@ def rebuild(structure: Any, weights: Mapping[str, Any] | None = None) -> nn.Modu
     >>> rebuild({"layer": "Linear", "arguments": {"in_features": 2, "out_features": 1}})
     Linear(2, 1)
     """
-    if weights is None:
-        return _Builder(MOST_ALONE, True).build(structure, "", 0)
-    held = sum(math.prod(array.shape) for array in weights.values())
-    return _Builder(min(held + SPARE_PARAMETERS, MOST_PARAMETERS), False).build(structure, "", 0)
+    most = MOST_ALONE
+    if weights is not None:
+        most = min(sum(math.prod(array.shape) for array in weights.values()) + SPARE_PARAMETERS, MOST_PARAMETERS)
+    with at_most_parameters(most):
+        return _Builder(may_wait=weights is None).build(structure, "", 0)
 
 
 class _Builder:
     """Builds one network, and counts what it comes to."""
 
-    def __init__(self, most: int, may_wait: bool) -> None:
-        self.layers = self.parameters = 0
-        self._most, self._may_wait = most, may_wait
+    def __init__(self, may_wait: bool) -> None:
+        self.layers = 0
+        self._may_wait = may_wait
 
     def build(self, structure: Any, path: str, depth: int) -> nn.Module:
         place = f"layer {path}" if path else "model"
@@ -234,107 +198,64 @@ class _Builder:
         if self.layers > MOST_LAYERS:
             raise ParameterError.expected("rebuild", place, f"at most {MOST_LAYERS} layers", "more")
         if not isinstance(structure, dict) or structure.keys() - {"layer", "arguments", "name", "children"}:
-            got = _shown(list(structure)) if isinstance(structure, dict) else type(structure).__name__
+            got = shown(list(structure)) if isinstance(structure, dict) else type(structure).__name__
             raise ParameterError.expected("rebuild", place, "a dict of layer, arguments, name, children", got)
         kind = structure.get("layer")
-        if not isinstance(kind, str) or kind not in LAYERS:
-            raise ParameterError.expected("rebuild", place, "the name of a layer in the table", _shown(kind))
+        if not isinstance(kind, str) or kind not in layer_classes():
+            raise ParameterError.expected("rebuild", place, "the name of a layer in the table", shown(kind))
         arguments = self._arguments(structure.get("arguments", {}), kind, place)
         if structure.get("name") is not None:
             arguments["name"] = _checked_name(structure["name"], "rebuild", place)
-        children = self._children(structure.get("children", []), kind, place, path, depth)
+        children = self._children(structure.get("children", []), place, path, depth)
+        _check_inside(kind, tuple(children), "rebuild", place)
         try:
-            return _assemble(LAYERS[kind][0], children, arguments)
+            return layer_classes()[kind].assembled(children, arguments)
         except (GpucnnError, TypeError) as error:
             raise ParameterError(f"rebuild: {place}: {error}") from None
 
     def _arguments(self, given: Any, kind: str, place: str) -> dict[str, Any]:
-        known = LAYERS[kind][1]
+        known = argument_kinds(kind)
         if not isinstance(given, dict) or given.keys() - known.keys():
-            got = _shown(list(given)) if isinstance(given, dict) else type(given).__name__
+            got = shown(list(given)) if isinstance(given, dict) else type(given).__name__
             words = f"a dict of {', '.join(known) or 'nothing'}"
             raise ParameterError.expected("rebuild", f"{place}: arguments of {kind}", words, got)
         arguments: dict[str, Any] = {}
-        size = 1
         for argument, value in given.items():
             if not known[argument].fits(value):
                 where = f"{place}: {argument}"
-                raise ParameterError.expected("rebuild", where, known[argument].words, _shown(value))
-            if argument in SIZES:
-                lengths = value if isinstance(value, list) else [value] * (2 if argument == "kernel_size" else 1)
-                size *= math.prod(length or 1 for length in lengths)
+                raise ParameterError.expected("rebuild", where, known[argument].words, shown(value))
             arguments[argument] = tuple(value) if isinstance(value, list) else value
-            if known[argument] is NUMBER and isinstance(value, str):
+            if known[argument].reads_infinity and isinstance(value, str):
                 arguments[argument] = float(value)
-        if "dtype" in known and arguments.get("affine", True) and arguments.get("elementwise_affine", True):
-            self.parameters += size // arguments.get("groups", 1) + _positions(arguments)
-            if (
-                not self._may_wait
-                and on()
-                and any(arguments.get(key, 1) is None for key in ("in_channels", "in_features"))
-            ):
-                raise ParameterError.expected(
-                    "rebuild", place, "in_channels that are known, as its weights are", "null"
-                )
-        check(f"rebuild: {place}", "parameters in all, those of the file", self.parameters, self._most, ParameterError)
+            if value is None and argument in ("in_channels", "in_features") and not self._may_wait and on():
+                words = "in_channels that are known, as its weights are"
+                raise ParameterError.expected("rebuild", place, words, "null")
         return arguments
 
-    def _children(self, given: Any, kind: str, place: str, path: str, depth: int) -> dict[str, nn.Module]:
+    def _children(self, given: Any, place: str, path: str, depth: int) -> dict[str, nn.Module]:
         pairs: list[Any] = given if isinstance(given, list) else [None]
         if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
-            raise ParameterError.expected("rebuild", f"{place}: children", "a list of [name, layer]", _shown(given))
+            raise ParameterError.expected("rebuild", f"{place}: children", "a list of [name, layer]", shown(given))
         names = tuple(_checked_name(name, "rebuild", place) for name, _ in pairs)
         if len(set(names)) != len(names):
-            raise ParameterError.expected("rebuild", f"{place}: children", "each name once", _shown(names))
-        _check_inside(kind, names, "rebuild", place)
+            raise ParameterError.expected("rebuild", f"{place}: children", "each name once", shown(names))
         prefix = f"{path}." if path else ""
         return {
             name: self.build(inner, prefix + name, depth + 1) for name, (_, inner) in zip(names, pairs, strict=True)
         }
 
 
-def _positions(arguments: dict[str, Any]) -> int:
-    """Return at least how many numbers a bias per position has: no side of the output is longer than image and border."""
-    if arguments.get("bias") != "position":
-        return 0
-    words = [arguments.get(key) or 0 for key in ("image_size", "kernel_size", "dilation", "padding")]
-    image, kernel, dilation, border = (max(n or 0 for n in w) if isinstance(w, tuple) else w for w in words)
-    border = (kernel or 1) * (dilation or 1) if isinstance(border, str) else border
-    return int(arguments.get("out_channels", 1) * (image + 2 * border) ** 2)
-
-
 def _checked_name(name: Any, where: str, place: str) -> str:
     """Return the name of a layer; ParameterError for one that is an attribute of layers, or no sensible text."""
     if not isinstance(name, str) or not 0 < len(name) <= 100 or "." in name or hasattr(nn.Sequential(), name):
-        raise ParameterError.expected(where, f"{place}: name", "an unused name without dots", _shown(name))
+        raise ParameterError.expected(where, f"{place}: name", "an unused name without dots", shown(name))
     return name
 
 
 def _check_inside(kind: str, names: tuple[str, ...], where: str, place: str) -> None:
     """ParameterError unless a layer of this kind may hold layers of these names."""
-    allowed = INSIDE.get(kind, ((),))
-    if kind not in FREE and names not in allowed:
+    allowed = layer_classes()[kind].names_inside
+    if allowed is not None and names not in allowed:
         words = " or ".join(", ".join(some) or "none" for some in allowed)
-        raise ParameterError.expected(
-            where, f"{place}: layers inside {kind}", words, f"{', '.join(names) or 'none':.80}"
-        )
-
-
-def _assemble(kind: type[Any], children: dict[str, nn.Module], arguments: dict[str, Any]) -> nn.Module:
-    """Return a layer of this class with these layers inside, under these names."""
-    if not children or kind is nn.Sequential:
-        layer: nn.Module = kind(children, **arguments) if kind is nn.Sequential else kind(**arguments)
-    elif kind is nn.Residual:
-        layer = kind(**children, **arguments)
-    elif kind is nn.Concat or kind is nn.Parallel:
-        layer = kind(*children.values(), **arguments)
-    else:  # ConvBlock and DepthwiseSeparableConv2d make their layers themselves: here they get those that were described
-        layer = object.__new__(kind)
-        nn.Module.__init__(layer, **arguments)
-        for name, child in children.items():
-            layer.add_module(name, child)
-    if tuple(layer._modules) != tuple(children):
-        raise ParameterError.expected(
-            kind.__name__, "children", "names that are the layers' own, or their places", f"{tuple(children)!r:.80}"
-        )
-    return layer
+        got = f"{', '.join(names) or 'none':.80}"
+        raise ParameterError.expected(where, f"{place}: layers inside {kind}", words, got)

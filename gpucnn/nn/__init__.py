@@ -2,7 +2,7 @@
 
 from gpucnn.autograd import Parameter
 from gpucnn.nn import init
-from gpucnn.nn.activations import (
+from gpucnn.nn.activation import (
     ELU,
     GELU,
     SELU,
@@ -21,11 +21,13 @@ from gpucnn.nn.activations import (
     Tanh,
     activation,
 )
-from gpucnn.nn.branches import Concat, Lambda, Parallel, Residual
-from gpucnn.nn.containers import Sequential
-from gpucnn.nn.conv import Conv1d, ConvBlock, ConvTranspose2d, DepthwiseSeparableConv2d
-from gpucnn.nn.layers import Conv2d, Dropout, Dropout2d, Flatten, Linear
-from gpucnn.nn.losses import (
+from gpucnn.nn.blocks import ConvBlock, DepthwiseSeparableConv2d
+from gpucnn.nn.containers import Concat, Lambda, Parallel, Residual, Sequential
+from gpucnn.nn.conv import Conv1d, Conv2d, ConvTranspose2d
+from gpucnn.nn.dropout import Dropout, Dropout2d
+from gpucnn.nn.layer import Layer
+from gpucnn.nn.linear import Flatten, Linear
+from gpucnn.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
@@ -37,14 +39,16 @@ from gpucnn.nn.losses import (
 )
 from gpucnn.nn.module import Module
 from gpucnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
-from gpucnn.nn.pooling import (
+from gpucnn.nn.pool import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
+    AvgPool1d,
     AvgPool2d,
     CentrePool2d,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     LPPool2d,
+    MaxPool1d,
     MaxPool2d,
     MaxUnpool2d,
 )
@@ -57,6 +61,7 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "Affine",
+    "AvgPool1d",
     "AvgPool2d",
     "BCELoss",
     "BCEWithLogitsLoss",
@@ -84,11 +89,13 @@ __all__ = [
     "L1Loss",
     "LPPool2d",
     "Lambda",
+    "Layer",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
     "MaxUnpool2d",
     "Module",

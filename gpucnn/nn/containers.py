@@ -1,17 +1,75 @@
-"""Networks made of layers."""
+"""Networks made of layers: one after the other, or side by side on the same input; and a layer from a function."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeVar
 
-from gpucnn.checks import is_integer, shown
-from gpucnn.errors import ParameterError, kind_of
+from gpucnn.autograd import Tensor, concatenate
+from gpucnn.checks import check_int, is_integer, shown
+from gpucnn.errors import ParameterError, ShapeError, kind_of
 from gpucnn.nn.fusion import fuse
+from gpucnn.nn.layer import Layer, Shape
 from gpucnn.nn.module import Module
+from gpucnn.nn.receptive_field import Field
+
+L = TypeVar("L", bound=Layer)
 
 
-class Sequential(Module):
+class Composite(Layer):
+    """Base of layers made of layers: what each tells of itself, put together. By default one after the other."""
+
+    def extra_repr(self) -> str:
+        return ""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        for layer in self.children():
+            shape = as_layer(layer).output_shape(shape)
+        return shape
+
+    def multiply_adds(self, shape: Shape) -> int:
+        total = 0
+        for layer in self.children():
+            known = as_layer(layer)
+            total, shape = total + known.multiply_adds(shape), known.output_shape(shape)
+        return total
+
+    def receptive_field(self, field: Field) -> Field | None:
+        if self.branches():
+            return super().receptive_field(field)
+        seen: Field | None = field
+        for layer in self.children():
+            seen = None if seen is None else as_layer(layer).receptive_field(seen)
+        return seen
+
+
+def as_layer(module: Module) -> Layer:
+    """Return ``module``; NotImplementedError where it is no layer that tells of itself."""
+    if not isinstance(module, Layer):
+        raise NotImplementedError(f"{type(module).__name__} is no nn.Layer and does not tell its output's shape")
+    return module
+
+
+def made_of(kind: type[L], children: Mapping[str, Module], arguments: dict[str, Any]) -> L:
+    """Return a layer of this class that would make its layers itself, with these inside instead."""
+    layer = object.__new__(kind)
+    Module.__init__(layer, **arguments)
+    for name, child in children.items():
+        layer.add_module(name, child)
+    return layer
+
+
+class SideBySide(Composite):
+    """Base of layers whose inner layers all see the same input."""
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return sum(as_layer(layer).multiply_adds(shape) for layer in self.children())
+
+    def _shapes(self, shape: Shape) -> list[Shape]:
+        return [shape if layer is None else as_layer(layer).output_shape(shape) for layer in self.branches()]
+
+
+class Sequential(Composite):
     """Layers one after the other. A layer's ``name``, or else its place, is its name in the state dictionary.
 
     Takes the layers themselves, a list of them, or a dict that names them. ``net[-1] = layer`` replaces one under its name.
@@ -20,6 +78,8 @@ class Sequential(Module):
     >>> [name for name, _ in Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1, name="out")).named_parameters()]
     ['0.weight', '0.bias', 'out.weight', 'out.bias']
     """
+
+    names_inside: ClassVar[tuple[tuple[str, ...], ...] | None] = None
 
     def __init__(self, *layers: Module | Mapping[str, Module] | Sequence[Module], name: str | None = None) -> None:
         super().__init__(name)
@@ -30,6 +90,10 @@ class Sequential(Module):
         else:
             for item in only if isinstance(only, (list, tuple)) else layers:
                 self.append(item)
+
+    @classmethod
+    def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
+        return cls(dict(children), **arguments)
 
     def append(self, layer: Any) -> None:
         """Add ``layer`` at the end; ParameterError unless it is a Module with an unused name."""
@@ -69,3 +133,134 @@ class Sequential(Module):
         # What Python's own protocols look for: a loop over places ends with it, ``net["x"]`` is a missing key.
         words = f"Sequential: expected one of {len(names)} layers, got {shown(index)}."
         raise KeyError(words) if isinstance(index, str) else IndexError(words)
+
+
+class Branches(SideBySide):
+    """Base: layers side by side, named "0", "1", ... or by their own names."""
+
+    names_inside: ClassVar[tuple[tuple[str, ...], ...] | None] = None
+
+    def __init__(self, *layers: Module, name: str | None = None) -> None:
+        super().__init__(name)
+        if not layers:
+            raise ParameterError.expected(type(self).__name__, "layers", "at least one", "none")
+        for number, layer in enumerate(layers):
+            self.add_new(getattr(layer, "name", None) or str(number), layer)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def branches(self) -> list[Module | None]:
+        return list(self.children())
+
+    @classmethod
+    def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
+        layer = cls(*children.values(), **arguments)
+        if tuple(layer._modules) != tuple(children):
+            words = "names that are the layers' own, or their places"
+            raise ParameterError.expected(cls.__name__, "children", words, shown(tuple(children)))
+        return layer
+
+
+class Parallel(Branches):
+    """The sum of what the layers make of one input.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> nn.Parallel(nn.Identity(), nn.Identity())(gpucnn.tensor([1.0])).tolist()
+    [2.0]
+    """
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self._shapes(shape)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for layer in self:
+            y = layer(x)
+            total = y if total is None else total + y
+        assert total is not None
+        return total
+
+
+class Concat(Branches):
+    """What the layers make of one input, one after the other along ``axis`` (the channels).
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> nn.Concat(nn.Identity(), nn.Identity())(gpucnn.tensor([[1.0]])).tolist()
+    [[1.0, 1.0]]
+    """
+
+    def __init__(self, *layers: Module, axis: int = 1, name: str | None = None) -> None:
+        super().__init__(*layers, name=name)
+        self.axis = check_int(axis, "Concat", "axis")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        shapes, axis = self._shapes(shape), self.axis % len(shape)
+        return *shapes[0][:axis], sum(one[axis] for one in shapes), *shapes[0][axis + 1 :]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return concatenate([layer(x) for layer in self], self.axis)
+
+
+class Residual(SideBySide):
+    """block(x) + shortcut(x); the shortcut is the identity by default. Source: He et al. 2016.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> nn.Residual(nn.ReLU())(gpucnn.tensor([-1.0, 2.0])).tolist()
+    [-1.0, 4.0]
+    """
+
+    layers_inside = ("block", "shortcut")
+    names_inside = (("block",), ("block", "shortcut"))
+    block: Module
+
+    def __init__(self, block: Module, shortcut: Module | None = None, *, name: str | None = None) -> None:
+        super().__init__(name)
+        self.add_new("block", block)
+        self.shortcut: Module | None = None
+        if shortcut is not None:
+            self.add_module("shortcut", shortcut)
+
+    def branches(self) -> list[Module | None]:
+        return [self.block, self.shortcut]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self._shapes(shape)[0]
+
+    @classmethod
+    def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
+        return cls(children["block"], children.get("shortcut"), **arguments)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.block(x)
+        skipped: Tensor = x if self.shortcut is None else self.shortcut(x)
+        if y.shape != skipped.shape:
+            raise ShapeError.expected("Residual", "block", f"the shortcut's shape {skipped.shape}", y.shape)
+        return y + skipped
+
+
+class Lambda(Module):
+    """A function as a layer. It is not saved with a network's structure.
+
+    >>> import gpucnn
+    >>> Lambda(lambda x: x * 2)(gpucnn.tensor([1.0])).tolist()
+    [2.0]
+    """
+
+    def __init__(self, function: Callable[..., Any], *, name: str | None = None) -> None:
+        super().__init__(name)
+        if not callable(function):
+            raise ParameterError.expected("Lambda", "function", "something to call", type(function).__name__)
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+    def extra_repr(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)

@@ -1,24 +1,234 @@
-"""Further convolutions, and convolution + activation + pooling as one block."""
+"""Convolutions; sizes, padding and errors are those of the functions of the same names."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Backend, Window
-from gpucnn.checks import check_choice, check_count
+from gpucnn.backend.geometry import Pair
+from gpucnn.checks import check_choice, check_count, check_flag, is_flag, shown
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import Padding, PairLike, Single, pair, sides, single
-from gpucnn.functional.conv_variants import check_output_padding
-from gpucnn.nn.activations import activation as activation_layer
-from gpucnn.nn.containers import Sequential
-from gpucnn.nn.layers import Conv2d, Weighted, group_channels
-from gpucnn.nn.module import Module
-from gpucnn.nn.pooling import AvgPool2d, MaxPool2d
+from gpucnn.functional.arguments import (
+    Padding,
+    PairLike,
+    Single,
+    check_float,
+    image_batch,
+    image_row,
+    pair,
+    plain_padding,
+    read_window,
+    row_padding,
+    sides,
+    single,
+    unbatch,
+)
+from gpucnn.functional.conv import check_implementation, check_output_padding
+from gpucnn.nn.layer import Shape, Weighted, images_of
+from gpucnn.nn.receptive_field import Field
 
 
-class ConvTranspose2d(Weighted):
+class ConvNd(Weighted):
+    """Base of convolutions, of images or of sequences (images of one row): sizes, channels, groups.
+
+    A subclass calls ``_set_channels`` and ``_set_window`` before the parameters are made.
+    """
+
+    dimensions: ClassVar[int] = 2
+    in_channels: int | None
+    out_channels: int
+    groups: int
+    kernel_size: Pair | int
+    stride: Pair | int
+    padding: Padding
+    dilation: Pair | int
+
+    def _set_channels(self, in_channels: int | None, out_channels: int, groups: int) -> None:
+        where = type(self).__name__
+        self.out_channels = check_count(out_channels, where, "out_channels")
+        self.in_channels = None if in_channels is None else check_count(in_channels, where, "in_channels")
+        self.groups = check_count(groups, where, "groups")
+        if self.out_channels % self.groups or (self.in_channels or self.groups) % self.groups:
+            words = f"a positive divisor of {in_channels} and {out_channels} channels"
+            raise ParameterError.expected(where, "groups", words, shown(groups))
+
+    def _set_window(self, kernel_size: PairLike, stride: PairLike, padding: Padding, dilation: PairLike) -> None:
+        where = type(self).__name__
+        read = pair if self.dimensions == 2 else single
+        self.kernel_size = read(kernel_size, where, "kernel_size")
+        self.stride, self.dilation = read(stride, where, "stride"), read(dilation, where, "dilation")
+        if self.dimensions == 1 and not isinstance(padding, str):
+            padding = single(padding, where, "padding", least=0)
+        self.padding = padding
+        kernel, steps, asked, spread = self._as_images()
+        sides(asked, Window(kernel, steps, dilation=spread), 1, 1, where)
+        self.padding = plain_padding(padding)
+
+    def _as_images(self) -> tuple[Pair, Pair, Padding, Pair]:
+        """Return kernel, stride, padding and dilation as those of images."""
+        if self.dimensions == 2:
+            return self.kernel_size, self.stride, self.padding, self.dilation  # type: ignore[return-value]
+        padding = row_padding(self.padding, type(self).__name__)  # type: ignore[arg-type]
+        return (1, self.kernel_size), (1, self.stride), padding, (1, self.dilation)  # type: ignore[return-value]
+
+    def weight_shape(self, in_size: int) -> Shape:
+        self.in_channels = in_size * self.groups
+        kernel = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,)
+        return self.out_channels, in_size, *kernel
+
+    def in_size_of(self, x: Tensor) -> int:
+        where = type(self).__name__
+        check_float(x, where)
+        channels = (image_batch(x, where) if self.dimensions == 2 else image_row(x, where))[0].shape[1]
+        if not channels or channels % self.groups:
+            words = f"channels in {self.groups} equal groups"
+            raise ShapeError.expected(where, "input", words, f"{channels} channels")
+        return channels // self.groups
+
+    def window_on(self, size: Pair) -> Window:
+        """Return the window on an image of this (H, W)."""
+        return read_window(type(self).__name__, size, *self._as_images())
+
+    def _output_size(self, size: Pair) -> Pair:
+        return self.window_on(size).output_size(*size)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        lead, size = images_of(type(self).__name__, shape, self.dimensions)
+        if self.in_channels not in (None, lead[-1]):
+            words = f"{self.in_channels} channels"
+            raise ShapeError.expected(type(self).__name__, "input", words, f"shape {shape}")
+        return *lead[:-1], self.out_channels, *self._output_size(size)[-self.dimensions :]
+
+    def _windows(self, shape: Shape) -> int:
+        """Return how many windows meet the filters: those of the output's pixels."""
+        y = self.output_shape(shape)
+        return math.prod(y) // self.out_channels
+
+    def _filter_size(self, shape: Shape) -> int:
+        """Return the elements of one filter."""
+        kernel, _, _, _ = self._as_images()
+        channels: int = self.in_channels or shape[-self.dimensions - 1]
+        return channels // self.groups * math.prod(kernel)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return self._windows(shape) * self.out_channels * self._filter_size(shape)
+
+    def column_elements(self, shape: Shape) -> int:
+        return self._windows(shape) * self._filter_size(shape) * self.groups
+
+    def receptive_field(self, field: Field) -> Field | None:
+        return None if field.flat else field.window(self.window_on(field.size))
+
+
+class Conv2d(ConvNd):
+    """Cross-correlation: (N, C, H, W) -> (N, F, OH, OW); see ``functional.conv2d`` for sizes, padding and errors.
+
+    in_channels=None takes the channels of the first input. Parameters: weight (F, C/groups, KH, KW), bias (F,).
+    padding_mode: "zeros", "reflect" or "replicate". bias: True or "channel", False, or "position": one for each output
+    pixel, (F, OH, OW), which needs image_size, the input's (H, W). implementation: "auto", "im2col" or "loops".
+
+    >>> import gpucnn
+    >>> Conv2d(1, 6, 5, padding=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape
+    (1, 6, 28, 28)
+    """
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        out_channels: int,
+        kernel_size: PairLike,
+        stride: PairLike = 1,
+        padding: Padding = 0,
+        dilation: PairLike = 1,
+        groups: int = 1,
+        bias: bool | str = True,
+        padding_mode: str = "zeros",
+        *,
+        exact: bool = False,
+        image_size: PairLike | None = None,
+        implementation: str = "auto",
+        device: str | Backend | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        if not is_flag(bias) and (not isinstance(bias, str) or bias not in ("channel", "position")):
+            raise ParameterError.expected("Conv2d", "bias", "True, False, 'channel' or 'position'", shown(bias))
+        by_position = isinstance(bias, str) and bias == "position"
+        if by_position and image_size is None:
+            raise ParameterError.expected("Conv2d", "image_size", "(H, W) of the input for a bias per position", "none")
+        super().__init__(bool(bias), device, dtype, name)
+        self.image_size = pair(image_size, "Conv2d", "image_size") if image_size is not None and by_position else None
+        self._set_channels(in_channels, out_channels, groups)
+        self._set_window(kernel_size, stride, padding, dilation)
+        self.exact = check_flag(exact, "Conv2d", "exact")
+        self.padding_mode = check_choice(padding_mode, "Conv2d", "padding_mode", F.PADDING_MODES)
+        check_implementation(implementation, "Conv2d")
+        self.implementation = implementation
+        if self.in_channels is not None:
+            self.materialise(self.in_channels // self.groups)
+
+    def argument(self, name: str) -> Any:
+        return "position" if name == "bias" and self.image_size is not None else super().argument(name)
+
+    def bias_shape(self) -> Shape:
+        if self.image_size is None:
+            return super().bias_shape()
+        return self.out_channels, *self._output_size(self.image_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.ready_for(x)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, is_single = image_batch(x, "Conv2d")
+            window = self.window_on(x.shape[2:])  # type: ignore[arg-type]
+            x, padding = unbatch(F.pad2d(x, window.padding, self.padding_mode), is_single), 0
+        return F.conv2d(
+            x, weight, self.bias, self.stride, padding, self.dilation, self.groups, self.exact, self.implementation
+        )
+
+
+class Conv1d(ConvNd):
+    """Cross-correlation of sequences: (N, C, L) -> (N, F, OL). Parameters: weight (F, C/groups, K), bias (F,).
+
+    kernel_size, stride, padding and dilation are an int or a tuple of one; padding may be "valid", "same" or "full".
+
+    >>> import gpucnn
+    >>> Conv1d(1, 2, 3)(gpucnn.tensor([[[0.0] * 8]])).shape
+    (1, 2, 6)
+    """
+
+    dimensions = 1
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        out_channels: int,
+        kernel_size: Single,
+        stride: Single = 1,
+        padding: Single | str = 0,
+        dilation: Single = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        device: str | Backend | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(bias, device, dtype, name)
+        self._set_channels(in_channels, out_channels, groups)
+        self._set_window(kernel_size, stride, padding, dilation)
+        if self.in_channels is not None:
+            self.materialise(self.in_channels // self.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.ready_for(x)
+        return F.conv1d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
+
+
+class ConvTranspose2d(ConvNd):
     """Transposed convolution: (N, C, H, W) -> (N, F, OH, OW); see ``functional.conv_transpose2d``.
 
     Parameters: weight (C, F/groups, KH, KW), bias (F,). in_channels=None takes the channels of the first input.
@@ -45,178 +255,58 @@ class ConvTranspose2d(Weighted):
         name: str | None = None,
     ) -> None:
         where = "ConvTranspose2d"
-        out_channels = check_count(out_channels, where, "out_channels")
-        groups = check_count(groups, where, "groups")
-        if in_channels is not None:
-            in_channels = check_count(in_channels, where, "in_channels")
-        if out_channels % groups or (in_channels or groups) % groups:
-            raise ParameterError.expected(
-                where, "groups", f"a divisor of {in_channels} and {out_channels}", repr(groups)
-            )
         super().__init__(bias, device, dtype, name)
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride = pair(kernel_size, where, "kernel_size"), pair(stride, where, "stride")
-        self.padding, self.dilation = pair(padding, where, "padding", 0), pair(dilation, where, "dilation")
+        self._set_channels(in_channels, out_channels, groups)
+        self._set_window(kernel_size, stride, pair(padding, where, "padding", 0), dilation)
         self.output_padding = pair(output_padding, where, "output_padding", 0)
-        check_output_padding(self.output_padding, self.stride, self.dilation, where)
-        if in_channels is not None:
-            self.materialise(in_channels)
+        _, steps, _, spread = self._as_images()
+        check_output_padding(self.output_padding, steps, spread, where)
+        if self.in_channels is not None:
+            self.materialise(self.in_channels)
 
-    def weight_shape(self, in_size: int) -> tuple[int, ...]:
+    def weight_shape(self, in_size: int) -> Shape:
         self.in_channels = in_size
-        return in_size, self.out_channels // self.groups, *self.kernel_size
+        kernel, _, _, _ = self._as_images()
+        return in_size, self.out_channels // self.groups, *kernel
 
-    def bias_shape(self) -> tuple[int, ...]:
+    def bias_shape(self) -> Shape:
         return (self.out_channels,)
 
     def in_size_of(self, x: Tensor) -> int:
-        return group_channels(x, "ConvTranspose2d", self.groups) * self.groups
+        return super().in_size_of(x) * self.groups
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.ready_for(x)
+        padding: Any = self.padding
         return F.conv_transpose2d(
-            x, weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+            x, weight, self.bias, self.stride, padding, self.output_padding, self.groups, self.dilation
         )
 
-    def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+    def _output_size(self, size: Pair) -> Pair:
+        (KH, KW), (SH, SW), padding, (DH, DW) = self._as_images()
+        (PH, PW), (XH, XW) = pair(padding, "ConvTranspose2d", "padding", 0), self.output_padding  # type: ignore[arg-type]
+        OH = (size[0] - 1) * SH - 2 * PH + DH * (KH - 1) + XH + 1
+        OW = (size[1] - 1) * SW - 2 * PW + DW * (KW - 1) + XW + 1
+        if OH < 1 or OW < 1:
+            raise ShapeError.expected("ConvTranspose2d", "output", "at least one pixel", f"{OH}x{OW}", "pad less")
+        return OH, OW
 
+    def _windows(self, shape: Shape) -> int:
+        lead, size = images_of("ConvTranspose2d", shape, 2)
+        return math.prod(lead[:-1]) * math.prod(size)
 
-class Conv1d(Weighted):
-    """Cross-correlation of sequences: (N, C, L) -> (N, F, OL). Parameters: weight (F, C/groups, K), bias (F,).
+    def _filter_size(self, shape: Shape) -> int:
+        kernel, _, _, _ = self._as_images()
+        return self.out_channels // self.groups * math.prod(kernel)
 
-    >>> import gpucnn
-    >>> Conv1d(1, 2, 3)(gpucnn.tensor([[[0.0] * 8]])).shape
-    (1, 2, 6)
-    """
+    def multiply_adds(self, shape: Shape) -> int:
+        channels: int = self.in_channels or shape[-3]
+        return self._windows(shape) * channels * self._filter_size(shape)
 
-    def __init__(
-        self,
-        in_channels: int | None,
-        out_channels: int,
-        kernel_size: Single,
-        stride: Single = 1,
-        padding: Single | str = 0,
-        dilation: Single = 1,
-        groups: int = 1,
-        bias: bool = True,
-        *,
-        device: str | Backend | None = None,
-        dtype: Any = None,
-        name: str | None = None,
-    ) -> None:
-        out_channels, groups = (
-            check_count(out_channels, "Conv1d", "out_channels"),
-            check_count(groups, "Conv1d", "groups"),
-        )
-        kernel_size, stride, dilation = (
-            single(value, "Conv1d", argument)
-            for value, argument in ((kernel_size, "kernel_size"), (stride, "stride"), (dilation, "dilation"))
-        )
-        if in_channels is not None:
-            in_channels = check_count(in_channels, "Conv1d", "in_channels")
-        if not isinstance(padding, str):
-            padding = single(padding, "Conv1d", "padding", least=0)
-        sides(padding, Window((1, kernel_size), (1, stride), dilation=(1, dilation)), 1, 1, "Conv1d")
-        if out_channels % groups or (in_channels or groups) % groups:
-            raise ParameterError.expected("Conv1d", "groups", f"a divisor of {in_channels} and {out_channels}", groups)
-        super().__init__(bias, device, dtype, name)
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
-        if in_channels is not None:
-            self.materialise(in_channels // groups)
-
-    def weight_shape(self, in_size: int) -> tuple[int, ...]:
-        self.in_channels = in_size * self.groups
-        return self.out_channels, in_size, self.kernel_size
-
-    def in_size_of(self, x: Tensor) -> int:
-        if x.ndim not in (2, 3):
-            raise ShapeError.expected("Conv1d", "input", "(N, C, L) or (C, L)", f"shape {x.shape}")
-        return group_channels(x.reshape(*x.shape[:-1], 1, x.shape[-1]), "Conv1d", self.groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.ready_for(x)
-        return F.conv1d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-
-
-class DepthwiseSeparableConv2d(Module):
-    """A filter for each channel alone, then a 1x1 convolution across channels: (N, C, H, W) -> (N, F, OH, OW).
-
-    K*K*C + C*F weights instead of K*K*C*F. Source: Sifre & Mallat 2014; Chollet 2017.
-
-    >>> layer = DepthwiseSeparableConv2d(2, 4, 2, bias=False)
-    >>> sum(parameter.size for parameter in layer.parameters())
-    16
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: PairLike,
-        stride: PairLike = 1,
-        padding: Padding = 0,
-        dilation: PairLike = 1,
-        bias: bool = True,
-        *,
-        device: str | Backend | None = None,
-        dtype: Any = None,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(name)
-        self.depthwise = Conv2d(
-            in_channels,
-            in_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            in_channels,
-            False,
-            device=device,
-            dtype=dtype,
-        )
-        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.pointwise(self.depthwise(x))
-        return y
-
-
-class ConvBlock(Sequential):
-    """Convolution, activation and pooling in one call, named conv, activation and pool.
-
-    filters filters of filter_size, an activation by name or as a layer, and pooling of pool_size and pool_stride
-    ("max" or "avg"), or none with pool_size=None. channels=None takes those of the first input.
-
-    >>> import gpucnn
-    >>> ConvBlock(1, filters=6, filter_size=5, padding=2, pool_size=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape
-    (1, 6, 14, 14)
-    """
-
-    def __init__(
-        self,
-        channels: int | None,
-        filters: int,
-        filter_size: PairLike,
-        pool_size: PairLike | None = 2,
-        pool_stride: PairLike | None = None,
-        activation: str | Module | None = "relu",
-        *,
-        stride: PairLike = 1,
-        padding: Padding = 0,
-        pooling: str = "max",
-        name: str | None = None,
-    ) -> None:
-        check_choice(pooling, "ConvBlock", "pooling", ("max", "avg"))
-        layers: dict[str, Module] = {
-            "conv": Conv2d(channels, filters, filter_size, stride, padding),
-            "activation": activation_layer(activation),
-        }
-        if pool_size is not None:
-            layers["pool"] = (MaxPool2d if pooling == "max" else AvgPool2d)(pool_size, pool_stride)
-        super().__init__(layers, name=name)
+    def receptive_field(self, field: Field) -> Field | None:
+        if field.flat:
+            return None
+        (KH, KW), (SH, SW), padding, (DH, DW) = self._as_images()
+        PH, PW = pair(padding, "ConvTranspose2d", "padding", 0)  # type: ignore[arg-type]
+        rows, columns = field.rows.transposed(KH, SH, PH, DH), field.columns.transposed(KW, SW, PW, DW)
+        return Field(self._output_size(field.size), rows, columns)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from gpucnn.autograd import Tensor
 from gpucnn.errors import GpucnnError
-from gpucnn.functional.fused import conv2d_relu_max_pool2d
-from gpucnn.nn.activations import ReLU
-from gpucnn.nn.layers import Conv2d
+from gpucnn.functional.conv import conv2d_relu_max_pool2d
+from gpucnn.nn.activation import ReLU
+from gpucnn.nn.conv import Conv2d
 from gpucnn.nn.module import Module
-from gpucnn.nn.pooling import MaxPool2d
+from gpucnn.nn.pool import MaxPool2d
 
 Fused = Callable[[Tensor], Tensor]
 

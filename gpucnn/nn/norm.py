@@ -11,13 +11,14 @@ from gpucnn.checks import check_count, check_flag, check_number
 from gpucnn.errors import ShapeError
 from gpucnn.functional.norm import axis_lengths
 from gpucnn.nn import init
-from gpucnn.nn.layers import new_parameter
-from gpucnn.nn.module import Module
+from gpucnn.nn.layer import Layer, dtype_of, new_parameter
 
 
-class Scaled(Module):
+class Scaled(Layer):
     """A layer with an optional learnt scale (ones at first) and shift (zeros) of one shape."""
 
+    elementwise = True  # the statistics of the others do not count
+    always_shown = ("eps", "momentum")
     weight: Parameter | None
     bias: Parameter | None
 
@@ -25,11 +26,17 @@ class Scaled(Module):
         self, shape: tuple[int, ...], affine: bool, device: str | Backend | None, dtype: Any, name: str | None
     ) -> None:
         super().__init__(name)
+        self._dtype = dtype
         self.weight = self.bias = None
         if affine:
             self.weight = new_parameter(shape, device, dtype)
             init.ones_(self.weight)
             self.bias = new_parameter(shape, device, dtype)
+
+    def argument(self, name: str) -> Any:
+        if name in ("affine", "elementwise_affine"):
+            return self.weight is not None
+        return dtype_of(self, self._dtype) if name == "dtype" else super().argument(name)
 
 
 class BatchNorm(Scaled):
@@ -85,8 +92,8 @@ class BatchNorm(Scaled):
             x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum, self.eps
         )
 
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+    def argument(self, name: str) -> Any:
+        return self.running_mean is not None if name == "track_running_stats" else super().argument(name)
 
 
 class BatchNorm1d(BatchNorm):
@@ -138,9 +145,6 @@ class LayerNorm(Scaled):
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
-    def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}"
-
 
 class GroupNorm(Scaled):
     """Normalise the channels of each image in groups; see ``functional.group_norm``.
@@ -172,6 +176,3 @@ class GroupNorm(Scaled):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"

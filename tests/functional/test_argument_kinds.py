@@ -41,6 +41,7 @@ def x(*shape: int) -> gpucnn.Tensor:
 FITTING: dict[str, tuple[Any, ...]] = {
     "adaptive_avg_pool2d": (x(1, 2, 4, 4), 2), "adaptive_max_pool2d": (x(1, 2, 4, 4), 2),
     "affine": (x(3), 1.0, 0.0), "avg_pool2d": (x(1, 2, 4, 4), 2, 2, 0, False, True, None, 1),
+    "avg_pool1d": (x(1, 2, 4), 2, 2, 0, False, True), "max_pool1d": (x(1, 2, 4), 2, 2, 0, 1, False),
     "batch_norm": (x(4, 2), x(2), x(2), x(2), x(2), True, 0.1, 1e-5),
     "binary_cross_entropy": (x(3), x(3)), "binary_cross_entropy_with_logits": (x(3), x(3)),
     "centre_pool2d": (x(1, 2, 4, 4), 2, 2, 0, 1, False), "col2im": (x(9, 8), (1, 2, 4, 4), 2, 1, 0, 1),
@@ -94,6 +95,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "ConvTranspose2d": {"in_channels": 2, "out_channels": 3, "kernel_size": 2},
     "Linear": {"in_features": 2, "out_features": 3}, "LayerNorm": {"normalized_shape": 4},
     "GroupNorm": {"num_groups": 2, "num_channels": 4}, "MaxPool2d": {"kernel_size": 2}, "AvgPool2d": {"kernel_size": 2},
+    "MaxPool1d": {"kernel_size": 2}, "AvgPool1d": {"kernel_size": 2},
     "LPPool2d": {"norm_type": 2, "kernel_size": 2}, "CentrePool2d": {"kernel_size": 2},
     "AdaptiveAvgPool2d": {"output_size": 2}, "AdaptiveMaxPool2d": {"output_size": 2}, "MaxUnpool2d": {"kernel_size": 2},
     "Dropout": {}, "Dropout2d": {}, "Flatten": {}, "Softmax": {}, "LeakyReLU": {}, "ELU": {}, "GELU": {}, "Softplus": {},

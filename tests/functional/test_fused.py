@@ -24,7 +24,7 @@ from oracles import (
 import gpucnn
 from gpucnn.backend import Backend
 from gpucnn.errors import ShapeError
-from gpucnn.functional.fused import conv2d_relu_max_pool2d
+from gpucnn.functional.conv import conv2d_relu_max_pool2d
 
 TWO = Sliding((2, 2), (2, 2))
 

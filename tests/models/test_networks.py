@@ -10,7 +10,7 @@ from gpucnn import models, nn, optim
 from gpucnn.backend import Backend
 from gpucnn.errors import GpucnnError, UsageError
 from gpucnn.models.deep import residual_block
-from gpucnn.nn.activations import ACTIVATIONS
+from gpucnn.nn.activation import ACTIVATIONS
 from gpucnn.training import train_step
 
 

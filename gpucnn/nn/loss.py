@@ -7,9 +7,8 @@ from collections.abc import Callable
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.checks import check_known, is_number, python_number
-from gpucnn.functional.class_loss import check_class_options
-from gpucnn.functional.reduction import check_reduction
-from gpucnn.nn.activations import one_number
+from gpucnn.functional.loss import check_class_options, check_reduction
+from gpucnn.nn.activation import one_number
 from gpucnn.nn.module import Module
 
 

@@ -34,7 +34,7 @@ class Extension:
                 yield i, source
 
 
-def extended(backend: Backend, x: Array, needs: Needs, rows: Extension, columns: Extension) -> Result:
+def _pad2d(backend: Backend, x: Array, needs: Needs, rows: Extension, columns: Extension) -> Result:
     """Array level."""
     y = _extend(backend, _extend(backend, x, rows, 2), columns, 3)
     return y, (lambda dy: (_fold(backend, _fold(backend, dy, columns, 3), rows, 2),)) if needs[0] else None
@@ -97,4 +97,4 @@ def pad2d(input: Tensor, padding: int | tuple[int, ...] | list[int], mode: str =
     if mode != "zeros" and min(H, W) < 1:
         raise ShapeError.expected("pad2d", "input", "at least one pixel", f"{H}x{W}")
     rows, columns = _extension(H, top, bottom, mode), _extension(W, left, right, mode)
-    return unbatch(apply(extended, x, rows=rows, columns=columns), single)
+    return unbatch(apply(_pad2d, x, rows=rows, columns=columns), single)

@@ -10,7 +10,7 @@ from gpucnn.autograd import Tensor
 from gpucnn.backend import get_backend
 from gpucnn.checks import check_int, check_known, is_number, python_number, shown
 from gpucnn.errors import GpucnnError, ParameterError
-from gpucnn.functional import units
+from gpucnn.nn.layer import Layer
 from gpucnn.nn.module import Module
 
 
@@ -20,7 +20,13 @@ def one_number() -> Tensor:
     return Tensor(backend.asarray(0.5, "float32"), backend)
 
 
-class ReLU(Module):
+class ElementwiseLayer(Layer):
+    """Base of layers that leave the shape, and what each output sees of the image, as it is."""
+
+    elementwise = True
+
+
+class ReLU(ElementwiseLayer):
     """max(x, 0), element by element.
 
     >>> import gpucnn
@@ -32,7 +38,7 @@ class ReLU(Module):
         return F.relu(x)
 
 
-class Sigmoid(Module):
+class Sigmoid(ElementwiseLayer):
     """1 / (1 + e^-x), element by element.
 
     >>> import gpucnn
@@ -44,7 +50,7 @@ class Sigmoid(Module):
         return F.sigmoid(x)
 
 
-class Tanh(Module):
+class Tanh(ElementwiseLayer):
     """The hyperbolic tangent, element by element.
 
     >>> import gpucnn
@@ -56,7 +62,7 @@ class Tanh(Module):
         return F.tanh(x)
 
 
-class Softmax(Module):
+class Softmax(ElementwiseLayer):
     """e^x / sum(e^x) along ``dim``.
 
     >>> import gpucnn
@@ -84,7 +90,7 @@ class LogSoftmax(Softmax):
         return F.log_softmax(x, self.dim)
 
 
-class Activation(Module):
+class Activation(ElementwiseLayer):
     """Base of element-wise activations: a function and the options it is called with."""
 
     function: Callable[..., Tensor]
@@ -99,6 +105,9 @@ class Activation(Module):
     def forward(self, x: Tensor) -> Tensor:
         return type(self).function(x, **self.options)
 
+    def argument(self, name: str) -> Any:
+        return self.options[name]
+
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self.options.items())
 
@@ -111,7 +120,7 @@ class LeakyReLU(Activation):
     [-1.0]
     """
 
-    function = staticmethod(units.leaky_relu)
+    function = staticmethod(F.leaky_relu)
 
     def __init__(self, negative_slope: float = 0.01, *, name: str | None = None) -> None:
         super().__init__(name=name, negative_slope=negative_slope)
@@ -125,7 +134,7 @@ class ELU(Activation):
     [2.0]
     """
 
-    function = staticmethod(units.elu)
+    function = staticmethod(F.elu)
 
     def __init__(self, alpha: float = 1.0, *, name: str | None = None) -> None:
         super().__init__(name=name, alpha=alpha)
@@ -139,7 +148,7 @@ class SELU(Activation):
     1.0507
     """
 
-    function = staticmethod(units.selu)
+    function = staticmethod(F.selu)
 
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -153,7 +162,7 @@ class GELU(Activation):
     [0.0]
     """
 
-    function = staticmethod(units.gelu)
+    function = staticmethod(F.gelu)
 
     def __init__(self, approximate: str = "none", *, name: str | None = None) -> None:
         super().__init__(name=name, approximate=approximate)
@@ -167,7 +176,7 @@ class SiLU(Activation):
     [0.0]
     """
 
-    function = staticmethod(units.silu)
+    function = staticmethod(F.silu)
 
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -181,7 +190,7 @@ class Softplus(Activation):
     0.6931
     """
 
-    function = staticmethod(units.softplus)
+    function = staticmethod(F.softplus)
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0, *, name: str | None = None) -> None:
         super().__init__(name=name, beta=beta, threshold=threshold)
@@ -195,7 +204,7 @@ class Hardsigmoid(Activation):
     [0.5]
     """
 
-    function = staticmethod(units.hardsigmoid)
+    function = staticmethod(F.hardsigmoid)
 
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -209,7 +218,7 @@ class Affine(Activation):
     [7.0]
     """
 
-    function = staticmethod(units.affine)
+    function = staticmethod(F.affine)
 
     def __init__(self, slope: float = 1.0, intercept: float = 0.0, *, name: str | None = None) -> None:
         super().__init__(name=name, slope=slope, intercept=intercept)
@@ -223,13 +232,13 @@ class Exponential(Activation):
     [1.0]
     """
 
-    function = staticmethod(units.exponential)
+    function = staticmethod(F.exponential)
 
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__(name=name)
 
 
-class Identity(Module):
+class Identity(ElementwiseLayer):
     """What comes in. Takes and ignores any arguments, as PyTorch's does.
 
     >>> import gpucnn

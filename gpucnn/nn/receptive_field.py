@@ -11,26 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from gpucnn import nn
 from gpucnn.backend import Window
 from gpucnn.backend.geometry import Pair
-from gpucnn.functional.arguments import Padding, pair, sides
 
 Reads = Callable[[int], Iterable[int]]
 
 NOTHING = 2**62
 """The low end, and below zero the high end, of what a pixel sees that a transposed convolution leaves empty."""
-
-ELEMENTWISE = (
-    nn.Activation, nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.GroupNorm, nn.Identity, nn.LayerNorm, nn.ReLU,
-    nn.Sigmoid, nn.Softmax, nn.Tanh,
-)  # fmt: skip
-"""Layers that leave receptive fields as they are; the statistics of normalisation layers do not count."""
-
-ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.GlobalAvgPool2d, nn.GlobalMaxPool2d)
-WINDOWED = (nn.AvgPool2d, nn.CentrePool2d, nn.Conv2d, nn.LPPool2d, nn.MaxPool2d)
 
 
 @dataclass(frozen=True)
@@ -111,6 +99,24 @@ class Field:
     columns: Axis = Axis()
     flat: bool = False
 
+    def window(self, window: Window) -> Field | None:
+        """Return the field after a sliding window; None for what is no map any more."""
+        if self.flat:
+            return None
+        top, _, left, _ = window.padding
+        (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
+        rows, columns = self.rows.window(KH, SH, top, DH), self.columns.window(KW, SW, left, DW)
+        return Field(window.output_size(*self.size), rows, columns)
+
+    def bins(self, rows: int, columns: int) -> Field:
+        """Return the field after the map is cut into so many bins."""
+        (H, W), size = self.size, (rows, columns)
+        return replace(self, size=size, rows=self.rows.bins(H, rows), columns=self.columns.bins(W, columns))
+
+    def flattened(self) -> Field:
+        """Return the field once the map is a list of numbers."""
+        return replace(self, flat=True)
+
     @property
     def pixels(self) -> Pair:
         """Rows and columns of the image that one pixel sees."""
@@ -136,58 +142,3 @@ def merged(fields: Sequence[Field | None]) -> Field | None:
 def map_size(shape: tuple[int, ...]) -> Pair:
     """Return rows and columns of (N, C, H, W), or of (N, C, L), which has one row."""
     return (shape[2], shape[3]) if len(shape) == 4 else (1, shape[-1])
-
-
-def after_layer(layer: nn.Module, field: Field | None, y_shape: tuple[int, ...]) -> Field | None:
-    """Return the field of the output of a layer whose input has ``field``; None where it cannot be told."""
-    if field is None:
-        return None
-    if isinstance(layer, ELEMENTWISE):
-        return field
-    if isinstance(layer, nn.Flatten):
-        return replace(field, flat=True)
-    if isinstance(layer, nn.Linear):
-        return _adaptive(layer, field, (1, 1)) if field.flat else None
-    if field.flat or len(y_shape) not in (3, 4):
-        return None
-    for kinds, rule in RULES:
-        if isinstance(layer, kinds):
-            return rule(layer, field, map_size(y_shape))
-    return None
-
-
-def _windowed(layer: Any, field: Field, size: Pair) -> Field:
-    where = type(layer).__name__
-    kernel = pair(layer.kernel_size, where, "kernel_size")
-    stride = pair(kernel if layer.stride is None else layer.stride, where, "stride")
-    dilation = pair(getattr(layer, "dilation", 1), where, "dilation")
-    return _after_window(field, size, Window(kernel, stride, dilation=dilation), layer.padding)
-
-
-def _conv1d(layer: Any, field: Field, size: Pair) -> Field:
-    window = Window((1, layer.kernel_size), (1, layer.stride), dilation=(1, layer.dilation))
-    return _after_window(field, size, window, layer.padding if isinstance(layer.padding, str) else (0, layer.padding))
-
-
-def _after_window(field: Field, size: Pair, window: Window, padding: Padding) -> Field:
-    top, _, left, _ = sides(padding, window, *field.size, "summary")
-    (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
-    return Field(size, field.rows.window(KH, SH, top, DH), field.columns.window(KW, SW, left, DW))
-
-
-def _transposed(layer: Any, field: Field, size: Pair) -> Field:
-    (KH, KW), (SH, SW), (PH, PW), (DH, DW) = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-    return Field(size, field.rows.transposed(KH, SH, PH, DH), field.columns.transposed(KW, SW, PW, DW))
-
-
-def _adaptive(layer: Any, field: Field, size: Pair) -> Field:
-    (H, W), (OH, OW) = field.size, size
-    return Field(size, field.rows.bins(H, OH), field.columns.bins(W, OW), field.flat)
-
-
-RULES: tuple[tuple[Any, Callable[[Any, Field, Pair], Field]], ...] = (
-    (WINDOWED, _windowed),
-    (nn.Conv1d, _conv1d),
-    (nn.ConvTranspose2d, _transposed),
-    (ADAPTIVE, _adaptive),
-)

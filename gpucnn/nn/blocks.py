@@ -1,0 +1,109 @@
+"""Blocks made of a few layers that have names of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from gpucnn.autograd import Tensor
+from gpucnn.backend import Backend
+from gpucnn.checks import check_choice
+from gpucnn.functional.arguments import Padding, PairLike
+from gpucnn.nn.activation import activation as activation_layer
+from gpucnn.nn.containers import Composite, Sequential, made_of
+from gpucnn.nn.conv import Conv2d
+from gpucnn.nn.module import Module
+from gpucnn.nn.pool import AvgPool2d, MaxPool2d
+
+
+class DepthwiseSeparableConv2d(Composite):
+    """A filter for each channel alone, then a 1x1 convolution across channels: (N, C, H, W) -> (N, F, OH, OW).
+
+    K*K*C + C*F weights instead of K*K*C*F. Source: Sifre & Mallat 2014; Chollet 2017.
+
+    >>> layer = DepthwiseSeparableConv2d(2, 4, 2, bias=False)
+    >>> sum(parameter.size for parameter in layer.parameters())
+    16
+    """
+
+    made_of_layers = True
+    names_inside = (("depthwise", "pointwise"),)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: PairLike,
+        stride: PairLike = 1,
+        padding: Padding = 0,
+        dilation: PairLike = 1,
+        bias: bool = True,
+        *,
+        device: str | Backend | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.depthwise = Conv2d(
+            in_channels,
+            in_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            in_channels,
+            False,
+            device=device,
+            dtype=dtype,
+        )
+        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.pointwise(self.depthwise(x))
+        return y
+
+    @classmethod
+    def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
+        return made_of(cls, children, arguments)
+
+
+class ConvBlock(Sequential):
+    """Convolution, activation and pooling in one call, named conv, activation and pool.
+
+    filters filters of filter_size, an activation by name or as a layer, and pooling of pool_size and pool_stride
+    ("max" or "avg"), or none with pool_size=None. channels=None takes those of the first input.
+
+    >>> import gpucnn
+    >>> ConvBlock(1, filters=6, filter_size=5, padding=2, pool_size=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape
+    (1, 6, 14, 14)
+    """
+
+    made_of_layers = True
+    names_inside = (("conv", "activation"), ("conv", "activation", "pool"))
+
+    def __init__(
+        self,
+        channels: int | None,
+        filters: int,
+        filter_size: PairLike,
+        pool_size: PairLike | None = 2,
+        pool_stride: PairLike | None = None,
+        activation: str | Module | None = "relu",
+        *,
+        stride: PairLike = 1,
+        padding: Padding = 0,
+        pooling: str = "max",
+        name: str | None = None,
+    ) -> None:
+        check_choice(pooling, "ConvBlock", "pooling", ("max", "avg"))
+        layers: dict[str, Module] = {
+            "conv": Conv2d(channels, filters, filter_size, stride, padding),
+            "activation": activation_layer(activation),
+        }
+        if pool_size is not None:
+            layers["pool"] = (MaxPool2d if pooling == "max" else AvgPool2d)(pool_size, pool_stride)
+        super().__init__(layers, name=name)
+
+    @classmethod
+    def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
+        return made_of(cls, children, arguments)
