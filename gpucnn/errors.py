@@ -37,14 +37,15 @@ def shortened(text: object, most: int = 200) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return the name of what ``value`` is, with its library's: two kinds of Tensor are told apart.
+    """Return the name of what ``value`` is; with its library's where we have one of the same name.
 
     >>> kind_of(1), kind_of({}.keys())
     ('int', 'dict_keys')
     """
     kind = type(value)
     library = kind.__module__.partition(".")[0]
-    return kind.__name__ if library in ("builtins", "gpucnn", "__main__") else f"{library}.{kind.__name__}"
+    ours = kind.__name__ in ("Tensor", "Parameter", "Module", "Generator")
+    return f"{library}.{kind.__name__}" if ours and library != "gpucnn" else kind.__name__
 
 
 class GpucnnError(Exception):

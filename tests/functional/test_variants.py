@@ -62,6 +62,8 @@ CASES: dict[str, Case] = {
     "conv2d_loops": (
         lambda lib, x, w, b: lib.conv2d_loops(x, w, b, (2, 1), (1, 0, 2, 1), (1, 2), 2),
         (normal(2, 4, 5, 4), normal(4, 2, 3, 2), normal(4)), False),
+    "max_pool1d": (lambda lib, x: lib.max_pool1d(x, 3, 2, 1, 2, True), (normal(2, 2, 9),), True),
+    "avg_pool1d": (lambda lib, x: lib.avg_pool1d(x, 3, 2, 1, True, False), (normal(2, 2, 9),), True),
     "avg_pool2d, dilated": (
         lambda lib, x: lib.avg_pool2d(x, 2, 1, 1, True, False, dilation=2), (normal(2, 2, 4, 5),), False),
     "corr2d": (lambda lib, x, w: lib.corr2d(x, w), (normal(4, 5), normal(2, 3)), False),
