@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn import disk
-from gpucnn.errors import CheckpointError
+from gpucnn.errors import CheckpointError, shortened
 
 FORMAT = 1
 WEIGHTS = ("model", "optimizer")
@@ -63,7 +63,7 @@ def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
     except (safetensors.SafetensorError, AttributeError, OSError, TypeError, ValueError) as error:  # float8, to NumPy
-        raise CheckpointError(f"{path}: is no whole safetensors file ({error}).") from None
+        raise CheckpointError(f"{path}: is no whole safetensors file ({shortened(error)}).") from None
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) -> Path:
@@ -132,7 +132,9 @@ def load(path: Path) -> Checkpoint:
     ) as error:  # fmt: skip
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path}: the checkpoint is damaged ({type(error).__name__}: {error}).") from None
+        raise CheckpointError(
+            f"{path}: the checkpoint is damaged ({type(error).__name__}: {shortened(error)})."
+        ) from None
     return Checkpoint(arrays["model"], arrays["optimizer"], state)
 
 

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from gpucnn.backend import get_backend
-from gpucnn.errors import GpucnnError
+from gpucnn.errors import GpucnnError, how_to_add
 from gpucnn.training import environment
 
 EXTRAS = {
@@ -43,7 +43,7 @@ def examine(warmup: bool = False) -> dict[str, Any]:
     except GpucnnError as error:
         report["cuda"] = {"works": False, "why": str(error).removesuffix(" See: gpucnn doctor.")}
     report["missing"] = {
-        package: f"pip install 'gpucnn[{extra}]' ({use})"
+        package: f"{how_to_add(extra)} ({use})"
         for package, (module, extra, use) in EXTRAS.items()
         if importlib.util.find_spec(module) is None
     }

@@ -10,6 +10,7 @@ A message says where, what was expected, what came and what to do, in one or two
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -48,6 +49,26 @@ def kind_of(value: Any) -> str:
     return f"{library}.{kind.__name__}" if ours and library != "gpucnn" else kind.__name__
 
 
+IMAGE = "GPUCNN_IMAGE"
+"""Set in the container's image, which has no pip: what is to be added goes into the image."""
+
+
+def how_to_add(extra: str) -> str:
+    """Return the command that adds an extra: with pip, or in the container's image when it is built.
+
+    >>> how_to_add("plots")
+    "pip install 'gpucnn[plots]'"
+    """
+    if not os.environ.get(IMAGE):
+        return f"pip install 'gpucnn[{extra}]'"
+    argument = f"CUDA={extra.removeprefix('cuda')}" if extra.startswith("cuda") else f"EXTRAS={extra}"
+    return f"docker build -f docker/Dockerfile --build-arg {argument} -t gpucnn ."
+
+
+LONGEST_GOT = 500
+"""Characters of what came that a message repeats: it may be a whole file."""
+
+
 class GpucnnError(Exception):
     """Base of all errors that are the user's to mend. ``exit_code`` is what the command line ends with."""
 
@@ -57,7 +78,7 @@ class GpucnnError(Exception):
     def expected(cls, where: str, argument: str, expected: str, got: Any, remedy: str = "") -> Self:
         """Return an error whose message names the function, the argument, both sides and the cure."""
         cure = f" {remedy[0].upper()}{remedy[1:]}{'' if remedy.endswith('?') else '.'}" if remedy else ""
-        return cls(f"{where}: {argument}: expected {expected}, got {got}.{cure}")
+        return cls(f"{where}: {argument}: expected {expected}, got {shortened(got, LONGEST_GOT)}.{cure}")
 
 
 class ShapeError(GpucnnError, ValueError):

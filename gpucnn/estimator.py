@@ -30,6 +30,7 @@ from gpucnn.errors import (
     ShapeError,
     UsageError,
     did_you_mean,
+    shortened,
 )
 from gpucnn.training import (
     Callback,
@@ -382,7 +383,9 @@ class Classifier:
         except CheckpointError:
             raise
         except (LookupError, TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-            raise CheckpointError(f"{path}: the classifier is damaged ({type(error).__name__}: {error}).") from None
+            raise CheckpointError(
+                f"{path}: the classifier is damaged ({type(error).__name__}: {shortened(error)})."
+            ) from None
         if model is None:
             net = models.saved.restored(path, weights, texts, backend)
         else:

@@ -102,18 +102,19 @@ def test_an_argument_adds_cuda() -> None:
     assert set(values["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}
 
 
-@pytest.mark.parametrize("cuda", ["", "12", "13"])
-def test_what_is_installed(cuda: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cuda", "more"), [("", ""), ("12", ""), ("13", "plots tensorboard")])
+def test_what_is_installed(cuda: str, more: str, tmp_path: Path) -> None:
     """The Dockerfile's own line of Python, run: each requirement that it writes is one of pyproject.toml's."""
     import tomllib
 
     step = next(argument for name, argument in stages(TEXT)[0] if name == "RUN" and "needs.txt" in argument)
-    code = step.split('"')[1].replace("${CUDA}", cuda)
+    code = step.split('"')[1].replace("${CUDA}", cuda).replace("${EXTRAS}", more)
     (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
     said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["download"], *(extras[f"cuda{cuda}"] if cuda else [])]
+    wanted += [need for extra in more.split() for need in extras[extra]]
     assert said.stdout.splitlines() == wanted
 
 

@@ -60,12 +60,18 @@ def get_backend(device: str | Device | None = None) -> Device:
         return _devices[name]
 
 
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is here, so that a GPU that is not used is worth a word."""
+    signs = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+    return any(os.path.exists(sign) for sign in signs)
+
+
 def _automatic() -> Device:
     global _told_why
     try:
         return get_backend("cuda")
     except DeviceError as error:
-        if not _told_why:
+        if not _told_why and has_driver():
             _told_why = True
             warnings.warn(f"device auto: using the CPU, because {error}", stacklevel=4)
         return get_backend("cpu")

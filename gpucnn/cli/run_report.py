@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from gpucnn import inspect, nn
 from gpucnn.checkpoint import packed, read_packed
 from gpucnn.cli.terminal import say
 from gpucnn.data import Dataset
+from gpucnn.data.cache import cache_home
 from gpucnn.errors import GpucnnError, ParameterError
 from gpucnn.inspect.page import flattened
 from gpucnn.training import Evaluation, Reporter, RunFolder, Trainer
@@ -137,9 +138,22 @@ def draw_pictures(folder: RunFolder, run: inspect.Run, quiet: bool = False) -> N
         for name, content in inspect.plots(run):
             folder.write(name, content)
     except GpucnnError as error:
-        say(str(error), quiet)
+        say_once("plots", str(error), quiet)
     except Exception as error:
         warnings.warn(f"no pictures: {error or type(error).__name__}", stacklevel=2)
+
+
+def say_once(topic: str, message: str, quiet: bool) -> None:
+    """Say something that is worth knowing and no news the second time: a file in the cache remembers."""
+    home = cache_home()
+    told = None if home is None else home / "told" / topic
+    if told is not None and told.exists():
+        return
+    say(message, quiet)
+    with suppress(OSError):
+        if told is not None:
+            told.parent.mkdir(parents=True, exist_ok=True)
+            told.touch()
 
 
 def first_filters(net: nn.Module) -> Any:

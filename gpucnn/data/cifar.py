@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn.data.dataset import ArrayDataset, Splits
 from gpucnn.data.sources import SOURCES
-from gpucnn.errors import DataError
+from gpucnn.errors import DataError, shortened
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 INSIDE = "cifar-10-batches-bin"
@@ -97,5 +97,5 @@ def _unpack(path: Path) -> dict[str, bytes]:
             while limited.read(2**16):  # to the end, where gzip's checksum is
                 pass
     except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Fetch the file again.") from None
+        raise DataError(f"{path}: cannot be read ({shortened(error)}). Fetch the file again.") from None
     return found

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from gpucnn.data.cache import cache_home
 from gpucnn.data.sources import SOURCES, File, Source
-from gpucnn.errors import DataError
+from gpucnn.errors import DataError, how_to_add
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a mirror is given up."""
@@ -36,7 +36,7 @@ def fetch(name: str) -> Path:
         import pooch
     except ImportError:
         raise DataError(
-            f"{name}: downloading needs pooch. Install it: pip install 'gpucnn[download]'\n{_by_hand(name, source)}"
+            f"{name}: downloading needs pooch. Install it: {how_to_add('download')}\n{_by_hand(name, source)}"
         ) from None
     pooch.get_logger().setLevel("WARNING")
     folder = cache_folder(name)
@@ -78,7 +78,7 @@ def whereabouts(name: str) -> str:
     if home is not None and all((home / name / file.name).is_file() for file in source.files):
         return str(home / name)
     if importlib.util.find_spec("pooch") is None:
-        return "not here; downloading needs pip install 'gpucnn[download]'"
+        return f"not here; downloading needs {how_to_add('download')}"
     return f"not here; {sum(file.size for file in source.files) / 1e6:.0f} MB to download"
 
 

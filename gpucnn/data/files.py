@@ -57,7 +57,7 @@ def read_idx(path: Path) -> NDArray[Any]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Fetch the file again.") from None
+        raise DataError(f"{path}: cannot be read ({shortened(error)}). Fetch the file again.") from None
     if len(content) != size:
         got = "more bytes" if len(content) > size else f"{len(content)} bytes"
         raise DataError.expected(str(path), "content", f"{size} bytes for shape {shape}", got, "fetch the file again")

@@ -9,9 +9,7 @@ import numpy as np
 
 from gpucnn.backend import Array
 from gpucnn.distributed.communicator import Communicator, exchanges
-from gpucnn.errors import DeviceError, ParameterError
-
-INSTALL = "pip install 'gpucnn[mpi]'"
+from gpucnn.errors import DeviceError, ParameterError, how_to_add
 
 
 class MPICommunicator(Communicator):
@@ -25,7 +23,7 @@ class MPICommunicator(Communicator):
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:  # without an MPI library it is a RuntimeError
             raise DeviceError(
-                f"MPI: this process was started by a launcher, but mpi4py cannot be used ({error}). {INSTALL}."
+                f"MPI: this process was started by a launcher, but mpi4py cannot be used ({error}). {how_to_add('mpi')}."
             ) from None
         self._world = MPI.COMM_WORLD if world is None else world
         self.rank, self.size = self._world.Get_rank(), self._world.Get_size()

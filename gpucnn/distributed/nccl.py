@@ -13,9 +13,7 @@ import numpy as np
 
 from gpucnn.backend import Array, get_backend
 from gpucnn.distributed.communicator import Communicator, exchanges
-from gpucnn.errors import DeviceError, ParameterError
-
-INSTALL = "pip install 'gpucnn[nccl]'"
+from gpucnn.errors import DeviceError, ParameterError, how_to_add
 
 
 class NCCLCommunicator(Communicator):
@@ -39,7 +37,9 @@ class NCCLCommunicator(Communicator):
             with self._backend.active():
                 self._link = nccl.NcclCommunicator(self.size, tuple(identity), self.rank)
         except (ImportError, AttributeError, RuntimeError) as error:
-            raise DeviceError(f"NCCL cannot be used ({error}). {INSTALL}, and one process for each GPU.") from None
+            raise DeviceError(
+                f"NCCL cannot be used ({error}). {how_to_add('nccl')}, and one process for each GPU."
+            ) from None
         self._nccl, self._kinds = nccl, kinds
 
     def all_reduce(self, array: Array) -> None:

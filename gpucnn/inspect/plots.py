@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.errors import GpucnnError
+from gpucnn.errors import GpucnnError, how_to_add
 from gpucnn.inspect.curves import epochs_of, series_of
 from gpucnn.inspect.look import MOST_ANSWERS, Look, heats, map_pixels
 from gpucnn.inspect.pictures import SIGNED, coloured, filter_pixels, image_pixels, sheet, shown_filters
@@ -57,7 +57,7 @@ def figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise GpucnnError("Pictures as files need Matplotlib. Install it: pip install 'gpucnn[plots]'.") from None
+        raise GpucnnError(f"Pictures as files need Matplotlib. Install it: {how_to_add('plots')}.") from None
     return Figure
 
 

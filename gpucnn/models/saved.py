@@ -10,7 +10,7 @@ from typing import Any
 from gpucnn.backend import Backend, use
 from gpucnn.checkpoint import packed, read_packed
 from gpucnn.disk import write_atomically
-from gpucnn.errors import CheckpointError, GpucnnError
+from gpucnn.errors import CheckpointError, GpucnnError, shortened
 from gpucnn.limits import applied
 from gpucnn.models.structure import describe, rebuild
 from gpucnn.nn import Module
@@ -71,7 +71,7 @@ def restored(
     try:
         structure = json.loads(texts[KEY])
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the structure is no JSON ({error}).") from None
+        raise CheckpointError(f"{path}: the structure is no JSON ({shortened(error)}).") from None
     try:
         if device is None:
             net = rebuild(structure, weights)

@@ -10,7 +10,7 @@ from typing import Any
 from gpucnn import checkpoint
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.checks import is_count
-from gpucnn.errors import CheckpointError, GpucnnError, ParameterError
+from gpucnn.errors import CheckpointError, GpucnnError, ParameterError, shortened
 from gpucnn.optim.lr_scheduler import LRScheduler
 from gpucnn.training.loop import Callback
 
@@ -156,7 +156,9 @@ class Checkpoints(Callback):
         except GpucnnError:
             raise
         except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: is not of this loop ({type(error).__name__}: {error}).") from None
+            raise CheckpointError(
+                f"{path}: is not of this loop ({type(error).__name__}: {shortened(error)})."
+            ) from None
 
     def epoch(self, loop: Any, values: dict[str, Any]) -> object:
         value = values.get(self.monitor)

@@ -17,7 +17,7 @@ from gpucnn.backend import Backend, get_backend
 from gpucnn.data import ArrayDataset, Dataset, load_test
 from gpucnn.data.dataset import FRAMINGS, SAMPLE, check_scale
 from gpucnn.data.pictures import read_picture
-from gpucnn.errors import CheckpointError, DataError, UsageError
+from gpucnn.errors import CheckpointError, DataError, UsageError, shortened
 from gpucnn.training.loader import Loader, Normalisation
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.settings import PRECISIONS, check_trusted
@@ -68,7 +68,9 @@ class SavedModel:
             if min(H, W) < 1 or framing not in FRAMINGS:
                 raise ValueError(f"a size and a known framing, not {H}x{W} and {framing!r}")
         except (LookupError, TypeError, ValueError, OverflowError) as error:
-            raise CheckpointError(f"{folder.path}: state.json lacks what a network needs ({error}).") from None
+            raise CheckpointError(
+                f"{folder.path}: state.json lacks what a network needs ({shortened(error)})."
+            ) from None
         structure = task.get("structure") if model is None else None
         if structure is None:
             check_trusted(described, model, str(folder.path), trust)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpucnn.data import Augmentation, parse_image_size
-from gpucnn.errors import DataError, UsageError, did_you_mean
+from gpucnn.errors import DataError, UsageError, did_you_mean, shortened
 from gpucnn.models import split_model
 from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
 
@@ -128,7 +128,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is no readable TOML ({error}).") from None
+        raise UsageError(f"{path}: is no readable TOML ({shortened(error)}).") from None
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     for key, value in values.items():
         if key not in fields:

@@ -8,7 +8,7 @@ import time
 import warnings
 from typing import Any
 
-from gpucnn.errors import GpucnnError
+from gpucnn.errors import GpucnnError, how_to_add
 from gpucnn.training.trainer import Reporter, Trainer
 
 FOLDER = "tensorboard"
@@ -34,7 +34,7 @@ class TensorBoard(Reporter):
             from tensorboardX.proto import event_pb2
         except ImportError:
             raise GpucnnError(
-                "TensorBoard files need tensorboardX. Install it: pip install 'gpucnn[tensorboard]'."
+                f"TensorBoard files need tensorboardX. Install it: {how_to_add('tensorboard')}."
             ) from None
         self._record_writer, self._events = RecordWriter, event_pb2
         self._writer: Any = None

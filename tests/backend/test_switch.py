@@ -72,7 +72,15 @@ def test_without_cupy_cuda_says_why_and_what_to_install(no_cupy: None) -> None:
         gpucnn.tensor([1.0]).cuda()
 
 
-def test_auto_falls_back_and_says_why_once(no_cupy: None) -> None:
+def test_auto_says_nothing_where_there_is_no_driver(no_cupy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "has_driver", lambda: False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert get_backend("auto").name == "cpu"
+
+
+def test_auto_falls_back_and_says_why_once(no_cupy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "has_driver", lambda: True)
     with pytest.warns(UserWarning, match="device auto: using the CPU, because CuPy cannot be imported"):
         assert get_backend("auto").name == "cpu"
     with warnings.catch_warnings():

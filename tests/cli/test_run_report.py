@@ -106,12 +106,15 @@ def test_pictures_as_files(data: Path) -> None:
 
 
 def test_without_matplotlib_one_line_says_what_adds_the_pictures(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_CACHE", "cache")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = train(data)
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines()[-1].endswith("pip install 'gpucnn[plots]'.")
     assert Path("run/report.html").is_file()
     assert not list(Path("run").glob("*.png"))
+    assert "gpucnn[plots]" not in train(data, "--overwrite").out, "it is said once"
+    monkeypatch.setenv("GPUCNN_CACHE", "another cache")
     quiet = train(data, "--json", "--overwrite")
     assert [json.loads(line)["epoch"] for line in quiet.out.splitlines()] == [1, 2]
     assert "gpucnn[plots]" in quiet.err

@@ -17,9 +17,9 @@ import numpy as np
 from gpucnn.backend.cuda.autotune import Autotuner
 from gpucnn.backend.cuda.launch import TF32, Kernels
 from gpucnn.backend.device import Array, Device
-from gpucnn.errors import DeviceError, OutOfMemoryError
+from gpucnn.errors import DeviceError, OutOfMemoryError, how_to_add
 
-INSTALL = "pip install 'gpucnn[cuda13]' (or cuda12 for drivers older than 580)"
+OLDER = "(or cuda12 for drivers older than 580)"
 RESIDENT_SHARE = 0.5
 """Of the memory that is free, what a data set may take to be kept on the device; the rest is for the training."""
 LESS = "Use smaller batches, or end other programs on this GPU."
@@ -38,7 +38,9 @@ class CudaDevice(Device):
         try:
             self.xp = importlib.import_module("cupy")
         except ImportError as error:
-            raise DeviceError(f"CuPy cannot be imported ({error}). Install it: {INSTALL}.") from None
+            raise DeviceError(
+                f"CuPy cannot be imported ({error}). Install it: {how_to_add('cuda13')} {OLDER}."
+            ) from None
         self._probe()
         self.has_tf32 = int(self._device.compute_capability) >= 80
         self._kernels = {False: Kernels(self.xp)}
@@ -63,7 +65,8 @@ class CudaDevice(Device):
                 total = float(((ones + ones) @ ones).sum())
         except Exception as error:
             raise DeviceError(
-                f"{self.name} is there but cannot compute ({_one_line(error)}). Install all of CuPy's needs: {INSTALL}."
+                f"{self.name} is there but cannot compute ({_one_line(error)}). Install all of CuPy's needs: "
+                f"{how_to_add('cuda13')} {OLDER}."
             ) from None
         if total != 16:
             raise DeviceError(f"{self.name} computes wrongly: 2x2 ones gave {total} instead of 16. Check the driver.")
