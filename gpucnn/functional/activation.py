@@ -8,41 +8,35 @@ import math
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import check_choice, check_number, check_positive, is_integer, shown
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float
 
 
 def _relu(backend: Backend, x: Array, needs: Needs) -> Result:
-    y = backend.relu(x)
-    return y, (lambda dy: (backend.relu_gradient(dy, y),)) if needs[0] else None
+    y = ops.relu(backend, x)
+    return y, (lambda dy: (ops.relu_gradient(backend, dy, y),)) if needs[0] else None
 
 
 def _sigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
-    """Computed from e^-|x|, which cannot overflow."""
-    xp = backend.xp
-    small = xp.exp(-abs(x))
-    y = xp.where(x >= 0, 1, small) / (1 + small)
-    return y, (lambda dy: (dy * y * (1 - y),)) if needs[0] else None
+    y = ops.sigmoid(backend, x)
+    return y, (lambda dy: (ops.sigmoid_gradient(backend, dy, y),)) if needs[0] else None
 
 
 def _tanh(backend: Backend, x: Array, needs: Needs) -> Result:
-    y = backend.xp.tanh(x)
-    return y, (lambda dy: (dy * (1 - y * y),)) if needs[0] else None
+    y = ops.tanh(backend, x)
+    return y, (lambda dy: (ops.tanh_gradient(backend, dy, y),)) if needs[0] else None
 
 
 def _softmax(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
-    y = backend.xp.exp(x - x.max(axis, keepdims=True))
-    y /= y.sum(axis, keepdims=True)
-    return y, (lambda dy: (y * (dy - (dy * y).sum(axis, keepdims=True)),)) if needs[0] else None
+    y = ops.softmax(backend, x, axis)
+    return y, (lambda dy: (ops.softmax_gradient(backend, dy, y, axis),)) if needs[0] else None
 
 
 def _log_softmax(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
-    xp = backend.xp
-    shifted = x - x.max(axis, keepdims=True)
-    y = shifted - xp.log(xp.exp(shifted).sum(axis, keepdims=True))
-    return y, (lambda dy: (dy - xp.exp(y) * dy.sum(axis, keepdims=True),)) if needs[0] else None
+    y = ops.log_softmax(backend, x, axis)
+    return y, (lambda dy: (ops.log_softmax_gradient(backend, dy, y, axis),)) if needs[0] else None
 
 
 def relu(input: Tensor) -> Tensor:
@@ -109,58 +103,33 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def _leaky_relu(backend: Backend, x: Array, needs: Needs, slope: float) -> Result:
-    xp = backend.xp
-    factor = xp.where(x > 0, xp.ones((), x.dtype), xp.asarray(slope, x.dtype))
-    return x * factor, (lambda dy: (dy * factor,)) if needs[0] else None
+    y, slopes = ops.leaky_relu(backend, x, slope)
+    return y, (lambda dy: (ops.multiply(backend, dy, slopes),)) if needs[0] else None
 
 
 def _elu(backend: Backend, x: Array, needs: Needs, alpha: float, scale: float) -> Result:
-    xp = backend.xp
-    below = alpha * xp.expm1(xp.minimum(x, xp.zeros((), x.dtype)))
-    y = scale * xp.where(x > 0, x, below)
-    return y, (lambda dy: (dy * scale * xp.where(x > 0, xp.ones((), x.dtype), below + alpha),)) if needs[0] else None
+    y, below = ops.elu(backend, x, alpha, scale)
+    return y, (lambda dy: (ops.elu_gradient(backend, dy, x, below, alpha, scale),)) if needs[0] else None
 
 
 def _softplus(backend: Backend, x: Array, needs: Needs, beta: float, threshold: float) -> Result:
-    """log(1 + e^t) = max(t, 0) + log(1 + e^-|t|), which cannot overflow."""
-    xp, t = backend.xp, beta * x
-    small = xp.exp(-abs(t))
-    smooth = (xp.maximum(t, xp.zeros((), x.dtype)) + xp.log1p(small)) / beta
-    y = xp.where(t > threshold, x, smooth)
-    if not needs[0]:
-        return y, None
-    slope = xp.where(t > threshold, xp.ones((), x.dtype), xp.where(t >= 0, xp.ones((), x.dtype), small) / (1 + small))
-    return y, lambda dy: (dy * slope,)
+    y, slope = ops.softplus(backend, x, beta, threshold, needs[0])
+    return y, (lambda dy: (ops.multiply(backend, dy, slope),)) if needs[0] else None
 
 
 def _hardsigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
-    xp = backend.xp
-    y = xp.clip(x / 6 + 0.5, 0, 1)
-    return y, (lambda dy: (xp.where((x > -3) & (x < 3), dy / 6, xp.zeros((), x.dtype)),)) if needs[0] else None
+    y = ops.hardsigmoid(backend, x)
+    return y, (lambda dy: (ops.hardsigmoid_gradient(backend, dy, x),)) if needs[0] else None
 
 
 def _gelu(backend: Backend, x: Array, needs: Needs) -> Result:
-    xp = backend.xp
-    cumulative = 0.5 * (1 + backend.erf(x / math.sqrt(2)))
-    y = x * cumulative
-    if not needs[0]:
-        return y, None
-    return y, lambda dy: (dy * (cumulative + x * xp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)),)
+    y, cumulative = ops.gelu(backend, x)
+    return y, (lambda dy: (ops.gelu_gradient(backend, dy, x, cumulative),)) if needs[0] else None
 
 
 def _gelu_tanh(backend: Backend, x: Array, needs: Needs) -> Result:
-    k = math.sqrt(2 / math.pi)
-    t = backend.xp.tanh(k * (x + 0.044715 * x * x * x))
-    y = 0.5 * x * (1 + t)
-    if not needs[0]:
-        return y, None
-
-    def backward(dy: Array) -> tuple[Array]:
-        slope = 1 - t * t
-        inner = backend.xp.where(slope == 0, slope, x * slope * k * (1 + 3 * 0.044715 * x * x))  # x * x may be infinite
-        return (dy * 0.5 * (1 + t + inner),)
-
-    return y, backward
+    y, t = ops.gelu_tanh(backend, x)
+    return y, (lambda dy: (ops.gelu_tanh_gradient(backend, dy, x, t),)) if needs[0] else None
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:

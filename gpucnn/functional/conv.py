@@ -13,7 +13,6 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window, ops
 from gpucnn.backend.geometry import Pair
-from gpucnn.backend.ops.reduction import sum_of as total
 from gpucnn.checks import check_choice, is_count, shown
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import (
@@ -93,27 +92,27 @@ def _conv2d_loops(
     c' runs over the channels of f's group, and pixels outside the image are 0. Each such product is one turn of the loop,
     forward and backward; sums are of Python's floats. Works on the host, whatever the device.
     """
-    images, filters = x.tolist(), w.tolist()
+    images, filters = backend.tolist(x), backend.tolist(w)
     N, F, (OH, OW) = x.shape[0], w.shape[0], window.output_size(*x.shape[2:])
-    biases = [0.0] * F if b is None else b.tolist()
+    biases = [0.0] * F if b is None else backend.tolist(b)
     y = [[[[bias] * OW for _ in range(OH)] for bias in biases] for _ in range(N)]
     for (n, f, i, j), (channel, row, column), (c, kh, kw) in products(x.shape, w.shape, window, groups):
         y[n][f][i][j] += filters[f][c][kh][kw] * images[n][channel][row][column]
-    result = backend.asarray(y, x.dtype).reshape(N, F, OH, OW)
+    result = ops.reshape(backend, backend.asarray(y, x.dtype), (N, F, OH, OW))
     if not any(needs):
         return result, None
     x_shape, w_shape, dtype = x.shape, w.shape, x.dtype
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        gradients = dy.tolist()
+        gradients = backend.tolist(dy)
         dx, dw = _zeros(x_shape), _zeros(w_shape)
         for (n, f, i, j), (channel, row, column), (c, kh, kw) in products(x_shape, w_shape, window, groups):
             dx[n][channel][row][column] += filters[f][c][kh][kw] * gradients[n][f][i][j]
             dw[f][c][kh][kw] += images[n][channel][row][column] * gradients[n][f][i][j]
         return (
-            backend.asarray(dx, dtype).reshape(x_shape) if needs[0] else None,
-            backend.asarray(dw, dtype).reshape(w_shape) if needs[1] else None,
-            total(dy, (0, 2, 3), keepdims=False) if needs[2] else None,
+            ops.reshape(backend, backend.asarray(dx, dtype), x_shape) if needs[0] else None,
+            ops.reshape(backend, backend.asarray(dw, dtype), w_shape) if needs[1] else None,
+            ops.sum(backend, dy, (0, 2, 3)) if needs[2] else None,
         )
 
     return result, backward
@@ -236,11 +235,13 @@ def check_filters(where: str, x: Tensor, weight: Tensor, bias: Tensor | None, gr
 
 def _im2col(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
     shape = x.shape
-    return backend.im2col(x, window), (lambda dy: (backend.col2im(dy, shape, window),)) if needs[0] else None
+    y = ops.im2col(backend, x, window)
+    return y, (lambda dy: (ops.col2im(backend, dy, shape, window),)) if needs[0] else None
 
 
 def _col2im(backend: Backend, columns: Array, needs: Needs, shape: tuple[int, int, int, int], window: Window) -> Result:
-    return backend.col2im(columns, shape, window), (lambda dy: (backend.im2col(dy, window),)) if needs[0] else None
+    x = ops.col2im(backend, columns, shape, window)
+    return x, (lambda dy: (ops.im2col(backend, dy, window),)) if needs[0] else None
 
 
 def im2col(
@@ -308,18 +309,18 @@ def _conv_transpose2d(
     shape: tuple[int, int, int, int],
 ) -> Result:
     """Array level: the input gradient of the convolution that maps ``shape`` to x's shape; its own gradients in turn."""
-    y = backend.conv2d_input_gradient(x, w, shape, window, groups)
+    y = ops.conv2d_input_gradient(backend, x, w, shape, window, groups)
     if b is not None:
-        y = y + b[:, None, None]
+        y = ops.add_channel_bias(backend, y, b)
     if not any(needs):
         return y, None
     w_shape = w.shape
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
         return (
-            backend.conv2d(dy, w, None, window, groups) if needs[0] else None,
-            backend.conv2d_weight_gradient(dy, x, w_shape, window, groups)[0] if needs[1] else None,
-            total(dy, (0, 2, 3), keepdims=False) if needs[2] else None,
+            ops.conv2d(backend, dy, w, None, window, groups) if needs[0] else None,
+            ops.conv2d_weight_gradient(backend, dy, x, w_shape, window, groups)[0] if needs[1] else None,
+            ops.sum(backend, dy, (0, 2, 3)) if needs[2] else None,
         )
 
     return y, backward
@@ -458,11 +459,11 @@ def _conv2d_relu_max_pool2d(
     backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
 ) -> Result:
     """Array level: keeps x, w and one byte for each pooled pixel; the convolution's output is never kept."""
-    y, place = backend.conv2d_relu_max_pool2d(x, w, b, window, groups, any(needs))
+    y, indices = ops.conv2d_relu_max_pool2d(backend, x, w, b, window, groups, any(needs))
     if not any(needs):
         return y, None
     wanted = (needs[0], needs[1] or needs[2])
-    return y, lambda dy: backend.conv2d_relu_max_pool2d_gradients(x, w, dy, place, window, groups, wanted)
+    return y, lambda dy: ops.conv2d_relu_max_pool2d_gradients(backend, x, w, dy, indices, window, groups, wanted)
 
 
 def conv2d_relu_max_pool2d(

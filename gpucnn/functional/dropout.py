@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend, Generator, current_generator
+from gpucnn.backend import Array, Backend, Generator, current_generator, ops
 from gpucnn.checks import check_flag, check_probability
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float
@@ -12,8 +12,8 @@ from gpucnn.functional.arguments import check_float
 
 def _dropout(backend: Backend, x: Array, needs: Needs, p: float, generator: Generator, whole_channels: bool) -> Result:
     shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if whole_channels else x.shape
-    drawn = backend.dropout_mask(shape, p, x.dtype, generator)
-    return x * drawn, (lambda dy: (dy * drawn,)) if needs[0] else None
+    mask = ops.dropout_mask(backend, shape, p, x.dtype, generator)
+    return ops.multiply(backend, x, mask), (lambda dy: (ops.multiply(backend, dy, mask),)) if needs[0] else None
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:

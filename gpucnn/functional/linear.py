@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend
-from gpucnn.backend.ops.reduction import sum_of as total
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 
 def _linear(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
     """Array level: y = x w^T + b on (M, I) rows."""
-    y = backend.linear(x, w, b)
+    y = ops.linear(backend, x, w, b)
     if not any(needs):
         return y, None
     kept_x = x if needs[1] else None
     kept_w = w if needs[0] else None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        dx = backend.matmul(dy, kept_w) if needs[0] else None
+        dx = ops.matmul(backend, dy, kept_w) if needs[0] else None
         if needs[1] and needs[2]:
-            return (dx, *backend.linear_parameter_gradients(kept_x, dy))
+            return (dx, *ops.linear_parameter_gradients(backend, kept_x, dy))
         return (
             dx,
-            backend.matmul(dy.T, kept_x) if needs[1] else None,
-            total(dy, 0, keepdims=False) if needs[2] else None,
+            ops.matmul(backend, ops.transpose(backend, dy, (1, 0)), kept_x) if needs[1] else None,
+            ops.sum(backend, dy, (0,)) if needs[2] else None,
         )
 
     return y, backward

@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend
-from gpucnn.backend.ops.reduction import divided
+from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.precision import is_half
 from gpucnn.checks import check_choice, check_number, check_positive, is_count, shown
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
@@ -21,11 +20,11 @@ from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Array]]:
     """Return the reduced losses, and a function from the gradient of that to the gradient of each loss."""
-    xp, shape = backend.xp, losses.shape
+    shape = losses.shape
     if reduction == "none":
         return losses, lambda dy: dy
     divisor = divisor_of(losses, reduction)
-    return backend.mean_loss(losses, divisor), lambda dy: xp.broadcast_to(divided(dy, divisor), shape)
+    return ops.mean_loss(backend, losses, divisor), lambda dy: ops.spread_loss(backend, dy, divisor, shape)
 
 
 def divisor_of(losses: Array, reduction: str) -> float:
@@ -41,55 +40,28 @@ def _weighted_cross_entropy(
     backend: Backend, x: Array, d: Array, counted: Array, needs: Needs, reduction: str, normalise: bool
 ) -> Result:
     """Array level: x are logits (``normalise``) or logarithms of probabilities; ``counted`` is what the mean divides by."""
-    xp = backend.xp
-    log_p = x
-    if normalise:
-        shifted = x - x.max(1, keepdims=True)
-        log_p = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))
-    losses = -xp.where(d == 0, xp.zeros((), x.dtype), d * log_p).sum(1)
-    divisor = counted if reduction == "mean" else xp.ones((), x.dtype)
-    y = losses if reduction == "none" else xp.asarray(losses.sum() / divisor)
+    y, log_p = ops.distribution_loss(backend, x, d, counted, reduction, normalise)
     if not any(needs):
         return y, None
-
-    def backward(dy: Array) -> tuple[Array | None, Array | None, None]:
-        each = (dy if reduction == "none" else xp.broadcast_to(dy / divisor, losses.shape))[:, None]
-        dd = -log_p * each if needs[1] else None
-        if not needs[0]:
-            return None, dd, None
-        slope = xp.exp(log_p) * d.sum(1, keepdims=True) - d if normalise else -d
-        counts = (d != 0).any(1, keepdims=True)  # without any label that counts, each is 0 / 0
-        return xp.where(counts, slope * each, xp.zeros((), x.dtype)), dd, None
-
-    return y, backward
+    return y, lambda dy: (
+        *ops.distribution_loss_gradients(backend, dy, log_p, d, counted, needs, reduction, normalise),
+        None,
+    )
 
 
 def signed_labels(target: Tensor) -> Tensor:
     """Return integer labels in a type that backends index with: uint64 becomes int64, without wrapping into -1."""
-    if target.dtype != "uint64":
-        return target
-    backend = target.backend
-    with backend.active():
-        most = backend.xp.asarray(2**63 - 1, target.array.dtype)
-        return target.like(backend.xp.minimum(target.array, most).astype("int64"))
+    return target.like(ops.as_int64(target.backend, target.array)) if target.dtype == "uint64" else target
 
 
 def label_distribution(
     input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int | None, smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """Return the distribution (N, C) that integer labels mean, and the sum of the weights of those that count."""
-    backend, (N, C) = input.backend, input.shape
-    xp = backend.xp
-    with backend.active():
-        w = xp.ones(C, input.dtype) if weight is None else weight.array
-        labels = target.array
-        keep = xp.ones(N, bool) if ignore_index is None else labels != ignore_index
-        safe = xp.where(keep, labels, xp.zeros((), labels.dtype))
-        safe = xp.where(safe < 0, C, safe)
-        one_hot = (safe[:, None] == xp.arange(C)).astype(input.dtype)
-        kept = xp.where(safe < C, keep.astype(input.dtype), xp.asarray(float("nan"), input.dtype))
-        d = ((1 - smoothing) * one_hot + smoothing / C) * w * kept[:, None]
-        counted = xp.asarray((w[safe] * kept).sum())
+    weights = None if weight is None else weight.array
+    d, counted = ops.label_distribution(
+        input.backend, target.array, weights, input.shape[1], input.dtype, ignore_index, smoothing
+    )
     return input.like(d), input.like(counted)
 
 
@@ -170,47 +142,30 @@ def nll_loss(
 
 def _cross_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
     """Array level, integer targets. Keeps softmax - one_hot, which is the gradient of each loss."""
-    losses, gradient = backend.cross_entropy(logits, target, needs[0])
+    losses, gradient = ops.cross_entropy(backend, logits, target, needs[0])
     y, _ = reduce_losses(backend, losses, reduction)
     if not needs[0]:
         return y, None
     if reduction == "none":
-        return y, lambda dy: (gradient * dy[:, None], None)
+        return y, lambda dy: (ops.scale_rows(backend, gradient, dy), None)
     divisor = divisor_of(losses, reduction)
-    return y, lambda dy: (backend.scale(gradient, dy, divisor), None)
+    return y, lambda dy: (ops.scale(backend, gradient, dy, divisor), None)
 
 
 def _soft_cross_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
     """Array level, a distribution over the classes as target."""
-    xp = backend.xp
-    shifted = logits - logits.max(1, keepdims=True)
-    log_softmax = shifted - xp.log(xp.exp(shifted).sum(1, keepdims=True))
-    y, spread = reduce_losses(backend, -(target * log_softmax).sum(1), reduction)
+    losses, log_p = ops.soft_cross_entropy(backend, logits, target)
+    y, spread = reduce_losses(backend, losses, reduction)
     if not any(needs):
         return y, None
-
-    def backward(dy: Array) -> tuple[Array | None, Array | None]:
-        each = spread(dy)[:, None]
-        mass = target.sum(1, keepdims=True)
-        return (
-            (xp.exp(log_softmax) * mass - target) * each if needs[0] else None,
-            -log_softmax * each if needs[1] else None,
-        )
-
-    return y, backward
+    return y, lambda dy: ops.soft_cross_entropy_gradients(backend, spread(dy), log_p, target, needs)
 
 
 def _mse_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
-    difference = x - target
-    y, spread = reduce_losses(backend, difference * difference, reduction)
+    y, spread = reduce_losses(backend, ops.squared_error(backend, x, target), reduction)
     if not any(needs):
         return y, None
-
-    def backward(dy: Array) -> tuple[Array | None, Array | None]:
-        dx = 2 * difference * spread(dy)
-        return (dx if needs[0] else None, -dx if needs[1] else None)
-
-    return y, backward
+    return y, lambda dy: ops.squared_error_gradients(backend, spread(dy), x, target, needs)
 
 
 def cross_entropy(
@@ -285,74 +240,43 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return apply(_mse_loss, input, target, reduction=reduction)
 
 
-Slope = Callable[[], Array]
-
-
-def _compared(
-    backend: Backend, losses: Array, needs: Needs, reduction: str, by_input: Slope, by_target: Slope
-) -> Result:
-    """Reduce element-wise losses; the slopes are the derivatives by each side, computed only if needed."""
-    y, spread = reduce_losses(backend, losses, reduction)
+def _l1_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
+    y, spread = reduce_losses(backend, ops.absolute_error(backend, x, target), reduction)
     if not any(needs):
         return y, None
-
-    def backward(dy: Array) -> tuple[Array | None, Array | None]:
-        each = spread(dy)
-        return (by_input() * each if needs[0] else None, by_target() * each if needs[1] else None)
-
-    return y, backward
-
-
-def _l1_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
-    difference = x - target
-    sign = backend.xp.sign
-    return _compared(backend, abs(difference), needs, reduction, lambda: sign(difference), lambda: -sign(difference))
+    return y, lambda dy: ops.absolute_error_gradients(backend, spread(dy), x, target, needs)
 
 
 def _huber_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str, delta: float) -> Result:
-    xp, difference = backend.xp, x - target
-    size = abs(difference)
-    losses = xp.where(size <= delta, 0.5 * difference * difference, delta * (size - 0.5 * delta))
-    slope: Slope = lambda: xp.clip(difference, -delta, delta)  # noqa: E731 - beside its negative
-    return _compared(backend, losses, needs, reduction, slope, lambda: -slope())
+    y, spread = reduce_losses(backend, ops.huber(backend, x, target, delta), reduction)
+    if not any(needs):
+        return y, None
+    return y, lambda dy: ops.huber_gradients(backend, spread(dy), x, target, needs, delta)
 
 
 def _binary_cross_entropy(backend: Backend, p: Array, target: Array, needs: Needs, reduction: str) -> Result:
-    """Logarithms are cut off at -100, as in PyTorch, so that a certain wrong answer costs 100."""
-    xp = backend.xp
-    floor = xp.asarray(-100, p.dtype)
-    tiny = xp.finfo(p.dtype).tiny
-    log_p = xp.maximum(xp.log(xp.maximum(p, xp.asarray(tiny, p.dtype))), floor)
-    log_q = xp.maximum(xp.log(xp.maximum(1 - p, xp.asarray(tiny, p.dtype))), floor)
-    log_p, log_q = xp.where(p == 0, floor, log_p), xp.where(p == 1, floor, log_q)
-    least = xp.asarray(1e-12, xp.float32).astype(p.dtype)  # PyTorch's bound, which is a float32 in float64 too
-    return _compared(
-        backend,
-        -(target * log_p + (1 - target) * log_q),
-        needs,
-        reduction,
-        lambda: (p - target) / xp.maximum(p * (1 - p), least),
-        lambda: log_q - log_p,
-    )
+    losses, logarithms = ops.binary_cross_entropy(backend, p, target)
+    y, spread = reduce_losses(backend, losses, reduction)
+    if not any(needs):
+        return y, None
+    return y, lambda dy: ops.binary_cross_entropy_gradients(backend, spread(dy), p, target, logarithms, needs)
 
 
 def _binary_cross_entropy_with_logits(
     backend: Backend, x: Array, target: Array, needs: Needs, reduction: str
 ) -> Result:
-    """max(x, 0) - x target + log(1 + e^-|x|), which cannot overflow."""
-    xp = backend.xp
-    small = xp.exp(-abs(x))
-    losses = xp.maximum(x, xp.zeros((), x.dtype)) - x * target + xp.log1p(small)
-    rest = small / (1 + small)  # sigmoid(-|x|): sigmoid(x) - target without the rounding of what is nearly 1
-    slope: Slope = lambda: xp.where(x >= 0, (1 - target) - rest, rest - target)  # noqa: E731 - beside its use
-    return _compared(backend, losses, needs, reduction, slope, lambda: -x)
+    losses, small = ops.binary_cross_entropy_with_logits(backend, x, target)
+    y, spread = reduce_losses(backend, losses, reduction)
+    if not any(needs):
+        return y, None
+    return y, lambda dy: ops.binary_cross_entropy_with_logits_gradients(backend, spread(dy), x, target, small, needs)
 
 
 def _hinge_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
-    xp, short = backend.xp, 1 - x * target
-    active = (short > 0).astype(x.dtype)
-    losses = xp.maximum(short, xp.zeros((), x.dtype))
-    return _compared(backend, losses, needs, reduction, lambda: -target * active, lambda: -x * active)
+    y, spread = reduce_losses(backend, ops.hinge(backend, x, target), reduction)
+    if not any(needs):
+        return y, None
+    return y, lambda dy: ops.hinge_gradients(backend, spread(dy), x, target, needs)
 
 
 def _check_pair(input: Tensor, target: Tensor, reduction: str, where: str) -> None:

@@ -20,8 +20,8 @@ def standardise(backend: Backend, x: Array, needs: Needs, axes: Axes, eps: float
     """Array level: (x - mean) / sqrt(variance + eps) over ``axes``. Keeps the result and the factor."""
     if not x.size:
         return x, (lambda dy: (dy,)) if needs[0] else None
-    y, factor = backend.standardise(x, axes, eps)
-    return y, (lambda dy: (backend.standardise_gradient(dy, y, factor, axes),)) if needs[0] else None
+    y, factor = ops.standardise(backend, x, axes, eps)
+    return y, (lambda dy: (ops.standardise_gradient(backend, dy, y, factor, axes),)) if needs[0] else None
 
 
 def batch_norm(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend, Window
+from gpucnn.backend import Array, Backend, Window, ops
 from gpucnn.checks import check_choice
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import image_batch, sides, unbatch
@@ -40,24 +40,12 @@ def _pad2d(backend: Backend, x: Array, needs: Needs, rows: Extension, columns: E
     return y, (lambda dy: (_fold(backend, _fold(backend, dy, columns, 3), rows, 2),)) if needs[0] else None
 
 
-def _at(axis: int, index: int | slice) -> tuple[slice | int, ...]:
-    return (*(slice(None),) * axis, index)
-
-
 def _extend(backend: Backend, x: Array, extension: Extension, axis: int) -> Array:
-    y = backend.xp.zeros((*x.shape[:axis], len(extension.sources), *x.shape[axis + 1 :]), x.dtype)
-    y[_at(axis, extension.inside)] = x
-    for i, source in extension.border():
-        y[_at(axis, i)] = x[_at(axis, source)]
-    return y
+    return ops.extend(backend, x, axis, len(extension.sources), extension.inside, list(extension.border()))
 
 
 def _fold(backend: Backend, dy: Array, extension: Extension, axis: int) -> Array:
-    """Add the gradient of every row of the border back to the row it repeats: the adjoint of ``_extend``."""
-    dx = backend.xp.array(dy[_at(axis, extension.inside)], copy=True)
-    for i, source in extension.border():
-        dx[_at(axis, source)] += dy[_at(axis, i)]
-    return dx
+    return ops.extend_gradient(backend, dy, axis, extension.inside, list(extension.border()))
 
 
 def _extension(n: int, before: int, after: int, mode: str) -> Extension:

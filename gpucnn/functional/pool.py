@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
-from gpucnn.backend import Array, Backend, Window
+from gpucnn.backend import Array, Backend, Window, ops
 from gpucnn.backend.geometry import Pair, Sides
 from gpucnn.backend.ops.pool import Divisor
 from gpucnn.checks import MOST, check_flag, check_positive, is_count, shown
@@ -31,17 +31,17 @@ from gpucnn.functional.conv import conv2d
 
 
 def _max_pool2d(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
-    """Array level: keeps the place of each maximum, one or two bytes each."""
-    y, place = backend.max_pool2d(x, window, needs[0])
+    """Array level: keeps the index of each maximum, one or two bytes each."""
+    y, indices = ops.max_pool2d(backend, x, window, needs[0])
     shape = x.shape
-    return y, (lambda dy: (backend.max_pool2d_gradient(dy, place, shape, window),)) if needs[0] else None
+    return y, (lambda dy: (ops.max_pool2d_gradient(backend, dy, indices, shape, window),)) if needs[0] else None
 
 
 def _avg_pool2d(backend: Backend, x: Array, needs: Needs, window: Window, divisor: Divisor) -> Result:
     """Array level: keeps nothing."""
-    y = backend.avg_pool2d(x, window, divisor)
+    y = ops.avg_pool2d(backend, x, window, divisor)
     shape = x.shape
-    return y, (lambda dy: (backend.avg_pool2d_gradient(dy, shape, window, divisor),)) if needs[0] else None
+    return y, (lambda dy: (ops.avg_pool2d_gradient(backend, dy, shape, window, divisor),)) if needs[0] else None
 
 
 def max_pool2d(
@@ -256,29 +256,15 @@ def max_pool2d_with_indices(
     y = max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
     x, is_single = image_batch(input, "max_pool2d")
     window, _ = pooling_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
-    xp, backend = x.backend.xp, x.backend
-    with backend.active():
-        _, place = backend.max_pool2d(x.array, window)
-        OH, OW = window.output_size(*x.shape[2:])
-        place = xp.asarray(place).astype(xp.int64)
-        rows = xp.arange(OH).reshape(OH, 1) * window.stride[0] - window.padding[0]
-        columns = xp.arange(OW) * window.stride[1] - window.padding[2]
-        row = rows + place // window.kernel[1] * window.dilation[0]
-        column = columns + place % window.kernel[1] * window.dilation[1]
-        indices = x.like(row * x.shape[3] + column)
+    _, chosen = ops.max_pool2d(x.backend, x.array, window)
+    indices = x.like(ops.indices_in_image(x.backend, chosen, window, x.shape))
     return y, unbatch(indices, is_single)
 
 
 def _max_unpool2d(backend: Backend, x: Array, indices: Array, needs: Needs, size: Pair) -> Result:
-    """Array level: each value goes to its place; of several for one place the last wins."""
-    N, C, H, W = x.shape
-    xp, pixels = backend.xp, size[0] * size[1]
-    plane = xp.arange(N * C).reshape(N, C, 1, 1) * pixels
-    flat = (plane + indices).reshape(-1)
-    y = xp.zeros(N * C * pixels, x.dtype)
-    y[flat] = x.reshape(-1)
-    result = y.reshape(N, C, *size)
-    return result, (lambda dy: (dy.reshape(-1)[flat].reshape(N, C, H, W), None)) if needs[0] else None
+    """Array level: each value goes to its index; of several for one index the last wins."""
+    y = ops.max_unpool2d(backend, x, indices, size)
+    return y, (lambda dy: (ops.max_unpool2d_gradient(backend, dy, indices, size), None)) if needs[0] else None
 
 
 def max_unpool2d(
@@ -345,26 +331,9 @@ def lp_pool2d(
 
 
 def _lp_pool2d(backend: Backend, x: Array, needs: Needs, window: Window, p: float) -> Result:
-    """Array level: dx = dy sign(x) (|x| / y)^(p - 1). Scaled by the largest value, so that no power overflows."""
-    xp = backend.xp
-    size = abs(x)
-    largest = size.max() if x.size else xp.ones((), x.dtype)
-    scale = xp.where(largest > 0, largest, xp.ones((), x.dtype))
-    powers = (size / scale) ** p
-    total = backend.avg_pool2d(powers, window, 1.0)
-    y = total ** (1 / p) * scale
-    if not needs[0]:
-        return y, None
-    shape = x.shape
-
-    def backward(dy: Array) -> tuple[Array]:
-        positive = xp.where(total > 0, total, xp.ones((), x.dtype))
-        share = xp.where(total > 0, dy * positive ** (1 / p - 1), xp.zeros((), x.dtype))
-        spread = backend.avg_pool2d_gradient(share, shape, window, 1.0)
-        safe = xp.where(size > 0, size / scale, xp.ones((), x.dtype))
-        return (xp.where(size > 0, safe ** (p - 1), xp.zeros((), x.dtype)) * xp.sign(x) * spread,)
-
-    return y, backward
+    """Array level: dx = dy sign(x) (|x| / y)^(p - 1)."""
+    y, kept = ops.lp_pool2d(backend, x, window, p)
+    return y, (lambda dy: (ops.lp_pool2d_gradient(backend, dy, x, kept, window, p),)) if needs[0] else None
 
 
 def centre_weights(kernel: Pair) -> list[list[float]]:
@@ -467,30 +436,12 @@ def adaptive_max_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
 def _adaptive_max_pool2d(
     backend: Backend, x: Array, needs: Needs, rows: list[tuple[int, int]], columns: list[tuple[int, int]]
 ) -> Result:
-    """Array level: each bin is a window of its own; keeps the place of its first maximum."""
-    N, C, _, _ = x.shape
-    xp, dtype, shape = backend.xp, x.dtype, x.shape
-    y = xp.zeros((N, C, len(rows), len(columns)), dtype)
-    chosen = {}
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
-            pixels = x[:, :, top:bottom, left:right].reshape(N, C, (bottom - top) * (right - left))
-            place = pixels.argmax(-1)
-            y[:, :, i, j] = xp.take_along_axis(pixels, place[..., None], -1)[..., 0]
-            chosen[i, j] = place
-    if not needs[0]:
-        return y, None
-
-    def backward(dy: Array) -> tuple[Array]:
-        dx = xp.zeros(shape, dtype)
-        for (i, j), place in chosen.items():
-            (top, bottom), (left, right) = rows[i], columns[j]
-            numbers = xp.arange((bottom - top) * (right - left))
-            won = (place[..., None] == numbers) * dy[:, :, i, j, None]
-            dx[:, :, top:bottom, left:right] += won.reshape(N, C, bottom - top, right - left).astype(dtype)
-        return (dx,)
-
-    return y, backward
+    """Array level: each bin is a window of its own; keeps the index of its first maximum."""
+    y, indices = ops.bin_maxima(backend, x, rows, columns)
+    shape = x.shape
+    return y, (
+        (lambda dy: (ops.bin_maxima_gradient(backend, dy, indices, shape, rows, columns),)) if needs[0] else None
+    )
 
 
 def global_avg_pool2d(input: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ from gpucnn.backend.ops.linear import (
 from gpucnn.backend.ops.loss import (
     absolute_error,
     absolute_error_gradients,
+    as_int64,
     binary_cross_entropy,
     binary_cross_entropy_gradients,
     binary_cross_entropy_with_logits,
@@ -208,6 +209,7 @@ __all__ = [
     "arange",
     "argmax",
     "array",
+    "as_int64",
     "as_text",
     "assign",
     "avg_pool2d",

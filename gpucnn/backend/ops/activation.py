@@ -145,5 +145,6 @@ def gelu_tanh(device: Device, x: Array) -> tuple[Array, Array]:
 
 @operation()
 def gelu_tanh_gradient(device: Device, dy: Array, x: Array, t: Array) -> Array:
-    k = math.sqrt(2 / math.pi)
-    return dy * 0.5 * (1 + t + x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x))
+    k, slope = math.sqrt(2 / math.pi), 1 - t * t
+    inner = device.xp.where(slope == 0, slope, x * slope * k * (1 + 3 * 0.044715 * x * x))  # x * x may be infinite
+    return dy * 0.5 * (1 + t + inner)

@@ -75,6 +75,13 @@ def soft_cross_entropy_gradients(device: Device, each: Array, log_p: Array, targ
 
 
 @operation()
+def as_int64(device: Device, labels: Array) -> Array:
+    """Return uint64 labels as int64; those beyond it are the largest, which is no class either."""
+    most = device.xp.asarray(2**63 - 1, labels.dtype)
+    return device.xp.minimum(labels, most).astype("int64")
+
+
+@operation()
 def label_distribution(
     device: Device, labels: Array, weight: Array | None, classes: int, dtype: object, ignore_index: int | None,
     smoothing: float,

@@ -59,7 +59,7 @@ def _counts(device: Device, divisor: Divisor, dtype: Any) -> Array:
 
 
 @operation()
-def indices_in_image(device: Device, indices: Array, window: Window, shape: Shape) -> Array:
+def indices_in_image(device: Device, indices: Array, window: Window, shape: tuple[int, ...]) -> Array:
     """Return, for indices in their windows, row * W + column in the channel of an image of ``shape``, int64."""
     xp, (OH, OW) = device.xp, window.output_size(*shape[2:])
     place = xp.asarray(indices).astype(xp.int64)
