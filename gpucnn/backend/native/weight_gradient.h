@@ -9,7 +9,7 @@ enum { FILTERS_TOGETHER = 4, TAPS_TOGETHER = 6 };
 #else
 enum { FILTERS_TOGETHER = 2, TAPS_TOGETHER = 6 };
 #endif
-enum { LANES_OF_A_RUN = 1024, TAPS_OF_A_PART = 144, MOST_CHANNELS = 64 };
+enum { LANES_OF_A_RUN = 2048, FEW_FILTERS = 16, TAPS_OF_A_PART = 144, MOST_CHANNELS = 64 };
 
 typedef struct {
   Index rows, lanes;               /* of a tile of dy */
@@ -73,8 +73,8 @@ static void plan_gradient(Gradient *plan, const WeightGradient *p) {
   plan->channels = least(most(ceiling(TAPS_OF_A_PART, area), 1), MOST_CHANNELS);
   plan->channel_cuts = most(ceiling(p->C, plan->channels), 1);
   plan->channels = ceiling(p->C, plan->channel_cuts);
-  Index columns = least(p->OW, most(ceiling(LANES_OF_A_RUN, lanes), 1));
-  Index rows = least(p->OH, most(LANES_OF_A_RUN / (columns * lanes), 1));
+  Index run = p->F > FEW_FILTERS ? LANES_OF_A_RUN : 2 * LANES_OF_A_RUN;
+  Index columns = least(p->OW, most(ceiling(run, lanes), 1)), rows = least(p->OH, most(run / (columns * lanes), 1));
   Tile tile;
   while (columns > 2 && (lay_out(&tile, t, plan->channels, rows, columns, lanes, 0) + p->F * rows * columns * lanes) * 4 > 2 * TILE_BYTES)
     if (rows > 1) rows = ceiling(rows, 2);
