@@ -31,6 +31,7 @@ typedef struct {
         UNROLL for (int f = 0; f < FB; f++) d[f] = load(dy + f * p->dy_filter + l);                               \
         UNROLL for (int k = 0; k < TB; k++) {                                                                     \
           V part = load(xs[k] + l);                                                                               \
+          IN_REGISTER(part);                                                                                      \
           UNROLL for (int f = 0; f < FB; f++) sums[f][k] += d[f] * part;                                          \
         }                                                                                                         \
       }                                                                                                           \
