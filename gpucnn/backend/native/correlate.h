@@ -13,6 +13,10 @@ enum { MOST_FILTERS = 6, MOST_VECTORS = 8 };
 static const int vectors_with[MOST_FILTERS + 1] = {0, 8, 5, 3, 3, 2, 2};
 #endif
 
+/* Of so many taps the weights of a block of filters stay in the first-level cache while it passes over the whole tile, which it then
+ * writes in long rows; with more, or very few, it was better that all filters pass over a run of lanes. */
+enum { FEWEST_TAPS = 32, MOST_TAPS = 256 };
+
 typedef struct {
   Index C, KH, KW;                    /* taps of this block */
   Index x_channel, x_row;             /* strides in the tile */
@@ -92,11 +96,7 @@ static const BlockKernel block_kernels[MOST_FILTERS + 1][MOST_VECTORS + 1] = {
 #endif
 
 /* Filters are cut into blocks of nearly the same size. */
-INLINE Index filters_of_a_block(Index F) {
-  if (MOST_FILTERS == 6 && F % 4 == 0) return 4;
-  return MOST_FILTERS;
-}
-INLINE Index filter_blocks(Index F) { return ceiling(F, filters_of_a_block(F)); }
+INLINE Index filter_blocks(Index F) { return ceiling(F, MOST_FILTERS); }
 
 /* Weights in the order of use: for each block of filters, for each tap the block's filters side by side. */
 typedef struct {
@@ -126,6 +126,7 @@ typedef struct {
   const float *w; /* packed */
   Index row_cuts, column_cuts, filter_cuts, unit;
   Index channels; /* at a time */
+  Index together; /* blocks of filters that pass over a run before the next run */
   Index vectors;  /* of a block, at most */
   int merged;     /* rows of a tile are one long row, whose lanes between rows are thrown away */
   int failed;
@@ -157,6 +158,7 @@ static void plan_parts(Plan *plan, const Correlation *p) {
   }
   plan->vectors = vectors_with[ceiling(p->F, blocks)];
   plan->merged = t->SH == 1 && !p->pool && rows > 1 && columns * lanes < plan->vectors * W && columns * lanes % W;
+  plan->together = p->C * t->KH * t->KW >= FEWEST_TAPS && p->C * t->KH * t->KW <= MOST_TAPS && !p->pool ? 1 : blocks;
   Index block = plan->vectors * W;
   Index seen = t->KH * (block + (t->KW - 1) * least(lanes, block)) * 4; /* bytes of a channel that a block of lanes sees */
   plan->channels = most(ceiling(p->C, most(ceiling(p->C, most(L1_BYTES / most(seen, 1), 4)), 1)), 1);
@@ -269,63 +271,43 @@ static void pool_pair(const float *rows, Index F, Index columns, Index lanes, fl
     }
 }
 
-static void correlate_part(void *job, Index part) {
-  Plan *plan = job;
+/* The output pixels of a tile. */
+typedef struct {
+  Index g, n, row, rows, left, columns;
+  float *sums, *pair; /* memory: see correlate_run; two rows before pooling */
+} Pixels;
+
+/* All pixels of a tile, for blocks first .. end-1 of the filters. */
+static void correlate_tile(const Plan *plan, const Tile *tile, const Pixels *at, const Index *column, Index first_block, Index end_block) {
   const Correlation *p = plan->p;
   const Taps *t = &p->taps;
-  Index unit = plan->unit, OH = p->OH / unit * unit, OW = p->OW / unit * unit;
-  Index j = part % plan->column_cuts, i = part / plan->column_cuts % plan->row_cuts;
-  part /= plan->column_cuts * plan->row_cuts;
-  Index cut = part % image_cuts(p->N), share = part / image_cuts(p->N) % plan->filter_cuts;
-  Index g = part / image_cuts(p->N) / plan->filter_cuts;
-  Index row = cut_at(OH, plan->row_cuts, i, unit), rows = cut_at(OH, plan->row_cuts, i + 1, unit) - row;
-  Index left = cut_at(OW, plan->column_cuts, j, unit), columns = cut_at(OW, plan->column_cuts, j + 1, unit) - left;
-  Index n = cut * IMAGES_OF_A_TILE, lanes = images_of(p->N, cut), blocks = filter_blocks(p->F);
-  Index first_block = blocks * share / plan->filter_cuts, end_block = blocks * (share + 1) / plan->filter_cuts;
-  Index first = p->F * first_block / blocks, F = p->F * end_block / blocks - first;
-  if (!rows || !columns) return;
-
-  Tile tile;
-  Index size = lay_out(&tile, t, p->C, rows, columns, lanes, plan->merged);
-  Index sums = 2 * p->F * plan->vectors * W, pair = p->pool ? F * 2 * columns * lanes : 0;
-  float *memory = scratch(OWN, (size + sums + pair + 3 * LINE) * 4);
-  if (!memory) {
-    __atomic_store_n(&plan->failed, 1, __ATOMIC_RELAXED);
-    return;
-  }
-  tile.data = memory;
-  float *partial = memory + ceiling(size, LINE) * LINE, *pooled = partial + ceiling(sums, LINE) * LINE;
-  load_tile(&tile, &p->x, t, p->N, n, g * p->C, p->C, row, rows, left, columns, plan->merged);
-  memset(memory + size - LINE, 0, LINE * sizeof(float));
-
-  Index column[LARGEST_KERNEL];
-  for (Index k = 0; k < t->KW; k++) column[k] = column_offset(&tile, t, k);
-  float *y = p->y + (g * p->F + first) * p->y_channel + n;
+  Index blocks = filter_blocks(p->F), first = p->F * first_block / blocks, F = p->F * end_block / blocks - first;
+  Index lanes = tile->lanes, row_lanes = at->columns * lanes;
+  float *y = p->y + (at->g * p->F + first) * p->y_channel + at->n;
   Run run = {.kh = 0, .KH = t->KH, .kw = 0, .KW = t->KW, .y_filter = p->y_channel, .y_pixel = p->y_pixel, .y_row = p->y_row};
   if (plan->merged) {
-    run.x = tile.data;
-    run.row = tile.row;
-    run.row_lanes = columns * lanes;
-    run.lanes = (rows - 1) * tile.row + run.row_lanes;
-    run.y = y + row * p->y_row + left * p->y_pixel;
-    correlate_run(plan, &tile, &run, column, g, first_block, end_block, partial);
+    run.x = tile->data;
+    run.row = tile->row;
+    run.row_lanes = row_lanes;
+    run.lanes = (at->rows - 1) * tile->row + row_lanes;
+    run.y = y + at->row * p->y_row + at->left * p->y_pixel;
+    correlate_run(plan, tile, &run, column, at->g, first_block, end_block, at->sums);
     return;
   }
-  for (Index r = 0; r < rows; r++) {
-    Index base = (row + r) * t->SH + t->row;
+  if (p->pool) {
+    run.y_filter = 2 * row_lanes;
+    run.y_pixel = lanes;
+  }
+  for (Index r = 0; r < at->rows; r++) {
+    Index base = (at->row + r) * t->SH + t->row;
     run.kh = first_tap(base, t->row_step, t->KH);
     run.KH = most(end_tap(base, t->row_step, p->x.H, t->KH) - run.kh, 0);
-    float *y_row = p->pool ? pooled + r % 2 * columns * lanes : y + (row + r) * p->y_row + left * p->y_pixel;
-    if (p->pool) {
-      run.y_filter = 2 * columns * lanes;
-      run.y_pixel = lanes;
-    }
-    for (Index q = 0, next; q < columns; q = next) {
-      Index edge = (left + q) * t->SW + t->column;
+    float *y_row = p->pool ? at->pair + r % 2 * row_lanes : y + (at->row + r) * p->y_row + at->left * p->y_pixel;
+    for (Index q = 0, next; q < at->columns; q = next) { /* runs of columns with the same taps in the image */
+      Index edge = (at->left + q) * t->SW + t->column, end = end_tap(edge, t->column_step, p->x.W, t->KW);
       run.kw = first_tap(edge, t->column_step, t->KW);
-      Index end = end_tap(edge, t->column_step, p->x.W, t->KW);
-      for (next = q + 1; next < columns; next++) {
-        edge = (left + next) * t->SW + t->column;
+      for (next = q + 1; next < at->columns; next++) {
+        edge += t->SW;
         if (lanes >= W && (first_tap(edge, t->column_step, t->KW) != run.kw || end_tap(edge, t->column_step, p->x.W, t->KW) != end))
           break;
       }
@@ -334,28 +316,75 @@ static void correlate_part(void *job, Index part) {
         end = t->KW;
       }
       run.KW = most(end - run.kw, 0);
-      run.x = tile.data + r * t->SH * tile.row + q * lanes;
+      run.x = tile->data + r * t->SH * tile->row + q * lanes;
       run.row = run.row_lanes = run.lanes = (next - q) * lanes;
       run.y = y_row + q * run.y_pixel;
-      correlate_run(plan, &tile, &run, column, g, first_block, end_block, partial);
+      correlate_run(plan, tile, &run, column, at->g, first_block, end_block, at->sums);
     }
     if (p->pool && r % 2) {
-      Index at = (row + r) / 2 * p->y_row + left / 2 * p->y_pixel + (g * p->F + first) * p->y_channel + n;
-      pool_pair(pooled, F, columns, lanes, p->y + at, p->argmax ? p->argmax + at : NULL, p->y_channel, p->y_pixel);
+      Index to = (at->row + r) / 2 * p->y_row + at->left / 2 * p->y_pixel + (at->g * p->F + first) * p->y_channel + at->n;
+      pool_pair(at->pair, F, at->columns, lanes, p->y + to, p->argmax ? p->argmax + to : NULL, p->y_channel, p->y_pixel);
     }
   }
 }
 
+static void correlate_part(void *job, Index part) {
+  Plan *plan = job;
+  const Correlation *p = plan->p;
+  const Taps *t = &p->taps;
+  Index unit = plan->unit, OH = p->OH / unit * unit, OW = p->OW / unit * unit, blocks = filter_blocks(p->F);
+  Index j = part % plan->column_cuts, i = part / plan->column_cuts % plan->row_cuts;
+  part /= plan->column_cuts * plan->row_cuts;
+  Index cut = part % image_cuts(p->N), share = part / image_cuts(p->N) % plan->filter_cuts, lanes = images_of(p->N, cut);
+  Index first_block = blocks * share / plan->filter_cuts, end_block = blocks * (share + 1) / plan->filter_cuts;
+  Pixels at = {.g = part / image_cuts(p->N) / plan->filter_cuts, .n = cut * IMAGES_OF_A_TILE};
+  at.row = cut_at(OH, plan->row_cuts, i, unit);
+  at.rows = cut_at(OH, plan->row_cuts, i + 1, unit) - at.row;
+  at.left = cut_at(OW, plan->column_cuts, j, unit);
+  at.columns = cut_at(OW, plan->column_cuts, j + 1, unit) - at.left;
+  if (!at.rows || !at.columns) return;
+
+  Tile tile;
+  Index size = lay_out(&tile, t, p->C, at.rows, at.columns, lanes, plan->merged);
+  Index sums = 2 * p->F * plan->vectors * W, pair = p->pool ? p->F * 2 * at.columns * lanes : 0;
+  tile.data = scratch(OWN, (size + sums + pair + 3 * LINE) * 4);
+  if (!tile.data) {
+    __atomic_store_n(&plan->failed, 1, __ATOMIC_RELAXED);
+    return;
+  }
+  at.sums = tile.data + ceiling(size, LINE) * LINE;
+  at.pair = at.sums + ceiling(sums, LINE) * LINE;
+  load_tile(&tile, &p->x, t, p->N, at.n, at.g * p->C, p->C, at.row, at.rows, at.left, at.columns, plan->merged);
+  memset(tile.data + size - LINE, 0, LINE * sizeof(float));
+  Index column[LARGEST_KERNEL];
+  for (Index k = 0; k < t->KW; k++) column[k] = column_offset(&tile, t, k);
+  for (Index block = first_block; block < end_block; block += plan->together)
+    correlate_tile(plan, &tile, &at, column, block, least(block + plan->together, end_block));
+}
+
+/* A 1x1 convolution at stride 1 is one of a single long row. */
+static Correlation flattened(Correlation p) {
+  const Taps *t = &p.taps;
+  int plain = t->KH == 1 && t->KW == 1 && t->SH == 1 && t->SW == 1 && !t->row && !t->column && !p.pool && !p.x.argmax;
+  if (plain && p.OH == p.x.H && p.OW == p.x.W && p.x.row == p.OW * p.N && p.y_row == p.OW * p.N && p.y_pixel == p.N) {
+    p.OW = p.x.W = p.OH * p.OW * p.N;
+    p.OH = p.x.H = p.N = p.y_pixel = 1;
+    p.x.row = p.y_row = p.OW;
+  }
+  return p;
+}
+
 static int correlate(const Correlation *p, int threads) {
   Index weights = p->G * p->F * p->C * p->taps.KH * p->taps.KW;
-  Plan plan = {.p = p};
+  Correlation flat = flattened(*p);
+  Plan plan = {.p = &flat};
   if (!p->N || !p->F || !p->OH || !p->OW) return 1;
   float *packed = scratch(SHARED, (weights + LINE) * 4);
   if (!packed) return 0;
-  Packing packing = {p, packed};
+  Packing packing = {&flat, packed};
   plan.w = packed;
   parallel(p->G * filter_blocks(p->F), weights > 100000 ? threads : 1, pack_filters, &packing);
-  plan_parts(&plan, p);
-  parallel(p->G * plan.filter_cuts * image_cuts(p->N) * plan.row_cuts * plan.column_cuts, threads, correlate_part, &plan);
+  plan_parts(&plan, &flat);
+  parallel(p->G * plan.filter_cuts * image_cuts(flat.N) * plan.row_cuts * plan.column_cuts, threads, correlate_part, &plan);
   return !plan.failed;
 }

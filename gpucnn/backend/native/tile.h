@@ -7,7 +7,7 @@ typedef struct {
   Index channel, row, phase;   /* strides; columns are held by their remainder modulo SW, so that output pixels step by `lanes` */
 } Tile;
 
-enum { LINE = 16, L1_BYTES = 20 * 1024, TILE_BYTES = 256 * 1024, IMAGES_OF_A_TILE = 32, WANTED_PARTS = 16 };
+enum { LINE = 16, L1_BYTES = 20 * 1024, TILE_BYTES = 384 * 1024, IMAGES_OF_A_TILE = 32, WANTED_PARTS = 16 };
 static const double LEAST_WORK = 4e6; /* floating-point operations of a part that is worth handing to another thread */
 
 /* First and one past last tap k of K with 0 <= base + k*step < length. */

@@ -151,7 +151,16 @@ static void gradient_part(void *job, Index part) {
   }
 }
 
-static int weight_gradient(const WeightGradient *p, int threads) {
+static int weight_gradient(const WeightGradient *given, int threads) {
+  WeightGradient flat = *given;
+  const WeightGradient *p = &flat;
+  const Taps *t = &flat.taps;
+  int plain = t->KH == 1 && t->KW == 1 && t->SH == 1 && t->SW == 1 && !t->row && !t->column && !flat.dy.argmax;
+  if (plain && p->OH == p->x.H && p->OW == p->x.W && p->x.row == p->OW * p->N && p->dy.row == p->OW * p->N) {
+    flat.OW = flat.x.W = flat.dy.W = p->OH * p->OW * p->N; /* one long row, as in flattened() */
+    flat.OH = flat.x.H = flat.dy.H = flat.N = 1;
+    flat.x.row = flat.dy.row = flat.OW;
+  }
   Gradient plan = {.p = p};
   Index numbers = p->G * p->F * (p->C * p->taps.KH * p->taps.KW + 1);
   if (!p->N || !p->OH || !p->OW) {
