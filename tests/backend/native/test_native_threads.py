@@ -76,7 +76,7 @@ import sys, threading
 import numpy as np
 from gpucnn.backend import Window, get_backend
 from gpucnn.backend.native import calls
-from gpucnn.backend.workspace import Workspace
+from gpucnn.backend.cpu.workspace import Workspace
 class Device:
     workspace, workers, count = Workspace(), None, int(sys.argv[1])
 Device.workers = Device
