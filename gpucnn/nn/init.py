@@ -215,9 +215,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     fans(tensor)
     rows = tensor.shape[0]
     drawn = ops.draw_orthogonal(
-        tensor.backend, rows, tensor.size // rows, tensor.dtype, generator or current_generator()
+        tensor.backend, rows, tensor.size // rows, tensor.dtype, generator or current_generator(), gain
     )
-    return _fill(tensor, (drawn * gain).reshape(tensor.shape))
+    return _fill(tensor, ops.reshape(tensor.backend, drawn, tensor.shape))
 
 
 def smart_normal_(tensor: Tensor, generator: Generator | None = None) -> Tensor:

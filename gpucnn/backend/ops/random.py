@@ -50,9 +50,11 @@ def draw_truncated(
 
 
 @operation()
-def draw_orthogonal(device: Device, rows: int, columns: int, dtype: Any, generator: Generator) -> Array:
-    """Return a (rows, columns) matrix with orthonormal rows or columns, uniformly drawn."""
+def draw_orthogonal(
+    device: Device, rows: int, columns: int, dtype: Any, generator: Generator, gain: float = 1.0
+) -> Array:
+    """Return ``gain`` times a (rows, columns) matrix with orthonormal rows or columns, uniformly drawn."""
     draw = np.random.Generator(np.random.Philox(key=generator.next_key()))
     q, r = np.linalg.qr(draw.standard_normal((max(rows, columns), min(rows, columns))))
     q *= np.where(np.diag(r) < 0, -1.0, 1.0)
-    return device.asarray((q if rows >= columns else q.T).astype(dtype))
+    return device.asarray((q if rows >= columns else q.T).astype(dtype) * gain)
