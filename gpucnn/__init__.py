@@ -30,6 +30,7 @@ _HOME = {
     "tensor": "gpucnn.autograd",
 }
 _ROOMS = (
+    "analysis",
     "autograd",
     "backend",
     "data",
@@ -40,6 +41,7 @@ _ROOMS = (
     "models",
     "nn",
     "optim",
+    "report",
     "training",
 )
 

@@ -34,11 +34,13 @@ FLOORS: dict[str, set[str]] = {
     "disk": {"errors"},
     "checkpoint": {"disk", "limits"},
     "training": {"models", "optim", "data", "checkpoint", "options", "captured"},
-    "inspect": {"models"},
-    "estimator": {"training", "inspect", "captured"},
+    "analysis": {"nn"},
+    "report": {"analysis"},
+    "inspect": {"report"},
+    "estimator": {"training", "analysis", "captured"},
     "benchmark": {"training", "options"},
     "doctor": {"training"},
-    "cli": {"estimator", "benchmark", "doctor", "training", "inspect"},
+    "cli": {"estimator", "benchmark", "doctor", "training", "inspect", "report"},
     "__main__": {"cli"},
 }
 # Rooms whose arrays are the backend's: they name no array module.

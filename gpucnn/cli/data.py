@@ -16,7 +16,7 @@ from gpucnn.data.files import npz_bytes
 from gpucnn.data.pictures import contact_sheet
 from gpucnn.disk import write_atomically
 from gpucnn.errors import DataError, UsageError, did_you_mean
-from gpucnn.inspect.pictures import image_pixels, png
+from gpucnn.report.images import image_pixels, png
 
 CLEAR = 5
 """Number of a test image: of the built-in digits a clear 2, which even a network that trained for seconds reads."""

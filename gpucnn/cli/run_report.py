@@ -15,7 +15,7 @@ from gpucnn.cli.terminal import say
 from gpucnn.data import Dataset
 from gpucnn.data.cache import cache_home
 from gpucnn.errors import GpucnnError, ParameterError
-from gpucnn.inspect.page import flattened
+from gpucnn.report.html import flattened
 from gpucnn.training import Evaluation, Reporter, RunFolder, Trainer
 
 FILTERS = "first-filters.safetensors"

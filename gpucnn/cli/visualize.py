@@ -23,7 +23,7 @@ from gpucnn.cli.terminal import say
 from gpucnn.data import ArrayDataset
 from gpucnn.disk import write_atomically
 from gpucnn.errors import GpucnnError, RunFolderError, UsageError, did_you_mean
-from gpucnn.inspect.curves import epochs_of
+from gpucnn.report.curves import epochs_of
 from gpucnn.training import RunFolder, SavedModel, Settings, evaluate, read_toml
 
 

@@ -21,6 +21,7 @@ import gpucnn as package
 from gpucnn import functional as F
 from gpucnn import inspect, models
 from gpucnn.checkpoint import Checkpoint
+from gpucnn.report.images import filter_pixels, sheet
 from gpucnn.training import RunFolder, SavedModel
 
 pytest.importorskip("PIL")
@@ -137,7 +138,7 @@ def test_filters_before_training_outlive_a_resume(data: Path) -> None:
     after = inspect.filters(SavedModel.load(RunFolder.open(Path("run")), "cpu").net)
     largest = max(np.abs(kept).max(), np.abs(after).max())
     for image, stack in zip(second, (kept, after), strict=True):
-        expected = inspect.pictures.sheet(inspect.pictures.filter_pixels(stack, float(largest)))
+        expected = sheet(filter_pixels(stack, float(largest)))
         assert (pages.pixels(image) == expected).all()
     assert first[1].attributes["src"] != second[1].attributes["src"]
     Path("run/first-filters.safetensors").write_bytes(b"{")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from gpucnn import nn
+from gpucnn.analysis.hooks import home_of
 from gpucnn.autograd import Tensor, no_grad, tensor
 from gpucnn.backend import Backend, Generator, current_generator, drawing_from
 from gpucnn.checks import is_count
 from gpucnn.errors import DTypeError, ParameterError
-from gpucnn.inspect.watch import home_of
 
 
 @dataclass(frozen=True)

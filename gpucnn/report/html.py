@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpucnn import __version__
-from gpucnn.inspect.pictures import data_uri
+from gpucnn.report.images import data_uri
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Browsers load nothing for the page and run nothing in it, whatever names the data brought along."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpucnn import models, nn
 from gpucnn.inspect import Mistake, Outcome, Run, filters, report, summary
-from gpucnn.inspect.curves import Series, chart, series_of, ticks
+from gpucnn.report.curves import Series, chart, series_of, ticks
 
 pytest.importorskip("PIL")
 

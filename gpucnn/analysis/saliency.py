@@ -10,11 +10,11 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn import nn
+from gpucnn.analysis.feature_maps import host_array
+from gpucnn.analysis.hooks import check_module, home_of, watched
 from gpucnn.autograd import Tensor, tensor
 from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.inspect.maps import host_array
-from gpucnn.inspect.watch import check_module, home_of, watched
 from gpucnn.nn.module import evaluating
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)

@@ -10,13 +10,13 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn import nn
+from gpucnn.analysis.feature_maps import edge_filter, feature_maps, responses
+from gpucnn.analysis.saliency import CONVOLUTIONS, grad_cam, occlusion
 from gpucnn.autograd import Tensor, tensor
 from gpucnn.errors import ShapeError
-from gpucnn.inspect.attention import CONVOLUTIONS, grad_cam, occlusion
-from gpucnn.inspect.maps import edge_filter, feature_maps, responses
-from gpucnn.inspect.page import name, page, picture, section, table, text
-from gpucnn.inspect.pictures import SIGNED, coloured, enlarged, image_pixels, overlaid, sheet
-from gpucnn.inspect.report import MOST_FILTERS
+from gpucnn.report.html import name, page, picture, section, table, text
+from gpucnn.report.images import SIGNED, coloured, enlarged, image_pixels, overlaid, sheet
+from gpucnn.report.run_report import MOST_FILTERS
 
 MOST_ANSWERS = 10
 LEAST_DROP = 0.01

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpucnn.errors import GpucnnError
-from gpucnn.inspect.plots import draw_curves, figure_class, png_of
+from gpucnn.report.plots import draw_curves, figure_class, png_of
 
 
 class LiveCurves:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpucnn import nn
+from gpucnn.analysis.hooks import check_module, home_of, waits, watched
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Generator, drawing_from, ops
 from gpucnn.checks import is_count
 from gpucnn.errors import DTypeError, ShapeError
-from gpucnn.inspect.watch import check_module, home_of, waits, watched
 from gpucnn.nn.receptive_field import Field, map_size, merged
 
 

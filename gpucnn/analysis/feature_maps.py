@@ -8,10 +8,10 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn import nn
+from gpucnn.analysis.hooks import check_module, home_of, watched
 from gpucnn.autograd import Tensor, tensor
 from gpucnn.errors import DTypeError, ParameterError, ShapeError, did_you_mean
 from gpucnn.functional.arguments import Padding, PairLike
-from gpucnn.inspect.watch import check_module, home_of, watched
 
 EDGES = {"vertical": [[1.0, -1.0]], "horizontal": [[1.0], [-1.0]]}
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.inspect.curves import SPLITS, chart, epochs_of, series_of
-from gpucnn.inspect.page import facts, name, page, picture, scrolling, section, table, text
-from gpucnn.inspect.pictures import (
+from gpucnn.analysis.summary import Summary
+from gpucnn.report.curves import SPLITS, chart, epochs_of, series_of
+from gpucnn.report.html import facts, name, page, picture, scrolling, section, table, text
+from gpucnn.report.images import (
     WARM,
     coloured,
     data_uri,
@@ -20,7 +21,6 @@ from gpucnn.inspect.pictures import (
     sheet,
     shown_filters,
 )
-from gpucnn.inspect.summary import Summary
 
 MOST_FILTERS = 64
 """Filters that are drawn; the rest are counted."""

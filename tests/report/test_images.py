@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gpucnn.errors import DTypeError, ShapeError
-from gpucnn.inspect.pictures import (
+from gpucnn.report.images import (
     GAP,
     PAPER,
     SIGNED,

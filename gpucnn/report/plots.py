@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from gpucnn.errors import GpucnnError, how_to_add
-from gpucnn.inspect.curves import epochs_of, series_of
-from gpucnn.inspect.look import MOST_ANSWERS, Look, heats, map_pixels
-from gpucnn.inspect.pictures import SIGNED, coloured, filter_pixels, image_pixels, sheet, shown_filters
-from gpucnn.inspect.report import MOST_CLASSES, MOST_FILTERS, Outcome, Run
+from gpucnn.report.curves import epochs_of, series_of
+from gpucnn.report.image_report import MOST_ANSWERS, Look, heats, map_pixels
+from gpucnn.report.images import SIGNED, coloured, filter_pixels, image_pixels, sheet, shown_filters
+from gpucnn.report.run_report import MOST_CLASSES, MOST_FILTERS, Outcome, Run
 
 STYLES: dict[str, dict[str, Any]] = {
     "steps": {"color": "tab:blue", "linewidth": 0.7, "alpha": 0.5},

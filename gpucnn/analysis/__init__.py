@@ -1,0 +1,21 @@
+"""Numbers about a network: what its layers cost and see, what they make of an image, and whether gradients are right."""
+
+from gpucnn.analysis.feature_maps import edge_filter, feature_maps, filters, responses
+from gpucnn.analysis.gradient_check import GradientCheck, GradientReport, check_gradients
+from gpucnn.analysis.saliency import grad_cam, occlusion
+from gpucnn.analysis.summary import Summary, SummaryRow, summary
+
+__all__ = [
+    "GradientCheck",
+    "GradientReport",
+    "Summary",
+    "SummaryRow",
+    "check_gradients",
+    "edge_filter",
+    "feature_maps",
+    "filters",
+    "grad_cam",
+    "occlusion",
+    "responses",
+    "summary",
+]

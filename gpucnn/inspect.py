@@ -1,0 +1,79 @@
+"""Looking into a network: what its layers cost and see, what they have learnt, and whether gradients are right.
+
+The names of ``gpucnn.analysis`` and ``gpucnn.report`` in one place, each imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpucnn.analysis import (
+        GradientCheck,
+        GradientReport,
+        Summary,
+        SummaryRow,
+        check_gradients,
+        edge_filter,
+        feature_maps,
+        filters,
+        grad_cam,
+        occlusion,
+        responses,
+        summary,
+    )
+    from gpucnn.report import LiveCurves, Look, Mistake, Outcome, Run, look, look_page, look_plot, plots, report
+
+__all__ = [
+    "GradientCheck",
+    "GradientReport",
+    "LiveCurves",
+    "Look",
+    "Mistake",
+    "Outcome",
+    "Run",
+    "Summary",
+    "SummaryRow",
+    "check_gradients",
+    "edge_filter",
+    "feature_maps",
+    "filters",
+    "grad_cam",
+    "look",
+    "look_page",
+    "look_plot",
+    "occlusion",
+    "plots",
+    "report",
+    "responses",
+    "summary",
+]
+
+_ANALYSIS = {
+    "GradientCheck",
+    "GradientReport",
+    "Summary",
+    "SummaryRow",
+    "check_gradients",
+    "edge_filter",
+    "feature_maps",
+    "filters",
+    "grad_cam",
+    "occlusion",
+    "responses",
+    "summary",
+}
+"""The names that are numbers; the others make pages and pictures."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'gpucnn.inspect' has no attribute {name!r}")
+    value = getattr(importlib.import_module("gpucnn.analysis" if name in _ANALYSIS else "gpucnn.report"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

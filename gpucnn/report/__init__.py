@@ -1,0 +1,19 @@
+"""Pages and pictures: the report of a run or of an image, curves and plots; text and bytes from arrays, no files."""
+
+from gpucnn.report.image_report import Look, look, look_page
+from gpucnn.report.notebook import LiveCurves
+from gpucnn.report.plots import look_plot, plots
+from gpucnn.report.run_report import Mistake, Outcome, Run, report
+
+__all__ = [
+    "LiveCurves",
+    "Look",
+    "Mistake",
+    "Outcome",
+    "Run",
+    "look",
+    "look_page",
+    "look_plot",
+    "plots",
+    "report",
+]
