@@ -54,7 +54,7 @@ def prepare(folder: Path) -> dict[str, str]:
     no_plots.mkdir(parents=True)
     (no_plots / "__init__.py").write_text("raise ImportError('left out, for speed')\n")
     tests, root = Path(__file__).parents[1], Path(__file__).parents[2]
-    path = os.pathsep.join(map(str, (no_plots.parent, root, tests)))
+    path = os.pathsep.join(map(str, (no_plots.parent, root, tests, tests / "support")))
     return {
         **os.environ, "PYTHONPATH": path, "LD_PRELOAD": str(library), "GPUCNN_THREADS": "1", "GPUCNN_DEVICE": "cpu",
         "GPUCNN_CACHE": str(folder / "cache"),

@@ -39,7 +39,7 @@ def missing(owner: str, name: str) -> AttributeError:
 
 
 def gap(dotted: str) -> NotImplementedError:
-    return NotImplementedError(f"{dotted} is in CuPy, but not in the stand-in: add it to tests/standin")
+    return NotImplementedError(f"{dotted} is in CuPy, but not in the stand-in: add it to tests/support/standin")
 
 
 def _from_docstring(function: Any) -> inspect.Signature | None:

@@ -40,7 +40,7 @@ class Room(types.ModuleType):
     """A module whose names are CuPy's: provided here, or NumPy's under CuPy's signature, or an error that says which."""
 
     def __init__(self, dotted: str, real: Any, host: Any, **provided: Any) -> None:
-        super().__init__(dotted, f"The stand-in for {dotted}; see tests/standin.")
+        super().__init__(dotted, f"The stand-in for {dotted}; see tests/support/standin.")
         self._real = real
         self._host = host
         for name, value in provided.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import kernels_on_cpu
 import numpy as np
 import pytest
+
+import kernels_on_cpu
 from kernels_on_cpu import Kernel, OutOfBounds, Race, build, run_guarded
 
 try:

@@ -1,4 +1,4 @@
-"""cupy.RawModule for the stand-in: its kernels run on the CPU (tests/kernels_on_cpu.py), every argument checked.
+"""cupy.RawModule for the stand-in: its kernels run on the CPU (tests/support/kernels_on_cpu), every argument checked.
 
 Stricter than CuPy, which passes whatever it is given: an array must have the dtype that the kernel's source names and be
 C-ordered, a scalar must be a NumPy scalar of exactly that type, and the grid must have at least one block.

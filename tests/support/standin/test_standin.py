@@ -64,7 +64,11 @@ FAULTS: dict[str, tuple[type[Exception], str, Callable[[Any, Any], Any]]] = {
     "missing generator method": (AttributeError, "missing in CuPy", lambda x, h: xp.random.default_rng(0).permutation),
     "missing stream method": (AttributeError, "missing in CuPy", lambda x, h: xp.cuda.Stream().query),
     "gap of the stand-in": (NotImplementedError, "not in the stand-in", lambda x, h: xp.ElementwiseKernel),
-    "gap in a class": (NotImplementedError, "add it to tests/standin", lambda x, h: xp.cuda.Stream().launch_host_func),
+    "gap in a class": (
+        NotImplementedError,
+        "add it to tests/support/standin",
+        lambda x, h: xp.cuda.Stream().launch_host_func,
+    ),
     "unknown keyword": (TypeError, "unexpected keyword", lambda x, h: xp.sum(x, initial=0)),
     "where= on a reduction": (TypeError, "unexpected keyword", lambda x, h: xp.max(x, where=x > 0)),
     "unknown keyword of a method": (TypeError, "unexpected keyword", lambda x, h: x.mean(where=x > 0)),

@@ -1,6 +1,6 @@
 // Runs CUDA C++ kernels on the CPU so that their arithmetic and indexing can be tested where there is no GPU.
 //
-// tests/kernels_on_cpu.py writes a source that includes this, then the .cu file, then one entry for each kernel. Blocks
+// tests/support/kernels_on_cpu writes a source that includes this, then the .cu file, then one entry for each kernel. Blocks
 // run one after the other. Threads of a block run as a plain loop, or, where the kernel synchronises, as fibers that are
 // switched at each barrier in round-robin order. Shared memory, static and dynamic, holds NaN (all bits set) when a block
 // starts, and a block that writes beyond the dynamic shared memory it asked for makes the launch fail.

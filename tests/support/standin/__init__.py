@@ -6,7 +6,7 @@
             step()
     assert inside.total == 0
 
-Kernels of a `RawModule` are compiled for the CPU (tests/kernels_on_cpu.py) and run there, between guard bytes, with every
+Kernels of a `RawModule` are compiled for the CPU (tests/support/kernels_on_cpu) and run there, between guard bytes, with every
 argument checked. `cupy.standin.launches` counts what CuPy would launch.
 
 Its arrays wrap NumPy's and refuse what CuPy refuses: to be mixed with NumPy arrays, to be converted without `get`. It
@@ -14,7 +14,7 @@ has no name and takes no keyword that the real CuPy, which must be installed and
 CuPy lacks is an AttributeError or TypeError, what only the stand-in lacks is a NotImplementedError.
 
 Copies by `set` on another stream are watched: work that does not wait for one, a copy that does not wait for what used its
-memory, pinned memory that the host changes too early are errors (tests/standin/order.py).
+memory, pinned memory that the host changes too early are errors (tests/support/standin/order.py).
 
 What passes here can fail on a GPU all the same. The stand-in cannot show:
 - races that running a kernel's threads and blocks backwards as well does not show, barriers that only some threads reach;

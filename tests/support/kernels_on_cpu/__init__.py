@@ -1,4 +1,4 @@
-"""CUDA C++ built for the CPU (tests/cuda/cuda_on_cpu.h), and its kernels called with checked arguments.
+"""CUDA C++ built for the CPU (cuda_on_cpu.h), and its kernels called with checked arguments.
 
     kernels = build(source)                       # a Library; NoCompiler where there is no C++ compiler
     kernels["relu"].run((4, 1, 1), (256, 1, 1), [address_of_x, address_of_y, np.int64(1000)])
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-HEADER = Path(__file__).parent / "cuda" / "cuda_on_cpu.h"
+HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 DTYPES = {
     "float": "float32", "double": "float64", "int": "int32", "unsigned": "uint32", "unsigned int": "uint32",
     "long long": "int64", "unsigned long long": "uint64", "unsigned char": "uint8", "bool": "bool", "__half": "float16",

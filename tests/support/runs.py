@@ -24,7 +24,7 @@ from gpucnn.cli import main
 from gpucnn.data import ArrayDataset, Splits, draw_digits
 from gpucnn.training import Reporter, RunFolder, Settings, Trainer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
@@ -136,7 +136,8 @@ def gpucnn(*arguments: Any) -> Result:
 
 def environment(**changes: str) -> dict[str, str]:
     """Return this process's environment for another one that finds the same gpucnn."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    folders = [ROOT, ROOT / "tests", ROOT / "tests" / "support"]
+    path = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default", **changes}
 
 
