@@ -163,8 +163,9 @@ def play_known() -> tuple[int, list[str]]:
 def _process(arguments: list[str], work: Path) -> tuple[str, str]:
     """Run this module in a process of its own; return in words how it ended, and what it said."""
     tests, root = Path(__file__).parents[1], Path(__file__).parents[2]
+    path = os.pathsep.join(map(str, (root, tests, tests / "support")))
     env = {
-        **os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, tests, tests / "support"))), "GPUCNN_THREADS": "1", "GPUCNN_DEVICE": "cpu",
+        **os.environ, "PYTHONPATH": path, "GPUCNN_THREADS": "1", "GPUCNN_DEVICE": "cpu",
         "OPENBLAS_NUM_THREADS": "1", "HOME": str(work), "GPUCNN_CACHE": str(work / "cache"),
     }  # fmt: skip
     command = [sys.executable, "-m", "fuzz.campaign", *arguments]

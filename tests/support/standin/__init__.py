@@ -6,8 +6,8 @@
             step()
     assert inside.total == 0
 
-Kernels of a `RawModule` are compiled for the CPU (tests/support/kernels_on_cpu) and run there, between guard bytes, with every
-argument checked. `cupy.standin.launches` counts what CuPy would launch.
+Kernels of a `RawModule` are compiled for the CPU (tests/support/kernels_on_cpu) and run there, between guard bytes, with
+every argument checked. `cupy.standin.launches` counts what CuPy would launch.
 
 Its arrays wrap NumPy's and refuse what CuPy refuses: to be mixed with NumPy arrays, to be converted without `get`. It
 has no name and takes no keyword that the real CuPy, which must be installed and needs no driver for this, has not: what
