@@ -29,7 +29,7 @@ def command(
     run: Path,
     source: str | None,
     device: str,
-    checkpoint: str,
+    checkpoint: str | None,
     model: str | None,
     trust: bool,
     batch_size: int,

@@ -34,8 +34,8 @@ def device_option(default: str) -> Decorator:
 
 
 checkpoint_option: Decorator = click.option(
-    "--checkpoint", type=click.Choice(["last", "best"]), default="last", show_default=True,
-    help="Which weights: those of the last save, or of the best validation accuracy.",
+    "--checkpoint", type=click.Choice(["last", "best"]),
+    help="Which weights: those of the last save, or of the best validation accuracy.  [best, where there is one]",
 )  # fmt: skip
 
 model_option: Decorator = click.option(

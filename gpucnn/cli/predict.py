@@ -50,7 +50,7 @@ def command(
     run: Path,
     pictures: tuple[Path, ...],
     device: str,
-    checkpoint: str,
+    checkpoint: str | None,
     model: str | None,
     trust: bool,
     top: int,

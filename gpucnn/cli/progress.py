@@ -111,9 +111,12 @@ def reporter_for(as_json: bool) -> Reporter:
 
 
 class JsonReporter(Reporter):
-    """One JSON object per epoch on standard output."""
+    """One JSON object per epoch, and one of the test, on standard output."""
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        say_json(values)
+
+    def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
         say_json(values)
 
     def finish(self, trainer: Trainer) -> None:
@@ -134,14 +137,19 @@ class TableReporter(Reporter):
             f"{len(trainer.test_feed):,} for testing; device {trainer.backend.name}"
         )
         say(f"Run folder: {folder}" + (f" (continuing at step {trainer.step})" if trainer.step else ""))
+        if not settings.test_each_epoch:
+            self._columns = [column for column in self._columns if not column.key.startswith("test_")]
         say_lines(head(self._columns))
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
         say(row(self._columns, values))
-        if values["epoch"] == trainer.settings.epochs:
-            epochs = "1 epoch" if values["epoch"] == 1 else f"{values['epoch']} epochs"
-            say(f"Test accuracy {values['test_accuracy']:.4f} after {epochs}.")
-            say(f"Run folder: {trainer.folder.path}")
+
+    def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        say(
+            f"Test accuracy {values['test_accuracy']:.4f}, loss {loss_text(values['test_loss'])}: "
+            f"the {values['checkpoint']} checkpoint, of epoch {values['epoch']}."
+        )
+        say(f"Run folder: {trainer.folder.path}")
 
 
 class BarReporter(TableReporter):

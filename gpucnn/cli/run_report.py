@@ -24,6 +24,9 @@ FILTERS = "first-filters.safetensors"
 RELOAD = 5
 """Seconds after which the browser loads a live report again."""
 
+OF_THE_BEST = "; confusion matrix, mistakes and filters are those of the best checkpoint"
+"""What is added where that is not the last."""
+
 MOST_MISTAKES = 36
 
 
@@ -36,8 +39,10 @@ class ReportWriter(Reporter):
     def __init__(self, live: bool = False, quiet: bool = False) -> None:
         self._live, self._quiet = live, quiet
         self._summary: inspect.Summary | None = None
+        self._begun = 0
 
     def start(self, trainer: Trainer) -> None:
+        self._begun = trainer.epoch
         with only_noted("summary"):
             self._summary = inspect.summary(trainer.net, trainer.splits.train.image_shape)
             trainer.folder.write("summary.txt", f"{self._summary}\n")
@@ -53,7 +58,7 @@ class ReportWriter(Reporter):
             self._write(trainer, RELOAD)
 
     def finish(self, trainer: Trainer) -> None:
-        if trainer.history and not trainer.measured and not self._live:
+        if trainer.epoch == self._begun > 0 and not trainer.measured and not self._live:
             return  # resumed and stopped within an epoch: the report of before says more
         run = self._write(trainer)
         done = trainer.epoch >= trainer.settings.epochs
@@ -68,13 +73,15 @@ class ReportWriter(Reporter):
                 trainer.epoch, settings.epochs, "running" if refresh else f"stopped at step {trainer.step}"
             )
             measured = trainer.measured.get("test")
+            if trainer.tested is not None and trainer.tested["step"] != trainer.step:
+                state += OF_THE_BEST
             names = trainer.splits.train.class_names
             run = gather(
                 trainer.folder,
                 f"{settings.model} on {trainer.splits.name}",
                 state,
                 asdict(settings),
-                trainer.net,
+                trainer.tested_net or trainer.net,
                 self._summary,
                 None if measured is None else outcome_of(measured, trainer.splits.test, names, trainer.splits.name),
             )

@@ -90,6 +90,10 @@ from gpucnn.training import (
 @click.option(
     "--target-accuracy", type=click.FloatRange(0, 1), help="Exit with 3 if the validation accuracy ends below."
 )
+@click.option(
+    "--test-each-epoch", is_flag=True, default=None,
+    help="Measure the test set after each epoch too, and not only at the end, on the best checkpoint.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [runs/MODEL-DATA-N, the first free N]")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; options win over it.")
 @click.option(
@@ -103,7 +107,10 @@ from gpucnn.training import (
 @click.option("--live", is_flag=True, help="Draw the report after each epoch too; opened once, it reloads itself.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files, to tensorboard/ in the run folder.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object per epoch on standard output, nothing else there."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object per epoch, and one of the test at the end, on standard output, nothing else there.",
 )
 @no_limits_option
 def command(
@@ -147,7 +154,8 @@ def command(
     trainer = Trainer(settings, data.load(settings.data, settings.image_size), folder, reporter)
     if resume is not None:
         trainer.resume()
-    last = trainer.train()
+    trainer.train()
+    last = trainer.history[-1]
     if settings.target_accuracy is not None and last["val_accuracy"] < settings.target_accuracy:
         message = (
             f"Target missed: validation accuracy {last['val_accuracy']:.4f}, wanted {settings.target_accuracy:.4f}."

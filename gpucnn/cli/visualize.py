@@ -18,7 +18,7 @@ from gpucnn.cli.options import (
     note_on_floats,
     trust_option,
 )
-from gpucnn.cli.run_report import draw_pictures, gather, outcome_of, state_of
+from gpucnn.cli.run_report import OF_THE_BEST, draw_pictures, gather, outcome_of, state_of
 from gpucnn.cli.terminal import say
 from gpucnn.data import ArrayDataset
 from gpucnn.disk import write_atomically
@@ -47,7 +47,7 @@ def command(
     about: str | None,
     out: Path | None,
     device: str,
-    checkpoint: str,
+    checkpoint: str | None,
     model: str | None,
     trust: bool,
 ) -> None:
@@ -62,6 +62,7 @@ def command(
     if image is not None and source is not None:
         raise UsageError("--data is about the whole run: leave it out, or leave out the picture.")
     folder = RunFolder.open(run)
+    checkpoint = checkpoint or folder.default_checkpoint()
     saved = SavedModel.load(folder, device, checkpoint, model, trust)
     with saved.as_trained():
         if image is None:
@@ -84,8 +85,8 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
         warnings.warn(f"no confusion matrix and mistakes: {error}", stacklevel=2)
     epochs = epochs_of(folder.metrics())
     state = state_of(epochs[-1]["epoch"] if epochs else 0, settings["epochs"], "not finished")
-    if checkpoint == "best":
-        state += "; confusion matrix, mistakes and filters are those of the best checkpoint"
+    if checkpoint == "best" and not folder.best_is_last():
+        state += OF_THE_BEST
     summary = inspect.summary(saved.net, saved.image_shape)
     title = f"{settings['model']} on {name if source is None else Path(saved.data).stem}"
     described = gather(folder, title, state, settings, saved.net, summary, outcome)

@@ -213,6 +213,19 @@ class RunFolder:
         """Whether there is a checkpoint to go on from."""
         return checkpoint.find(self.checkpoints, "last") is not None
 
+    def default_checkpoint(self) -> str:
+        """Return the checkpoint that is meant where none is named: ``best`` where there is one, else ``last``."""
+        return "last" if checkpoint.find(self.checkpoints, "best") is None else "best"
+
+    def best_is_last(self) -> bool:
+        """Whether the best checkpoint is the last one too; they may be copies."""
+        paths = [checkpoint.find(self.checkpoints, which) for which in ("best", "last")]
+        try:
+            states = {(path / "state.json").read_bytes() for path in paths if path is not None}
+        except OSError:
+            return False
+        return None not in paths and len(states) == 1
+
     def save(self, step: int, content: Checkpoint, best: bool) -> None:
         """Save a checkpoint; RunFolderError where the disk refuses, with the last one still whole."""
         try:

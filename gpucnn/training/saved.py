@@ -43,15 +43,21 @@ class SavedModel:
 
     @classmethod
     def load(
-        cls, folder: RunFolder, device: str = "auto", which: str = "last", model: str | None = None, trust: bool = False
+        cls,
+        folder: RunFolder,
+        device: str = "auto",
+        which: str | None = None,
+        model: str | None = None,
+        trust: bool = False,
     ) -> SavedModel:
         """Return the network of a run's checkpoint; CheckpointError where there is none, or it is damaged.
 
+        which: "best" or "last"; without it the best where there is one, else the last.
         The network is rebuilt from the structure in the checkpoint. One with layers of a user's own is built as it was for
         training; where that takes a Python file, ``model`` must name it again, or ``trust`` be True (UsageError else): the
         file is run.
         """
-        checkpoint = folder.load(which)
+        checkpoint = folder.load(which or folder.default_checkpoint())
         try:
             task: dict[str, Any] = checkpoint.state["task"]
             C, H, W = (int(size) for size in task["image_shape"])

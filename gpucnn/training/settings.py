@@ -49,6 +49,7 @@ class Settings:
     augment: str | None = None
     image_size: int | str | None = None
     target_accuracy: float | None = None
+    test_each_epoch: bool = False
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -57,6 +58,8 @@ class Settings:
 
     def resolved(self) -> Self:
         """Return the settings with every default filled in; UsageError for what cannot be."""
+        if not isinstance(self.test_each_epoch, bool):
+            raise UsageError.expected("settings", "test_each_epoch", "true or false", shown(self.test_each_epoch))
         for key in ("model", "data"):
             if not isinstance(getattr(self, key), str):
                 raise UsageError.expected("settings", key, "a text", shown(getattr(self, key)))
@@ -134,8 +137,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         if key not in fields:
             expected = f"one of {', '.join(fields)}"
             raise UsageError.expected(str(path), "key", expected, repr(key), did_you_mean(key, fields))
-        kinds = tuple(kind for kind in (str, int, float) if kind.__name__ in str(fields[key].type))
-        if not isinstance(value, (*kinds, int) if float in kinds else kinds) or isinstance(value, bool):
+        kinds = tuple(kind for kind in (str, int, float, bool) if kind.__name__ in str(fields[key].type))
+        taken = (*kinds, int) if float in kinds else kinds
+        if not isinstance(value, taken) or isinstance(value, bool) != (bool in kinds):
             raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), shown(value))
     return values
 

@@ -61,6 +61,9 @@ class TensorBoard(Reporter):
         self._add(values)
         self._flush()
 
+    def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        self._add({key: value for key, value in values.items() if key.startswith("test_") or key == "step"})
+
     def finish(self, trainer: Trainer) -> None:
         self._flush()
         self._close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shlex
 import warnings
@@ -33,7 +34,7 @@ from gpucnn.training.setup import (
     training_and_validation,
 )
 
-FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "data")
+FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "test_each_epoch", "data")
 """Settings that may differ on resuming; of ``data``, only where it lies."""
 
 
@@ -51,6 +52,9 @@ class Reporter(Callback):
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> object:
         """An epoch is done: the object that went to ``metrics.jsonl``."""
+
+    def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        """The test set was measured, at the end: epoch, step, checkpoint, and the losses and accuracies of that epoch."""
 
     def finish(self, trainer: Trainer) -> None:
         """Training stopped, in whichever way."""
@@ -83,6 +87,11 @@ class Reporters(Reporter):
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> object:
         answers = [reporter.epoch(trainer, values) for reporter in self.reporters]
         return any(answer is True for answer in answers)
+
+    def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        for reporter in self.reporters:
+            if isinstance(reporter, Reporter):
+                reporter.test(trainer, values)
 
     def finish(self, trainer: Trainer) -> None:
         self._finish(trainer, self.reporters)
@@ -160,7 +169,9 @@ class Trainer(Loop):
             generator=generator,
         )
         self.best_accuracy = -1.0
-        self.measured: dict[str, Evaluation] = {}  # "val" and "test", as they were after the last epoch
+        self.measured: dict[str, Evaluation] = {}  # "val", of the last epoch, and "test", of the latest time
+        self.tested: dict[str, Any] | None = None  # what the test at the end gave
+        self.tested_net: nn.Module | None = None  # of which network
         self._saved_step = -1
         self._data_sha256 = splits.sha256()
 
@@ -206,8 +217,11 @@ class Trainer(Loop):
         self._saved_step = self.step
 
     def train(self) -> dict[str, Any]:
-        """Train to the last epoch and return its metrics.
+        """Train to the last epoch, measure the test set on the best checkpoint, and return what that gave.
 
+        The test set is measured once, at the end, on the checkpoint that evaluation and prediction take: the best, or the
+        last where there is no validation. Returns epoch, step and name of the ``checkpoint``, and val_loss, val_accuracy,
+        test_loss, test_accuracy.
         DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C, SIGTERM or SIGHUP.
         """
         with StopSignal() as self._stop_signal, self.backend.tf32(self.settings.precision == "tf32"):
@@ -220,7 +234,8 @@ class Trainer(Loop):
                 raise
             finally:
                 self.folder.release()
-        return self.history[-1]
+        assert self.tested is not None
+        return self.tested
 
     def run(self, epochs: int) -> list[dict[str, Any]]:
         """Do as ``train`` does; ``epochs`` must be that of the settings, which the schedule depends on."""
@@ -234,6 +249,28 @@ class Trainer(Loop):
     def begin(self) -> None:
         if self.epoch == self.settings.epochs:
             self._finish_again()
+
+    def end(self) -> None:
+        """Measure the test set on the checkpoint that evaluation takes."""
+        checkpoint, net, epoch, step = "last", self.net, self.epoch, self.step
+        if self.folder.default_checkpoint() == "best":
+            checkpoint, best = "best", self.folder.load("best")
+            epoch, step = int(best.state["epoch"]), int(best.state["step"])
+            if step != self.step:
+                net = copy.deepcopy(self.net)
+                net.load_state_dict(best.model)
+        result, self.tested_net = evaluate(net, self.test_feed), net
+        self.measured["test"] = result
+        noted = next((one for one in self.history if one["epoch"] == epoch), {})
+        self.tested = {
+            "epoch": epoch, "step": step, "checkpoint": checkpoint,
+            "val_loss": noted.get("val_loss"), "val_accuracy": noted.get("val_accuracy"),
+            "test_loss": result.loss, "test_accuracy": result.accuracy,
+        }  # fmt: skip
+        if self.tested not in self.folder.metrics():
+            self.folder.add_metrics(self.tested)
+        if isinstance(self.reporter, Reporter):
+            self.reporter.test(self, self.tested)
 
     def _finish_again(self) -> None:
         """Measure what a report needs: the run may have been killed between its last checkpoint and its report."""
@@ -250,7 +287,8 @@ class Trainer(Loop):
         return {**values, "images_per_second": self.totals.count / max(self.seconds, 1e-9)}
 
     def validate(self) -> dict[str, Any]:
-        return self._measure("val", self.validation_feed) | self._measure("test", self.test_feed)
+        each = self.test_feed if self.settings.test_each_epoch else None
+        return self._measure("val", self.validation_feed) | self._measure("test", each)
 
     def _measure(self, name: str, loader: Loader | None) -> dict[str, float | None]:
         if loader is None:
@@ -314,7 +352,7 @@ class Trainer(Loop):
     def _take_over(self, saved: Checkpoint) -> None:
         state = saved.state
         for key, now in asdict(self.settings).items():
-            before = state["settings"].get(key)
+            before = state["settings"].get(key, getattr(Settings, key, None))
             if key not in FREE_TO_CHANGE and now != before:
                 raise UsageError.expected(
                     "resume", key, f"{before}, as in the run so far", now, "leave it out, or start a new run"

@@ -20,6 +20,7 @@ EPOCH_KEYS = [
     "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds",
     "images_per_second",
 ]  # fmt: skip
+TEST_KEYS = ["epoch", "step", "checkpoint", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 
 
 def train(data: Path, *options: object) -> tuple[object, ...]:
@@ -34,18 +35,29 @@ def test_plain_lines(data: Path) -> None:
     assert lines[1] == "Training lenet on small: 512 images, 128 for validation, 200 for testing; device cpu"
     assert lines[2] == lines[-2] == "Run folder: runs/lenet-small-1"
     assert lines[-1] == "Report: runs/lenet-small-1/report.html"
-    assert lines[3].split() == ["----", "train", "-----", "-----", "val", "------", "-----", "test", "-----"]
-    assert lines[4] == "epoch      loss     acc      loss     acc      loss     acc  seconds   images/s"
+    assert lines[3].split() == ["----", "train", "-----", "-----", "val", "------"]
+    assert lines[4] == "epoch      loss     acc      loss     acc  seconds   images/s"
     assert [line.split()[0] for line in lines[5:7]] == ["1", "2"]
-    accuracy = numbers(Path("runs/lenet-small-1"))[-1]["test_accuracy"]
-    assert lines[7] == f"Test accuracy {accuracy:.4f} after 2 epochs."
+    tested = numbers(Path("runs/lenet-small-1"))[-1]
+    loss, accuracy, epoch = tested["test_loss"], tested["test_accuracy"], tested["epoch"]
+    assert lines[7] == f"Test accuracy {accuracy:.4f}, loss {loss:.4f}: the best checkpoint, of epoch {epoch}."
     assert len(lines) == 10
     assert len({len(line) for line in lines[4:7]}) == 1, "the columns stand below one another"
     assert len(lines[4]) < 80
 
 
-def test_one_epoch_is_no_epochs(data: Path) -> None:
-    assert " after 1 epoch." in gpucnn(*train(data, "--epochs", 1)).out
+def test_the_test_set_is_measured_each_epoch_where_asked_for(data: Path) -> None:
+    result = gpucnn(*train(data, "--test-each-epoch", "--json"))
+    assert result.code == 0, result.err
+    first, second, tested = map(json.loads, result.out.splitlines())
+    assert first["test_accuracy"] is not None
+    best = first if first["val_accuracy"] >= second["val_accuracy"] else second
+    assert {key: tested[key] for key in ("epoch", "test_loss", "test_accuracy")} == {
+        key: best[key] for key in ("epoch", "test_loss", "test_accuracy")
+    }
+    assert "test_each_epoch = true" in Path("runs/lenet-small-1/config.toml").read_text()
+    table = gpucnn("train", "--config", "runs/lenet-small-1/config.toml")
+    assert "test" in table.out.splitlines()[3].split()
 
 
 def test_json_lines_and_nothing_else(data: Path) -> None:
@@ -55,8 +67,10 @@ def test_json_lines_and_nothing_else(data: Path) -> None:
         raise AssertionError(f"{name} is no JSON")
 
     objects = [json.loads(line, parse_constant=no_constants) for line in result.out.splitlines()]
-    assert [list(values) for values in objects] == [EPOCH_KEYS] * 2
-    assert objects[1]["val_loss"] is None
+    assert [list(values) for values in objects] == [EPOCH_KEYS] * 2 + [TEST_KEYS]
+    assert objects[1]["val_loss"] is objects[1]["test_loss"] is objects[1]["test_accuracy"] is None
+    assert (objects[2]["checkpoint"], objects[2]["epoch"]) == ("last", 2)
+    assert objects[2]["test_accuracy"] == json.loads(gpucnn("evaluate", "runs/lenet-small-1", "--json").out)["accuracy"]
     for values, noted in zip(objects, numbers(Path("runs/lenet-small-1")), strict=True):
         assert noted.items() <= values.items()
     assert "Run folder: runs/lenet-small-1" in result.err
@@ -71,7 +85,7 @@ def test_config_of_a_run_repeats_it(data: Path) -> None:
     assert weights(Path("runs/lenet-small-1")) == weights(Path("runs/lenet-small-2"))
     assert numbers(Path("runs/lenet-small-1")) == numbers(Path("runs/lenet-small-2"))
     changed = gpucnn("train", "--config", "runs/lenet-small-1/config.toml", "--seed", 8, "--out", "c", "--json")
-    assert (changed.code, len(changed.out.splitlines())) == (0, 2)
+    assert (changed.code, len(changed.out.splitlines())) == (0, 3)
     assert "seed = 8" in Path("c/config.toml").read_text()
 
 
@@ -81,9 +95,9 @@ def test_resume_from_another_folder(data: Path, monkeypatch: pytest.MonkeyPatch)
     (data.parent / "elsewhere").mkdir()
     monkeypatch.chdir(data.parent / "elsewhere")
     result = gpucnn("train", "--resume", "../my run", "--epochs", 3, "--json")
-    assert (result.code, [json.loads(line)["epoch"] for line in result.out.splitlines()]) == (0, [3])
+    assert (result.code, [json.loads(line)["epoch"] for line in result.out.splitlines()][:-1]) == (0, [3])
     result = gpucnn("train", "--resume", "../my run", "--json")  # done: only what is missing of its report is made
-    assert (result.code, [json.loads(line)["epoch"] for line in result.out.splitlines()]) == (0, [3])
+    assert (result.code, [json.loads(line)["epoch"] for line in result.out.splitlines()][:-1]) == (0, [3])
     assert "all 3 epochs are done; for more" in result.err
     assert_refused(
         gpucnn("train", "--resume", "../my run", "--epochs", 2), 2, "at least the 3 that are done", "--epochs"
@@ -98,7 +112,7 @@ def test_environment_yields_to_the_file_with_a_note(data: Path, monkeypatch: pyt
     result = gpucnn("train", "--config", "a/config.toml", "--out", "b", "--json")
     assert result.code == 0
     assert "Note: a/config.toml sets device cpu; GPUCNN_DEVICE=cuda is not used." in result.err
-    assert len(result.out.splitlines()) == 1
+    assert len(result.out.splitlines()) == 2
     result = gpucnn("train", "--resume", "a", "--epochs", 2)
     assert result.code == 0
     assert "GPUCNN_DEVICE=cuda is not used" in result.err
@@ -246,19 +260,19 @@ def test_signals_save_and_say_where(data: Path, number: int, code: int) -> None:
 
 
 def test_second_ctrl_c_is_no_error_either(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpucnn.training import epochs
+    from gpucnn.training import loop
 
-    real = epochs.train_step
+    real = loop.train_step
 
     def interrupted(*arguments: object) -> object:
         signal.raise_signal(signal.SIGINT)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(epochs, "train_step", interrupted)
+    monkeypatch.setattr(loop, "train_step", interrupted)
     result = gpucnn(*train(data, "--out", "a"))
     assert result.code == 130  # the first, at the end of the step
     assert "Stopped at step 1 " in result.err
-    monkeypatch.setattr(epochs, "train_step", lambda *a: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
+    monkeypatch.setattr(loop, "train_step", lambda *a: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     result = gpucnn("train", "--resume", "a")
     assert result.code == 130
     assert result.err.split() == ["Interrupted.", "What", "was", "saved", "before", "is", "kept."]
@@ -321,18 +335,13 @@ def test_under_nohup_a_closing_terminal_changes_nothing(data: Path) -> None:
         process.stdout.readline()
         process.send_signal(signal.SIGHUP)
         out, _ = process.communicate(timeout=60)
-    assert (process.returncode, len(out.splitlines())) == (0, 2)
+    assert (process.returncode, len(out.splitlines())) == (0, 3)
 
 
 def test_no_output_at_all(data: Path) -> None:
     command = f"{sys.executable} -m gpucnn train --data {data} --device cpu --epochs 1 --out r >&- 2>&-"
     assert subprocess.run(command, shell=True, env=environment(), check=False).returncode == 0
     assert Path("r/report.html").exists()
-
-
-def test_one_epoch_is_no_plural(data: Path) -> None:
-    result = gpucnn("train", "--data", data, "--device", "cpu", "--epochs", 1)
-    assert " after 1 epoch." in result.out
 
 
 @pytest.mark.parametrize("labels", [np.full(640, -1), np.zeros(640) + 0.5])

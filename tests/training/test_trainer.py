@@ -28,12 +28,16 @@ def test_it_learns_and_writes_down_what_it_did(tmp_path: Path) -> None:
     last = run.train()
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     epochs = [line for line in lines if "train_loss" in line]
-    assert last == epochs[-1]
+    assert run.history == epochs
+    assert last == lines[-1]
+    best = max(epochs, key=lambda line: line["val_accuracy"])
+    assert (last["checkpoint"], last["epoch"], last["val_accuracy"]) == ("best", best["epoch"], best["val_accuracy"])
+    assert all(line["test_loss"] is line["test_accuracy"] is None for line in epochs), "once, at the end"
     assert [list(line) for line in epochs] == [EPOCH_KEYS] * 6
     assert [line["epoch"] for line in epochs] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in epochs] == [36, 72, 108, 144, 180, 216]
-    assert all(0 <= line[key] <= 1 for line in epochs for key in EPOCH_KEYS if key.endswith("accuracy"))
-    assert last["train_loss"] < 0.6 < 1 < epochs[0]["train_loss"]
+    assert all(0 <= line[key] <= 1 for line in epochs for key in ("train_accuracy", "val_accuracy"))
+    assert epochs[-1]["train_loss"] < 0.6 < 1 < epochs[0]["train_loss"]
     assert last["test_accuracy"] > 0.75
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["seed"] == 0
@@ -210,8 +214,8 @@ def test_own_data_set_is_trained_on(tmp_path: Path) -> None:
 def test_one_class_only(tmp_path: Path) -> None:
     images, _ = drawn(640, 0)
     data = ArrayDataset(images[:60], np.zeros(60, int))
-    last = trainer(tmp_path / "run", splits=Splits("one", data, data), validation=10).train()
-    assert (last["train_loss"], last["test_accuracy"]) == (0, 1)
+    run = trainer(tmp_path / "run", splits=Splits("one", data, data), validation=10)
+    assert (run.train()["test_accuracy"], run.history[-1]["train_loss"]) == (1, 0)
 
 
 def test_images_that_are_not_square(tmp_path: Path) -> None:
