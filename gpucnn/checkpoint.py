@@ -59,11 +59,27 @@ def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="np") as file:
             names = file.keys()  # the only way to them: it is no mapping
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            short = [name for name in names if file.get_slice(name).get_dtype() == "BF16"]
+            arrays = {name: file.get_tensor(name) for name in names if name not in short}
+            return arrays | (_widened(path, short) if short else {}), file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
     except (safetensors.SafetensorError, AttributeError, OSError, TypeError, ValueError) as error:  # float8, to NumPy
         raise CheckpointError(f"{path}: is no whole safetensors file ({shortened(error)}).") from None
+
+
+def _widened(path: Path, names: list[str]) -> dict[str, Any]:
+    """Return the bfloat16 arrays of a sound safetensors file as float32: NumPy has no such type."""
+    import numpy as np
+
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header, arrays = json.loads(content[8:start]), {}
+    for name in names:
+        first, last = header[name]["data_offsets"]
+        half = np.frombuffer(content[start + first : start + last], "<u2").reshape(header[name]["shape"])
+        arrays[name] = (half.astype("<u4") << 16).view("<f4")
+    return arrays
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) -> Path:

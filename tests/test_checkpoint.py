@@ -320,3 +320,20 @@ def test_a_link_is_replaced_and_what_it_leads_to_left_alone(tmp_path: Path) -> N
     (tmp_path / "link").symlink_to("other")
     disk.write_atomically(tmp_path / "link", b"after")
     assert ((tmp_path / "link").read_bytes(), (tmp_path / "other").read_bytes()) == (b"after", b"before")
+
+
+def test_bfloat16_in_a_file_is_widened(tmp_path: Path) -> None:
+    values = np.array([[1.0, -2.5, 3.140625], [0.0, 65536.0, -0.0078125]], np.float32)  # all of them bfloat16 has
+    half = (values.view(np.uint32) >> 16).astype(np.uint16)
+    header = {
+        "__metadata__": {"made": "here"},
+        "plain": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        "half": {"dtype": "BF16", "shape": list(values.shape), "data_offsets": [4, 16]},
+    }
+    text = json.dumps(header).encode()
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + np.ones(1, np.float32).tobytes() + half.tobytes())
+    arrays, texts = checkpoint.read_packed(path)
+    assert arrays["half"].dtype == arrays["plain"].dtype == np.float32
+    np.testing.assert_array_equal(arrays["half"], values)
+    assert texts == {"made": "here"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gpucnn.checks import check_count
 from gpucnn.errors import CheckpointError, ParameterError
 from gpucnn.optim.optimizer import Optimizer, check_number
 
@@ -97,12 +98,6 @@ def _half_cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
 
 
-def _check_steps(value: Any, where: str, argument: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ParameterError.expected(where, argument, "a positive int", repr(value))
-    return value
-
-
 class OneCycleLR(LRScheduler):
     """Rises from max_lr / div_factor to max_lr in the first pct_start of the steps, then falls to almost nothing.
 
@@ -132,7 +127,7 @@ class OneCycleLR(LRScheduler):
         final_div_factor: float = 1e4,
     ) -> None:
         _check_optimizer(optimizer, "OneCycleLR")
-        _check_steps(total_steps, "OneCycleLR", "total_steps")
+        total_steps = check_count(total_steps, "OneCycleLR", "total_steps")
         check_number(max_lr, "OneCycleLR", "max_lr", 0, None)
         for key, value in (("pct_start", pct_start), ("base_momentum", base_momentum), ("max_momentum", max_momentum)):
             check_number(value, "OneCycleLR", key, 0, 1)
@@ -194,7 +189,7 @@ class StepLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        self.step_size = _check_steps(step_size, "StepLR", "step_size")
+        self.step_size = check_count(step_size, "StepLR", "step_size")
         check_number(gamma, "StepLR", "gamma", 0, None)
         self.gamma = gamma
         super().__init__(optimizer)
@@ -213,7 +208,7 @@ class MultiStepLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, milestones: list[int], gamma: float = 0.1) -> None:
-        self.milestones = sorted(_check_steps(step, "MultiStepLR", "milestones") for step in milestones)
+        self.milestones = sorted(check_count(step, "MultiStepLR", "milestones") for step in milestones)
         check_number(gamma, "MultiStepLR", "gamma", 0, None)
         self.gamma = gamma
         super().__init__(optimizer)
@@ -250,7 +245,7 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        self.T_max = _check_steps(T_max, "CosineAnnealingLR", "T_max")
+        self.T_max = check_count(T_max, "CosineAnnealingLR", "T_max")
         check_number(eta_min, "CosineAnnealingLR", "eta_min", 0, None)
         self.eta_min = eta_min
         super().__init__(optimizer)
@@ -269,7 +264,7 @@ class PolynomialLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0) -> None:
-        self.total_iters = _check_steps(total_iters, "PolynomialLR", "total_iters")
+        self.total_iters = check_count(total_iters, "PolynomialLR", "total_iters")
         check_number(power, "PolynomialLR", "power", 0, None)
         self.power = power
         super().__init__(optimizer)
@@ -293,7 +288,7 @@ class LinearLR(LRScheduler):
         check_number(start_factor, "LinearLR", "start_factor", 0, None)
         check_number(end_factor, "LinearLR", "end_factor", 0, None)
         self.start_factor, self.end_factor = start_factor, end_factor
-        self.total_iters = _check_steps(total_iters, "LinearLR", "total_iters")
+        self.total_iters = check_count(total_iters, "LinearLR", "total_iters")
         super().__init__(optimizer)
 
     def factor(self, step: int) -> float:
@@ -318,7 +313,7 @@ class SequentialLR(LRScheduler):
                 "SequentialLR", "milestones", "one fewer than schedulers", f"{len(milestones)} for {len(schedulers)}"
             )
         self.schedulers = list(schedulers)
-        self.milestones = [_check_steps(step, "SequentialLR", "milestones") for step in milestones]
+        self.milestones = [check_count(step, "SequentialLR", "milestones") for step in milestones]
         if any(scheduler.needs_measure for scheduler in self.schedulers):
             raise ParameterError.expected(
                 "SequentialLR", "schedulers", "schedules that count steps", "one that waits for a measure"

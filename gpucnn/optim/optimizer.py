@@ -15,7 +15,7 @@ from typing import Any
 
 from gpucnn.autograd import Parameter, Tensor, store_of
 from gpucnn.backend import Array, Backend, ops
-from gpucnn.checks import is_number
+from gpucnn.checks import is_number, python_number
 from gpucnn.errors import CheckpointError, GraphError, ParameterError, ShapeError
 
 Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
@@ -222,6 +222,7 @@ class Optimizer:
                     type(self).__name__, "group", f"options among {sorted(defaults)}", f"{sorted(unknown)}"
                 )
             settings = {**defaults, **group}
+            settings = {key: _plain(value) for key, value in settings.items()}
             self.check(settings)
             self.param_groups.append(settings)
             members.append(named)
@@ -361,7 +362,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"steps", "param_groups", "state"}: numbers, and NumPy copies by slot and parameter name."""
-        groups = [dict(group) for group in self.param_groups]
+        groups = [{key: _plain(value) for key, value in group.items()} for group in self.param_groups]
         return {"steps": self.steps, "param_groups": groups, "state": self.state_arrays()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -415,6 +416,13 @@ class Optimizer:
     def __repr__(self) -> str:
         groups = (", ".join(f"{key}={value!r}" for key, value in group.items()) for group in self.param_groups)
         return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers, and tuples of them, as Python's own: NumPy's would go into no JSON."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return python_number(value) if is_number(value) else value
 
 
 def _as_groups(params: Any) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -167,6 +168,15 @@ def test_numpys_numbers_are_rates_of_optimisers() -> None:
     net(x(1, 2)).sum().backward()
     optimizer.step()
     assert optimizer.param_groups[0]["lr"] == 0.5
+    assert json.loads(json.dumps(optimizer.state_dict()["param_groups"]))[0]["momentum"] == 0.5
+    schedules = optim.lr_scheduler
+    for make in (
+        lambda: schedules.StepLR(optimizer, np.int64(2), np.float32(0.5)),
+        lambda: schedules.MultiStepLR(optimizer, [np.int64(2), 3]),
+        lambda: schedules.CosineAnnealingLR(optimizer, np.int32(5)),
+        lambda: schedules.OneCycleLR(optimizer, np.float32(0.1), np.int64(10)),
+    ):
+        make()
 
 
 def test_a_tensor_of_another_library_is_told_apart_by_its_name() -> None:
