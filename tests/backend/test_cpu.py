@@ -24,7 +24,7 @@ from gpucnn.errors import ParameterError
 FAST = (
     "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_gradients", "conv2d", "conv2d_input_gradient",
     "conv2d_weight_gradient", "max_pool2d", "max_pool2d_gradient", "avg_pool2d", "avg_pool2d_gradient",
-    "matmul", "relu", "relu_gradient", "gather", "sgd_update", "adam_update",
+    "matmul", "linear", "relu", "relu_gradient", "gather", "sgd_update", "adam_update",
 )  # fmt: skip
 
 

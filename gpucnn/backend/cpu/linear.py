@@ -33,6 +33,18 @@ def matmul(device: CpuDevice, a: Array, b: Array) -> Array:
     return y
 
 
+def _is_plain_layer(device: CpuDevice, x: Array, w: Array, b: Array | None) -> bool:
+    return _is_plain(device, x, w.T)
+
+
+@implements(ops.linear, on="cpu", when=_is_plain_layer)
+def linear(device: CpuDevice, x: Array, w: Array, b: Array | None) -> Array:
+    y = matmul(device, x, w.T)
+    if b is not None:
+        y += b
+    return y
+
+
 @implements(ops.relu, on="cpu")
 def relu(device: CpuDevice, x: Array) -> Array:
     return _elementwise(device, lambda a, out: np.maximum(a, 0, out=out), x)
