@@ -307,7 +307,9 @@ def main() -> int:
             kind, _, count = argument.partition("=")
             work = Path(folder, kind)
             work.mkdir()
-            reports[kind] = report_of(Campaign(work, options.seed), kind, int(count), begun + options.seconds)
+            reports[kind] = report_of(
+                Campaign(work, options.seed), kind, int(count), time.monotonic() + options.seconds / len(options.kinds)
+            )
     print(json.dumps({"seed": options.seed, "seconds": round(time.monotonic() - begun), "kinds": reports}, indent=1))
     return 1 if any(report["problems"] for report in reports.values()) else 0
 
