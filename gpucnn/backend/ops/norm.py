@@ -13,7 +13,7 @@ def standardise(device: Device, x: Array, axes: Axes, eps: float) -> tuple[Array
     """Return (x - mean) / sqrt(variance + eps) over ``axes``, and what ``standardise_gradient`` needs: the factor."""
     centred = x - x.mean(axes, keepdims=True)
     variance = (centred * centred).mean(axes, keepdims=True)
-    if device.name == "cpu" and device.xp.isfinite(variance).all():  # on a GPU, to look would mean to wait
+    if device.name != "cpu" or device.xp.isfinite(variance).all():  # on a GPU, to look would mean to wait
         factor = 1 / device.xp.sqrt(variance + eps)
         return centred * factor, factor
     return _standardise_scaled(device, x, axes, eps)
