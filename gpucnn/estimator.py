@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -52,6 +53,9 @@ from gpucnn.training.setup import fitted, make_optimizer, make_schedule, split_v
 BATCH = 1000
 """Images at a time in prediction."""
 
+COLOURS = (1, 3)
+"""Channels of images: grey and colour."""
+
 KEY, FORMAT = "gpucnn.classifier", 1
 """Where a saved classifier's file keeps what is no weight, and the version of its form."""
 
@@ -64,14 +68,16 @@ class Classifier:
     """A network with ``fit``, ``predict`` and ``score``.
 
     model: a name with options ("lenet:activation=tanh", see ``models.build``), a callable (classes, in_channels,
-    image_size) -> Module, or a Module, which is copied and stays as it is (one with layers that wait for their input has to
-    be on the device). lr=None: the optimiser's default. device=None: that of ``gpucnn.use``. validation: so many of the
-    images are held out and measured after each epoch. verbose: print a line per epoch. loss: a function of (logits, class
-    indices); cross-entropy by default. metrics: what ``history`` is to have besides (see ``training.metrics``). The other
-    parameters are the options of ``gpucnn train``; ``fit`` looks at all of them.
+    image_size) -> Module, whose size is (H, W) where they differ, or a Module, which is copied and stays as it is (one with
+    layers that wait for their input has to be on the device). lr=None: the optimiser's default. device=None: that of
+    ``gpucnn.use``. validation: so many of the images are held out and measured after each epoch. verbose: print a line per
+    epoch. loss: a function of (logits, class indices); cross-entropy by default. metrics: what ``history`` is to have
+    besides (see ``training.metrics``). The other parameters are the options of ``gpucnn train``; ``fit`` looks at all of
+    them.
 
     x, everywhere: images (N, H, W), (N, C, H, W) or flattened square ones (N, H*W), uint8 (0 to 255) or floating, of the
-    same kind in every call; pixels are normalised by the mean and standard deviation of those of ``fit``.
+    same kind in every call; (N, H, W, C) too, with a note, where only the last axis can be the channels (1 or 3 beside
+    longer ones). Pixels are normalised by the mean and standard deviation of those of ``fit``.
 
     After ``fit``: ``history`` (a list of a dict for each epoch), ``classes_`` (the labels, sorted), ``net_`` (the trained
     Module), ``image_shape_`` (C, H, W).
@@ -95,7 +101,7 @@ class Classifier:
 
     def __init__(
         self,
-        model: str | nn.Module | Callable[[int, int, int], nn.Module] = "lenet",
+        model: str | nn.Module | Callable[[int, int, Any], nn.Module] = "lenet",
         epochs: int = 5,
         batch_size: int = 64,
         lr: float | None = None,
@@ -187,7 +193,7 @@ class Classifier:
         or an exception in the callback, ``net_``, ``history`` and the rest are those of the training so far.
         """
         where = "Classifier.fit"
-        images = _images(x, where)
+        images = _channels_first(_images(x, where), where)
         classes, labels = _encoded(y, len(images), where)
         data = ArrayDataset(images, labels, [str(name) for name in classes], where)
         backend = get_backend(self.device)
@@ -250,11 +256,9 @@ class Classifier:
             raise ParameterError.expected(
                 "Classifier", "model", "a name, a Module or a callable that makes one", repr(self.model)
             )
-        elif H != W:
-            raise ShapeError.expected("Classifier", "x", "images as high as wide", f"{H}x{W}", "pass a Module")
         else:
             with use(backend):
-                net = self.model(classes, C, H)
+                net = self.model(classes, C, H if H == W else (H, W))
         if not isinstance(net, nn.Module):
             raise ParameterError.expected("Classifier", "model", "a callable that returns a Module", type(net).__name__)
         with no_grad():
@@ -272,6 +276,8 @@ class Classifier:
         images = _images(x, where)
         if images.ndim == 3:
             images = images[:, None]
+        if images.ndim == 4 and images.shape[1:] != shape == (images.shape[3], *images.shape[1:3]):
+            images = np.moveaxis(images, 3, 1)
         if images.shape[1:] != shape:
             raise ShapeError.expected(where, "x", f"images of shape {shape}, as in fit", images.shape[1:])
         if images.dtype.kind != self._pixels:
@@ -434,6 +440,14 @@ def _images(x: Any, where: str) -> Any:
         return images.reshape(len(images), side, side)
     if images.ndim not in (3, 4):
         raise ShapeError.expected(where, "x", "(N, H, W), (N, C, H, W) or (N, H*W)", f"shape {images.shape}")
+    return images
+
+
+def _channels_first(images: Any, where: str) -> Any:
+    """Return images for ``fit`` as (N, H, W) or (N, C, H, W): others where only the last axis can be the channels."""
+    if images.ndim == 4 and images.shape[3] in COLOURS and min(images.shape[1:3]) > max(COLOURS):
+        warnings.warn(f"{where}: images are taken as (N, H, W, C), with {images.shape[3]} channels", stacklevel=3)
+        return np.moveaxis(images, 3, 1)
     return images
 
 

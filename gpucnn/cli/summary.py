@@ -14,8 +14,8 @@ from gpucnn.training import build_model
 
 def read_shape(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int, int]:
     """Return "C,H,W" as three numbers, refusing anything else."""
-    if not re.fullmatch(r"[1-9]\d{0,5},([1-9]\d{0,5}),\1", value):
-        raise click.BadParameter(f"expected C,H,W with H = W, such as 1,28,28, got {value!r}.")
+    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5}){2}", value):
+        raise click.BadParameter(f"expected C,H,W such as 1,28,28, got {value!r}.")
     C, H, W = map(int, value.split(","))
     return C, H, W
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpucnn import nn
 from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError
+from gpucnn.functional.arguments import PairLike
 from gpucnn.models.parts import INITS, draw_weights, size_after
 
 
@@ -21,12 +22,12 @@ def conv_norm(in_channels: int, out_channels: int, kernel_size: int = 3, stride:
 def vgg(
     classes: int = 10,
     in_channels: int = 3,
-    image_size: int = 32,
+    image_size: PairLike = 32,
     width: int = 32,
     hidden: int = 128,
     dropout: float = 0.5,
 ) -> nn.Sequential:
-    """Return a small VGG: (N, in_channels, image_size, image_size) images -> (N, classes) logits.
+    """Return a small VGG: (N, in_channels, H, W) images -> (N, classes) logits.
 
     Three times two 3x3 convolutions (width, 2 width, 4 width filters; batch norm, ReLU) and max-pool 2; then hidden -
     ReLU - dropout - classes. 0.55 million parameters by default, weights drawn as He et al. 2015 do.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpucnn import nn
-from gpucnn.functional.arguments import Padding
+from gpucnn.functional.arguments import Padding, PairLike
 from gpucnn.models.parts import INITS, POOLINGS, activation_named, choice, draw_weights, size_after
 
 
@@ -13,11 +13,11 @@ def lenet(
     activation: str = "relu",
     pooling: str = "max",
     padding: Padding = 2,
-    image_size: int = 28,
+    image_size: PairLike = 28,
     hidden: int = 120,
     init: str = "default",
 ) -> nn.Sequential:
-    """Return LeNet-5 in its modern form: (N, in_channels, image_size, image_size) images -> (N, classes) logits.
+    """Return LeNet-5 in its modern form: (N, in_channels, H, W) images -> (N, classes) logits.
 
     conv 6@5x5 (padded) - activation - pool 2 - conv 16@5x5 - activation - pool 2 - hidden - 84 - classes. activation: any
     name of ``nn.activations``; pooling: "max" or "avg"; init: "default" (PyTorch's), or a name of ``nn.init``

@@ -8,9 +8,8 @@ from typing import Any
 from gpucnn import nn
 from gpucnn.autograd import Tensor
 from gpucnn.backend.geometry import Pair
-from gpucnn.checks import is_count
 from gpucnn.errors import ParameterError
-from gpucnn.functional.arguments import Padding, PairLike, read_window
+from gpucnn.functional.arguments import Padding, PairLike, pair, read_window
 from gpucnn.nn import init
 from gpucnn.nn.activation import ACTIVATIONS
 
@@ -48,16 +47,15 @@ def choice(where: str, argument: str, name: Any, known: dict[str, Any]) -> Any:
 
 
 def size_after(where: str, image_size: Any, *windows: tuple[PairLike, PairLike, Padding]) -> int:
-    """Return the pixels (height times width) that are left of a square image after windows (kernel, stride, padding).
+    """Return the pixels (height times width) that are left of an image after windows (kernel, stride, padding).
 
-    ParameterError unless ``image_size`` is a positive int, ShapeError where a window does not fit.
+    image_size: the sides of a square image, or (height, width). ParameterError for something else, ShapeError where a window
+    does not fit.
 
-    >>> size_after("lenet", 28, (5, 1, 2), (2, 2, 0))
-    196
+    >>> size_after("lenet", 28, (5, 1, 2), (2, 2, 0)), size_after("lenet", (20, 32), (2, 2, 0))
+    (196, 160)
     """
-    if not is_count(image_size, 1):
-        raise ParameterError.expected(where, "image_size", "a positive int", repr(image_size))
-    size: Pair = (image_size, image_size)
+    size: Pair = pair(image_size, where, "image_size")
     for kernel, stride, padding in windows:
         size = read_window(where, size, kernel, stride, padding).output_size(*size)
     return size[0] * size[1]

@@ -11,7 +11,7 @@ from gpucnn.models.parts import draw_weights, size_after
 def simple_convnet(
     classes: int = 10,
     in_channels: int = 1,
-    image_size: int = 28,
+    image_size: PairLike = 28,
     filter_num: int = 30,
     filter_size: PairLike = 5,
     pad: Padding = 0,
@@ -19,7 +19,7 @@ def simple_convnet(
     hidden: int = 100,
     init_std: float = 0.01,
 ) -> nn.Sequential:
-    """Return (N, in_channels, image_size, image_size) images -> (N, classes) logits, by one convolution.
+    """Return (N, in_channels, H, W) images -> (N, classes) logits, by one convolution.
 
     conv filter_num@filter_size - ReLU - max-pool 2 - hidden - ReLU - classes. Weights are drawn from N(0, init_std),
     biases are zero. A dict of hyper-parameters goes in as ``simple_convnet(**parameters)``.
@@ -48,12 +48,12 @@ def simple_convnet(
 def conv_mlp(
     classes: int = 10,
     in_channels: int = 1,
-    image_size: int = 28,
+    image_size: PairLike = 28,
     channels: int = 16,
     hidden: int = 64,
     dropout: float = 0.2,
 ) -> nn.Sequential:
-    """Return (N, in_channels, image_size, image_size) images -> (N, classes) logits: a convolution, then two layers.
+    """Return (N, in_channels, H, W) images -> (N, classes) logits: a convolution, then two layers.
 
     conv channels@3x3 - flatten - dropout - hidden - ReLU - classes.
     Raises ParameterError, and ShapeError for an image below 3x3. Source: system 4 of tests/systems.

@@ -102,12 +102,10 @@ def build_model(
 ) -> nn.Module:
     """Return the network that ``model`` describes, for images of this shape; UsageError where it does not fit them."""
     C, H, W = image_shape
-    if H != W:
-        raise DataError.expected(f"model {model}", "images", "as high as wide", f"{H}x{W} pixels", "crop or pad them")
     backend = backend or get_backend()
     try:
         with use(backend):
-            net = models.build(model, classes=classes, in_channels=C, image_size=H)
+            net = models.build(model, classes=classes, in_channels=C, image_size=H if H == W else (H, W))
     except (ParameterError, ShapeError) as error:
         raise UsageError(f"model {model}: {error}") from None
     return fitted(net, model, image_shape, classes, precision, backend)

@@ -219,10 +219,13 @@ def test_one_class_only(tmp_path: Path) -> None:
 
 
 def test_images_that_are_not_square(tmp_path: Path) -> None:
-    data = ArrayDataset(np.zeros((20, 28, 30), np.uint8), np.arange(20) % 2)
-    with pytest.raises(DataError, match="expected as high as wide, got 28x30 pixels"):
-        trainer(tmp_path / "run", splits=Splits("wide", data, data), validation=2)
-    assert not (tmp_path / "run").exists()
+    images, labels = drawn(640, 0)
+    data = ArrayDataset(np.repeat(images[:60], 2, 2), labels[:60])
+    run = trainer(tmp_path / "run", splits=Splits("tall", data, data), validation=10, epochs=1)
+    tested = run.train()
+    saved = SavedModel.load(RunFolder.open(tmp_path / "run"), "cpu")
+    assert saved.image_shape == (1, 56, 28)
+    assert evaluate(saved.net, saved.feed(data)).accuracy == tested["test_accuracy"]
 
 
 @pytest.mark.parametrize("model", ["lenet:classes=3", "lenet:classes=12", "lenet:in_channels=3", "lenet:image_size=14"])
