@@ -125,7 +125,9 @@ def copied_without_links(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("best", [False, True])
-@pytest.mark.parametrize("before", [after_one, after_two, same_step, copied_without_links])
+@pytest.mark.parametrize(
+    "before", [after_one, after_two, same_step, pytest.param(copied_without_links, marks=pytest.mark.posix)]
+)
 @pytest.mark.parametrize("error", [PowerCutError, no_space])
 def test_any_moment_leaves_last_and_best_whole(
     tmp_path: Path, before: Callable[[Path], None], best: bool, error: Callable[[], BaseException]
@@ -154,6 +156,7 @@ def test_any_moment_leaves_last_and_best_whole(
     assert moment > 8
 
 
+@pytest.mark.posix
 def test_files_are_synced_before_the_rename_and_the_rename_before_the_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

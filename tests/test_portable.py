@@ -49,6 +49,7 @@ def test_without_fcntl_and_links(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").rglob(".*"))
 
 
+@pytest.mark.posix
 def test_links_of_either_kind_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(1, "Operation not permitted")

@@ -79,20 +79,25 @@ class Parameter(Tensor):
             self.requires_grad_(not frozen)
         return self
 
-    def join(self, store: ParameterStore, array: Array, gradient: Array) -> None:
+    def bind(self, owner: ParameterStore, array: Array, gradient: Array) -> None:
         """Move values and gradient into the memory of a store."""
         ops.fill(self.backend, array, self.array)
         before = self.grad
         self.store = None
         self.array = array
-        self.store = store
+        self.store = owner
         self._grad = Tensor(gradient, self.backend)
         self._has_grad = False
         self.note_change()
         if before is not None:
             self.grad = before
 
-    def leave(self) -> None:
+    @property
+    def owner(self) -> ParameterStore | None:
+        """The name that ``store`` had in version 0.1.0."""
+        return self.store
+
+    def unbind(self) -> None:
         """Take values and gradient out of the store's memory again."""
         gradient = self.grad
         self.store = None
@@ -142,7 +147,7 @@ class Parameter(Tensor):
         """Take ``values``, of another device or dtype, as its own, and leave the store of the old ones."""
         if values.array is self.array:
             return
-        self.leave()
+        self.unbind()
         self.array, self.backend, self.version, self._grad = values.array, values.backend, values.version, None
 
 
@@ -163,7 +168,7 @@ class ParameterStore:
         self.gradients: Array = ops.zeros(self.backend, total, first.dtype)
         for parameter, span in self.spans():
             flat = (ops.index(self.backend, array, span) for array in (self.values, self.gradients))
-            parameter.join(self, *(ops.reshape(self.backend, array, parameter.shape) for array in flat))
+            parameter.bind(self, *(ops.reshape(self.backend, array, parameter.shape) for array in flat))
 
     def spans(self) -> Iterator[tuple[Parameter, slice]]:
         """Yield each parameter with the part of the flat arrays that is its own."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import assert_refused, drawn, gpucnn, write_npz
+from runs import assert_refused, checkpoint_of, drawn, gpucnn, write_npz
 
 from gpucnn.data import load
 from gpucnn.training import RunFolder
@@ -39,7 +39,7 @@ def test_evaluate_counts_right(run: Path) -> None:
     assert list(values) == ["loss", "accuracy", "confusion"]
     import safetensors.numpy
 
-    last = run / "checkpoints" / "last"
+    last = checkpoint_of(run)
     task = json.loads((last / "state.json").read_text())["task"]
     net = models.lenet().eval()
     net.load_state_dict(safetensors.numpy.load_file(last / "model.safetensors"))
@@ -125,7 +125,7 @@ def test_no_run_or_a_damaged_one(run: Path, tmp_path: Path, command: list[str]) 
 
     assert_refused(gpucnn(*on(tmp_path / "nowhere")), 2, "config.toml")
     shutil.copytree(run, tmp_path / "run", symlinks=True)
-    weights = tmp_path / "run" / "checkpoints" / "last" / "model.safetensors"
+    weights = checkpoint_of(tmp_path / "run") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert_refused(gpucnn(*on(tmp_path / "run")), 1, "model.safetensors is damaged")
     shutil.rmtree(tmp_path / "run" / "checkpoints")

@@ -15,7 +15,7 @@ import numpy as np
 import pages
 import pytest
 import safetensors.numpy
-from runs import assert_refused, drawn, environment, gpucnn, numbers, write_npz
+from runs import assert_refused, checkpoint_of, drawn, environment, gpucnn, numbers, write_npz
 
 import gpucnn as package
 from gpucnn import functional as F
@@ -175,7 +175,7 @@ def test_a_report_that_cannot_be_drawn_is_only_a_note(data: Path, monkeypatch: p
     assert "Note: no summary: no ink" in result.err
     assert "Traceback" not in result.err
     assert "Report:" not in result.out
-    assert Path("run/checkpoints/last/state.json").is_file()
+    assert (checkpoint_of(Path("run")) / "state.json").is_file()
 
 
 @pytest.mark.bits

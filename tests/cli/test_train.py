@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import assert_refused, environment, gpucnn, numbers, weights, write_npz
+from runs import assert_refused, checkpoint_of, environment, gpucnn, numbers, weights, write_npz
 
 from gpucnn.training import read_toml
 
@@ -233,7 +233,7 @@ def test_disk_that_refuses(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_damaged_checkpoint(data: Path) -> None:
     assert gpucnn(*train(data, "--out", "a")).code == 0
-    path = Path("a/checkpoints/last/optimizer.safetensors")
+    path = checkpoint_of(Path("a")) / "optimizer.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -255,7 +255,7 @@ def test_signals_save_and_say_where(data: Path, number: int, code: int) -> None:
     assert "Continue with: gpucnn train --resume 'a b'" in err
     assert "Error" not in err
     assert "Traceback" not in err
-    saved = json.loads(Path("a b/checkpoints/last/state.json").read_text())
+    saved = json.loads((checkpoint_of(Path("a b")) / "state.json").read_text())
     assert f"Stopped at step {saved['step']} " in err
 
 
@@ -320,7 +320,7 @@ def test_a_terminal_that_closes(data: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    assert json.loads(Path("r/checkpoints/last/state.json").read_text())["step"] > 0
+    assert json.loads((checkpoint_of(Path("r")) / "state.json").read_text())["step"] > 0
 
 
 def test_under_nohup_a_closing_terminal_changes_nothing(data: Path) -> None:

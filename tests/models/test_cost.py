@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import trainer
+from runs import checkpoint_of, trainer
 
 import gpucnn
 from gpucnn import limits, models, nn
@@ -90,7 +90,7 @@ def test_activations_and_work_are_bounded(monkeypatch: pytest.MonkeyPatch, net: 
 @pytest.mark.parametrize("task", [{"image_shape": [1, 16384, 16384]}, {"mean": [float("inf")]}])
 def test_a_state_that_asks_for_too_much(tmp_path: Path, task: dict[str, Any]) -> None:
     trainer(tmp_path / "run", epochs=1).train()
-    path = tmp_path / "run" / "checkpoints" / "last" / "state.json"
+    path = checkpoint_of(tmp_path / "run") / "state.json"
     state = json.loads(path.read_text())
     del state["sha256"]["state.json"]
     state["task"] |= task

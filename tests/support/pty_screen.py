@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
@@ -13,7 +12,10 @@ import termios
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from runs import environment
+
+fcntl = pytest.importorskip("fcntl")
 
 COLUMNS = 100
 

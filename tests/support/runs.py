@@ -22,6 +22,7 @@ import numpy as np
 
 from gpucnn.cli import main
 from gpucnn.data import ArrayDataset, Splits, draw_digits
+from gpucnn.disk import pointed_at
 from gpucnn.training import Reporter, RunFolder, Settings, Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,13 @@ class Raises(Reporter):
         if trainer.step == self.at:
             for number in self.numbers:
                 signal.raise_signal(number)
+
+
+def checkpoint_of(run: Path, which: str = "last") -> Path:
+    """Return the folder of a run's checkpoint."""
+    found = pointed_at(run / "checkpoints" / which)
+    assert found is not None
+    return found
 
 
 def weights(path: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import Raises, numbers, python, resumed, small_splits, trainer, weights
+from runs import Raises, checkpoint_of, numbers, python, resumed, small_splits, trainer, weights
 
 from gpucnn.data import ArrayDataset, Splits
 from gpucnn.errors import CheckpointError, UsageError
@@ -160,6 +160,7 @@ trainer(Path(sys.argv[1]), Dies(), epochs=3).train()
 """
 
 
+@pytest.mark.posix
 @pytest.mark.bits
 def test_killed_in_mid_epoch_and_resumed_ends_the_same(tmp_path: Path) -> None:
     killed = python("-c", KILLED, tmp_path / "killed")
@@ -220,7 +221,7 @@ def test_other_number_of_threads_is_noted(tmp_path: Path) -> None:
 
 
 def damage_state(folder: RunFolder, **changes: Any) -> None:
-    path = folder.checkpoints / "last" / "state.json"
+    path = checkpoint_of(folder.path) / "state.json"
     state = json.loads(path.read_text())
     for key, value in changes.items():
         if value is KeyError:

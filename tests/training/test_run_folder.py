@@ -72,6 +72,7 @@ def test_what_is_no_run_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
+@pytest.mark.posix
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     first = RunFolder.new(tmp_path / "a", "")
     first.make()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import Raises, numbers, resumed, trainer, weights
+from runs import Raises, checkpoint_of, numbers, resumed, trainer, weights
 
 from gpucnn import checkpoint, disk
 from gpucnn.checkpoint import Checkpoint
@@ -245,6 +245,7 @@ def test_hidden_files_of_the_users_stay(tmp_path: Path) -> None:
 # --- killed at the beginning and at the end ----------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_killed_while_the_first_file_is_written(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.mkdir()
@@ -416,7 +417,7 @@ def test_environment_is_the_latest_starts(tmp_path: Path) -> None:
 )
 def test_another_machine_is_noted(tmp_path: Path, key: str, value: str) -> None:
     trainer(tmp_path / "run", epochs=1).train()
-    path = RunFolder.open(tmp_path / "run").checkpoints / "last" / "state.json"
+    path = checkpoint_of(tmp_path / "run") / "state.json"
     state = json.loads(path.read_text())
     assert key in state
     del state["sha256"]["state.json"]
