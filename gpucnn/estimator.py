@@ -46,9 +46,10 @@ from gpucnn.training import (
     build_model,
 )
 from gpucnn.training.callbacks import callbacks_of
+from gpucnn.training.config import is_file_model
+from gpucnn.training.factory import fitted, split_validation, structure_of
+from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.saved import LARGEST_IMAGE
-from gpucnn.training.settings import is_file_model
-from gpucnn.training.setup import fitted, make_optimizer, make_schedule, split_validation, structure_of
 
 BATCH = 1000
 """Images at a time in prediction."""
@@ -208,7 +209,7 @@ class Classifier:
         generator = Generator(settings.seed)
         with drawing_from(generator):
             net = self._build(data.image_shape, len(classes), backend)
-        optimizer = make_optimizer(settings, net)
+        optimizer = make_optimizer(settings.optimizer, net, settings.lr, settings.momentum, settings.weight_decay)
         batches = Loader(train, backend, normalisation).batches(settings.batch_size, settings.seed)
         loop = _Fit(
             net,
@@ -217,7 +218,7 @@ class Classifier:
             batches,
             [LossAndAccuracy(), *copy.deepcopy(list(self.metrics))],
             [
-                Schedule(make_schedule(settings, optimizer, len(batches)).scheduler),
+                Schedule(make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))),
                 *([Progress()] if self.verbose else []),
                 *callbacks,
             ],

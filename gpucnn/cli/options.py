@@ -13,7 +13,7 @@ from gpucnn.cli.terminal import say
 from gpucnn.data import parse_image_size
 from gpucnn.errors import DataError
 from gpucnn.training import SavedModel
-from gpucnn.training.settings import DEVICE
+from gpucnn.training.config import DEVICE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -3,8 +3,10 @@
 from typing import TypeAlias
 
 from gpucnn.training.callbacks import Checkpoints, EachEpoch, EarlyStopping, Progress, Schedule
+from gpucnn.training.config import PRECISIONS, Settings, check_trusted, read_toml, recipe
 from gpucnn.training.epochs import Epochs
 from gpucnn.training.evaluation import Evaluation, evaluate
+from gpucnn.training.factory import build_model, check_model, check_named, check_precision, run_name
 from gpucnn.training.interrupt import InterruptedTraining
 from gpucnn.training.loader import Batches, Loader, Normalisation
 from gpucnn.training.loop import Callback, Loop, train_step
@@ -12,8 +14,6 @@ from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Accuracy, Loss, LossAndAccuracy, Metric, PerClass, TopK
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
-from gpucnn.training.settings import PRECISIONS, Settings, check_trusted, read_toml, recipe
-from gpucnn.training.setup import build_model, check_model, check_named, check_precision, run_name
 from gpucnn.training.tensorboard import TensorBoard
 from gpucnn.training.trainer import Reporter, Reporters, Trainer
 

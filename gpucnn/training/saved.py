@@ -18,10 +18,10 @@ from gpucnn.data import ArrayDataset, Dataset, load_test
 from gpucnn.data.dataset import FRAMINGS, SAMPLE, check_scale
 from gpucnn.data.pictures import read_picture
 from gpucnn.errors import CheckpointError, DataError, UsageError, shortened
+from gpucnn.training.config import PRECISIONS, check_trusted
+from gpucnn.training.factory import build_model, rebuild_model
 from gpucnn.training.loader import Loader, Normalisation
 from gpucnn.training.run_folder import RunFolder
-from gpucnn.training.settings import PRECISIONS, check_trusted
-from gpucnn.training.setup import build_model, rebuild_model
 
 LARGEST_IMAGE = 2**25
 """Numbers in an image, far above any real one: a run folder may be a stranger's."""

@@ -17,22 +17,21 @@ from gpucnn.data import Dataset, Splits
 from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, ParameterError, UsageError
 from gpucnn.training import environment
 from gpucnn.training.callbacks import Schedule
+from gpucnn.training.config import PRECISIONS, Settings
 from gpucnn.training.evaluation import Evaluation, evaluate
+from gpucnn.training.factory import (
+    build_model,
+    check_precision,
+    task_of,
+    training_and_validation,
+)
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
 from gpucnn.training.loader import Loader, Normalisation
 from gpucnn.training.loop import Callback, Loop
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import LossAndAccuracy
+from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.run_folder import RunFolder
-from gpucnn.training.settings import PRECISIONS, Settings
-from gpucnn.training.setup import (
-    build_model,
-    check_precision,
-    make_optimizer,
-    make_schedule,
-    task_of,
-    training_and_validation,
-)
 
 FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "test_each_epoch", "data")
 """Settings that may differ on resuming; of ``data``, only where it lies."""
@@ -154,9 +153,11 @@ class Trainer(Loop):
             net = build_model(
                 settings.model, splits.train.image_shape, splits.train.classes, settings.precision, backend
             )
-        optimizer = make_optimizer(settings, net)
+        optimizer = make_optimizer(settings.optimizer, net, settings.lr, settings.momentum, settings.weight_decay)
         batches = self.train_feed.batches(settings.batch_size, settings.seed)
-        self.schedule = Schedule(make_schedule(settings, optimizer, len(batches)).scheduler)
+        self.schedule = Schedule(
+            make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))
+        )
         self.totals = LossAndAccuracy()
         super().__init__(
             net,

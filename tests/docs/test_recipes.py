@@ -9,7 +9,7 @@ from typing import Any
 from runs import ROOT
 
 from gpucnn.training import Settings
-from gpucnn.training.named import OPTIMIZERS, SCHEDULES
+from gpucnn.training.registry import OPTIMIZERS, SCHEDULES
 
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]

@@ -15,7 +15,7 @@ from runs import drawn, numbers, small_splits, trainer, weights
 from gpucnn.data import ArrayDataset, Dataset, Splits
 from gpucnn.errors import DataError, DivergedError, UsageError
 from gpucnn.training import RunFolder, SavedModel, evaluate
-from gpucnn.training.setup import split_validation
+from gpucnn.training.factory import split_validation
 
 EPOCH_KEYS = [
     "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds",

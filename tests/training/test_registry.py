@@ -11,8 +11,8 @@ from runs import small_splits
 
 from gpucnn import nn, optim
 from gpucnn.errors import UsageError
-from gpucnn.training import RunFolder, Settings, Trainer
-from gpucnn.training.named import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from gpucnn.training import RunFolder, Schedule, Settings, Trainer
+from gpucnn.training.registry import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 
 STEPS, EPOCH = 60, 10
 
@@ -20,13 +20,13 @@ STEPS, EPOCH = 60, 10
 def rates(text: str, losses: list[float] | None = None) -> list[float]:
     """Return the learning rate of each step of a run of six epochs of ten steps."""
     optimizer = optim.SGD(nn.Linear(1, 1, device="cpu").parameters(), lr=1.0)
-    schedule = make_schedule(text, optimizer, STEPS, EPOCH)
+    schedule = Schedule(make_schedule(text, optimizer, STEPS, EPOCH))
     seen = []
     for step in range(STEPS):
         seen.append(optimizer.param_groups[0]["lr"])
-        schedule.after_step()
+        schedule.step(None, 1)
         if step % EPOCH == EPOCH - 1:
-            schedule.after_epoch((losses or [0.0] * 6)[step // EPOCH])
+            schedule.epoch(None, {"loss": (losses or [0.0] * 6)[step // EPOCH]})
     return seen
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from gpucnn.data import Augmentation, parse_image_size
 from gpucnn.errors import DataError, UsageError, did_you_mean, shortened
 from gpucnn.models import split_model
-from gpucnn.training.named import OPTIMIZERS, SCHEDULES, check_named
+from gpucnn.training.registry import OPTIMIZERS, SCHEDULES, check_name
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32", "float16": "float16"}
@@ -28,7 +28,7 @@ class Settings:
     """The settings of ``gpucnn train``; each field is described by the option of the same name.
 
     ``validation=None`` holds out the share ``val_split`` of the training images; by default 5,000, or a fifth where that is
-    fewer. ``lr`` and ``weight_decay`` are by default those of the optimiser (``named.OPTIMIZERS``).
+    fewer. ``lr`` and ``weight_decay`` are by default those of the optimiser (``registry.OPTIMIZERS``).
     """
 
     model: str = "lenet"
@@ -63,8 +63,8 @@ class Settings:
         for key in ("model", "data"):
             if not isinstance(getattr(self, key), str):
                 raise UsageError.expected("settings", key, "a text", shown(getattr(self, key)))
-        check_named(self.optimizer, OPTIMIZERS, "optimizer")
-        check_named(self.schedule, SCHEDULES, "schedule")
+        check_name(self.optimizer, OPTIMIZERS, "optimizer")
+        check_name(self.schedule, SCHEDULES, "schedule")
         if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
             remedy = did_you_mean(str(self.precision), PRECISIONS)
             raise UsageError.expected("settings", "precision", " or ".join(PRECISIONS), repr(self.precision), remedy)

@@ -5,7 +5,7 @@ A schedule's lengths are epochs here, which need not be whole; the schedules of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,6 @@ from gpucnn.optim.lr_scheduler import (
 from gpucnn.optim.optimizer import check_number
 from gpucnn.options import read_options
 
-Scheduler = OneCycleLR | LRScheduler | ReduceLROnPlateau | None
 Numbers = float | tuple[float, ...]
 
 OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float, float]] = {
@@ -55,30 +54,6 @@ class Length:
         """Return so many epochs as steps, at least one; ParameterError for what is no length."""
         check_number(epochs, "length", "epochs", 0, LONGEST)
         return max(round(epochs * self.epoch), 1)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A run's learning rate in motion, whichever way it moves; without a scheduler it stays as it is."""
-
-    scheduler: Scheduler
-
-    def after_step(self) -> None:
-        """An update is done."""
-        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step()
-
-    def after_epoch(self, loss: float) -> None:
-        """An epoch is done, with this loss, of the validation images where there are any."""
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(loss)
-
-    def state_dict(self) -> dict[str, Any] | None:
-        return None if self.scheduler is None else self.scheduler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        if self.scheduler is not None and state is not None:
-            self.scheduler.load_state_dict(state)
 
 
 # --- schedules: each makes one for an optimiser whose learning rate is the run's ------------------------------------
@@ -166,7 +141,7 @@ def _warmed(
     return SequentialLR(optimizer, [rise, make(max(length.steps - first, 1))], [first])
 
 
-SCHEDULES: dict[str, Callable[..., Scheduler]] = {
+SCHEDULES: dict[str, Callable[..., LRScheduler | None]] = {
     "one-cycle": one_cycle,
     "constant": constant,
     "cosine": cosine,
@@ -181,7 +156,7 @@ SCHEDULES: dict[str, Callable[..., Scheduler]] = {
 # --- from their texts --------------------------------------------------------------------------------------------
 
 
-def check_named(text: str, known: dict[str, Any], key: str) -> None:
+def check_name(text: str, known: dict[str, Any], key: str) -> None:
     """UsageError unless ``text`` is NAME or NAME:OPTION=VALUE,... with a known name."""
     name = text.partition(":")[0] if isinstance(text, str) else text
     if name not in known:
@@ -190,22 +165,31 @@ def check_named(text: str, known: dict[str, Any], key: str) -> None:
 
 
 def make_optimizer(
-    text: str, net: nn.Module, lr: float, momentum: float = 0.9, weight_decay: float | None = None
+    text: str,
+    net: nn.Module | Iterable[tuple[str, nn.Parameter]],
+    lr: float | None = None,
+    momentum: float = 0.9,
+    weight_decay: float | None = None,
 ) -> optim.Optimizer:
-    """Return the optimiser that ``text`` describes, for all parameters of ``net``; options in the text win.
+    """Return the optimiser that ``text`` describes, for all parameters of ``net``, or those that are given by name; options
+    in the text win.
 
     momentum is that of sgd. UsageError for an unknown option or a value out of range.
     """
     name, _, rest = text.partition(":")
-    make, _, decay = OPTIMIZERS[name]
-    options: dict[str, Any] = {"lr": lr, "weight_decay": decay if weight_decay is None else weight_decay}
+    make, usual, decay = OPTIMIZERS[name]
+    options: dict[str, Any] = {
+        "lr": usual if lr is None else lr,
+        "weight_decay": decay if weight_decay is None else weight_decay,
+    }
     if name == "sgd":
         options["momentum"] = momentum
     options |= read_options(rest, make, f"optimizer {name}", first=1)
-    return _made(f"optimizer {name}", make, net.named_parameters(), **options)  # type: ignore[no-any-return]
+    parameters = net.named_parameters() if isinstance(net, nn.Module) else net
+    return _made(f"optimizer {name}", make, parameters, **options)  # type: ignore[no-any-return]
 
 
-def make_schedule(text: str, optimizer: optim.Optimizer, steps: int, epoch: int) -> Schedule:
+def make_schedule(text: str, optimizer: optim.Optimizer, steps: int, epoch: int) -> LRScheduler | None:
     """Return the schedule that ``text`` describes, for a run of so many steps, of which an epoch has ``epoch``.
 
     UsageError for an unknown option or a value out of range.
@@ -213,7 +197,7 @@ def make_schedule(text: str, optimizer: optim.Optimizer, steps: int, epoch: int)
     name, _, rest = text.partition(":")
     make = SCHEDULES[name]
     options = read_options(rest, make, f"schedule {name}", first=2)
-    return Schedule(_made(f"schedule {name}", make, optimizer, Length(steps, epoch), **options))
+    return _made(f"schedule {name}", make, optimizer, Length(steps, epoch), **options)  # type: ignore[no-any-return]
 
 
 def _made(where: str, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

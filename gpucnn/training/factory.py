@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import models, nn, optim
-from gpucnn.autograd import Tensor, no_grad
+from gpucnn import models, nn
+from gpucnn.autograd import Tensor, no_grad, tensor
 from gpucnn.backend import Backend, get_backend, use
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import DataError, DeviceError, ParameterError, ShapeError, UsageError
 from gpucnn.models.cost import bounded
-from gpucnn.training import named
+from gpucnn.training.config import PRECISIONS, Settings, is_file_model
 from gpucnn.training.loader import Normalisation
-from gpucnn.training.settings import PRECISIONS, Settings, is_file_model
+from gpucnn.training.registry import make_optimizer, make_schedule
 
 VALIDATION = 5000
 """Images held out for validation by default, or a fifth of the training images where that is fewer."""
@@ -74,7 +74,9 @@ def check_model(model: str) -> None:
 
 def check_named(settings: Settings) -> None:
     """UsageError where the optimiser or the schedule has an option that it does not take, or one out of range."""
-    make_schedule(settings, make_optimizer(settings, nn.Linear(1, 1, device="cpu")), batches=100)
+    one = [("weight", nn.Parameter(tensor([0.0], device="cpu")))]
+    optimizer = make_optimizer(settings.optimizer, one, settings.lr, settings.momentum, settings.weight_decay)
+    make_schedule(settings.schedule, optimizer, settings.epochs * 100, 100)
 
 
 def check_precision(settings: Settings, backend: Backend) -> None:
@@ -84,17 +86,6 @@ def check_precision(settings: Settings, backend: Backend) -> None:
             pass
     except DeviceError as error:
         raise UsageError(f"precision {error} Or choose the device: --device cuda.") from None
-
-
-def make_optimizer(settings: Settings, net: nn.Module) -> optim.Optimizer:
-    """Return the optimiser that ``settings`` describes."""
-    assert settings.lr is not None
-    return named.make_optimizer(settings.optimizer, net, settings.lr, settings.momentum, settings.weight_decay)
-
-
-def make_schedule(settings: Settings, optimizer: optim.Optimizer, batches: int) -> named.Schedule:
-    """Return the schedule that ``settings`` describes, of ``batches`` steps an epoch."""
-    return named.make_schedule(settings.schedule, optimizer, settings.epochs * batches, batches)
 
 
 def build_model(
