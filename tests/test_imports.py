@@ -222,7 +222,7 @@ def test_what_is_allowed_is_not_found() -> None:
         ("gpucnn.backend.cpu", "import numpy as np\nfrom gpucnn.errors import ShapeError"),
         ("gpucnn.nn.layer", "if TYPE_CHECKING:\n    import numpy\n    from gpucnn.models import lenet"),
         ("gpucnn.cli.train", "from gpucnn.backend import get_backend\nimport numpy"),
-        ("gpucnn.training.step", "def f():\n    import gpucnn.optim"),
+        ("gpucnn.training.loop", "def f():\n    import gpucnn.optim"),
     ):
         assert faults({module: text}) == []
 

@@ -53,7 +53,7 @@ class Reporter(Callback):
         """An epoch is done: the object that went to ``metrics.jsonl``."""
 
     def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        """The test set was measured, at the end: epoch, step, checkpoint, and the losses and accuracies of that epoch."""
+        """The test set was measured, at the end: epoch, step, checkpoint, test_loss, test_accuracy."""
 
     def finish(self, trainer: Trainer) -> None:
         """Training stopped, in whichever way."""
@@ -221,8 +221,8 @@ class Trainer(Loop):
         """Train to the last epoch, measure the test set on the best checkpoint, and return what that gave.
 
         The test set is measured once, at the end, on the checkpoint that evaluation and prediction take: the best, or the
-        last where there is no validation. Returns epoch, step and name of the ``checkpoint``, and val_loss, val_accuracy,
-        test_loss, test_accuracy.
+        last where there is no validation. Returns epoch, step and name of the ``checkpoint``, test_loss and
+        test_accuracy.
         DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C, SIGTERM or SIGHUP.
         """
         with StopSignal() as self._stop_signal, self.backend.tf32(self.settings.precision == "tf32"):
@@ -262,12 +262,8 @@ class Trainer(Loop):
                 net.load_state_dict(best.model)
         result, self.tested_net = evaluate(net, self.test_feed), net
         self.measured["test"] = result
-        noted = next((one for one in self.history if one["epoch"] == epoch), {})
-        self.tested = {
-            "epoch": epoch, "step": step, "checkpoint": checkpoint,
-            "val_loss": noted.get("val_loss"), "val_accuracy": noted.get("val_accuracy"),
-            "test_loss": result.loss, "test_accuracy": result.accuracy,
-        }  # fmt: skip
+        self.tested = {"epoch": epoch, "step": step, "checkpoint": checkpoint}
+        self.tested |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
         if self.tested not in self.folder.metrics():
             self.folder.add_metrics(self.tested)
         if isinstance(self.reporter, Reporter):

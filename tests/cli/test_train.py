@@ -20,7 +20,7 @@ EPOCH_KEYS = [
     "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "seconds",
     "images_per_second",
 ]  # fmt: skip
-TEST_KEYS = ["epoch", "step", "checkpoint", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+TEST_KEYS = ["epoch", "step", "checkpoint", "test_loss", "test_accuracy"]
 
 
 def train(data: Path, *options: object) -> tuple[object, ...]:
