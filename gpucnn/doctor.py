@@ -31,6 +31,7 @@ def examine(warmup: bool = False) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": cpu["threads"],
         "blas": cpu["blas"],
+        "compiled": cpu["kernels"],
         "memory_bytes": _memory(),
     }
     try:

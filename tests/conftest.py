@@ -129,11 +129,14 @@ def standin(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield get_backend("cuda")
 
 
-@pytest.fixture(params=["cpu", "cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.fixture(params=["cpu", "cpu-numpy", "cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each backend in turn; tensors of the test's own thread are made on it."""
     if request.param == "cpu":
         chosen = get_backend("cpu")
+    elif request.param == "cpu-numpy":
+        chosen = get_backend("cpu")
+        request.getfixturevalue("monkeypatch").setattr(chosen, "kernels", None)
     elif request.param == "cuda-standin":
         chosen = request.getfixturevalue("standin")
     else:
@@ -151,7 +154,7 @@ def cut_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     for kernels in (blocks, fused, pool):
         monkeypatch.setattr(kernels, "BLOCK_BYTES", 300)
     monkeypatch.setattr(workspace, "SMALLEST", 4)
-    chosen = CpuDevice()
+    chosen = CpuDevice(compiled=False)
     with use(chosen):
         yield chosen
 

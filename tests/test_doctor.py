@@ -20,7 +20,17 @@ def test_json_form() -> None:
     result = gpucnn("doctor", "--json")
     report = json.loads(result.out)
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
-    assert list(report) == ["versions", "platform", "cores", "threads", "blas", "memory_bytes", "cuda", "missing"]
+    assert list(report) == [
+        "versions",
+        "platform",
+        "cores",
+        "threads",
+        "blas",
+        "compiled",
+        "memory_bytes",
+        "cuda",
+        "missing",
+    ]
     assert report["versions"]["numpy"] == np.__version__
     assert report["cores"] == os.cpu_count()
     assert report["threads"] == get_backend("cpu").describe()["threads"]

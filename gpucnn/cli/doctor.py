@@ -21,6 +21,7 @@ def command(as_json: bool, warmup: bool) -> None:
         say(f"{package:<14} {version}")
     say(f"{'platform':<14} {report['platform']}")
     say(f"{'cpu':<14} {report['cores']} cores, {report['threads']} threads in use; {', '.join(report['blas'])}")
+    say(f"{'compiled':<14} {report['compiled']}")
     if report["memory_bytes"]:
         say(f"{'memory':<14} {report['memory_bytes'] / 2**30:.1f} GiB")
     cuda = report["cuda"]

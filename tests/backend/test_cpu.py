@@ -55,14 +55,14 @@ def threaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """A CPU backend that shares even small kernels among one to three threads."""
     monkeypatch.setattr(workers, "LEAST_PART", 1)
     monkeypatch.setattr(processes, "SUPPORTED", False)
-    chosen = CpuDevice(threads=request.param)
+    chosen = CpuDevice(threads=request.param, compiled=False)
     assert chosen.describe()["threads"] == request.param
     return chosen
 
 
 @pytest.mark.parametrize("model", ["lenet", "lenet:activation=sigmoid,pooling=avg", "lenet:activation=tanh"])
 def test_lenet_takes_the_fast_kernels_for_everything(model: str) -> None:
-    backend = CpuDevice()
+    backend = CpuDevice(compiled=False)
     train(backend, model)
     kernels = {name.rpartition(".")[0] for name in backend.ran if name.endswith(".fast")}
     slow = {name for name in backend.ran if name.endswith(".reference")}
@@ -72,7 +72,7 @@ def test_lenet_takes_the_fast_kernels_for_everything(model: str) -> None:
 
 
 def test_the_reference_is_taken_where_there_is_nothing_to_compute() -> None:
-    backend = CpuDevice()
+    backend = CpuDevice(compiled=False)
     with gpucnn.use(backend):
         nn.Conv2d(1, 2, 3)(gpucnn.tensor(np.zeros((0, 1, 5, 5), np.float32)))
     assert backend.ran["conv2d.reference"] == 1
@@ -127,7 +127,7 @@ def test_the_same_bits_after_a_fork(threaded: Backend) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_while_another_thread_takes_memory() -> None:
-    backend = CpuDevice()
+    backend = CpuDevice(compiled=False)
     expected, held, done = train(backend), threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -220,7 +220,7 @@ def test_pytorch_may_hold_the_memory_too() -> None:
 @pytest.mark.bits
 def test_results_stay_as_they_are_while_others_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "SMALLEST", 4)
-    backend, rng, kept = CpuDevice(), np.random.default_rng(0), []
+    backend, rng, kept = CpuDevice(compiled=False), np.random.default_rng(0), []
     with gpucnn.use(backend):
         layers = (nn.Conv2d(2, 3, 3), nn.MaxPool2d(2, 1), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 5))
         for _ in range(6):
@@ -263,7 +263,7 @@ def test_idle_memory_is_given_back_when_shapes_change() -> None:
 
 @pytest.mark.slow
 def test_scratch_memory_of_a_large_convolution_stays_within_the_limit() -> None:
-    backend = CpuDevice()
+    backend = CpuDevice(compiled=False)
     backend.workspace.limit = 16 << 20
     rng, window = np.random.default_rng(0), Window((3, 3), (1, 1), (1, 1, 1, 1))
     x = rng.standard_normal((1, 64, 1024, 1024), np.float32)
@@ -294,7 +294,7 @@ def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("layout", ["images first", "batch innermost"])
 def test_fused_convolution_above_the_limit_is_done_in_parts(layout: str) -> None:
-    backend, rng = CpuDevice(), np.random.default_rng(0)
+    backend, rng = CpuDevice(compiled=False), np.random.default_rng(0)
     x = rng.standard_normal((3, 2, 12, 12), np.float32)
     x = x if layout == "images first" else np.ascontiguousarray(x.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
     w, b = rng.standard_normal((4, 2, 3, 3), np.float32), rng.standard_normal(4).astype(np.float32)
@@ -311,7 +311,7 @@ def test_fused_convolution_above_the_limit_is_done_in_parts(layout: str) -> None
 @pytest.mark.parametrize("update", ["adam", "sgd"])
 def test_moments_of_what_gets_no_gradient_end_at_zero_not_among_the_subnormals(update: str, dtype: Any) -> None:
     """Cores take a hundred times longer for subnormal numbers, and 0.9 times the smallest of them is that again."""
-    backend, rng = CpuDevice(threads=1), np.random.default_rng(0)
+    backend, rng = CpuDevice(threads=1, compiled=False), np.random.default_rng(0)
     p, first = rng.standard_normal(50).astype(dtype), rng.standard_normal(50).astype(dtype)
     m, v, nothing, lowest = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), np.finfo(dtype).tiny
     theirs = [array.astype(np.float64) for array in (p, m, v)]

@@ -79,7 +79,7 @@ def run(crew: Processes, kernel: Any, parts: int = 2, *options: Any) -> list[flo
     """Return what each part of a kernel wrote, given its number."""
     x, y = np.arange(float(parts)).reshape(parts, 1), np.full((parts, 1), -1.0)
     calls = [Call(kernel, Window((1, 1)), (x[i],), (y[i],), options) for i in range(parts)]
-    crew.run(CpuDevice(threads=1), calls, 1 << 20)
+    crew.run(CpuDevice(threads=1, compiled=False), calls, 1 << 20)
     found: list[float] = y[:, 0].tolist()
     return found
 
@@ -133,7 +133,7 @@ def test_arrays_of_every_order_and_dtype_are_carried(kernels: ModuleType, order:
 
     x, y = made(), made()
     calls = [Call(kernels.doubled, Window((1, 1)), (x[i : i + 2],), (y[i : i + 2],)) for i in (0, 2)]
-    crew.run(CpuDevice(threads=1), calls, 1 << 20)
+    crew.run(CpuDevice(threads=1, compiled=False), calls, 1 << 20)
     assert np.array_equal(y, 2 * x)
 
 
@@ -143,7 +143,7 @@ def test_memory_grows_and_what_is_known_is_bounded(kernels: ModuleType, monkeypa
     for size in [*range(1, 9), 100_000, 5, 400_000, *range(1, 9)]:
         x, y = np.arange(2.0 * size).reshape(2, size), np.zeros((2, size))
         calls = [Call(kernels.doubled, Window((1, 1)), (x[i],), (y[i],)) for i in (0, 1)]
-        crew.run(CpuDevice(threads=1), calls, 1 << 20)
+        crew.run(CpuDevice(threads=1, compiled=False), calls, 1 << 20)
         assert np.array_equal(y, 2 * x), size
     (process,) = crew._crew
     assert len(process._known) <= 3
@@ -215,7 +215,7 @@ def test_an_interrupt_leaves_nothing_half_done(kernels: ModuleType, where: str) 
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(KeyboardInterrupt):
-            crew.run(CpuDevice(threads=1), calls, 1 << 20)
+            crew.run(CpuDevice(threads=1, compiled=False), calls, 1 << 20)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
@@ -241,9 +241,9 @@ def test_the_answer_to_an_interrupted_call_is_not_taken_for_that_of_the_next(
     with monkeypatch.context() as patched:
         patched.setattr(processes.Process, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            crew.run(CpuDevice(threads=1), calls(1), 1 << 20)
+            crew.run(CpuDevice(threads=1, compiled=False), calls(1), 1 << 20)
     later = calls(5)
-    crew.run(CpuDevice(threads=1), later, 1 << 20)
+    crew.run(CpuDevice(threads=1, compiled=False), later, 1 << 20)
     assert [call.written[0].item() for call in later] == [10, 12]  # type: ignore[union-attr]
 
 
@@ -303,7 +303,7 @@ from gpucnn.backend import Window
 from gpucnn.backend.cpu import processes
 from gpucnn.backend.cpu import CpuDevice
 processes.FIRST_CALLS = 0
-backend, rng = CpuDevice(threads=2), np.random.default_rng(0)
+backend, rng = CpuDevice(threads=2, compiled=False), np.random.default_rng(0)
 x, w = rng.standard_normal((64, 6, 14, 14), np.float32), rng.standard_normal((16, 6, 5, 5), np.float32)
 print(*backend.processes.wait(), flush=True)
 y = backend.conv2d(x, w, None, Window((5, 5)))
@@ -378,7 +378,7 @@ def test_bits_do_not_depend_on_how_a_part_lies_in_memory(
     monkeypatch.setattr(processes, "FIRST_CALLS", 0)
     monkeypatch.setattr(processes, "HANDING_OVER", 1)
     rng, window = np.random.default_rng(0), Window((3, 3), (1, 1), (1, 1, 1, 1))
-    alone, shared = CpuDevice(threads=2), CpuDevice(threads=2)
+    alone, shared = CpuDevice(threads=2, compiled=False), CpuDevice(threads=2, compiled=False)
     monkeypatch.setattr(alone.processes, "_ready", lambda wanted: [])
     shared.processes.wait()
     for N in (1, 37):
@@ -399,7 +399,11 @@ def test_kernels_have_the_same_bits_wherever_their_parts_are_done(monkeypatch: p
     monkeypatch.setattr(processes, "FIRST_CALLS", 0)
     monkeypatch.setattr(processes, "HANDING_OVER", 1)
     rng = np.random.default_rng(0)
-    alone, shared, whole = CpuDevice(threads=2), CpuDevice(threads=2), CpuDevice(threads=1)
+    alone, shared, whole = (
+        CpuDevice(threads=2, compiled=False),
+        CpuDevice(threads=2, compiled=False),
+        CpuDevice(threads=1, compiled=False),
+    )
     monkeypatch.setattr(alone.processes, "_ready", lambda wanted: [])
     shared.processes.wait()
     for window, groups, N in (

@@ -201,7 +201,11 @@ def test_images_are_cut_evenly_and_parts_of_them_need_no_joining() -> None:
 def test_shared_kernels_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "LEAST_PART", 1)
     monkeypatch.setattr(processes, "SUPPORTED", False)
-    rng, whole, shared = np.random.default_rng(0), CpuDevice(threads=1), CpuDevice(threads=3)
+    rng, whole, shared = (
+        np.random.default_rng(0),
+        CpuDevice(threads=1, compiled=False),
+        CpuDevice(threads=3, compiled=False),
+    )
     for window, groups in (
         (Window((3, 3), (1, 1), (1, 1, 1, 1)), 1), (Window((3, 2), (2, 1), (2, 0, 1, 1), (1, 2)), 2), (Window((5, 5)), 1),
         (Window((2, 2), (1, 1), (4, 4, 4, 4)), 1), (Window((2, 2), (15, 1), (18, 0, 0, 0)), 1),
@@ -214,11 +218,11 @@ def test_shared_kernels_are_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_blas_may_share_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = CpuDevice().blas.count
+    before = CpuDevice(compiled=False).blas.count
     assert before == 1
     monkeypatch.setenv("GPUCNN_BLAS_THREADS", "2")
-    backend = CpuDevice(threads=4)
+    backend = CpuDevice(threads=4, compiled=False)
     assert (backend.workers.count, backend.blas.count) == (1, 2)
     monkeypatch.delenv("GPUCNN_BLAS_THREADS")
-    backend = CpuDevice(threads=4)
+    backend = CpuDevice(threads=4, compiled=False)
     assert (backend.workers.count, backend.blas.count) == (4, 1)

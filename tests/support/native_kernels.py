@@ -37,7 +37,7 @@ class Device:
     GUARD = int(os.environ.get("GPUCNN_TEST_GUARD", "64"))
 
     def __init__(self, threads: int = 1) -> None:
-        self.workspace, self.workers = self, self
+        self.kernels, self.workspace, self.workers = library(), self, self
         self.count = threads
         self.given: list[Host] = []
 

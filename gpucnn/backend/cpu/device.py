@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.backend import native
 from gpucnn.backend.cpu.processes import Processes
 from gpucnn.backend.cpu.threads import BlasThreads, available_threads, blas_threads
 from gpucnn.backend.cpu.workers import Workers
@@ -20,16 +21,18 @@ class CpuDevice(Device):
 
     By default ``GPUCNN_THREADS``, or the cores that the process may use. Sets the BLAS to one thread, for the whole process,
     or to ``GPUCNN_BLAS_THREADS``; where that is more than one, the BLAS shares its products and nothing else is shared.
+    Compiled kernels do what they can, where there are any, unless ``compiled`` is False.
     """
 
     name = kind = "cpu"
     xp = np
     enter = staticmethod(partial(np.errstate, all="ignore"))  # 1 / 0 is infinity without a warning, as on a GPU
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, compiled: bool = True) -> None:
         super().__init__()
         if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
             raise ParameterError.expected("CpuDevice", "threads", "a positive int", repr(threads))
+        self.kernels: Any = native.library() if compiled else None
         self.blas = BlasThreads(blas_threads())
         count = available_threads() if threads is None else threads
         self.workers = Workers(count if blas_threads() == 1 else 1)
@@ -40,7 +43,12 @@ class CpuDevice(Device):
         return np.array(array, order="C")
 
     def describe(self) -> dict[str, Any]:
-        return {"device": self.name, "threads": max(self.workers.count, self.blas.count), "blas": self.blas.names()}
+        return {
+            "device": self.name,
+            "threads": max(self.workers.count, self.blas.count),
+            "blas": self.blas.names(),
+            "kernels": native.state(),
+        }
 
     def bit_generator(self, key: list[int]) -> Any:
         return np.random.Philox(key=key)

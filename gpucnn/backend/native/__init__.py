@@ -1,8 +1,8 @@
 """Compiled kernels for the CPU, where a C compiler was there at installation; everything else goes on without them.
 
 ``library()`` is the extension module or None. ``GPUCNN_NATIVE=0`` turns it off; ``GPUCNN_CPU`` pins the vector width
-(``sse2``, ``avx2``, ``avx512``; ``neon`` on ARM) that is otherwise the widest that the processor has. ``calls`` holds the
-functions that use it.
+(``sse2``, ``avx2``, ``avx512``; ``neon`` on ARM) that is otherwise the widest that the processor has. Who calls it is
+``cpu/native.py``.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ typedef struct {
   const int64_t *indices;
   const float *scale, *shift;
   float *y;
-  Index N, C, pixels, cuts;
+  Index N, C, pixels, cuts, total; /* images in all: an index below zero counts from their end */
 } Batch;
 
 enum { PIXELS_TOGETHER = 64 };
@@ -215,7 +215,7 @@ static void gather_part(void *job, Index part) {
   for (Index n = 0; n < b->N; n += W) {
     Index count = least(b->N - n, W);
     const uint8_t *image[W] = {0};
-    for (Index k = 0; k < count; k++) image[k] = b->images + (b->indices[n + k] * b->C + c) * b->pixels;
+    for (Index k = 0; k < count; k++) image[k] = b->images + ((b->indices[n + k] + (b->indices[n + k] < 0) * b->total) * b->C + c) * b->pixels;
     if (count == W) {
       for (Index p = first; p < end; p++) {
         B bytes;
@@ -229,8 +229,8 @@ static void gather_part(void *job, Index part) {
   }
 }
 
-static void gather(Index N, Index C, Index pixels, const uint8_t *images, const int64_t *indices, const float *scale,
+static void gather(Index N, Index C, Index pixels, Index total, const uint8_t *images, const int64_t *indices, const float *scale,
                    const float *shift, float *y, int threads) {
-  Batch b = {images, indices, scale, shift, y, N, C, pixels, ceiling(pixels, PIXELS_TOGETHER)};
+  Batch b = {images, indices, scale, shift, y, N, C, pixels, ceiling(pixels, PIXELS_TOGETHER), total};
   parallel(C * b.cuts, N * C * pixels > 4 * NUMBERS_OF_A_PART ? threads : 1, gather_part, &b);
 }

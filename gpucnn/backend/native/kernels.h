@@ -61,7 +61,7 @@ typedef struct {
 } Pooling;
 
 /* Batch normalisation of C channels of M numbers, then perhaps plus `residual`, then perhaps ReLU. Training makes mean, var and
- * factor = 1 / sqrt(var + eps), else they are given. Backward: dresidual, dweight and dbias may be NULL. */
+ * factor = 1 / sqrt(var + eps), and nothing else where y is NULL; else they are given. Backward: dresidual, dweight and dbias may be NULL. */
 typedef struct {
   Index C, M;
   const float *x, *residual, *weight, *bias;
@@ -98,7 +98,7 @@ typedef struct {
                         Index gradient_step, int threads);
   void (*update)(const Update *, int threads);
   void (*transpose)(Index rows, Index columns, const float *x, Index x_row, float *y, Index y_row, int threads);
-  void (*gather)(Index N, Index C, Index pixels, const uint8_t *images, const int64_t *indices, const float *scale,
+  void (*gather)(Index N, Index C, Index pixels, Index total, const uint8_t *images, const int64_t *indices, const float *scale,
                  const float *shift, float *y, int threads);
 } Kernels;
 

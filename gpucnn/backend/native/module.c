@@ -60,7 +60,7 @@ static PyObject *next_argument(Call *call) {
 static Index integer(Call *call) {
   PyObject *argument = next_argument(call);
   if (!argument) return 0;
-  Index value = PyLong_AsSsize_t(argument);
+  Index value = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
   if (value == -1 && PyErr_Occurred()) call->failed = 1;
   return value;
 }
@@ -409,7 +409,7 @@ static PyObject *batch_norm(PyObject *self, PyObject *const *arguments, Py_ssize
   p.residual = flat(&call, READ, 'f', C * M, 1, "residual");
   p.weight = flat(&call, READ, 'f', C, 1, "weight");
   p.bias = flat(&call, READ, 'f', C, 1, "bias");
-  p.y = flat(&call, WRITE, 'f', C * M, 0, "y");
+  p.y = flat(&call, WRITE, 'f', C * M, 1, "y");
   p.mean = flat(&call, WRITE, 'f', C, 0, "mean");
   p.var = flat(&call, WRITE, 'f', C, 1, "var");
   p.factor = flat(&call, WRITE, 'f', C, 0, "factor");
@@ -565,11 +565,11 @@ static PyObject *gather(PyObject *self, PyObject *const *arguments, Py_ssize_t c
   expect(&call, y.N == N && y.C == C && y.H == view->shape[2] && y.W == view->shape[3], "y");
   if (call.failed) return give_up(&call);
   for (Index n = 0; n < N; n++)
-    if (indices[n] < 0 || indices[n] >= total) {
-      PyErr_Format(PyExc_IndexError, "gather: indices: expected 0 to %zd", (Py_ssize_t)(total - 1));
+    if (indices[n] < -total || indices[n] >= total) {
+      PyErr_Format(PyExc_IndexError, "gather: indices: expected up to %zd", (Py_ssize_t)(total - 1));
       return give_up(&call);
     }
-  RUN(kernels->gather(N, C, pixels, view->buf, indices, scale, shift, y.data, threads))
+  RUN(kernels->gather(N, C, pixels, total, view->buf, indices, scale, shift, y.data, threads))
   return finish(&call, 1);
 }
 

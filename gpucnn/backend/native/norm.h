@@ -41,7 +41,6 @@ static void moments(const float *x, Index n, double *mean, double *squares) {
 static void norm_part(void *job, Index c) {
   const BatchNorm *p = job;
   const float *x = p->x + c * p->M, *residual = p->residual ? p->residual + c * p->M : NULL;
-  float *y = p->y + c * p->M;
   if (p->training) {
     double mean, squares;
     moments(x, p->M, &mean, &squares);
@@ -49,6 +48,8 @@ static void norm_part(void *job, Index c) {
     p->var[c] = (float)(squares / (double)p->M);
     p->factor[c] = (float)(1 / sqrt(squares / (double)p->M + p->eps));
   }
+  if (!p->y) return;
+  float *y = p->y + c * p->M;
   float mean = p->mean[c], scale = p->factor[c] * (p->weight ? p->weight[c] : 1), shift = p->bias ? p->bias[c] : 0;
   Index i = 0;
   for (; i + W <= p->M; i += W) {

@@ -8,7 +8,7 @@ import pytest
 from native_kernels import LAYOUTS, Device, close, guarded, sliding, width
 
 from gpucnn.backend import Window
-from gpucnn.backend.native import calls
+from gpucnn.backend.cpu import native as calls
 
 __all__ = ["width"]
 

@@ -13,7 +13,8 @@ import pytest
 from native_kernels import Device
 
 from gpucnn.backend import Window
-from gpucnn.backend.native import calls, library
+from gpucnn.backend.cpu import native as calls
+from gpucnn.backend.native import library
 
 if library() is None:
     pytest.skip("no compiled kernels", allow_module_level=True)
@@ -75,10 +76,11 @@ def test_a_process_ends_with_its_pool(threads: str) -> None:
 import sys, threading
 import numpy as np
 from gpucnn.backend import Window, get_backend
-from gpucnn.backend.native import calls
+from gpucnn.backend.cpu import native as calls
+from gpucnn.backend.native import library
 from gpucnn.backend.cpu.workspace import Workspace
 class Device:
-    workspace, workers, count = Workspace(), None, int(sys.argv[1])
+    kernels, workspace, workers, count = library(), Workspace(), None, int(sys.argv[1])
 Device.workers = Device
 x, w = np.ones((64, 8, 16, 16), np.float32), np.ones((16, 8, 3, 3), np.float32)
 def work():

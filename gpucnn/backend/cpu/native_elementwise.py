@@ -1,0 +1,240 @@
+"""The compiled kernels of what is done number by number: normalisation, activation, loss, updates, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backend import ops
+from gpucnn.backend.cpu.device import CpuDevice
+from gpucnn.backend.cpu.native import FLOAT, batch_last, empty, flat, serves
+from gpucnn.backend.device import Array
+from gpucnn.backend.dispatch import implements
+from gpucnn.backend.ops.norm import Axes
+from gpucnn.backend.ops.optim import Number, Steps
+
+LEAST_NUMBERS = 1 << 13
+"""Numbers of an array from which a kernel saves more than its call costs, where NumPy needs one pass."""
+
+
+# --- batch normalisation ---------------------------------------------------------------------------------------------
+
+
+def batch_norm(
+    device: CpuDevice, x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False,
+    residual: Array | None = None, moments: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """Return y (N, C, H, W), the mean and the variance of each channel, and the factor 1 / sqrt(variance + eps).
+
+    y is weight (x - mean) factor + bias, then plus ``residual``, then what ReLU makes of it, as far as asked for.
+    moments: the mean and the variance to use instead of the batch's own, (C,) each.
+    """
+    N, C, H, W = x.shape
+    y = empty(device, x.shape)
+    if moments is None:
+        mean, var, factor = (np.empty(C, FLOAT) for _ in range(3))
+    else:
+        mean, var = (np.array(values, FLOAT) for values in moments)
+        factor = (1 / np.sqrt(var.astype(np.float64) + eps)).astype(FLOAT)
+    device.kernels.batch_norm(
+        C, N * H * W, flat(batch_last(device, x, True)),
+        None if residual is None else flat(batch_last(device, residual, True)), weight, bias, flat(y), mean, var, factor,
+        eps, moments is None, relu, device.workers.count,
+    )  # fmt: skip
+    return y, mean, var, factor
+
+
+def batch_norm_gradients(
+    device: CpuDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
+    training: bool = True, needs_residual: bool = False,
+) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+    """Return dL/dx, dL/dweight, dL/dbias and, where wanted, dL/dresidual. y: the output, where ReLU made it, else None."""
+    N, C, H, W = x.shape
+    dx = empty(device, x.shape)
+    dresidual = empty(device, x.shape) if needs_residual else None
+    dweight, dbias = np.empty(C, FLOAT), np.empty(C, FLOAT)
+    device.kernels.batch_norm_gradient(
+        C, N * H * W, flat(batch_last(device, dy, True)), flat(batch_last(device, x, True)),
+        None if y is None else flat(batch_last(device, y, True)), weight, mean, factor, flat(dx),
+        None if dresidual is None else flat(dresidual), dweight, dbias, training, device.workers.count,
+    )  # fmt: skip
+    return dx, dweight, dbias, dresidual
+
+
+def _by_channel(device: CpuDevice, x: Array, axes: Axes) -> bool:
+    return x.ndim == 4 and axes == (0, 2, 3) and serves(device, x)
+
+
+def _standardise_serves(device: CpuDevice, x: Array, axes: Axes, eps: float) -> bool:
+    return _by_channel(device, x, axes)
+
+
+@implements(ops.standardise, on="cpu", when=_standardise_serves)
+def standardise(device: CpuDevice, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
+    y, _, var, factor = batch_norm(device, x, None, None, eps)
+    if not np.isfinite(var).all():
+        return ops.standardise.reference(device, x, axes, eps)  # which scales what overflows
+    return y, factor.reshape(1, -1, 1, 1)
+
+
+def _standardise_gradient_serves(device: CpuDevice, dy: Array, y: Array, factor: Array, axes: Axes) -> bool:
+    return _by_channel(device, dy, axes) and serves(device, y, factor)
+
+
+@implements(ops.standardise_gradient, on="cpu", when=_standardise_gradient_serves)
+def standardise_gradient(device: CpuDevice, dy: Array, y: Array, factor: Array, axes: Axes) -> Array:
+    """As of numbers of mean 0 and variance 1, times the factor."""
+    C = y.shape[1]
+    return batch_norm_gradients(
+        device, dy, y, None, factor.reshape(C), np.zeros(C, FLOAT), np.ones(C, FLOAT)
+    )[0]  # fmt: skip
+
+
+def _running_statistics_serve(
+    device: CpuDevice, mean: Array, var: Array, x: Array, axes: Axes, count: int, momentum: float
+) -> bool:
+    return _by_channel(device, x, axes) and serves(device, mean, var)
+
+
+@implements(ops.update_running_statistics, on="cpu", when=_running_statistics_serve)
+def update_running_statistics(
+    device: CpuDevice, mean: Array, var: Array, x: Array, axes: Axes, count: int, momentum: float
+) -> None:
+    C = x.shape[1]
+    now, spread, factor = (np.empty(C, FLOAT) for _ in range(3))
+    device.kernels.batch_norm(
+        C, count, flat(batch_last(device, x, True)), None, None, None, None, now, spread, factor, 0.0, 1, 0,
+        device.workers.count,
+    )  # fmt: skip
+    for running, batch in ((mean, now), (var, spread * (count / (count - 1)))):
+        running[...] = (1 - momentum) * running + momentum * batch
+
+
+# --- activation and loss ---------------------------------------------------------------------------------------------
+
+
+def same_memory(arrays: Sequence[Array]) -> list[Array] | None:
+    """Return arrays of one shape as vectors, element by element alike; None where their memory is not dense or differs."""
+    first = arrays[0]
+    if all(a.flags.c_contiguous and a.flags.aligned for a in arrays):
+        return [a.reshape(-1) for a in arrays]
+    order = sorted(range(first.ndim), key=lambda axis: (-first.strides[axis], axis))
+    ordered = [a.transpose(order) for a in arrays]
+    if all(a.flags.c_contiguous and a.flags.aligned for a in ordered):
+        return [a.reshape(-1) for a in ordered]
+    return None
+
+
+def _relu_serves(device: CpuDevice, x: Array) -> bool:
+    return x.size >= LEAST_NUMBERS and serves(device, x) and same_memory([x]) is not None
+
+
+@implements(ops.relu, on="cpu", when=_relu_serves)
+def relu(device: CpuDevice, x: Array) -> Array:
+    y = empty_like(device, x)
+    flat_x, flat_y = _alike([x, y])
+    device.kernels.relu(x.size, flat_x, None, flat_y, device.workers.count)
+    return y
+
+
+def _relu_gradient_serves(device: CpuDevice, dy: Array, y: Array) -> bool:
+    return y.size >= LEAST_NUMBERS and serves(device, dy, y) and same_memory([y, dy]) is not None
+
+
+@implements(ops.relu_gradient, on="cpu", when=_relu_gradient_serves)
+def relu_gradient(device: CpuDevice, dy: Array, y: Array) -> Array:
+    dx = empty_like(device, y)
+    flat_dy, flat_y, flat_dx = _alike([dy, y, dx])
+    device.kernels.relu_gradient(dy.size, flat_dy, flat_y, flat_dx, device.workers.count)
+    return dx
+
+
+def _alike(arrays: Sequence[Array]) -> list[Array]:
+    vectors = same_memory(arrays)
+    assert vectors is not None
+    return vectors
+
+
+def empty_like(device: CpuDevice, x: Array) -> Array:
+    """Return uninitialised memory in the order of axes that dense ``x`` has."""
+    order = sorted(range(x.ndim), key=lambda axis: (-x.strides[axis], axis))
+    back = sorted(range(x.ndim), key=order.__getitem__)
+    return device.workspace.empty(tuple(x.shape[axis] for axis in order), x.dtype).transpose(back)
+
+
+def _cross_entropy_serves(device: CpuDevice, logits: Array, target: Array, needs_gradient: bool) -> bool:
+    return serves(device, logits) and target.dtype.kind in "iu"
+
+
+@implements(ops.cross_entropy, on="cpu", when=_cross_entropy_serves)
+def cross_entropy(device: CpuDevice, logits: Array, target: Array, needs_gradient: bool) -> tuple[Array, Array | None]:
+    N, C = logits.shape
+    losses = np.empty(N, FLOAT)
+    gradient = np.empty((C, N), FLOAT) if needs_gradient else None
+    device.kernels.cross_entropy(
+        N, C, np.ascontiguousarray(logits.T).reshape(-1), np.ascontiguousarray(target, np.int64), losses,
+        None if gradient is None else gradient.reshape(-1), device.workers.count,
+    )  # fmt: skip
+    return losses, None if gradient is None else gradient.T
+
+
+# --- updates and batches ---------------------------------------------------------------------------------------------
+
+
+def _vectors(device: CpuDevice, *arrays: Array | None) -> bool:
+    """Whether all of them are float32 vectors without gaps."""
+    return serves(device, *arrays) and all(a is None or (a.ndim == 1 and a.flags.carray) for a in arrays)
+
+
+def _sgd_serves(
+    device: CpuDevice, p: Array, g: Array, velocity: Array | None, *,
+    lr: Number, momentum: Number, nesterov: bool, weight_decay: float, where: Array | bool = True,
+) -> bool:  # fmt: skip
+    return isinstance(lr, float | int) and isinstance(momentum, float | int) and _vectors(device, p, g, velocity)
+
+
+@implements(ops.sgd_update, on="cpu", when=_sgd_serves)
+def sgd_update(
+    device: CpuDevice, p: Array, g: Array, velocity: Array | None, *,
+    lr: Number, momentum: Number, nesterov: bool, weight_decay: float, where: Array | bool = True,
+) -> None:  # fmt: skip
+    if where:
+        device.kernels.sgd_update(p.size, p, g, velocity, lr, momentum, weight_decay, nesterov, device.workers.count)
+
+
+def _adam_serves(
+    device: CpuDevice, p: Array, g: Array, m: Array, v: Array, *,
+    lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps,
+    decoupled: bool = False, where: Array | bool = True,
+) -> bool:  # fmt: skip
+    numbers = all(isinstance(number, float | int) for number in (lr, beta1, step))
+    return numbers and _vectors(device, p, g, m, v)
+
+
+@implements(ops.adam_update, on="cpu", when=_adam_serves)
+def adam_update(
+    device: CpuDevice, p: Array, g: Array, m: Array, v: Array, *,
+    lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps,
+    decoupled: bool = False, where: Array | bool = True,
+) -> None:  # fmt: skip
+    if where:
+        device.kernels.adam_update(
+            p.size, p, g, m, v, lr, beta1, beta2, eps, weight_decay, step, decoupled, device.workers.count
+        )
+
+
+def _gather_serves(device: CpuDevice, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> bool:
+    known = images.dtype == np.uint8 and images.ndim == 4 and images.flags.c_contiguous and images.size
+    return bool(device.kernels is not None and known and dtype == FLOAT and indices.dtype.kind == "i")
+
+
+@implements(ops.gather, on="cpu", when=_gather_serves)
+def gather(device: CpuDevice, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
+    y = empty(device, (len(indices), *images.shape[1:]))
+    device.kernels.gather(
+        images, len(indices), np.ascontiguousarray(indices, np.int64), scale.astype(FLOAT), shift.astype(FLOAT), y,
+        device.workers.count,
+    )  # fmt: skip
+    return y
