@@ -2,7 +2,7 @@
 
 from gpucnn.autograd.exchange import from_dlpack
 from gpucnn.autograd.parameter import Parameter, ParameterStore, store_of
-from gpucnn.autograd.tape import apply, is_grad_enabled, no_grad
+from gpucnn.autograd.tape import apply, is_grad_enabled, no_grad, on_device_of
 from gpucnn.autograd.tensor import Tensor, concatenate, tensor
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "from_dlpack",
     "is_grad_enabled",
     "no_grad",
+    "on_device_of",
     "store_of",
     "tensor",
 ]

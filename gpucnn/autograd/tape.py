@@ -19,6 +19,7 @@ import inspect
 import itertools
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,12 @@ def walk(root: Node, gradient: Array, backend: Backend) -> None:
             ops.copy_all(backend, [(room, passed) for _, room, passed in first.values()])
     for source, _, _ in first.values():
         source.fill_gradient_room()
+
+
+def on_device_of(tensor: Any) -> AbstractContextManager[None]:
+    """Within, the device of a Tensor is the current one: entered once for many operations rather than by each of them."""
+    backend = getattr(tensor, "backend", None)
+    return nullcontext() if backend is None else active(backend)
 
 
 def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: bool = False, **params: Any) -> Tensor:

@@ -165,21 +165,22 @@ def check_optional(x: Any, where: str, argument: str) -> None:
 def check_float(x: Tensor, where: str, argument: str = "input") -> None:
     """DTypeError unless ``x`` is a floating tensor."""
     check_tensor(x, where, argument)
-    if x.dtype.kind != "f":
+    if x.array.dtype.kind != "f":
         raise DTypeError.expected(where, argument, "a floating dtype", x.dtype, "use .to('float32')")
 
 
 def check_matches(x: Tensor, other: Tensor | None, where: str, argument: str) -> None:
     """DTypeError unless both are tensors of one dtype, a float64 image meeting float32 weights is the usual case;
     MixedDeviceError unless they are on one device."""
-    if other is not None:
-        check_tensor(other, where, argument)
-    if other is not None and other.backend is not x.backend:
+    if other is None:
+        return
+    check_tensor(other, where, argument)
+    if other.backend is not x.backend:
         raise MixedDeviceError.expected(
             where, argument, f"the input's device {x.device}", other.device,
             f"move the model with .to('{x.device}') before you make the optimiser, or the input with .to('{other.device}')",
         )  # fmt: skip
-    if other is not None and other.dtype != x.dtype:
+    if other.array.dtype != x.array.dtype:
         raise DTypeError.expected(
             where, argument, f"the input's dtype {x.dtype}", other.dtype, f"convert the input with .to('{other.dtype}')"
         )

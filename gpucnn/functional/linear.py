@@ -51,12 +51,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"shape {input.shape}",
             "flatten images first" if input.ndim == 4 else "",
         )
-    if bias is not None:
-        check_tensor(bias, "linear", "bias")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError.expected("linear", "bias", f"shape {weight.shape[:1]}", bias.shape)
     check_matches(input, weight, "linear", "weight")
     check_matches(input, bias, "linear", "bias")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError.expected("linear", "bias", f"shape {weight.shape[:1]}", bias.shape)
     if input.ndim == 2:
         return apply(_linear, input, weight, bias)
     rows = input.reshape(input.size // max(weight.shape[1], 1), weight.shape[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
-from gpucnn.autograd import Tensor, concatenate
+from gpucnn.autograd import Tensor, concatenate, on_device_of
 from gpucnn.checks import check_int, is_integer, shown
 from gpucnn.errors import ParameterError, ShapeError, kind_of
 from gpucnn.nn.fusion import fuse
@@ -101,10 +101,11 @@ class Sequential(Composite):
 
     def forward(self, x: Any) -> Any:
         layers, place = list(self._modules.values()), 0
-        while place < len(layers):
-            operation, count = fuse(layers, place) or (layers[place], 1)
-            x = operation(x)
-            place += count
+        with on_device_of(x):
+            while place < len(layers):
+                operation, count = fuse(layers, place) or (layers[place], 1)
+                x = operation(x)
+                place += count
         return x
 
     def __len__(self) -> int:
