@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 import warnings
@@ -86,6 +87,8 @@ def main() -> None:
         say("Interrupted. What was saved before is kept.", err=True)
         sys.exit(130)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.possibilities:
+            error.possibilities = difflib.get_close_matches(error.option_name, error.possibilities, 1)
         if type(error).__name__ == "NoArgsIsHelpError":  # of click 8.2 and later
             error.show()
             sys.exit(error.exit_code)

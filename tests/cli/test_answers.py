@@ -39,10 +39,10 @@ def test_evaluate_counts_right(run: Path) -> None:
     assert list(values) == ["loss", "accuracy", "confusion"]
     import safetensors.numpy
 
-    last = checkpoint_of(run)
-    task = json.loads((last / "state.json").read_text())["task"]
+    best = checkpoint_of(run, "best")  # the one that answers unless another is asked for
+    task = json.loads((best / "state.json").read_text())["task"]
     net = models.lenet().eval()
-    net.load_state_dict(safetensors.numpy.load_file(last / "model.safetensors"))
+    net.load_state_dict(safetensors.numpy.load_file(best / "model.safetensors"))
     images, labels = load(str(run.parent / "small.npz")).test[np.arange(600)]
     with no_grad():
         x = tensor(((images / 255 - task["mean"][0]) / task["std"][0]).astype(np.float32))
@@ -125,7 +125,7 @@ def test_no_run_or_a_damaged_one(run: Path, tmp_path: Path, command: list[str]) 
 
     assert_refused(gpucnn(*on(tmp_path / "nowhere")), 2, "config.toml")
     shutil.copytree(run, tmp_path / "run", symlinks=True)
-    weights = checkpoint_of(tmp_path / "run") / "model.safetensors"
+    weights = checkpoint_of(tmp_path / "run", "best") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert_refused(gpucnn(*on(tmp_path / "run")), 1, "model.safetensors is damaged")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
