@@ -88,7 +88,8 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption) and error.possibilities:
-            error.possibilities = difflib.get_close_matches(error.option_name, error.possibilities, 1)
+            nearest = difflib.get_close_matches(error.option_name, error.possibilities, 1)
+            error = click.NoSuchOption(error.option_name, None, nearest, error.ctx)
         if type(error).__name__ == "NoArgsIsHelpError":  # of click 8.2 and later
             error.show()
             sys.exit(error.exit_code)
