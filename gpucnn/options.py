@@ -43,6 +43,16 @@ def parameters_of(make: Callable[..., Any]) -> tuple[list[str], bool]:
     return named, any(p.kind == p.VAR_KEYWORD for p in parameters)
 
 
+def options_of(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the parameters of ``make`` that have a default, with the default.
+
+    >>> options_of(lambda first, low=1, at=None: None)
+    {'low': 1, 'at': None}
+    """
+    parameters = inspect.signature(make).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
 def _value(text: str) -> Value:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"

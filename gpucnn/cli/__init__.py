@@ -1,4 +1,4 @@
-"""The command line: ``gpucnn COMMAND``. Commands are loaded when they are asked for; errors become one or two lines."""
+"""The command line: ``gpucnn COMMAND``. Commands are imported on demand; errors become one or two lines."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from gpucnn.errors import GpucnnError, did_you_mean
 GROUPS = {
     "Train and use": {
         "train": "Train a network and keep the run in a folder.",
-        "evaluate": "Measure a trained network on a data set.",
-        "predict": "Say what picture files show.",
+        "evaluate": "Evaluate a trained network on a data set.",
+        "predict": "Classify image files.",
     },
-    "Look": {
-        "visualize": "Draw a run, or what its network makes of a picture.",
-        "summary": "Say what each layer of a network gives, costs and sees.",
+    "Inspect": {
+        "visualize": "Draw the report of a run, or explain the prediction for one image.",
+        "models": "List the networks known by name, with their options.",
+        "summary": "Show the shape, cost and receptive field of each layer of a network.",
     },
     "Data and machine": {
         "data": "List, show, download and convert data sets.",
-        "bench": "Measure images per second, and memory.",
-        "doctor": "Say what this machine has, and what is missing.",
+        "bench": "Measure speed and memory.",
+        "doctor": "Report what this machine has and what is missing.",
     },
 }
-COMMANDS = {name: said for group in GROUPS.values() for name, said in group.items()}
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 
 class Group(click.Group):
-    """A group of commands that says which one may have been meant."""
+    """A group of commands that suggests the nearest name for an unknown one."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         known = self.list_commands(ctx)
@@ -60,15 +61,15 @@ class Commands(Group):
         widest = max(map(len, COMMANDS))
         for title, group in GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl([(name.ljust(widest), said) for name, said in group.items()])
+                formatter.write_dl([(name.ljust(widest), text) for name, text in group.items()])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="gpucnn")
 def cli() -> None:
-    """Convolutional networks on NumPy or CuPy: train, measure, use.
+    """Train, evaluate and inspect convolutional networks on NumPy or CuPy.
 
-    Start with `gpucnn train`: LeNet on built-in digits, in about a minute.
+    Start with `gpucnn train`, which trains LeNet on the built-in digits in about a minute.
 
     \b
     Exit codes: 0 done; 1 failure; 2 wrong usage; 3 target accuracy missed or training diverged;
@@ -80,11 +81,11 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake never shows a traceback."""
     open_standard_streams()
-    warnings.showwarning = _show_warning  # type: ignore[assignment]  # the rest of its arguments is not used
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # its other arguments are not used
     try:
         code = cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        say("Interrupted. What was saved before is kept.", err=True)
+        say("Interrupted. Files saved so far are kept.", err=True)
         sys.exit(130)
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption) and error.possibilities:
@@ -97,7 +98,7 @@ def main() -> None:
         see = f" See: {context.command_path} --help" if context is not None else ""
         fail(error.format_message() + see, error.exit_code)
     except GpucnnError as error:
-        if error.exit_code >= 128:  # stopped by a signal, as asked: no mistake
+        if error.exit_code >= 128:  # stopped by a signal: not an error
             say(str(error), err=True)
             sys.exit(error.exit_code)
         fail(str(error), error.exit_code)
@@ -110,7 +111,7 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    if not issubclass(category, RuntimeWarning):  # NumPy's, of numbers that overflow: the loss tells
+    if not issubclass(category, RuntimeWarning):  # NumPy's overflow warnings: the loss shows them
         say(f"Note: {message}", err=True)
 
 

@@ -7,34 +7,50 @@ from typing import Any
 import click
 
 from gpucnn import benchmark
-from gpucnn.cli.options import device_option
+from gpucnn.cli.models import FROM_DATA
+from gpucnn.cli.options import complete_described, device_option
 from gpucnn.cli.summary import read_shape
 from gpucnn.cli.terminal import say, say_json, say_lines
+from gpucnn.models import MODELS
+from gpucnn.training import Settings
 
 
-@click.command(short_help="Measure images per second, and memory.")
-@click.argument("model", metavar="[NAME[:OPTION=VALUE,...]]", default="lenet")
+@click.command(short_help="Measure speed and memory.")
+@click.argument(
+    "model",
+    metavar="[NAME[:OPTION=VALUE,...]]",
+    default=Settings.model,
+    shell_complete=complete_described(MODELS, FROM_DATA),
+)
 @click.option(
     "--input-shape", default="1,28,28", show_default=True, callback=read_shape, metavar="C,H,W",
-    help="Channels, rows and columns (pixels) of an image.",
+    help="Channels, height and width of an image.",
 )  # fmt: skip
 @click.option(
     "--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1), default=[1, 64, 256, 1024],
-    show_default=True, help="Images at a time; may be given several times.",
+    show_default=True, help="Images per batch. May be given several times.",
 )  # fmt: skip
 @click.option(
     "--mode", "modes", multiple=True, type=click.Choice(["train", "infer"]), default=["train", "infer"],
-    show_default=True, help="Training steps, or inference; may be given several times.",
+    show_default=True, help="Measure training steps or inference. May be given several times.",
 )  # fmt: skip
 @click.option(
-    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Measurements of each; the median counts."
+    "--rounds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Measurements per row; the median is reported.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.001), default=0.5, show_default=True, help="Length of each measurement."
+    "--seconds",
+    type=click.FloatRange(0.001),
+    default=0.5,
+    show_default=True,
+    help="Seconds per measurement.",
 )
-@click.option("--memory", is_flag=True, help="Also the peak memory of training, on the CPU, in bytes.")
+@click.option("--memory", is_flag=True, help="Also measure the peak memory of training on the CPU, in bytes.")
 @device_option("auto")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output: machine, speed, memory.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: machine, speed, memory.")
 def command(
     model: str,
     input_shape: tuple[int, int, int],
@@ -46,10 +62,10 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure training and inference of MODEL (lenet by default) or of one layer, such as
+    """Measure training and inference of a named network (lenet by default) or of one layer, such as
     Conv2d:in_channels=64,out_channels=64,kernel_size=3,padding=1 with --input-shape 64,32,32.
 
-    The loop that is timed is the one a user writes by hand. For PyTorch beside it: scripts/bench.py.
+    The loop that is timed is the one a user would write by hand. scripts/bench.py compares with PyTorch.
     """
     report: dict[str, Any] = {"model": model, "input_shape": list(input_shape), "machine": benchmark.machine(device)}
     report["speed"] = benchmark.measure(model, input_shape, batch_sizes, modes, rounds, seconds, device)

@@ -19,37 +19,37 @@ from gpucnn.errors import DataError, UsageError, did_you_mean
 from gpucnn.report.images import image_pixels, png
 
 CLEAR = 5
-"""Number of a test image: of the built-in digits a clear 2, which even a network that trained for seconds reads."""
+"""Index of the default test image: in the built-in digits a clear 2, which even a network trained for seconds recognises."""
 
 
 @click.group(cls=Group, name="data", short_help="List, show, download and convert data sets; write one image.")
 def command() -> None:
     """List, show, download and convert data sets; write one image.
 
-    A SOURCE is what `gpucnn train --data` takes: a name, an .npz, or a folder of IDX files or of pictures.
+    A SOURCE is what `gpucnn train --data` takes: a name, an .npz file, a CSV file, or a folder of IDX files or of images.
     """
 
 
-@command.command("list", short_help="Print the data sets known by name, and where they lie.")
+@command.command("list", short_help="List the data sets known by name and where each is stored.")
 def list_sources() -> None:
-    """Print the data sets known by name, and where they lie."""
+    """List the data sets known by name and where each is stored."""
     say(f"{'digits':<14} handwritten-looking digits, 28x28 grey: built in")
     for name, source in data.SOURCES.items():
         say(f"{name:<14} {source.about}: {whereabouts(name)}")
 
 
-@command.command(short_help="Print what a data set holds.")
+@command.command(short_help="Show shape, dtype, SHA-256 and class counts of a data set.")
 @click.argument("source")
 @image_size_option
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
-    help="Write a picture with ten images of each class.",
+    help="Write a contact sheet with ten images of each class.",
 )
 @no_limits_option
 def show(source: str, image_size: int | str | None, sheet: Path | None) -> None:
-    """Print shape, dtype, SHA-256 and counts per class of the data set SOURCE."""
+    """Show the shape, dtype, SHA-256 and class counts of the data set SOURCE."""
     splits = data.load(source, image_size)
     images, train_labels = splits.train[np.arange(len(splits.train))]
     parts = {"train": train_labels}
@@ -73,14 +73,14 @@ def show(source: str, image_size: int | str | None, sheet: Path | None) -> None:
         say(f"Contact sheet: {sheet}")
 
 
-@command.command(short_help="Write one image of a data set as a picture.")
+@command.command(short_help="Write one image of a data set as a PNG file.")
 @click.argument("source")
 @click.argument("out", metavar="OUT.png", type=click.Path(path_type=Path))
-@click.option("--index", type=click.IntRange(0), default=CLEAR, show_default=True, help="Number of the test image.")
+@click.option("--index", type=click.IntRange(0), default=CLEAR, show_default=True, help="Index of the test image.")
 @image_size_option
 @click.option("--overwrite", is_flag=True, help="Replace OUT.png if it exists.")
 def sample(source: str, out: Path, index: int, image_size: int | None, overwrite: bool) -> None:
-    """Write one test image of the data set SOURCE as OUT.png, which `gpucnn predict` reads, and print its class."""
+    """Write one test image of the data set SOURCE to OUT.png, a file for `gpucnn predict`, and print its class."""
     check_out(out, ".png", "data sample", overwrite)
     splits = data.load(source, image_size)
     if index >= len(splits.test):
@@ -91,7 +91,7 @@ def sample(source: str, out: Path, index: int, image_size: int | None, overwrite
 
 
 def check_out(out: Path, suffix: str, where: str, overwrite: bool) -> None:
-    """Refuse a file that must not, or cannot, be written."""
+    """Refuse an output file with the wrong suffix, one that exists, or one in a folder that does not."""
     if out.suffix.lower() != suffix:
         raise UsageError.expected(where, f"OUT{suffix}", f"a file name that ends in {suffix}", repr(str(out)))
     if out.exists() and not overwrite:
@@ -103,7 +103,7 @@ def check_out(out: Path, suffix: str, where: str, overwrite: bool) -> None:
 @command.command(short_help="Download data sets known by name.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def download(names: tuple[str, ...]) -> None:
-    """Download each data set NAME, verify it, and print the folder that keeps it."""
+    """Download each data set NAME, verify it, and print the folder where it is stored."""
     for name in names:
         if name not in data.SOURCES:
             remedy = did_you_mean(name, data.SOURCES)
@@ -112,14 +112,14 @@ def download(names: tuple[str, ...]) -> None:
         say(f"{name}: {data.fetch(name)}")
 
 
-@command.command(short_help="Write a data set as one .npz file.")
+@command.command(short_help="Convert a data set to one .npz file.")
 @click.argument("source")
 @click.argument("out", metavar="OUT.npz", type=click.Path(path_type=Path))
 @image_size_option
 @click.option("--overwrite", is_flag=True, help="Replace OUT.npz if it exists.")
 @no_limits_option
 def convert(source: str, out: Path, image_size: int | str | None, overwrite: bool) -> None:
-    """Write the data set SOURCE as OUT.npz, which `--data` reads."""
+    """Convert the data set SOURCE to OUT.npz, a file that `--data` accepts."""
     check_out(out, ".npz", "data convert", overwrite)
     splits = data.load(source, image_size)
     write_atomically(out, npz_bytes(splits))

@@ -8,11 +8,11 @@ from gpucnn.cli.terminal import say, say_json
 from gpucnn.doctor import examine
 
 
-@click.command(short_help="Say what this machine has, and what is missing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--warmup", is_flag=True, help="Compile the GPU's kernels now; later programs find them on disk.")
+@click.command(short_help="Report what this machine has and what is missing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--warmup", is_flag=True, help="Compile the GPU kernels now, so that later programs load them from disk.")
 def command(as_json: bool, warmup: bool) -> None:
-    """Say what this machine has: Python, NumPy and its BLAS, threads, memory, CuPy, CUDA, the GPU; and what is missing."""
+    """Report what this machine has (Python, NumPy and its BLAS, threads, memory, CuPy, CUDA, GPU) and what is missing."""
     report = examine(warmup)
     if as_json:
         say_json(report)
@@ -29,7 +29,7 @@ def command(as_json: bool, warmup: bool) -> None:
         memory = f"{cuda['memory_bytes'] / 2**30:.0f} GiB"
         say(f"{'gpu':<14} {cuda['gpu']}, {memory}, CUDA {cuda['cuda']}, driver {cuda['driver']}: works")
         if warmup:
-            say(f"{'kernels':<14} compiled, or found on disk, in {cuda['warmup_seconds']} s")
+            say(f"{'kernels':<14} compiled, or loaded from disk, in {cuda['warmup_seconds']} s")
     else:
         say(f"{'gpu':<14} none in use: {cuda['why']}")
     for package, remedy in report["missing"].items():

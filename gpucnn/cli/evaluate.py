@@ -9,21 +9,34 @@ from typing import Any
 import click
 import numpy as np
 
-from gpucnn.cli.options import checkpoint_option, device_option, model_option, no_limits_option, trust_option
+from gpucnn.cli.options import (
+    checkpoint_option,
+    complete_source,
+    device_option,
+    model_option,
+    no_limits_option,
+    trust_option,
+)
 from gpucnn.cli.terminal import say, say_json, say_lines, shortened, width
 from gpucnn.errors import CheckpointError, DivergedError
 from gpucnn.training import RunFolder, SavedModel, evaluate
 
 
-@click.command(short_help="Measure a trained network on a data set.")
+@click.command(short_help="Evaluate a trained network on a data set.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", "source", metavar="SOURCE", help="Data set whose test images are read.  [that of the run]")
+@click.option(
+    "--data",
+    "source",
+    metavar="SOURCE",
+    shell_complete=complete_source,
+    help="Data set whose test images are evaluated.  [default: that of the run]",
+)
 @device_option("auto")
 @checkpoint_option
 @model_option
 @trust_option
-@click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images at a time.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: loss, accuracy, confusion.")
+@click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images per batch.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: loss, accuracy, confusion.")
 @no_limits_option
 def command(
     run: Path,
@@ -35,9 +48,9 @@ def command(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Print accuracy, loss, the confusion matrix and figures per class of the network in folder RUN.
+    """Print accuracy, loss, confusion matrix, and recall and precision per class of the network in folder RUN.
 
-    Where the matrix is wider than the terminal, each class is printed with the answer that it is most often mistaken for.
+    Where the matrix is wider than the terminal, each class has a line with the class it is most often mistaken for.
     """
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model, trust)
     name, test = saved.test_set(source)
@@ -54,23 +67,22 @@ def command(
     say(f"{name}: {len(test):,} test images, loss {result.loss:.4f}, accuracy {result.accuracy:.4f}")
     say("")
     names = [shortened(name) for name in saved.class_names]
-    room = width()
-    say_lines(widest_fitting(confusion, names, room))
+    say_lines(widest_fitting(confusion, names, width()))
 
 
-def widest_fitting(confusion: Any, names: list[str], room: int) -> list[str]:
-    """Return the fullest table whose lines have at most ``room`` characters."""
+def widest_fitting(confusion: Any, names: list[str], columns: int) -> list[str]:
+    """Return the fullest table whose lines have at most ``columns`` characters."""
     for numbered in (False, True):
         lines = matrix(confusion, names, numbered)
-        if len(lines[0]) <= room:
+        if len(lines[0]) <= columns:
             return lines
-    return per_class(confusion, names, room)
+    return per_class(confusion, names, columns)
 
 
 def matrix(confusion: Any, names: list[str], numbered: bool = False) -> list[str]:
-    """Return the counts, rows the true class, columns the answer, with recall and precision of each class.
+    """Return the counts, one row per true class and one column per predicted class, with recall and precision of each class.
 
-    numbered: columns have the classes' numbers for names, which takes less room.
+    numbered: columns are headed by class numbers, which are shorter than names.
     """
     titles = [str(i) for i in range(len(names))] if numbered else names
     labels = [f"{i} {name}" for i, name in enumerate(names)] if numbered else names
@@ -85,10 +97,10 @@ def matrix(confusion: Any, names: list[str], numbered: bool = False) -> list[str
     return lines
 
 
-def per_class(confusion: Any, names: list[str], room: int) -> list[str]:
-    """Return a line for each class: images, recall, precision, and what it is most often mistaken for."""
+def per_class(confusion: Any, names: list[str], columns: int) -> list[str]:
+    """Return one line per class: images, recall, precision, and the class it is most often mistaken for."""
     figures = "  images  recall  precision"
-    most = max((room - len(figures) - len("  mistaken for ") - 8) // 2, 8)
+    most = max((columns - len(figures) - len("  mistaken for ") - 8) // 2, 8)
     names = [shortened(name, most) for name in names]
     first = max(len("class"), *map(len, names))
     lines = ["class".ljust(first) + figures + "  mistaken for"]
@@ -102,7 +114,7 @@ def per_class(confusion: Any, names: list[str], room: int) -> list[str]:
 
 
 def shares(confusion: Any, i: int) -> tuple[str, str]:
-    """Return recall and precision of a class; "-" where there is nothing to take a share of."""
+    """Return recall and precision of a class, or "-" where one is undefined."""
     row, answered = confusion[i].sum(), confusion[:, i].sum()
     return (
         f"{confusion[i, i] / row:.4f}" if row else "-",

@@ -1,54 +1,97 @@
-"""What the options of several commands share."""
+"""Options that several commands share, the defaults that help shows, and completion of values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from gpucnn import limits
 from gpucnn.cli.terminal import say
-from gpucnn.data import parse_image_size
+from gpucnn.data import NAMES, parse_image_size
+from gpucnn.data.folder import LARGEST_SIDE
 from gpucnn.errors import DataError
-from gpucnn.training import SavedModel
+from gpucnn.options import options_of
+from gpucnn.training import SavedModel, Settings
 from gpucnn.training.config import DEVICE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Complete = Callable[[click.Context, click.Parameter, str], list[Any]]
+
+DEVICE_HELP = "Device: cpu, cuda, cuda:N, or auto, which takes the GPU if one works."
+
+
+def setting_option(flag: str, text: str, default: str | None = None, **rest: Any) -> Decorator:
+    """Return the option of the ``Settings`` field of the same name; its help shows the field's default, or ``default``.
+
+    The option itself has no default, so that a config file is overruled only by what was typed.
+    """
+    usual = getattr(Settings, flag.removeprefix("--").replace("-", "_"))
+    shown = usual if default is None else default
+    return click.option(flag, help=text if shown is None or shown is False else f"{text}  [default: {shown}]", **rest)
+
+
+def complete_described(makers: Mapping[str, Callable[..., Any]], given: Collection[str] = ()) -> Complete:
+    """Return the shell completion of NAME[:OPTION=VALUE,...]: names of ``makers``, then the options of the one named.
+
+    given: parameters that are no options.
+    """
+
+    def complete(context: click.Context, option: click.Parameter, incomplete: str) -> list[Any]:
+        name, colon, rest = incomplete.partition(":")
+        if not colon:
+            return [CompletionItem(known) for known in makers if known.startswith(name)]
+        if name not in makers:
+            return []
+        done, _, begun = rest.rpartition(",")
+        head = f"{name}:{done}," if done else f"{name}:"
+        options = [key for key in options_of(makers[name]) if key not in given]
+        return [CompletionItem(f"{head}{key}=") for key in options if key.startswith(begun)]
+
+    return complete
+
+
+def complete_source(context: click.Context, option: click.Parameter, incomplete: str) -> list[Any]:
+    """Return the data sets known by name that begin so, and leave other completion to files."""
+    known = [CompletionItem(name) for name in NAMES if name.startswith(incomplete)]
+    return known or [CompletionItem(incomplete, type="file")]
 
 
 def check_device(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """Refuse a device that is none of cpu, cuda, cuda:N and auto."""
+    """Refuse a device other than cpu, cuda, cuda:N and auto."""
     if value is not None and not re.fullmatch(DEVICE, value):
         raise click.BadParameter(f"expected cpu, cuda, cuda:N or auto, got {value!r}.")
     return value
 
 
 def device_option(default: str) -> Decorator:
-    """Return the option of a command that reads a run; ``GPUCNN_DEVICE`` stands in where it is not given."""
+    """Return --device for a command that reads a run; ``GPUCNN_DEVICE`` is used where the option is absent."""
     return click.option(
         "--device", default=default, show_default=True, envvar="GPUCNN_DEVICE", show_envvar=True, callback=check_device,
-        metavar="DEVICE", help="cpu, cuda, cuda:N, or auto: the GPU if one works.",
+        metavar="DEVICE", help=DEVICE_HELP,
     )  # fmt: skip
 
 
 checkpoint_option: Decorator = click.option(
     "--checkpoint", type=click.Choice(["last", "best"]),
-    help="Which weights: those of the last save, or of the best validation accuracy.  [best, where there is one]",
+    help="Weights to use: those saved last, or those with the best validation accuracy.  "
+    "[default: best where it exists]",
 )  # fmt: skip
 
 model_option: Decorator = click.option(
     "--model", metavar="FILE.py:NAME",
-    help="Where the network comes from a Python file, this or --trust is needed: the file is run.",
+    help="Python file that defines the network of the run. The file is executed; needed unless --trust is given.",
 )  # fmt: skip
 trust_option: Decorator = click.option(
-    "--trust", is_flag=True, help="Run the Python file that the run, or the settings, name as their network."
+    "--trust", is_flag=True, help="Allow executing the Python file that the run or config names as its network."
 )
 
 
 class _ImageSize(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
-    """S or HxW; for S = H = W a whole number, else text, as ``config.toml`` has it."""
+    """S or HxW: an int where H = W, otherwise a string, as in ``config.toml``."""
 
     name = "image size"
 
@@ -56,13 +99,14 @@ class _ImageSize(click.ParamType):  # type: ignore[type-arg]  # generic in some 
         try:
             H, W = parse_image_size(value)
         except DataError:
-            self.fail(f"expected pixels of a side, or HxW such as 20x32, got {value!r}.", param, ctx)
+            self.fail(f"expected a side in pixels, or HxW such as 20x32, got {value!r}.", param, ctx)
         return H if H == W else f"{H}x{W}"
 
 
 image_size_option: Decorator = click.option(
     "--image-size", type=_ImageSize(), metavar="S|HxW",
-    help="Pixels that pictures are scaled to: of a side, or rows x columns.  [their own, at most 64, square]",
+    help="Size in pixels that a folder's images are scaled to: a side, or height x width.  "
+    f"[default: the median side, at most {LARGEST_SIDE}, square]",
 )  # fmt: skip
 
 
@@ -73,11 +117,11 @@ def _lift_limits(context: click.Context, option: click.Parameter, value: bool) -
 
 no_limits_option: Decorator = click.option(
     "--no-limits", is_flag=True, expose_value=False, is_eager=True, callback=_lift_limits,
-    help="Lift the bounds on memory and time that keep a stranger's file from filling the machine.",
+    help="Lift the limits on memory and time that protect against untrusted files.",
 )  # fmt: skip
 
 
 def note_on_floats(saved: SavedModel) -> None:
-    """Say that nothing is known of the range of numbers that a network was trained on, where that is so."""
+    """Print a note where the network was trained on floats, whose range is unknown."""
     if saved.pixels != "uint8":
-        say("Note: this network was trained on floats; pictures are given to it as 0 to 1.", err=True)
+        say("Note: this network was trained on floats; images are scaled to 0 to 1.", err=True)

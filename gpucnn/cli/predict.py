@@ -30,20 +30,23 @@ from gpucnn.errors import CheckpointError, DataError, UsageError
 from gpucnn.training import RunFolder, SavedModel
 
 AT_ONCE = 1000
-"""Pictures that go through the network together."""
+"""Images per batch."""
 
 
-@click.command(short_help="Say what picture files show.")
+@click.command(short_help="Classify image files.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("pictures", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @device_option("cpu")
 @checkpoint_option
 @model_option
 @trust_option
-@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Answers for each picture.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per picture: file, answers.")
+@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Predictions per image.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image: file, answers.")
 @click.option(
-    "--csv", "as_csv", is_flag=True, help="One CSV line per picture: file, class, probability; --top N repeats the two."
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="Print one CSV line per image: file, class, probability. --top N repeats the last two.",
 )
 @no_limits_option
 def command(
@@ -57,15 +60,15 @@ def command(
     as_json: bool,
     as_csv: bool,
 ) -> int:
-    """Print the class and its probability for each picture file, by the network in folder RUN. An IMAGE may be a folder:
-    all pictures in it and below it are read, in the order of their names.
+    """Print the class that the network in folder RUN predicts for each image file, with its probability. IMAGE may be a
+    folder: all images in it and its subfolders are read, sorted by name.
 
-    Pictures are made grey or colour and scaled as the network was trained. A grey drawing may be dark on light or light on
-    dark, of any size: it is centred as the digits of MNIST are. A file that cannot be read is reported, the others are
-    answered, and the exit code is 1.
+    Images are converted to grey or colour and scaled as in training. Where those were centred, as MNIST's are, a grey
+    drawing may be dark on light or light on dark and of any size. A file that cannot be read is reported, the other files
+    are still classified, and the exit code is 1.
     """
     if as_json and as_csv:
-        raise UsageError("--json and --csv are two forms of the same: leave one out.")
+        raise UsageError("--json and --csv exclude each other: leave one out.")
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model, trust)
     note_on_floats(saved)
     reader = _Reader(saved)
@@ -86,7 +89,7 @@ def command(
 
 
 class _Reader:
-    """Reads pictures one after the other; one that cannot be read is told of at once and counted."""
+    """Reads images one by one; an image that cannot be read is reported at once and counted."""
 
     def __init__(self, saved: SavedModel) -> None:
         self._saved = saved
@@ -117,7 +120,7 @@ def _probabilities(saved: SavedModel, batch: list[tuple[Path, Any]], run: Path) 
         x, _ = feed.batch(np.arange(len(images)))
         probabilities = F.softmax(saved.net(x)).numpy()
     if not np.isfinite(probabilities).all():
-        raise CheckpointError(f"{run}: the network's weights are damaged: its answers are not numbers.")
+        raise CheckpointError(f"{run}: the network's weights are damaged: its outputs are not finite.")
     return probabilities
 
 

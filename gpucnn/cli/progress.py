@@ -1,4 +1,4 @@
-"""What ``gpucnn train`` shows: a bar and a table on a terminal, plain lines elsewhere, JSON lines when asked."""
+"""What ``gpucnn train`` shows: a bar and a table on a terminal, plain lines elsewhere, JSON lines with --json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpucnn.cli.terminal import clear_line, gone_is_no_error, is_terminal, say, 
 from gpucnn.training import Reporter, Trainer
 
 ECHOED = 4
-"""Columns kept free beside the bar for ^C, which a terminal echoes: a bar of the whole width would break into two lines."""
+"""Columns kept free beside the bar for the ^C that a terminal echoes: a bar of full width would wrap."""
 
 
 def loss_text(loss: float) -> str:
@@ -34,7 +34,7 @@ def _thousands(value: float) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: its title, the group it stands under, its key in an epoch's object, its width and form."""
+    """A column of the table: its group, its title, its key in an epoch's object, its width and how values are formatted."""
 
     group: str
     title: str
@@ -59,14 +59,14 @@ COLUMNS = (
     Column("", "images/s", "images_per_second", 9, _thousands),
 )
 LEAVE_OUT = ("images_per_second", "seconds", "test_loss", "val_loss", "train_accuracy", "test_accuracy", "train_loss")
-"""Columns that a narrow terminal goes without, the first one first."""
+"""Columns to drop on a narrow terminal, in this order."""
 
 
-def columns_for(room: int) -> list[Column]:
-    """Return the columns of the table that fit into ``room`` characters side by side."""
+def columns_for(columns: int) -> list[Column]:
+    """Return the columns of the table that fit into ``columns`` characters side by side."""
     chosen = list(COLUMNS)
     for key in LEAVE_OUT:
-        if _length(chosen) <= room:
+        if _length(chosen) <= columns:
             break
         chosen = [column for column in chosen if column.key != key]
     return chosen
@@ -77,7 +77,7 @@ def _length(columns: Sequence[Column]) -> int:
 
 
 def head(columns: Sequence[Column]) -> list[str]:
-    """Return the two lines above the table: groups, and titles.
+    """Return the two lines above the table: groups and titles.
 
     >>> upper, titles = head(columns_for(40))
     >>> titles
@@ -89,22 +89,22 @@ def head(columns: Sequence[Column]) -> list[str]:
             groups[-1] = column.group, groups[-1][1] + 2 + column.width
         else:
             groups.append((column.group, column.width))
-    upper = "  ".join(_ruled(name, room) for name, room in groups)
+    upper = "  ".join(_ruled(name, columns) for name, columns in groups)
     return [upper.rstrip(), "  ".join(column.title.rjust(column.width) for column in columns)]
 
 
-def _ruled(name: str, room: int) -> str:
-    return f" {name} ".center(room, "-") if name and room > len(name) + 3 else name[:room].rjust(room)
+def _ruled(name: str, columns: int) -> str:
+    return f" {name} ".center(columns, "-") if name and columns > len(name) + 3 else name[:columns].rjust(columns)
 
 
 def row(columns: Sequence[Column], values: dict[str, Any]) -> str:
-    """Return an epoch's line of the table."""
+    """Return the table line of an epoch."""
     cells = ("-" if values[column.key] is None else column.form(values[column.key]) for column in columns)
     return "  ".join(cell.rjust(column.width) for cell, column in zip(cells, columns, strict=True))
 
 
 def reporter_for(as_json: bool) -> Reporter:
-    """Return what suits the output: JSON when asked, a bar on a terminal, else plain lines."""
+    """Return the reporter for this output: JSON if asked for, a bar on a terminal, otherwise plain lines."""
     if as_json:
         return JsonReporter()
     return BarReporter() if is_terminal(sys.stdout) and is_terminal(sys.stderr) else TableReporter()
@@ -124,7 +124,7 @@ class JsonReporter(Reporter):
 
 
 class TableReporter(Reporter):
-    """A heading, a table line per epoch, and where the run is."""
+    """A heading, one table line per epoch, and the path of the run."""
 
     def __init__(self) -> None:
         self._columns = columns_for(width())
@@ -147,7 +147,7 @@ class TableReporter(Reporter):
     def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
         say(
             f"Test accuracy {values['test_accuracy']:.4f}, loss {loss_text(values['test_loss'])}: "
-            f"the {values['checkpoint']} checkpoint, of epoch {values['epoch']}."
+            f"{values['checkpoint']} checkpoint, epoch {values['epoch']}."
         )
         say(f"Run folder: {trainer.folder.path}")
 
@@ -171,7 +171,7 @@ class BarReporter(TableReporter):
             unit=" images",
             unit_scale=True,
             leave=False,
-            ncols=self._room(),
+            ncols=self._columns_of_bar(),
         )
         self._show(trainer.epoch + 1, trainer, trainer.history[-1] if trainer.history else {})
 
@@ -194,12 +194,12 @@ class BarReporter(TableReporter):
     def finish(self, trainer: Trainer) -> None:
         self._close()
 
-    def _room(self) -> int:
+    def _columns_of_bar(self) -> int:
         return max(width() - ECHOED, 1)
 
     def _show(self, epoch: int, trainer: Trainer, values: dict[str, Any]) -> None:
-        """Set the words about the bar; short epochs show the figures of the one before until they have their own."""
-        self._bar.ncols = self._room()  # the window may have another size by now
+        """Set the text beside the bar; a short epoch shows the figures of the previous one until it has its own."""
+        self._bar.ncols = self._columns_of_bar()  # the window may have been resized
         self._bar.set_description(f"epoch {epoch}/{trainer.settings.epochs}", refresh=False)
         if values:
             figures = {"loss": loss_text(values["train_loss"]), "acc": f"{values['train_accuracy']:.4f}"}

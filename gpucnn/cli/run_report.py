@@ -1,4 +1,4 @@
-"""What a run's folder holds for people: ``summary.txt``, ``report.html``, pictures. What cannot be drawn is only a note."""
+"""The files of a run folder for people: ``summary.txt``, ``report.html``, plots. A failure to draw is only a warning."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FILTERS = "first-filters.safetensors"
 """The filters of the first convolution as they were initialised."""
 
 RELOAD = 5
-"""Seconds after which the browser loads a live report again."""
+"""Seconds between reloads of a live report in the browser."""
 
 OF_THE_BEST = "; confusion matrix, mistakes and filters are those of the best checkpoint"
-"""What is added where that is not the last."""
+"""Appended to the state where the best checkpoint is not the last."""
 
 MOST_MISTAKES = 36
 
@@ -33,7 +33,7 @@ MOST_MISTAKES = 36
 class ReportWriter(Reporter):
     """Keeps the first filters and ``summary.txt`` when a run begins, and draws the report when it ends.
 
-    live: the report is also drawn after each epoch, and loads itself again. quiet: say nothing on standard output.
+    live: the report is also drawn after each epoch and reloads itself. quiet: print nothing on standard output.
     """
 
     def __init__(self, live: bool = False, quiet: bool = False) -> None:
@@ -59,7 +59,7 @@ class ReportWriter(Reporter):
 
     def finish(self, trainer: Trainer) -> None:
         if trainer.epoch == self._begun > 0 and not trainer.measured and not self._live:
-            return  # resumed and stopped within an epoch: the report of before says more
+            return  # resumed and stopped within an epoch: the earlier report says more
         run = self._write(trainer)
         done = trainer.epoch >= trainer.settings.epochs
         if run is not None and done:
@@ -92,7 +92,7 @@ class ReportWriter(Reporter):
 
 @contextmanager
 def only_noted(what: str) -> Iterator[None]:
-    """Turn whatever goes wrong in the block into a warning: the run itself is worth more than its pictures."""
+    """Turn any error in the block into a warning: a failed plot must not end a run."""
     try:
         yield
     except Exception as error:
@@ -100,7 +100,7 @@ def only_noted(what: str) -> Iterator[None]:
 
 
 def state_of(epoch: int, epochs: int, unfinished: str) -> str:
-    """Return in words how far a run is."""
+    """Return the progress of a run in words."""
     return (
         f"Finished after {_epochs(epochs)}" if epoch >= epochs else f"{_epochs(epoch)} of {epochs} done, {unfinished}"
     )
@@ -119,7 +119,7 @@ def gather(
     summary: inspect.Summary | None,
     outcome: inspect.Outcome | None,
 ) -> inspect.Run:
-    """Return all that there is to tell of a run; its numbers are those of the folder's files."""
+    """Return everything that the report shows of a run; the numbers are those of the folder's files."""
     environment: dict[str, Any] = {}
     with only_noted("environment in the report"):
         environment = dict(flattened(json.loads((folder.path / "environment.json").read_bytes())))
@@ -129,7 +129,7 @@ def gather(
 
 
 def outcome_of(measured: Evaluation, data: Dataset, class_names: list[str], source: str) -> inspect.Outcome:
-    """Return what a network made of a data set, with the images of the worst mistakes."""
+    """Return the evaluation of a network on a data set, with the images of the worst mistakes."""
     worst = measured.worst(MOST_MISTAKES)
     images: Any = data[worst][0] if len(worst) else ()
     mistakes = tuple(
@@ -140,18 +140,18 @@ def outcome_of(measured: Evaluation, data: Dataset, class_names: list[str], sour
 
 
 def draw_pictures(folder: RunFolder, run: inspect.Run, quiet: bool = False) -> None:
-    """Write the pictures as files, where Matplotlib is there; else say in a line what adds them."""
+    """Write the plots as files; without Matplotlib, print how to install it."""
     try:
         for name, content in inspect.plots(run):
             folder.write(name, content)
     except GpucnnError as error:
         say_once("plots", str(error), quiet)
     except Exception as error:
-        warnings.warn(f"no pictures: {error or type(error).__name__}", stacklevel=2)
+        warnings.warn(f"no plots: {error or type(error).__name__}", stacklevel=2)
 
 
 def say_once(topic: str, message: str, quiet: bool) -> None:
-    """Say something that is worth knowing and no news the second time: a file in the cache remembers."""
+    """Print a message the first time only: a file in the cache remembers it."""
     home = cache_home()
     told = None if home is None else home / "told" / topic
     if told is not None and told.exists():
@@ -164,7 +164,7 @@ def say_once(topic: str, message: str, quiet: bool) -> None:
 
 
 def first_filters(net: nn.Module) -> Any:
-    """Return the filters of the first convolution (F, C, KH, KW); None where there is none."""
+    """Return the filters (F, C, KH, KW) of the first convolution, or None without one."""
     try:
         return inspect.filters(net)
     except ParameterError:
@@ -179,13 +179,13 @@ def keep_first_filters(folder: RunFolder, net: nn.Module) -> None:
 
 
 def kept_first_filters(folder: RunFolder) -> Any:
-    """Return the first filters as the run began; None where they were not kept, or with a warning, are damaged."""
+    """Return the first filters as initialised; None where they were not kept or, with a warning, are damaged."""
     path = folder.path / FILTERS
     if not path.is_file():
         return None
     with only_noted("filters from before training"):
         filters = read_packed(path)[0]["filters"]
         if filters.ndim != 4 or filters.dtype.kind != "f":
-            raise ValueError(f"{path} holds other things")
+            raise ValueError(f"{path} holds something else")
         return filters
     return None

@@ -1,4 +1,4 @@
-"""Where text leaves for the terminal: names that came with data do not steer it, and no line is written into a bar."""
+"""Output to the terminal: control characters in names are escaped, and no line is written into a progress bar."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ UNPRINTABLE = re.compile(
 )
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
-"""What a system answers who writes to a pipe without a reader (``| head``), or to a terminal that is gone."""
+"""Errors of writing to a pipe without a reader (``| head``) or to a closed terminal."""
 
 PLAIN_WIDTH = 120
-"""Columns of output that goes to no terminal."""
+"""Columns of output that does not go to a terminal."""
 
 LONGEST_NAME = 30
-"""Columns that a name takes in a table; longer ones are cut."""
+"""Columns of the longest name in a table; longer names are cut."""
 
 
 def printable(text: object) -> str:
-    """Return a text in which every character that would steer a terminal is spelled out: one line, whatever came.
+    """Return ``text`` on one line, with every character that would control a terminal escaped.
 
     >>> printable("a\\x1b[2Jb\\n")
     'a\\\\x1b[2Jb\\\\n'
@@ -43,13 +43,13 @@ def printable(text: object) -> str:
 
 def _spelled_out(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte that is not UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # how Python represents a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def shortened(name: str, most: int = LONGEST_NAME) -> str:
-    """Return a name as a table shows it: printable, and not longer than ``most``.
+    """Return a name for a table: printable and at most ``most`` characters long.
 
     >>> shortened("a" * 9, 5)
     'aa...'
@@ -59,25 +59,25 @@ def shortened(name: str, most: int = LONGEST_NAME) -> str:
 
 
 def width() -> int:
-    """Return the columns that a line on standard output may take."""
+    """Return the columns available on standard output."""
     return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else PLAIN_WIDTH
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream shows what is written there; False for one that is closed."""
+    """Whether a stream is a terminal; False for a closed one."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 def say(message: str, err: bool = False) -> None:
     """Print one line, beside any progress bar; to standard error with ``err``.
 
-    Where nobody reads any more the command goes on in silence. GpucnnError where the disk behind standard output is full.
+    Where nobody reads any more, the command continues silently. GpucnnError where the disk behind standard output is full.
     """
     _write(printable(message) + "\n", err)
 
 
 def say_lines(lines: Iterable[str], err: bool = False) -> None:
-    """Print some lines."""
+    """Print lines."""
     for line in lines:
         say(line, err)
 
@@ -88,14 +88,14 @@ def say_json(values: Any) -> None:
 
 
 def say_error(message: str) -> None:
-    """Print an error in one or two lines; the second is indented, so that a name cannot pass for another message."""
+    """Print an error in one or two lines; the second is indented, so that a name cannot imitate another message."""
     coloured = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     head = click.style("Error: ", fg="red", bold=True) if coloured else "Error: "
     _write(head + "\n  ".join(printable(line) for line in message.split("\n", 1)) + "\n", err=True)
 
 
 def clear_line() -> None:
-    """Wipe the line that standard error stands on, where it is a terminal: a bar, and the ^C that was echoed into it."""
+    """Clear the current line of standard error, if it is a terminal: a bar, and the ^C echoed into it."""
     if is_terminal(sys.stderr):
         with gone_is_no_error():
             sys.stderr.write("\r\x1b[K")
@@ -104,7 +104,7 @@ def clear_line() -> None:
 
 @contextmanager
 def gone_is_no_error() -> Iterator[None]:
-    """Where the block, which draws on standard error, finds that the terminal is gone, let that lead to nowhere."""
+    """If the terminal is gone when the block draws on standard error, discard what follows."""
     try:
         yield
     except OSError as error:
@@ -129,14 +129,14 @@ def _write(text: str, err: bool) -> None:
 
 
 def _abandon(stream: int) -> None:
-    """Let standard output (1) or error (2) lead to nowhere: Python would try again, and complain, when it ends."""
+    """Redirect standard output (1) or error (2) to the null device: Python would flush again, and complain, at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream)
     os.close(nowhere)
 
 
 def _beside_bars() -> AbstractContextManager[None]:
-    """Return a context in which no progress bar is on the screen; afterwards it is drawn again."""
+    """Return a context in which progress bars are hidden; they are drawn again afterwards."""
     tqdm = sys.modules.get("tqdm")
     if tqdm is None or not getattr(tqdm.tqdm, "_instances", None):
         return nullcontext()
@@ -145,14 +145,14 @@ def _beside_bars() -> AbstractContextManager[None]:
 
 
 def open_standard_streams() -> None:
-    """Let streams that are closed (``>&-``) lead to nowhere: else the next file opened would get their number.
+    """Open closed streams (``>&-``) on the null device: otherwise the next file opened would get their number.
 
-    What a library writes to "standard output" would go into a checkpoint.
+    A library's output to "standard output" would then go into a checkpoint.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gives the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gpucnn import data
+from gpucnn import data, models
 from gpucnn.backend import get_backend
-from gpucnn.cli.options import check_device, image_size_option, no_limits_option, trust_option
+from gpucnn.cli.models import FROM_DATA
+from gpucnn.cli.options import (
+    DEVICE_HELP,
+    check_device,
+    complete_described,
+    complete_source,
+    image_size_option,
+    no_limits_option,
+    setting_option,
+    trust_option,
+)
 from gpucnn.cli.progress import reporter_for
 from gpucnn.cli.run_report import ReportWriter
 from gpucnn.cli.terminal import say
@@ -30,88 +41,102 @@ from gpucnn.training import (
     recipe,
     run_name,
 )
+from gpucnn.training.factory import VALIDATION
+from gpucnn.training.registry import OPTIMIZERS, SCHEDULES
+
+OPTIMIZER_CLASSES = {name: make for name, (make, _, _) in OPTIMIZERS.items()}
+
+
+def either(names: Iterable[str]) -> str:
+    """Return names as a list in a sentence.
+
+    >>> either(["a", "b", "c"])
+    'a, b or c'
+    """
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
 
 
 @click.command(short_help="Train a network and keep the run in a folder.")
-@click.option("--model", metavar="NAME[:OPTION=VALUE,...]", help="Network, e.g. lenet:pooling=avg.  [lenet]")
-@click.option("--data", metavar="SOURCE", help="digits (built in), mnist, cifar10 ..., an .npz, or a folder.  [digits]")
-@click.option(
-    "--device",
-    callback=check_device,
-    metavar="DEVICE",
-    help="cpu, cuda, cuda:N, or auto: the GPU if one works.  [auto]",
-)
-@click.option(
-    "--precision",
+@setting_option(
+    "--model", "Network: a name that `gpucnn models` lists, or FILE.py:NAME; for example lenet:pooling=avg.",
+    metavar="NAME[:OPTION=VALUE,...]", shell_complete=complete_described(models.MODELS, FROM_DATA),
+)  # fmt: skip
+@setting_option(
+    "--data", "Data set: a name that `gpucnn data list` prints, an .npz or .csv file, or a folder.",
+    metavar="SOURCE", shell_complete=complete_source,
+)  # fmt: skip
+@setting_option("--device", DEVICE_HELP, callback=check_device, metavar="DEVICE")
+@setting_option(
+    "--precision", "Precision of weights and activations. tf32 is float32 with products in TF32 (GPUs from Ampere on); "
+    "float16 halves the memory and computes in float32.",
     type=click.Choice(list(PRECISIONS)),
-    help="Of weights and activations. tf32: float32 that multiplies in TF32, on GPUs from Ampere on; float16: half the "
-    "memory, computed in float32.  [float32]",
-)
-@click.option(
-    "--epochs", type=click.IntRange(1), help="Passes over the training images; with --resume, the total.  [5]"
-)
-@click.option("--batch-size", type=click.IntRange(1), help="Images per step.  [64]")
-@click.option(
-    "--optimizer",
-    metavar="NAME[:OPTION=VALUE,...]",
-    help="sgd, adam, adamw, rmsprop, adagrad or adadelta, e.g. sgd:nesterov=true.  [adam]",
-)
-@click.option(
-    "--lr", type=click.FloatRange(0), help="Learning rate; of one-cycle, the highest.  [adam 0.005, sgd 0.1, ...]"
-)
-@click.option("--momentum", type=click.FloatRange(0, 1), help="Of sgd.  [0.9]")
-@click.option(
-    "--weight-decay", type=click.FloatRange(0), help="Added to the gradient, times the weight.  [0; adamw 0.01]"
-)
-@click.option(
-    "--schedule",
-    metavar="NAME[:OPTION=VALUE,...]",
-    help="Of the learning rate: one-cycle, constant, cosine, polynomial, exponential, step, multi-step, warm-up or "
-    "plateau, e.g. cosine:warmup=1 (lengths in epochs).  [one-cycle]",
-)
-@click.option("--seed", type=click.IntRange(0), help="Of initial weights, shuffling and dropout.  [0]")
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="Use N training images, after a seeded shuffle.  [all]"
-)
-@click.option(
-    "--validation",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Hold N training images out for validation.  [5000, at most a fifth]",
-)
-@click.option("--val-split", type=click.FloatRange(0, 1, max_open=True), help="The same as a share of the images.")
-@click.option(
-    "--augment",
-    metavar="LIST",
-    help="Change training images at random: some of shift=2 rotate=10 scale=0.1 flip elastic=1 cutout=8 noise=0.05, "
-    "commas between.  [none]",
-)
+)  # fmt: skip
+@setting_option("--epochs", "Passes over the training images; with --resume, the total.", type=click.IntRange(1))
+@setting_option("--batch-size", "Images per step.", type=click.IntRange(1))
+@setting_option(
+    "--optimizer", f"Optimiser: {either(OPTIMIZERS)}; for example sgd:nesterov=true.",
+    metavar="NAME[:OPTION=VALUE,...]", shell_complete=complete_described(OPTIMIZER_CLASSES, ("lr", "weight_decay")),
+)  # fmt: skip
+@setting_option(
+    "--lr", "Learning rate; the highest one under one-cycle.",
+    ", ".join(f"{name} {lr:g}" for name, (_, lr, _) in OPTIMIZERS.items()), type=click.FloatRange(0),
+)  # fmt: skip
+@setting_option("--momentum", "SGD momentum.", type=click.FloatRange(0, 1))
+@setting_option(
+    "--weight-decay", "Weight decay (L2 penalty on the weights); decoupled from the gradient in adamw.",
+    ", ".join(["0", *(f"{name} {decay:g}" for name, (_, _, decay) in OPTIMIZERS.items() if decay)]),
+    type=click.FloatRange(0),
+)  # fmt: skip
+@setting_option(
+    "--schedule", f"Learning rate schedule: {either(SCHEDULES)}; for example cosine:warmup=1. Lengths are in epochs.",
+    metavar="NAME[:OPTION=VALUE,...]", shell_complete=complete_described(SCHEDULES),
+)  # fmt: skip
+@setting_option("--seed", "Seed of initial weights, shuffling, augmentation and dropout.", type=click.IntRange(0))
+@setting_option(
+    "--limit", "Use only N training images, chosen by a seeded shuffle.", "all", type=click.IntRange(1), metavar="N"
+)  # fmt: skip
+@setting_option(
+    "--validation", "Hold out N training images for validation.", f"{VALIDATION}, at most a fifth",
+    type=click.IntRange(0), metavar="N",
+)  # fmt: skip
+@setting_option(
+    "--val-split", "Hold out this fraction of the training images for validation.",
+    type=click.FloatRange(0, 1, max_open=True),
+)  # fmt: skip
+@setting_option(
+    "--augment", "Augmentation of training images: one or more of shift=2, rotate=10, scale=0.1, flip, elastic=1, "
+    "cutout=8, noise=0.05, separated by commas.", "none", metavar="LIST",
+)  # fmt: skip
 @image_size_option
-@click.option(
-    "--target-accuracy", type=click.FloatRange(0, 1), help="Exit with 3 if the validation accuracy ends below."
-)
+@setting_option(
+    "--target-accuracy", "Exit with code 3 if the final validation accuracy is lower.", type=click.FloatRange(0, 1)
+)  # fmt: skip
 @click.option(
     "--test-each-epoch", is_flag=True, default=None,
-    help="Measure the test set after each epoch too, and not only at the end, on the best checkpoint.",
+    help="Measure the test set after each epoch too, not only the best checkpoint at the end.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [runs/MODEL-DATA-N, the first free N]")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; options win over it.")
 @click.option(
-    "--recipe", "recipe_name", metavar="NAME", help="Settings that come with gpucnn; options win: fast (MNIST to 99 %)."
-)
+    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATA-N with the first free N]"
+)  # fmt: skip
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Read settings from a file; options win."
+)  # fmt: skip
+@click.option(
+    "--recipe", "recipe_name", metavar="NAME",
+    help="Use settings that come with gpucnn; options win. Recipes: fast (MNIST to 99 %).",
+)  # fmt: skip
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue this run from its last checkpoint."
-)
+)  # fmt: skip
 @trust_option
-@click.option("--overwrite", is_flag=True, help="Replace the run that --out holds.")
-@click.option("--live", is_flag=True, help="Draw the report after each epoch too; opened once, it reloads itself.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
+@click.option("--live", is_flag=True, help="Update the report after each epoch; an open page reloads itself.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files, to tensorboard/ in the run folder.")
 @click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="One JSON object per epoch, and one of the test at the end, on standard output, nothing else there.",
-)
+    "--json", "as_json", is_flag=True,
+    help="Print only JSON on standard output: one object per epoch, and one for the test at the end.",
+)  # fmt: skip
 @no_limits_option
 def command(
     out: Path | None,
@@ -127,19 +152,19 @@ def command(
 ) -> int:
     """Train a network and keep the run in a folder.
 
-    Without options: LeNet on the built-in digits, five epochs, in about a minute.
+    Without options: LeNet on the built-in digits, five epochs, in about a minute. `gpucnn models` lists the networks.
     """
     given = {key: value for key, value in options.items() if value is not None}
     if resume is not None and (out is not None or config is not None or recipe_name is not None or overwrite):
         raise UsageError(
-            "--resume takes everything from the run's folder: leave out --out, --config, --recipe and --overwrite."
+            "--resume takes everything from the run folder: leave out --out, --config, --recipe and --overwrite."
         )
     if config is not None and recipe_name is not None:
         raise UsageError("--config and --recipe both give the settings: leave one out.")
     if recipe_name is not None:
         config = recipe(recipe_name)
     if overwrite and out is None:
-        raise UsageError("--overwrite replaces the run that --out holds: name it with --out.")
+        raise UsageError("--overwrite replaces the run in the --out folder: name it with --out.")
     file = config if resume is None else RunFolder.open(resume).path / "config.toml"
     settings = read_settings(file, given)
     folder = RunFolder.new(out, run_name(settings), overwrite) if resume is None else RunFolder.open(resume)
@@ -148,7 +173,7 @@ def command(
     extra = [TensorBoard()] if tensorboard else []
     check_precision(settings, get_backend(settings.device))
     check_named(settings)
-    check_model(settings.model)  # a wrong device or name is better known before the data is read
+    check_model(settings.model)  # report a wrong device or name before reading the data
     say(f"Reading {settings.data} ...", as_json)
     reporter = Reporters(reporter_for(as_json), *extra, ReportWriter(live, quiet=as_json))
     trainer = Trainer(settings, data.load(settings.data, settings.image_size), folder, reporter)
@@ -166,7 +191,7 @@ def command(
 
 
 def read_settings(file: Path | None, given: dict[str, Any]) -> Settings:
-    """Return the settings: options win over the file, and the file over the environment's device, with a note."""
+    """Return the settings: options win over the file, and the file over GPUCNN_DEVICE, with a note."""
     from_file = read_toml(file) if file is not None else {}
     for key, other in (("validation", "val_split"), ("val_split", "validation")):
         if key in given:

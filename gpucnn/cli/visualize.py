@@ -12,6 +12,7 @@ import numpy as np
 from gpucnn import inspect
 from gpucnn.cli.options import (
     checkpoint_option,
+    complete_source,
     device_option,
     model_option,
     no_limits_option,
@@ -27,13 +28,22 @@ from gpucnn.report.curves import epochs_of
 from gpucnn.training import RunFolder, SavedModel, Settings, evaluate, read_toml
 
 
-@click.command(short_help="Draw a run, or what its network makes of a picture.")
+@click.command(short_help="Draw the report of a run, or explain the prediction for one image.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("image", required=False, type=click.Path(path_type=Path))
-@click.option("--data", "source", metavar="SOURCE", help="Data set whose test images are answered.  [that of the run]")
-@click.option("--class", "about", metavar="NAME", help="With IMAGE: the class to explain.  [the network's answer]")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="With IMAGE: .html or .png.  [RUN/looks/IMAGE.html]"
+    "--data",
+    "source",
+    metavar="SOURCE",
+    shell_complete=complete_source,
+    help="Data set whose test images are evaluated.  [default: that of the run]",
+)
+@click.option("--class", "about", metavar="NAME", help="With IMAGE: class to explain.  [default: the predicted class]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With IMAGE: file to write, .html or .png.  [default: RUN/looks/IMAGE.html]",
 )
 @device_option("auto")
 @checkpoint_option
@@ -51,16 +61,16 @@ def command(
     model: str | None,
     trust: bool,
 ) -> None:
-    """Draw the report and pictures of the run in folder RUN again: curves, confusion matrix, worst mistakes, filters.
+    """Draw the report and plots of the run in folder RUN again: curves, confusion matrix, worst mistakes, filters.
 
-    With IMAGE, a picture file, one page says instead what the network makes of it: where it looked (Grad-CAM and
-    occlusion), each convolution's feature maps, the probabilities, and the picture's edges by hand-made filters.
-    Files in PNG need the plots extra: pip install 'gpucnn[plots]'.
+    With IMAGE, an image file, write one page about its prediction instead: saliency (Grad-CAM and occlusion), the feature
+    maps of each convolution, the probabilities, and edges found by hand-made filters. PNG files need the plots extra:
+    pip install 'gpucnn[plots]'.
     """
     if image is None and (about is not None or out is not None):
-        raise UsageError("--class and --out are about one picture: name it after the run.")
+        raise UsageError("--class and --out need an IMAGE: name it after the run.")
     if image is not None and source is not None:
-        raise UsageError("--data is about the whole run: leave it out, or leave out the picture.")
+        raise UsageError("--data is about the whole run: leave it out, or leave out the image.")
     folder = RunFolder.open(run)
     checkpoint = checkpoint or folder.default_checkpoint()
     saved = SavedModel.load(folder, device, checkpoint, model, trust)
@@ -72,7 +82,7 @@ def command(
 
 
 def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint: str) -> None:
-    """Write the report and the pictures of a run again."""
+    """Write the report and the plots of a run again."""
     settings = asdict(Settings(**read_toml(folder.path / "config.toml")))
     name, outcome = saved.data if source is None else source, None
     try:
@@ -82,7 +92,7 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
     except GpucnnError as error:
         if source is not None:
             raise
-        warnings.warn(f"no confusion matrix and mistakes: {error}", stacklevel=2)
+        warnings.warn(f"report without confusion matrix and mistakes: {error}", stacklevel=2)
     epochs = epochs_of(folder.metrics())
     state = state_of(epochs[-1]["epoch"] if epochs else 0, settings["epochs"], "not finished")
     if checkpoint == "best" and not folder.best_is_last():
@@ -96,7 +106,7 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
 
 
 def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None:
-    """Write a page, or a PNG file, on what a network makes of a picture file."""
+    """Write a page, or a PNG file, that explains the prediction for an image file."""
     if out.suffix.lower() not in (".html", ".png"):
         raise UsageError.expected("visualize", "--out", "a file name that ends in .html or .png", out.name)
     target = None

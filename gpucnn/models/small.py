@@ -19,7 +19,7 @@ def simple_convnet(
     hidden: int = 100,
     init_std: float = 0.01,
 ) -> nn.Sequential:
-    """Return (N, in_channels, H, W) images -> (N, classes) logits, by one convolution.
+    """Return a network of one convolution and two linear layers: (N, in_channels, H, W) images -> (N, classes) logits.
 
     conv filter_num@filter_size - ReLU - max-pool 2 - hidden - ReLU - classes. Weights are drawn from N(0, init_std),
     biases are zero. A dict of hyper-parameters goes in as ``simple_convnet(**parameters)``.
@@ -53,7 +53,7 @@ def conv_mlp(
     hidden: int = 64,
     dropout: float = 0.2,
 ) -> nn.Sequential:
-    """Return (N, in_channels, H, W) images -> (N, classes) logits: a convolution, then two layers.
+    """Return one convolution, dropout and two linear layers: (N, in_channels, H, W) images -> (N, classes) logits.
 
     conv channels@3x3 - flatten - dropout - hidden - ReLU - classes.
     Raises ParameterError, and ShapeError for an image below 3x3. Source: system 4 of tests/systems.

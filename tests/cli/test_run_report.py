@@ -306,7 +306,7 @@ def test_other_data_and_missing_data(data: Path) -> None:
     data.unlink()
     result = gpucnn("visualize", "run", "--device", "cpu")
     assert result.code == 0
-    assert "Note: no confusion matrix and mistakes: " in result.err
+    assert "Note: report without confusion matrix and mistakes: " in result.err
     assert "Confusion matrix" not in page().text
     assert page().section("Curves")
     assert_refused(gpucnn("visualize", "run", "--data", data, "--device", "cpu"), 1, "small.npz")
@@ -381,7 +381,7 @@ def test_mistakes(data: Path, picture: Path) -> None:
     assert_refused(gpucnn("visualize", "run", picture, "--class", "11", *cpu), 2, "one of 0, 1, 2", "Did you mean 1?")
     assert_refused(gpucnn("visualize", "run", picture, "--out", "a.gif", *cpu), 2, "ends in .html or .png, got a.gif")
     assert_refused(gpucnn("visualize", "run", "--class", "1", *cpu), 2, "name it after the run")
-    assert_refused(gpucnn("visualize", "run", picture, "--data", "digits", *cpu), 2, "leave out the picture")
+    assert_refused(gpucnn("visualize", "run", picture, "--data", "digits", *cpu), 2, "leave out the image")
     Path("file").write_text("")
     assert_refused(gpucnn("visualize", "run", picture, "--out", "file/a.html", *cpu), 1, "cannot be written")
 

@@ -40,7 +40,7 @@ def test_plain_lines(data: Path) -> None:
     assert [line.split()[0] for line in lines[5:7]] == ["1", "2"]
     tested = numbers(Path("runs/lenet-small-1"))[-1]
     loss, accuracy, epoch = tested["test_loss"], tested["test_accuracy"], tested["epoch"]
-    assert lines[7] == f"Test accuracy {accuracy:.4f}, loss {loss:.4f}: the best checkpoint, of epoch {epoch}."
+    assert lines[7] == f"Test accuracy {accuracy:.4f}, loss {loss:.4f}: best checkpoint, epoch {epoch}."
     assert len(lines) == 10
     assert len({len(line) for line in lines[4:7]}) == 1, "the columns stand below one another"
     assert len(lines[4]) < 80
@@ -275,7 +275,7 @@ def test_second_ctrl_c_is_no_error_either(data: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(loop, "train_step", lambda *a: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     result = gpucnn("train", "--resume", "a")
     assert result.code == 130
-    assert result.err.split() == ["Interrupted.", "What", "was", "saved", "before", "is", "kept."]
+    assert result.err.split() == ["Interrupted.", "Files", "saved", "so", "far", "are", "kept."]
 
 
 @pytest.mark.parametrize("as_json", [True, False])
