@@ -1,4 +1,4 @@
-"""Tensors and the tape that gives their gradients."""
+"""Tensors, and the tape that computes their gradients."""
 
 from gpucnn.autograd.exchange import from_dlpack
 from gpucnn.autograd.parameter import Parameter, ParameterStore, store_of

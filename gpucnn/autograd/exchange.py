@@ -1,4 +1,4 @@
-"""Tensors that share their memory with other libraries, by DLPack and the CUDA array interface."""
+"""Tensors that share memory with other libraries through DLPack or the CUDA array interface."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gpucnn.backend import get_backend
 from gpucnn.errors import DeviceError, DTypeError
 
 CPU, CUDA = 1, 2
-"""What DLPack calls these kinds of device."""
+"""The DLPack device types."""
 
 
 def from_dlpack(x: Any) -> Tensor:
     """Return a tensor that shares the memory of ``x``: an array of PyTorch, JAX, CuPy, NumPy or another library.
 
     x: anything with ``__dlpack__``, or on a GPU with ``__cuda_array_interface__``; any shape, numbers or bool. It stays on
-    its device, and what one side writes the other sees, which the tape cannot notice: change it outside of forward and
-    backward only. The other way, hand a tensor to ``torch.from_dlpack`` or ``numpy.from_dlpack``.
-    Raises DTypeError for what shares no memory, or that of read-only arrays; DeviceError for another kind of device.
+    its device. Each side sees what the other writes. The tape does not notice such changes, so make them only outside of
+    forward and backward. For the other direction, pass a tensor to ``torch.from_dlpack`` or ``numpy.from_dlpack``.
+    Raises DTypeError if ``x`` cannot share its memory or is read-only; DeviceError for other kinds of device.
     Source: the DLPack specification (dmlc.github.io/dlpack).
 
     >>> import gpucnn, numpy
@@ -47,7 +47,7 @@ def from_dlpack(x: Any) -> Tensor:
         raise DTypeError.expected(
             "from_dlpack", "x", "memory that can be shared", f"{type(x).__name__}: {error}", "use gpucnn.tensor(...)"
         ) from None
-    if kind == CUDA and not backend.owns(array):  # the array interface does not tell the device
+    if kind == CUDA and not backend.owns(array):  # the array interface does not name the device
         backend = get_backend(f"cuda:{array.device.id}")
     if array.dtype.kind not in "fiub":
         raise DTypeError.expected("from_dlpack", "x", "numbers", f"dtype {array.dtype}")

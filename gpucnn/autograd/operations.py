@@ -1,6 +1,6 @@
-"""Arithmetic, shape and reduction at array level: each returns its result and the function for its gradient.
+"""Arithmetic, shape and reduction operations on arrays. Each returns its result and its backward function.
 
-The form is that of ``tape.py``. Gradients of what was broadcast are summed over the axes along which it was.
+Their form is described in ``tape.py``. The gradient of a broadcast operand is summed over the broadcast axes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _binary(
     da: Callable[[Array], Array],
     db: Callable[[Array], Array],
 ) -> Result:
-    """Pair a result with its backward; da(dy) and db(dy) are the gradients before those of broadcasting."""
+    """Return a result and its backward; da(dy) and db(dy) are the gradients before the sum over broadcast axes."""
     if not any(needs):
         return y, None
     a_shape, b_shape = a.shape, b.shape
@@ -90,7 +90,7 @@ def matmul(backend: Backend, a: Array, b: Array, needs: Needs) -> Result:
         return y, None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None]:
-        # A vector is a matrix with one row (left) or one column (right) that the result has dropped.
+        # A vector is a matrix with one row (left) or one column (right) that the result drops.
         rows = a if a.ndim > 1 else ops.reshape(backend, a, (1, a.shape[0]))
         columns = b if b.ndim > 1 else ops.reshape(backend, b, (b.shape[0], 1))
         shape = dy.shape

@@ -1,6 +1,6 @@
-"""What one may write with a tensor: ``+ - * / @ **``, comparison, indexing, shapes and reductions.
+"""The operators of a tensor: ``+ - * / @ **``, comparison, indexing, shapes and reductions.
 
-``Tensor`` inherits these methods. What each computes, and its gradient, stands in ``operations.py``.
+``Tensor`` inherits these methods. ``operations.py`` has their computations and gradients.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Axis = int | tuple[int, ...] | None
 
 
 def refuse_lost_gradient(value: Tensor, where: str) -> None:
-    """GraphError where writing ``value`` into another tensor's memory would lose its gradient without a word."""
+    """Raise GraphError if writing ``value`` into another tensor's memory would silently lose its gradient."""
     if value.requires_grad and is_grad_enabled():
         raise GraphError(
             f"{where}: the value takes part in gradients, and writing it into a tensor would lose them. "
@@ -32,8 +32,8 @@ def refuse_lost_gradient(value: Tensor, where: str) -> None:
 class Operators:
     """Arithmetic as in NumPy, with broadcasting. The other operand is a Tensor or a Python number.
 
-    Raises DTypeError where two floating dtypes meet, ShapeError where shapes do not broadcast, MixedDeviceError where
-    devices meet.
+    Raises DTypeError for operands of two floating dtypes, ShapeError for shapes that do not broadcast, MixedDeviceError for
+    operands on two devices.
     """
 
     __slots__ = ()
@@ -42,7 +42,7 @@ class Operators:
     version: Version
 
     if TYPE_CHECKING:
-        # What the operators need of the class that inherits them.
+        # The members that the operators use of the class that inherits them.
         def like(self, array: Array, shares_memory: bool = False) -> Tensor: ...
         def refuse_in_place(self, what: str) -> None: ...
         def detach(self) -> Tensor: ...
@@ -62,9 +62,9 @@ class Operators:
     # --- operands ------------------------------------------------------------------------------------------------
 
     def operand(self, value: Any, where: str) -> Tensor:
-        """Return ``value`` as a tensor beside self. Numbers and integers take self's dtype, where that can hold them.
+        """Return ``value`` as a tensor. Numbers and integer tensors take self's dtype if it can represent them.
 
-        A float beside integers is float32, an int beside truth values int64.
+        A float with an integer tensor becomes float32, an int with a boolean tensor int64.
         """
         if isinstance(value, Operators):
             if self.dtype.kind != "f" or value.dtype == self.dtype:
@@ -121,11 +121,11 @@ class Operators:
     def _with(self, operation: Operation, other: Any, symbol: str, swapped: bool = False, **params: Any) -> Tensor:
         where = f"a {symbol} b"
         right = self.operand(other, where)
-        left = right.operand(self, where)  # integers take the other's floating dtype
+        left = right.operand(self, where)  # an integer operand takes the other's floating dtype
         if symbol == "/":
             left, right = left._real(), right._real()
         if symbol == "-" and left.dtype.kind == right.dtype.kind == "b":
-            raise DTypeError.expected(where, "operands", "numbers", "truth values", "use a != b")
+            raise DTypeError.expected(where, "operands", "numbers", "booleans", "use a != b")
         if swapped:
             left, right = right, left
         try:
@@ -134,11 +134,13 @@ class Operators:
             if isinstance(error, GpucnnError):
                 raise
             if "power" in str(error):
-                raise DTypeError.expected(where, "a", "floating numbers, for a power below 0", left.dtype) from None
-            raise ShapeError.expected(where, "shapes", "ones that fit", f"{left.shape} and {right.shape}") from None
+                raise DTypeError.expected(where, "a", "a floating dtype for a negative exponent", left.dtype) from None
+            raise ShapeError.expected(
+                where, "shapes", "shapes that broadcast", f"{left.shape} and {right.shape}"
+            ) from None
 
     def _real(self) -> Tensor:
-        """Return self where it is floating, else as float32."""
+        """Return self if its dtype is floating, else self as float32."""
         return self if self.dtype.kind == "f" else self._to_dtype("float32")  # type: ignore[return-value]
 
     def _compare(self, other: Any, symbol: str) -> Tensor:
@@ -217,7 +219,7 @@ class Operators:
 
     def __neg__(self) -> Tensor:
         if self.dtype.kind == "b":
-            raise DTypeError.expected("-x", "tensor", "numbers", "truth values", "use x == False")
+            raise DTypeError.expected("-x", "tensor", "numbers", "booleans", "use x == False")
         return self._apply(operations.neg)
 
     def __abs__(self) -> Tensor:
@@ -239,7 +241,7 @@ class Operators:
         """Return the square root."""
         return self._real()._apply(operations.sqrt)
 
-    # --- comparison, element by element --------------------------------------------------------------------------
+    # --- element-wise comparison ----------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
         return self._compare(other, "==")
@@ -272,14 +274,14 @@ class Operators:
         parts = array_key if isinstance(array_key, tuple) else (array_key,)
         fancy = any(self.backend.owns(part) for part in parts)
         if not fancy and not any(part is Ellipsis for part in parts):
-            array_key = (*parts, Ellipsis)  # NumPy then returns a view of a single element too
+            array_key = (*parts, Ellipsis)  # NumPy then returns a view even of a single element
         try:
             return self._apply(operations.index, key=array_key, repeats=fancy, view=not fancy)
         except IndexError as error:
             raise ShapeError(f"x[...]: {error}; the tensor has shape {self.shape}.") from None
 
     def reshape(self, *shape: Any) -> Tensor:
-        """Return the elements in C order under another shape; one length may be -1."""
+        """Return the elements in C order with another shape; one length may be -1."""
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
         if not all(is_integer(n) for n in wanted):
             raise ParameterError.expected("reshape", "shape", "ints", shown(wanted))
@@ -292,7 +294,7 @@ class Operators:
         return self._apply(operations.reshape, shape=wanted, view=True)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Return the tensor with the axes from start_dim to end_dim made one."""
+        """Return the tensor with the axes from start_dim to end_dim merged into one."""
         if self.ndim == 0:
             return self.reshape(1)
         (first,), (last,) = self._axes(start_dim, "flatten"), self._axes(end_dim, "flatten")
@@ -302,7 +304,7 @@ class Operators:
         return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
 
     def transpose(self, *axes: int) -> Tensor:
-        """Return the tensor with its axes in the order given; all reversed without arguments."""
+        """Return the tensor with its axes in the given order; reversed if no order is given."""
         order = self._axes(axes or tuple(reversed(range(self.ndim))), "transpose")
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError.expected("transpose", "axes", f"each of the {self.ndim} axes once", axes)
@@ -320,21 +322,21 @@ class Operators:
         return self._apply(operations.sum, axes=self._axes(axis, "sum"), keepdims=keepdims)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Return the mean; NaN where there is no element. DTypeError for integers."""
+        """Return the mean; NaN if there are no elements. DTypeError for integers."""
         if self.dtype.kind != "f":
             raise DTypeError.expected("mean", "tensor", "a floating dtype", self.dtype, "use .to('float32')")
         return self._apply(operations.mean, axes=self._axes(axis, "mean"), keepdims=keepdims)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Return the largest element; equal ones share the gradient."""
+        """Return the largest element; equal maxima share the gradient."""
         return self._apply(operations.maximum, axes=self._nonempty(axis, "max"), keepdims=keepdims)
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Return the smallest element; equal ones share the gradient."""
+        """Return the smallest element; equal minima share the gradient."""
         return self._apply(operations.minimum, axes=self._nonempty(axis, "min"), keepdims=keepdims)
 
     def argmax(self, axis: int | None = None) -> Tensor:
-        """Return the place of the first maximum along ``axis``, or in the flattened tensor."""
+        """Return the index of the first maximum along ``axis``, or in the flattened tensor."""
         if axis is not None and not is_integer(axis):
             raise ShapeError.expected("argmax", "axis", "one int, or None", shown(axis))
         self._nonempty(axis, "argmax")

@@ -1,4 +1,4 @@
-"""A tensor that training changes, and the flat memory of several: one update then runs over all of them at once."""
+"""Parameters, and the flat memory that several of them share, so that one update covers all of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpucnn.errors import DTypeError, GraphError, kind_of
 
 
 class Parameter(Tensor):
-    """A leaf that wants a gradient. With an optimiser, its values and gradient become views of the flat arrays of a store.
+    """A leaf that requires a gradient. An optimiser makes its values and gradient views of the flat arrays of a store.
 
-    Either way, change it in place (``p.copy_(...)`` under ``no_grad``); ``p.grad = ...`` copies into the store.
+    In both cases, change it in place (``p.copy_(...)`` under ``no_grad``); ``p.grad = ...`` copies into the store.
     """
 
     __slots__ = ("_has_grad", "l1", "l2", "lr_multiplier", "store")
@@ -26,7 +26,7 @@ class Parameter(Tensor):
         self._has_grad = False
         self.lr_multiplier, self.l1, self.l2 = 1.0, 0.0, 0.0
         super().__init__(data.array, data.backend)
-        self.version = data.version  # they share memory
+        self.version = data.version  # both share the memory
         self.requires_grad_(requires_grad)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -55,11 +55,11 @@ class Parameter(Tensor):
         l2: float | None = None,
         frozen: bool | None = None,
     ) -> Self:
-        """Set what an optimiser made later does with this parameter alone, and return it.
+        """Set how a later optimiser updates this parameter, and return the parameter.
 
-        Its learning rate is the group's times ``lr_multiplier``; its gradient gains ``l1`` sign(p) + ``l2`` p, beside the
-        group's weight decay; ``frozen`` says that it wants no gradient. ParameterError for a negative number, GraphError
-        where an optimiser has it already (``frozen`` may change at any time).
+        Its learning rate is the group's times ``lr_multiplier``. ``l1`` sign(p) + ``l2`` p is added to its gradient, in
+        addition to the group's weight decay. A ``frozen`` parameter requires no gradient. ParameterError for a negative
+        number, GraphError if an optimiser already has the parameter (``frozen`` may change at any time).
 
         >>> import gpucnn
         >>> gpucnn.nn.Parameter(gpucnn.tensor([1.0])).configure(lr_multiplier=0.1).lr_multiplier
@@ -72,7 +72,7 @@ class Parameter(Tensor):
             check_number(value, "configure", key, 0)
             if self.store is not None:
                 raise GraphError(
-                    f"configure: {key}: an optimiser has this parameter already. Configure it, then make one."
+                    f"configure: {key}: an optimiser already has this parameter. Configure it before making one."
                 )
             setattr(self, key, float(value))
         if frozen is not None:
@@ -98,7 +98,7 @@ class Parameter(Tensor):
         return self.store
 
     def unbind(self) -> None:
-        """Take values and gradient out of the store's memory again."""
+        """Copy values and gradient out of the store's memory."""
         gradient = self.grad
         self.store = None
         self.array = ops.c_ordered_copy(self.backend, self.array)
@@ -120,7 +120,7 @@ class Parameter(Tensor):
             self.accumulate_grad(value.array)
 
     def clear_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradient, or make the one that is there zeros."""
+        """Drop the gradient or, unless ``set_to_none``, fill it with zeros."""
         if set_to_none or self.grad is None:
             self.grad = None
         else:
@@ -144,7 +144,7 @@ class Parameter(Tensor):
             self._has_grad = True
 
     def move_(self, values: Tensor) -> None:
-        """Take ``values``, of another device or dtype, as its own, and leave the store of the old ones."""
+        """Replace the values by ``values``, of another device or dtype, and leave the store."""
         if values.array is self.array:
             return
         self.unbind()
@@ -152,11 +152,11 @@ class Parameter(Tensor):
 
 
 class ParameterStore:
-    """Values and gradients of parameters of one device and dtype, each one 1-D array; the parameters are views of them.
+    """The values and the gradients of parameters, one 1-D array each. The parameters are views of them.
 
-    A parameter joins a store when an optimiser is made for it, and stays there: a second optimiser for the same parameters
-    finds the store as it is. One for other groups of them moves them into stores of its own; the first one notices at its
-    next step and takes them back.
+    All parameters have one device and dtype. A parameter joins a store when an optimiser is made for it, and stays there. A
+    second optimiser for the same parameters uses the same store. An optimiser with other groups moves the parameters into
+    stores of its own; the first optimiser notices at its next step and moves them back.
     """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
@@ -171,19 +171,19 @@ class ParameterStore:
             parameter.bind(self, *(ops.reshape(self.backend, array, parameter.shape) for array in flat))
 
     def spans(self) -> Iterator[tuple[Parameter, slice]]:
-        """Yield each parameter with the part of the flat arrays that is its own."""
+        """Yield each parameter with its span of the flat arrays."""
         start = 0
         for parameter in self.parameters:
             yield parameter, slice(start, start + parameter.size)
             start += parameter.size
 
     def holds_all(self) -> bool:
-        """Whether all of its parameters are still there."""
+        """Whether all of its parameters are still in this store."""
         return all(parameter.store is self for parameter in self.parameters)
 
 
 def store_of(parameters: Sequence[Parameter]) -> ParameterStore:
-    """Return the store that holds just these parameters, in this order; if there is none, a new one into which they move."""
+    """Return the store of exactly these parameters in this order. If there is none, move them into a new one."""
     store = parameters[0].store
     if store is not None and store.holds_all() and [*map(id, store.parameters)] == [*map(id, parameters)]:
         return store
@@ -191,7 +191,7 @@ def store_of(parameters: Sequence[Parameter]) -> ParameterStore:
 
 
 def _restored(kind: type[Any], values: Tensor, requires_grad: bool, lr_multiplier: float, l1: float, l2: float) -> Any:
-    """Return a copied or pickled parameter, which is in no store."""
+    """Return a copied or unpickled parameter, which belongs to no store."""
     parameter = kind(values, requires_grad)
     parameter.lr_multiplier, parameter.l1, parameter.l2 = lr_multiplier, l1, l2
     return parameter

@@ -1,14 +1,14 @@
-"""The tape: what was done, and how to undo it.
+"""The tape: it records operations and computes gradients by the chain rule, backwards.
 
-An operation at array level is
+An operation on arrays has the form
 
     op(backend, *arrays, needs=(bool, ...), **params) -> (y, backward | None)
 
-``needs`` says which arrays need a gradient; ``backward(dy)`` returns one gradient per array (None where not needed) and
-holds on to just what it needs for that. With nothing needed, None comes back and nothing is kept.
+``needs`` says which arrays require a gradient. ``backward(dy)`` returns one gradient per array (None where none is
+needed) and keeps only what it uses. If no array needs a gradient, the operation returns None and keeps nothing.
 
-Nodes are numbered as they are made, so that falling numbers are a topological order: each node is walked once, after
-everything that used its result, without recursion, and what it kept is freed as soon as it has been used.
+Nodes are numbered in the order of creation, so decreasing numbers are a topological order. ``backpropagate`` visits each
+node once, after all nodes that used its result, without recursion, and frees what the node kept as soon as it is used.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _numbers = itertools.count()
 
 
 class no_grad:
-    """Record nothing inside ``with no_grad():``, in this thread only; results then need no gradient.
+    """Disable recording within ``with no_grad():``, in this thread only. Results then require no gradient.
 
-    Or before a function, to record nothing while it runs: ``@no_grad()`` or ``@no_grad``.
+    As a decorator, ``@no_grad()`` or ``@no_grad``, it disables recording while the function runs.
 
     >>> import gpucnn
     >>> x = gpucnn.tensor([1.0], requires_grad=True)
@@ -57,12 +57,12 @@ class no_grad:
         return made(function)
 
     def __init__(self) -> None:
-        self._before: list[bool] = []  # one block may be entered again inside itself
+        self._before: list[bool] = []  # a stack: a block may be nested in itself
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``function``, run without recording."""
+        """Return ``function`` wrapped to run without recording."""
         if not callable(function):
-            raise ParameterError.expected("no_grad", "function", "something to call", kind_of(function))
+            raise ParameterError.expected("no_grad", "function", "a callable", kind_of(function))
         if inspect.isgeneratorfunction(function):
 
             @functools.wraps(function)
@@ -101,7 +101,7 @@ def is_grad_enabled() -> bool:
 
 
 class Version:
-    """How often a piece of memory was changed in place; tensors that share memory share it."""
+    """The number of in-place changes of a piece of memory. Tensors that share memory share it."""
 
     __slots__ = ("count",)
 
@@ -128,18 +128,18 @@ class Node:
         self.number = next(_numbers)
         self.hooks: list[Callable[[Array], Array | None]] = []
 
-    def undo(self, gradient: Array) -> Sequence[Array | None]:
-        """Return the gradients of the inputs and let go of everything kept for them."""
+    def vjp(self, gradient: Array) -> Sequence[Array | None]:
+        """Return the vector-Jacobian product, the gradients of the inputs, and free everything kept for it."""
         if self.backward is None:
             raise GraphError(
-                f"backward: the graph of {self.name} was used and freed. "
+                f"backward: the graph of {self.name} has already been used and freed. "
                 "Run the forward pass again, or add the losses and call backward once."
             )
         for version, count in self.versions:
             if version.count != count:
                 raise GraphError(
                     f"backward: a tensor that {self.name} used was changed in place afterwards, so its gradient would "
-                    "be wrong. Change a copy (x.detach().clone()), or do it after backward()."
+                    "be wrong. Change a copy (x.detach().clone()), or change it after backward()."
                 )
         for hook in self.hooks:
             replacement = hook(gradient)
@@ -152,10 +152,10 @@ class Node:
         self.backward, self.sources, self.versions = None, (), ()
 
 
-def walk(root: Node, gradient: Array, backend: Backend) -> None:
-    """Carry ``gradient`` of the root's result back to every leaf.
+def backpropagate(root: Node, gradient: Array, backend: Backend) -> None:
+    """Propagate ``gradient``, that of the root's result, back to every leaf.
 
-    First gradients of parameters that an optimiser owns are copied into its memory together, at the end.
+    Parameters in a store receive their first gradients together, at the end, in one copy into the store's memory.
     """
     gradients: dict[int, Array] = {root.number: gradient}
     first: dict[int, tuple[Tensor, Array, Array]] = {}
@@ -164,52 +164,52 @@ def walk(root: Node, gradient: Array, backend: Backend) -> None:
         while heap:
             _, node = heapq.heappop(heap)
             sources = node.sources
-            for source, passed in zip(sources, node.undo(gradients.pop(node.number)), strict=False):
+            for source, passed in zip(sources, node.vjp(gradients.pop(node.number)), strict=False):
                 if source is None or passed is None:
                     continue
                 if not isinstance(source, Node):
-                    room = source.gradient_room()
-                    if room is None:
+                    buffer = source.gradient_room()
+                    if buffer is None:
                         source.accumulate_grad(passed)
                     elif id(source) in first:
-                        first[id(source)] = (source, room, ops.add(backend, first[id(source)][2], passed))
+                        first[id(source)] = (source, buffer, ops.add(backend, first[id(source)][2], passed))
                     else:
-                        first[id(source)] = (source, room, passed)
+                        first[id(source)] = (source, buffer, passed)
                 elif source.number in gradients:
                     gradients[source.number] = ops.add(backend, gradients[source.number], passed)
                 else:
                     gradients[source.number] = passed
                     heapq.heappush(heap, (-source.number, source))
         if first:
-            ops.copy_all(backend, [(room, passed) for _, room, passed in first.values()])
+            ops.copy_all(backend, [(buffer, passed) for _, buffer, passed in first.values()])
     for source, _, _ in first.values():
         source.fill_gradient_room()
 
 
 def on_device_of(tensor: Any) -> AbstractContextManager[None]:
-    """Within, the device of a Tensor is the current one: entered once for many operations rather than by each of them."""
+    """Make a Tensor's device current within the block, once for many operations rather than for each of them."""
     backend = getattr(tensor, "backend", None)
     return nullcontext() if backend is None else active(backend)
 
 
 def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: bool = False, **params: Any) -> Tensor:
-    """Run an array-level operation on tensors and record how to undo it. None stands for an absent argument.
+    """Run an operation on the tensors' arrays and record its backward. None stands for an absent argument.
 
-    ``view`` says that the result may share the first tensor's memory. MixedDeviceError where devices meet.
+    ``view``: the result may share the first tensor's memory. MixedDeviceError if the tensors are on different devices.
     """
     backend, tensors = first.backend, (first, *others)
     for tensor in others:
         if tensor is not None and tensor.backend is not backend:
             raise MixedDeviceError(
-                f"{operation.__name__.lstrip('_')}: tensors on {backend.name} and {tensor.backend.name} met. "
+                f"{operation.__name__.lstrip('_')}: the tensors are on {backend.name} and {tensor.backend.name}. "
                 f"Move one with .to('{backend.name}')."
             )
-    recording = is_grad_enabled()
-    needs = tuple([recording and tensor is not None and tensor.requires_grad for tensor in tensors])
+    enabled = is_grad_enabled()
+    needs = tuple([enabled and tensor is not None and tensor.requires_grad for tensor in tensors])
     with active(backend):
         y, backward = operation(backend, *[None if t is None else t.array for t in tensors], needs=needs, **params)
     if not y.ndim:
-        y = y[...]  # NumPy gives a scalar, which cannot be changed in place, for an array of no dimensions
+        y = y[...]  # NumPy returns a scalar, which cannot be changed in place, instead of a 0-d array
     result = first.like(y, shares_memory=view)
     if backward is not None:
         versions = [(t.version, t.version.count) for t in (*tensors, result) if t is not None]

@@ -1,4 +1,4 @@
-"""Tensor: an array of some device, its gradient, and its place on the tape."""
+"""Tensor: an array on a device, with its gradient and its node of the tape."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, Self
 
 from gpucnn.autograd import operations
 from gpucnn.autograd.operators import Operators, refuse_lost_gradient
-from gpucnn.autograd.tape import Node, Version, apply, is_grad_enabled, walk
+from gpucnn.autograd.tape import Node, Version, apply, backpropagate, is_grad_enabled
 from gpucnn.backend import Array, Backend, get_backend, ops
 from gpucnn.checks import is_integer, shown
 from gpucnn.errors import DTypeError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
 
 class Tensor(Operators):
-    """An array with a gradient. Make one with ``gpucnn.tensor``; the constructor takes an array as it is, uncopied.
+    """An array with a gradient. Make one with ``gpucnn.tensor``; the constructor wraps an array without a copy.
 
     ``array`` is the NumPy or CuPy array, ``backend`` its device, ``grad`` the gradient that ``backward`` summed, a Tensor
     of the same shape and dtype, or None.
@@ -22,7 +22,7 @@ class Tensor(Operators):
 
     __slots__ = ("__weakref__", "_grad", "array", "backend", "node", "requires_grad", "version")
     __hash__ = object.__hash__
-    __array_ufunc__ = None  # NumPy must not take `array * tensor` apart
+    __array_ufunc__ = None  # NumPy must not apply `array * tensor` to each element
 
     def __init__(self, array: Array, backend: Backend, requires_grad: bool = False) -> None:
         self.array = array
@@ -33,7 +33,7 @@ class Tensor(Operators):
         self.version = Version()
 
     def __reduce__(self) -> Any:
-        """Pickle the values and the device; a copy has memory of its own, no gradient and no graph."""
+        """Pickle values and device. The copy has its own memory, no gradient and no graph."""
         return _restored, (type(self), self.numpy(), self.backend, self.requires_grad)
 
     def __copy__(self) -> Self:
@@ -44,7 +44,7 @@ class Tensor(Operators):
         memo[id(self)] = copy
         return copy
 
-    # --- what it is ----------------------------------------------------------------------------------------------
+    # --- properties ----------------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,7 +71,7 @@ class Tensor(Operators):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the user made it, rather than a recorded operation."""
+        """Whether it is not the result of a recorded operation."""
         return self.node is None
 
     def __len__(self) -> int:
@@ -93,14 +93,14 @@ class Tensor(Operators):
             notes.append("requires_grad=True")
         return f"tensor({', '.join([text, *notes])})"
 
-    # --- out of it -----------------------------------------------------------------------------------------------
+    # --- conversion ----------------------------------------------------------------------------------------------
 
     def numpy(self) -> Any:
-        """Return a C-ordered NumPy copy: changing it changes nothing here."""
+        """Return a C-ordered NumPy copy. Changing the copy does not change the tensor."""
         return self.backend.to_host(self.array)
 
     def item(self) -> Any:
-        """Return the only element as a Python number; ShapeError where there is not exactly one."""
+        """Return the only element as a Python number; ShapeError unless there is exactly one."""
         if self.size != 1:
             raise ShapeError.expected("item", "tensor", "one element", f"shape {self.shape}", "use .numpy()")
         return self.backend.item(self.array)
@@ -124,7 +124,7 @@ class Tensor(Operators):
         return bool(self.item())
 
     def __format__(self, spec: str) -> str:
-        """Return the text of f"{x:.4f}": of the only element; without a spec that of ``repr``."""
+        """Format the only element, as in f"{x:.4f}"; without a format spec, return ``repr``."""
         return format(self.item(), spec) if spec else repr(self)
 
     def __round__(self, digits: int | None = None) -> Any:
@@ -132,7 +132,7 @@ class Tensor(Operators):
         return round(self.item(), digits)
 
     def __array_function__(self, function: Any, kinds: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Answer ``numpy.mean(x)`` and the like by the method of that name; DTypeError where there is none."""
+        """Call the method of the same name for ``numpy.mean(x)`` and similar; DTypeError if there is none."""
         method = getattr(type(self), function.__name__, None)
         if isinstance(method, property) and len(arguments) == 1 and not options:
             return getattr(self, function.__name__)
@@ -150,7 +150,7 @@ class Tensor(Operators):
         raise DTypeError("a Tensor is not converted to a NumPy array silently. Use tensor.numpy().")
 
     def __dlpack__(self, **options: Any) -> Any:
-        """Return what other libraries' ``from_dlpack`` takes; they then share the memory."""
+        """Return the DLPack capsule for another library's ``from_dlpack``, which then shares the memory."""
         if self.requires_grad:
             raise BufferError("a Tensor that takes part in gradients shares no memory. Use tensor.detach().")
         return self.backend.export(self.array, **options)
@@ -162,10 +162,10 @@ class Tensor(Operators):
     def __cuda_array_interface__(self) -> Any:
         if self.requires_grad:
             raise BufferError("a Tensor that takes part in gradients shares no memory. Use tensor.detach().")
-        return self.array.__cuda_array_interface__  # AttributeError on the CPU, as the interface has it
+        return self.array.__cuda_array_interface__  # AttributeError on the CPU, as the interface requires
 
     def to(self, target: Any) -> Tensor:
-        """Return it on another device (``"cpu"``, ``"cuda"``) or with another dtype; itself where nothing changes.
+        """Return the tensor on another device (``"cpu"``, ``"cuda"``) or with another dtype; itself if nothing changes.
 
         Gradients flow back through it.
         """
@@ -174,11 +174,11 @@ class Tensor(Operators):
         return self._to_dtype(target)
 
     def cpu(self) -> Tensor:
-        """Return it in the computer's own memory."""
+        """Return the tensor on the CPU."""
         return self.to("cpu")
 
     def cuda(self) -> Tensor:
-        """Return it on the first GPU."""
+        """Return the tensor on the first GPU."""
         return self.to("cuda")
 
     def _to_dtype(self, dtype: Any) -> Tensor:
@@ -210,7 +210,7 @@ class Tensor(Operators):
         self._grad = value
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Say whether it wants a gradient; returns itself. DTypeError for integers, GraphError for a result."""
+        """Set ``requires_grad`` and return the tensor. DTypeError for integers, GraphError for an operation's result."""
         if requires_grad and self.dtype.kind != "f":
             raise DTypeError.expected("requires_grad_", "tensor", "a floating dtype", self.dtype)
         if not self.is_leaf:
@@ -219,7 +219,7 @@ class Tensor(Operators):
         return self
 
     def detach(self) -> Tensor:
-        """Return a tensor of the same memory that the tape does not know."""
+        """Return a tensor that shares the memory but is not on the tape."""
         return self.like(self.array, shares_memory=True)
 
     def clone(self) -> Tensor:
@@ -227,30 +227,32 @@ class Tensor(Operators):
         return apply(operations.clone, self)
 
     def like(self, array: Array, shares_memory: bool = False) -> Tensor:
-        """Return a tensor of ``array`` on the same device, unknown to the tape."""
+        """Return a tensor of ``array`` on the same device that is not on the tape."""
         other = Tensor(array, self.backend)
         if shares_memory:
             other.version = self.version
         return other
 
     def gradient_room(self) -> Array | None:
-        """Return the memory that waits for a first gradient, where an optimiser owns some."""
+        """Return the store's memory for the first gradient, or None if there is none or it is filled."""
         return None
 
     def fill_gradient_room(self) -> None:
-        """Note that the first gradient was copied there."""
+        """Note that the first gradient has been copied into the buffer."""
 
     def accumulate_grad(self, gradient: Array) -> None:
-        """Add ``gradient`` to ``grad``: what the tape calls at a leaf."""
+        """Add ``gradient`` to ``grad``. The tape calls this at each leaf."""
         if self._grad is None:
             self._grad = Tensor(ops.copy(self.backend, gradient), self.backend)
         else:
             ops.add_to(self.backend, self._grad.array, gradient)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> None:
-        """Call ``hook(gradient)`` when this result's gradient is known; what it returns, if not None, replaces it."""
+        """Call ``hook(gradient)`` when this result's gradient is computed. A return value other than None replaces it."""
         if self.node is None:
-            raise GraphError("register_hook: only a recorded result has hooks. A leaf's gradient is in .grad.")
+            raise GraphError(
+                "register_hook: only the result of a recorded operation has hooks. A leaf's gradient is in .grad."
+            )
 
         def on_array(gradient: Array) -> Array | None:
             replacement = hook(Tensor(gradient[...], self.backend))
@@ -262,15 +264,15 @@ class Tensor(Operators):
         self.node.hooks.append(on_array)
 
     def backward(self, gradient: Tensor | None = None) -> None:
-        """Sum d self / d leaf into the ``grad`` of every leaf that wants one, and free the graph.
+        """Add d self / d leaf to the ``grad`` of every leaf that requires a gradient, and free the graph.
 
-        ``gradient`` (same shape and dtype) is needed where self has more than one element. GraphError where nothing
-        was recorded or the graph was used before.
+        ``gradient`` (same shape and dtype) is required if self has more than one element. GraphError if nothing was
+        recorded or the graph was already used.
         """
         if not self.requires_grad:
             raise GraphError(
-                "backward: this tensor needs no gradient. Was it computed under no_grad(), or from tensors without "
-                "requires_grad=True?"
+                "backward: this tensor does not require a gradient. Was it computed under no_grad(), or from tensors "
+                "without requires_grad=True?"
             )
         if gradient is None:
             if self.size != 1:
@@ -284,12 +286,12 @@ class Tensor(Operators):
         if self.node is None:
             self.accumulate_grad(seed)
         else:
-            walk(self.node, seed, self.backend)
+            backpropagate(self.node, seed, self.backend)
 
-    # --- changes in place ----------------------------------------------------------------------------------------
+    # --- in-place changes ----------------------------------------------------------------------------------------
 
     def refuse_in_place(self, what: str) -> None:
-        """Raise GraphError where a change in place would make a gradient wrong; else note the change."""
+        """Raise GraphError if an in-place change would make a gradient wrong; otherwise note the change."""
         if self.requires_grad and is_grad_enabled():
             raise GraphError(
                 f"{what}: a tensor that takes part in gradients cannot be changed in place. "
@@ -298,11 +300,11 @@ class Tensor(Operators):
         self.note_change()
 
     def note_change(self) -> None:
-        """Note that the memory was changed, so that a gradient that needed the old values is refused."""
+        """Note that the memory changed, so that backward refuses a gradient that used the old values."""
         self.version.count += 1
-        recording = self.backend.recording
-        if recording is not None:
-            recording.note_change(self.version)
+        capture = self.backend.recording
+        if capture is not None:
+            capture.note_change(self.version)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         where = "x[...] = value"
@@ -317,7 +319,7 @@ class Tensor(Operators):
             raise ShapeError(f"{where}: {error}; x has shape {self.shape}, the value {new.shape}.") from None
 
     def copy_(self, value: Tensor) -> Self:
-        """Take over the values of ``value`` (same shape; any device or dtype) in place."""
+        """Copy ``value`` (same shape; any device or dtype) into this tensor."""
         if not isinstance(value, Tensor):
             raise DTypeError.expected("copy_", "value", "a Tensor", kind_of(value), "use gpucnn.tensor(...)")
         if value.shape != self.shape:
@@ -341,7 +343,7 @@ def check_gradient(tensor: Tensor, gradient: Any, where: str, argument: str) -> 
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Return the tensors one after the other along ``axis``; all other lengths agree. ShapeError or DTypeError else.
+    """Join the tensors along ``axis``. ShapeError or DTypeError unless all other lengths and the dtypes agree.
 
     >>> concatenate([tensor([1.0]), tensor([2.0, 3.0])]).tolist()
     [1.0, 2.0, 3.0]
@@ -368,8 +370,8 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
     """Return a new tensor with a copy of ``data``: numbers, nested lists, a NumPy array, a device array or a Tensor.
 
     Python floats become float32, Python ints int64; arrays keep their dtype. ``device`` is "cpu", "cuda", "cuda:N" or
-    "auto"; by default the one that ``gpucnn.use`` chose. Raises DTypeError for what is no number, and for
-    ``requires_grad`` on integers.
+    "auto"; by default the one chosen with ``gpucnn.use``. Raises DTypeError if ``data`` is not numeric, or if
+    ``requires_grad`` is asked of integers.
 
     >>> tensor([[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 2)
@@ -390,5 +392,5 @@ def tensor(data: Any, dtype: Any = None, device: str | Backend | None = None, re
 
 
 def _restored(kind: type[Tensor], values: Any, backend: Backend, requires_grad: bool) -> Tensor:
-    """Return a pickled Tensor, with memory of its own: that of ``values`` may be a file's, which cannot be written."""
+    """Return an unpickled Tensor with its own memory. That of ``values`` may be a read-only file."""
     return kind(tensor(values, device=backend).array, backend, requires_grad)

@@ -1,13 +1,13 @@
-"""The devices, the operations on their arrays, and the implementations that each device has of them."""
+"""Devices, the operations on their arrays, and each device's implementations of the operations."""
 
-from gpucnn.backend import cpu, cuda, ops  # they register their devices and implementations
+from gpucnn.backend import cpu, cuda, ops  # imported to register devices and implementations
 from gpucnn.backend.device import Array, Device
 from gpucnn.backend.geometry import Window
 from gpucnn.backend.random import Generator, current_generator, default_generator, drawing_from, manual_seed
 from gpucnn.backend.registry import backend_of, default_backend, get_array_module, get_backend, use
 
 Backend = Device
-"""What version 0.1.0 called it."""
+"""The name in version 0.1.0."""
 
 __all__ = [
     "Array",

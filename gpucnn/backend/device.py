@@ -1,4 +1,4 @@
-"""A device: its memory, its random numbers, and what it is. It has no kernels; those are operations (``backend/ops``).
+"""A device: its memory, random numbers and description. It has no kernels; those are operations (``backend/ops``).
 
 Dimensions, in this package and everywhere: N images, C channels, H x W pixels, F filters (output channels), KH x KW kernel,
 OH x OW output pixels, G groups. Activations are (N, C, H, W), weights (F, C/G, KH, KW), whatever their memory order.
@@ -18,27 +18,27 @@ from gpucnn.backend.precision import choose_tf32, tf32_chosen
 from gpucnn.errors import DeviceError
 
 Array = Any
-"""An array of whichever module the device computes with."""
+"""An array of the device's array module, NumPy or CuPy."""
 
 
 class Device:
-    """Arrays of one device. Use ``get_backend`` to get one.
+    """A CPU or a GPU and its arrays. Use ``get_backend`` to get one.
 
-    ``xp`` is its array module, NumPy or CuPy; ``ran`` counts which implementation of each operation did the work. Every
+    ``xp`` is its array module, NumPy or CuPy; ``ran`` counts which implementation of each operation ran. Every
     operation of ``gpucnn.backend.ops`` can be called as a method too: ``device.conv2d(x, ...)`` is
     ``ops.conv2d(device, x, ...)``.
     """
 
     name = "reference"
     kind = "reference"
-    """Which implementations may serve: those announced for this kind of device."""
+    """The kind of device. Only implementations registered for this kind may run."""
     xp: ModuleType
     has_tf32 = False
     """Whether this device can multiply in TF32."""
     captures = False
-    """Whether a step can be captured and replayed here."""
+    """Whether this device can capture a step and replay it."""
     recording: Any = None
-    """What a captured step changes from replay to replay, while this thread watches, records or replays one."""
+    """The capture state of this thread while it observes, captures or replays a step; otherwise None."""
 
     def __init__(self) -> None:
         self.ran: Counter[str] = Counter()
@@ -56,11 +56,11 @@ class Device:
         return self  # a copied model stays on the same device
 
     def active(self) -> AbstractContextManager[None]:
-        """Within, this thread's work goes to this device: for array code of one's own. Operations do it themselves."""
+        """Make this device current for this thread within the block: for array code of your own."""
         return active(self)
 
     def enter(self) -> AbstractContextManager[Any]:
-        """Return what makes this device the current one of its array module."""
+        """Return the context manager that makes this device the current one of its array module."""
         return nullcontext()
 
     # --- arrays ------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ class Device:
         return self.xp.asarray(data, dtype=dtype)
 
     def adopt(self, shared: Any) -> Array:
-        """Return an array of this device over the memory of another library's; BufferError or the like where it cannot."""
+        """Return an array that shares another library's memory; BufferError or similar if it cannot be shared."""
         array = self.xp.from_dlpack(shared)
         if not array.flags.writeable:
             raise BufferError("it is read-only")
@@ -93,7 +93,7 @@ class Device:
         return array.tolist()
 
     def dtype(self, dtype: Any) -> Any:
-        """Return ``dtype`` as the array module has it; TypeError for what is none."""
+        """Return ``dtype`` as the array module's own type; TypeError if it is not a dtype."""
         return self.xp.dtype(dtype)
 
     def export(self, array: Array, **options: Any) -> Any:
@@ -101,17 +101,17 @@ class Device:
         return array.__dlpack__(**options)
 
     def fits(self, size: int) -> bool:
-        """Whether ``size`` bytes of data may be kept on the device, next to what works on them."""
+        """Whether ``size`` bytes of data fit on the device and leave enough memory for training."""
         return True
 
     def synchronize(self) -> None:
-        """Wait until all work handed to the device is done."""
+        """Wait until all work queued on the device is done."""
 
     def warm_up(self) -> None:
-        """Compile now what would otherwise be compiled when it is first needed."""
+        """Compile now the kernels that would otherwise be compiled at first use."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what this device is, in words and numbers, for reports."""
+        """Return the device's name and properties, for reports."""
         return {"device": self.name}
 
     def bit_generator(self, key: list[int]) -> Any:
@@ -127,11 +127,11 @@ class Device:
 
     @contextmanager
     def tf32(self, enabled: bool = True) -> Iterator[None]:
-        """Within, this thread's products and convolutions of float32 arrays multiply in TF32, on tensor cores.
+        """Use TF32 tensor cores for this thread's float32 matrix products and convolutions within the block.
 
-        The factors are rounded to 10 bits of mantissa (float32 has 23); sums, and everything that is stored, stay float32.
-        What is left to cuBLAS stays float32 altogether. ``enabled=False`` is float32, on every device. DeviceError where the
-        device has no such tensor cores.
+        The factors are rounded to a mantissa of 10 bits (float32 has 23). Sums and stored values stay float32, and so do
+        operations that cuBLAS computes. ``enabled=False`` selects float32 on every device. DeviceError if the device has
+        no TF32 tensor cores.
 
         >>> from gpucnn.backend import get_backend
         >>> backend = get_backend("cpu")

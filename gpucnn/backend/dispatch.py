@@ -1,16 +1,16 @@
-"""Which implementation of an operation runs.
+"""The dispatcher: it chooses which implementation of an operation runs.
 
 An operation is a function ``conv2d(device, x, w, b, window, groups)`` on arrays. Its reference, decorated with
-``@operation``, is written once on the device's array module (``backend/ops``) and serves every case. A faster
-implementation has the same signature, and is announced for a kind of device with the condition under which it serves:
+``@operation``, is written once on the device's array module (``backend/ops``) and handles every case. A faster
+implementation has the same signature. It is registered for one kind of device, with the condition under which it serves:
 
     @implements(ops.conv2d, on="cuda", when=serves_convolution)
     def conv2d(device, x, w, b, window, groups=1): ...
 
-A call takes the first implementation that serves, or else the reference; counts in ``device.ran`` which one did, where
-there is more than one (``"conv2d.fast"``, ``"conv2d.reference"``); makes the device the current one; and hands float16
-arrays on in float32 where the operation asks for that, rounding what comes back. So sums never run in 16 bits, and every
-device computes float16 with the implementations that it has for float32.
+A call runs the first implementation that serves, or else the reference. Where there is a choice, it counts in
+``device.ran`` which one ran (``"conv2d.fast"``, ``"conv2d.reference"``). It makes the device the current one. If the
+operation widens, float16 arrays are passed as float32 and the results are rounded back. So sums never run in 16 bits, and
+every device computes float16 with its float32 implementations.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ Function = Callable[..., Any]
 
 
 class Launcher(Protocol):
-    """What the dispatcher needs of a device."""
+    """The part of a device that the dispatcher uses."""
 
     kind: str
     ran: Counter[str]
 
     def enter(self) -> AbstractContextManager[Any]:
-        """Return what makes this device the current one of its array module."""
+        """Return the context manager that makes this device the current one of its array module."""
         ...
 
 
 class _Thread(threading.local):
     device: Launcher | None = None
-    """The device to which this thread's work goes now."""
+    """The device that is current in this thread."""
 
 
 _current = _Thread()
 
 
 class active:
-    """Makes a device the current one, unless it is already: operations do it, and the tape, once for many of them."""
+    """Make a device the current one, unless it already is. Each operation does so; the tape does so once for many."""
 
     __slots__ = ("_before", "_device", "_entered")
 
@@ -84,8 +84,8 @@ OPERATIONS: dict[str, Any] = {}
 class Operation(Generic[P, R]):
     """An operation, called like its reference.
 
-    widens: whether float16 arrays are handed on in float32: for what adds up, or looks something up, in more than one
-    element. keeps: the numbers of those results that then stay float32.
+    widens: whether float16 arrays are passed as float32, which reductions over several elements need. keeps: the positions
+    of the results that then stay float32.
     """
 
     def __init__(self, function: Callable[Concatenate[Any, P], R], widens: bool, keeps: tuple[int, ...]) -> None:
@@ -96,7 +96,7 @@ class Operation(Generic[P, R]):
         self.implementations: dict[str, list[tuple[Condition | None, Function]]] = {}
         self._fast, self._reference = f"{self.name}.fast", f"{self.name}.reference"
         if self.name in OPERATIONS:
-            raise ValueError(f"operation: there are two of the name {self.name!r}.")
+            raise ValueError(f"operation: the name {self.name!r} is registered twice.")
         OPERATIONS[self.name] = self
 
     def __repr__(self) -> str:
@@ -108,9 +108,9 @@ class Operation(Generic[P, R]):
                 return self(device, *arguments, **named)
         if self.widens and arguments[0].dtype is not FLOAT and is_half(arguments[0]):  # type: ignore[attr-defined]
             return self._widened(self, device, arguments, named)
-        if self.implementations:  # else there is no choice, and nothing to count
+        if self.implementations:  # otherwise there is no choice, and nothing to count
             for serves, function in self.implementations.get(device.kind, ()):
-                if not named:  # the usual case, and a tenth cheaper
+                if not named:  # the usual case; skipping the empty dict makes it 10 % cheaper
                     if serves is None or serves(device, *arguments):
                         device.ran[self._fast] += 1
                         return function(device, *arguments)  # type: ignore[no-any-return]
@@ -121,7 +121,7 @@ class Operation(Generic[P, R]):
         return self.function(device, *arguments, **named)
 
     def reference(self, device: Launcher, *arguments: P.args, **named: P.kwargs) -> R:
-        """Call the reference, whatever else serves."""
+        """Call the reference, even where a faster implementation serves."""
         if _current.device is not device:
             with active(device):
                 return self.reference(device, *arguments, **named)
@@ -141,12 +141,12 @@ class Operation(Generic[P, R]):
 def operation(
     *, widens: bool = False, keeps: tuple[int, ...] = ()
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]:
-    """Make the decorated reference an operation."""
+    """Return a decorator that makes a reference function an operation."""
     return lambda function: Operation(function, widens, keeps)
 
 
 def array_function(name: str, doc: str, function: str | None = None, **fixed: Any) -> Operation[..., Any]:
-    """Return the operation that is a function of the array module, ``name`` unless another is given."""
+    """Return an operation that calls a function of the array module: ``function``, by default the one called ``name``."""
     function = function or name
 
     def call(device: Any, *arguments: Any) -> Any:
@@ -160,9 +160,9 @@ def array_function(name: str, doc: str, function: str | None = None, **fixed: An
 def implements(
     operation: Operation[P, R], *, on: str, when: Condition | None = None
 ) -> Callable[[Callable[Concatenate[D, P], R]], Callable[Concatenate[D, P], R]]:
-    """Announce an implementation for devices of the kind ``on``, tried after those announced before.
+    """Register an implementation for devices of the kind ``on``. Those registered earlier are tried first.
 
-    when: called with the same arguments, says whether the implementation takes this case; None where it takes every one.
+    when: called with the same arguments; returns whether the implementation serves this case. None: it serves every case.
     """
 
     def announce(function: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:

@@ -40,7 +40,7 @@ class Window:
         return H + top + bottom, W + left + right
 
     def output_size(self, H: int, W: int) -> Pair:
-        """Return (OH, OW) for an H x W image; ShapeError where not even one window fits."""
+        """Return (OH, OW) for an H x W image; ShapeError if no window fits."""
         top, bottom, left, right = self.padding
         (EH, EW), (SH, SW) = self.extent, self.stride
         rows, columns = H + top + bottom - EH, W + left + right - EW
@@ -99,13 +99,13 @@ class Block:
         return Block(slice(0, height), slice(0, width))
 
     def pixels(self, OW: int, N: int) -> slice:
-        """Return the block as a range of flattened (OH, OW, N) pixels; it is whole rows or lies in one row."""
+        """Return the block as a range of flattened (OH, OW, N) pixels. The block must be whole rows or part of one row."""
         return slice(
             (self.rows.start * OW + self.columns.start) * N, ((self.rows.stop - 1) * OW + self.columns.stop) * N
         )
 
     def cut(self, height: int, width: int) -> list[Block]:
-        """Return blocks of ``height`` rows or, where that is 0, of ``width`` pixels of one row."""
+        """Split into blocks of ``height`` rows or, if that is 0, of ``width`` pixels of one row."""
         rows, columns = self.rows, self.columns
         if height > 0:
             return [Block(slice(i, min(i + height, rows.stop)), columns) for i in range(rows.start, rows.stop, height)]
@@ -126,7 +126,7 @@ class Block:
 
 
 def elements(window: Window, block: Block, H: int, W: int) -> Iterator[tuple[int, int, Cut, Cut]]:
-    """Yield for each kernel element its row and column, the pixels of the block for which it meets the image, and those."""
+    """Yield each kernel element's row and column, the output pixels of the block that use it, and their input pixels."""
     (KH, KW), (DH, DW) = window.kernel, window.dilation
     (SH, SW), (top, _, left, _) = window.stride, window.padding
     first_row, first_column = block.rows.start * SH - top, block.columns.start * SW - left
@@ -137,12 +137,12 @@ def elements(window: Window, block: Block, H: int, W: int) -> Iterator[tuple[int
             yield kh, kw, (out_rows, out_columns), (in_rows, in_columns)
 
 
-# --- bands of rows, and some of the images, for several cores -----------------------------------------------------
+# --- parts for several cores: bands of rows, or some of the images -----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Some rows of some images' output, the rows of the images that they see, and the window as it slides over those."""
+    """Some output rows of some images, the input rows that they see, and the window with the padding that applies there."""
 
     images: slice
     rows: slice
@@ -151,9 +151,9 @@ class Band:
 
 
 def bands(window: Window, H: int, rows: int, unit: int, count: int) -> list[Band]:
-    """Cut ``rows`` rows of output, each made of ``unit`` rows of windows, into ``count`` bands or as many as there are rows.
+    """Split ``rows`` output rows, each made of ``unit`` rows of windows, into ``count`` bands.
 
-    One band where some windows see nothing but padding.
+    There are no more bands than rows, and only one if some windows see nothing but padding.
     """
     everything = slice(None)
     top, bottom, left, right = window.padding
@@ -172,7 +172,7 @@ def bands(window: Window, H: int, rows: int, unit: int, count: int) -> list[Band
 
 
 def batches(window: Window, N: int, H: int, rows: int, count: int) -> list[Band]:
-    """Cut ``N`` images, with ``rows`` rows of output each, into ``count`` parts."""
+    """Split ``N`` images, with ``rows`` output rows each, into ``count`` parts."""
     cuts = [N * i // count for i in range(count + 1)]
     return [Band(slice(i, j), slice(0, rows), slice(0, H), window) for i, j in itertools.pairwise(cuts)]
 
@@ -183,7 +183,7 @@ def overlap(plan: Sequence[Band]) -> bool:
 
 
 def join(parts: Sequence[Any], plan: Sequence[Band], y: Any) -> None:
-    """Write the (N, C, H, W) that the parts add up to, zeros where none reaches; nothing where each wrote its own."""
+    """Sum overlapping parts into ``y`` (N, C, H, W), with zeros where no part reaches. Without overlap, do nothing."""
     if not overlap(plan):
         return
     done = 0

@@ -1,4 +1,4 @@
-"""In what a device computes: TF32 as a thread's choice, and float16 as storage for what is computed in float32."""
+"""Precision: TF32 is chosen per thread; float16 is a storage format, and its sums are computed in float32."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tf32_chosen() -> bool:
 
 @contextmanager
 def choose_tf32(enabled: bool) -> Iterator[None]:
-    """Within, this thread multiplies in TF32, or in float32. The choice holds for forward and backward."""
+    """Make this thread multiply in TF32, or in float32, within the block: in forward and in backward."""
     before, _thread.tf32 = getattr(_thread, "tf32", False), enabled
     try:
         yield
@@ -30,10 +30,10 @@ def choose_tf32(enabled: bool) -> Iterator[None]:
 
 
 def is_half(array: Any) -> bool:
-    """Whether ``array`` is one of float16."""
+    """Whether ``array`` is a float16 array."""
     return getattr(array, "dtype", None) == HALF
 
 
 def narrowed(result: Any) -> Any:
-    """Return a float32 array as float16, and anything else as it is."""
+    """Return a float32 array as float16, and anything else unchanged."""
     return result.astype(HALF) if getattr(result, "dtype", None) == np.float32 else result

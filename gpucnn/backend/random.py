@@ -17,7 +17,7 @@ from gpucnn.errors import ParameterError
 class Generator:
     """A stream of keys for counter-based bit generators; each draw of an array takes one key.
 
-    The state is ``(seed, counter)``, so that a checkpoint keeps it exactly and every backend shares it.
+    The state is ``(seed, counter)``. A checkpoint stores it exactly, and every device shares it.
 
     >>> generator = Generator(7)
     >>> generator.next_key(), generator.next_key()
@@ -30,9 +30,9 @@ class Generator:
     def __post_init__(self) -> None:
         if not is_count(self.seed, 0, 2**63 - 1):
             raise ParameterError.expected("Generator", "seed", "an integer from 0 to 2**63 - 1", shown(self.seed))
-        self.seed = int(self.seed)  # NumPy's would not go into a checkpoint
+        self.seed = int(self.seed)  # a checkpoint cannot store NumPy's integers
         self.mirrors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        """For each device that draws from it, where the state is there too."""
+        """For each device that draws from it, the copy of the state there."""
 
     def __reduce__(self) -> Any:
         return type(self), (self.seed, self.counter)
@@ -44,19 +44,19 @@ class Generator:
         return key
 
     def manual_seed(self, seed: int) -> None:
-        """Start again from ``seed``; ParameterError where it is not an integer from 0 to 2**63 - 1."""
+        """Restart from ``seed``; ParameterError if it is not an integer from 0 to 2**63 - 1."""
         fresh = Generator(seed)
         self.seed, self.counter = fresh.seed, fresh.counter
 
 
 default_generator = Generator(0)
-"""The process's generator: what a thread draws from unless it is within ``drawing_from``."""
+"""The process's generator. Threads draw from it, except within ``drawing_from``."""
 
 _thread = threading.local()
 
 
 def current_generator() -> Generator:
-    """Return what layers and initialisers draw from in this thread when they are given no generator of their own."""
+    """Return the generator that layers and initialisers use in this thread when they are given none."""
     return getattr(_thread, "generator", None) or default_generator
 
 
@@ -79,7 +79,7 @@ def drawing_from(generator: Generator) -> Iterator[Generator]:
 def manual_seed(seed: int) -> Generator:
     """Seed the generator that this thread draws from (initial weights, dropout) and return it.
 
-    It is the process's, except within ``drawing_from``, as while ``Classifier.fit`` or a ``Trainer`` runs.
+    It is the process's generator, except within ``drawing_from``, which ``Classifier.fit`` and ``Trainer`` use.
 
     >>> manual_seed(3).seed
     3

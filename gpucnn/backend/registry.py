@@ -1,4 +1,4 @@
-"""The registry of devices: which one computes. Nothing above ``backend`` names numpy or cupy for tensor work."""
+"""The registry of devices, and the choice of one. Nothing above ``backend`` names numpy or cupy for tensor work."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _told_why = False
 
 
 def register(kind: str, factory: Callable[[int], Device], device: type[Device]) -> None:
-    """Let ``get_backend`` find a kind of device: ``factory(index)`` makes the one with that number."""
+    """Register a kind of device for ``get_backend``. ``factory(index)`` makes the device with that index."""
     _factories[kind] = factory
-    copyreg.pickle(device, lambda made: (get_backend, (made.name,)))  # a copy in another process finds its own
+    copyreg.pickle(device, lambda made: (get_backend, (made.name,)))  # a name, found again elsewhere
 
 
 def get_backend(device: str | Device | None = None) -> Device:
-    """Return the device ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; the default one for None.
+    """Return the device ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; the default device for None.
 
-    ``"numpy"`` is another name of ``"cpu"``, ``"cupy"`` and ``"gpu"`` are others of ``"cuda"``.
+    ``"numpy"`` is another name for ``"cpu"``; ``"cupy"`` and ``"gpu"`` are other names for ``"cuda"``.
 
-    ``cuda`` that cannot work raises DeviceError with the reason. ``auto`` takes the GPU where a small piece of work
-    runs on it and otherwise the CPU, and says why, once.
+    ``cuda`` raises DeviceError with the reason if the GPU cannot compute. ``auto`` returns the GPU if a small test
+    computation succeeds on it, and otherwise the CPU, with one warning that says why.
 
     >>> get_backend("cpu").name
     'cpu'
@@ -61,7 +61,7 @@ def get_backend(device: str | Device | None = None) -> Device:
 
 
 def has_driver() -> bool:
-    """Whether NVIDIA's driver is here, so that a GPU that is not used is worth a word."""
+    """Whether NVIDIA's driver is installed, so that an unused GPU deserves a warning."""
     signs = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
     return any(os.path.exists(sign) for sign in signs)
 
@@ -78,7 +78,7 @@ def _automatic() -> Device:
 
 
 def default_backend() -> Device:
-    """Return what new tensors go to: this thread's choice, else the process's, else ``GPUCNN_DEVICE``, else the CPU."""
+    """Return the device of new tensors: the thread's choice, else the process's, else ``GPUCNN_DEVICE``, else the CPU."""
     global _process_default
     chosen: Device | None = getattr(_thread, "backend", None) or _process_default
     if chosen is None:
@@ -108,7 +108,7 @@ class use:
 
     def __enter__(self) -> Device:
         global _process_default
-        with _lock:  # it was meant for this thread: give the process its choice back
+        with _lock:  # the choice is for this thread: restore the process's
             _process_default = self._process_before
         self._thread_before = getattr(_thread, "backend", None)
         _thread.backend = self.backend
@@ -124,7 +124,7 @@ class use:
 
 
 def backend_of(array: Any) -> Device:
-    """Return the device that ``array`` lives on; MixedDeviceError for what is no array of a known device."""
+    """Return the device that ``array`` lives on; MixedDeviceError if it is not an array of a known device."""
     for device in list(_devices.values()):
         if device.owns(array):
             return device
@@ -136,9 +136,9 @@ def backend_of(array: Any) -> Device:
 
 
 def get_array_module(x: Any) -> ModuleType:
-    """Return the module, ``numpy`` or ``cupy``, that ``x`` is an array of: for scripts with array code of their own.
+    """Return the array module of ``x``, ``numpy`` or ``cupy``, for scripts that compute on arrays themselves.
 
-    x: an array, a Tensor, or anything else with an ``array``; what is no array of a device in use belongs to ``numpy``.
+    x: an array, a Tensor, or any object with an ``array``. The answer is ``numpy`` if it is not an array of a device in use.
 
     >>> get_array_module([1.0]).__name__
     'numpy'

@@ -1,7 +1,7 @@
-"""Processes that train one network together: what passes between them, in an order that never changes.
+"""Distributed training: communication between processes, with sums in a fixed order.
 
-``init()`` returns the communicator of this process: of one process alone, of MPI (``mpirun -n 4``), or of NCCL where the
-processes have a GPU each. A program that never calls it runs as before.
+``init()`` returns the communicator of this process: for a single process, for MPI (``mpirun -n 4``), or for NCCL with one
+GPU per process. A program that does not call it is a single process.
 """
 
 from gpucnn.distributed.communicator import Communicator

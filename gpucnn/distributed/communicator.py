@@ -1,9 +1,9 @@
-"""The communicator: what one process knows of the others. This one is of a process alone; MPI's and NCCL's derive from it.
+"""The communicator of a single process. Those of MPI and NCCL derive from it.
 
-Sums are made in a binary tree over the ranks, ((0 + 1) + (2 + 3)) + ..., each sum once and its result sent on. So every
-process gets the same bits, and where each process adds its own part of a larger tree first (ranks hold aligned runs of
-shards), the bits do not depend on the number of processes. Addition commutes, so it does not matter which of two partners
-adds; it does not associate, so the tree is all that counts.
+Sums are computed in a binary tree over the ranks, ((0 + 1) + (2 + 3)) + .... Each sum is computed once and its result is
+sent on, so every process gets the same bits. If each process first sums its own subtree of a larger tree (ranks hold
+aligned runs of shards), the bits do not depend on the number of processes. Addition is commutative, so either partner may
+add; it is not associative, so the tree must stay the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gpucnn.backend import Array
 
 
 class Communicator:
-    """A process alone: rank 0 of 1. Every operation is the identity.
+    """A single process: rank 0 of 1. Every operation is the identity.
 
     >>> comm = Communicator()
     >>> comm.rank, comm.size, comm.gather("here")
@@ -29,22 +29,22 @@ class Communicator:
     def all_reduce(self, array: Array) -> None:
         """Replace a contiguous array, of the same shape and dtype in every process, by the sum over all processes.
 
-        The sum is made in a binary tree over the ranks, so its bits are the same in every process and in every run.
-        Raises ParameterError for an array that is not contiguous, or lies where this communicator cannot reach it.
+        The sum is computed in a binary tree over the ranks, so its bits are the same in every process and in every run.
+        Raises ParameterError for an array that is not contiguous, or not in memory that this communicator can reach.
         """
 
     def broadcast(self, array: Array, root: int = 0) -> None:
-        """Replace a contiguous array in every process by that of ``root``."""
+        """Replace a contiguous array in every process by the array of ``root``."""
 
     def gather(self, value: Any) -> list[Any]:
-        """Return every process's value (plain data: numbers, texts, lists, dicts), in the order of the ranks."""
+        """Return every process's value (plain data: numbers, strings, lists, dicts), in rank order."""
         return [value]
 
     def barrier(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has reached this call."""
 
     def close(self) -> None:
-        """Let go of the others; a communicator is not used after that."""
+        """Release the communicator. It must not be used afterwards."""
 
     def __enter__(self) -> Self:
         return self
@@ -57,11 +57,11 @@ class Communicator:
 
 
 def exchanges(rank: int, size: int, length: int) -> Iterator[tuple[int, slice, slice]]:
-    """Yield (partner, segment sent, segment kept) of each round in which the tree's sums are made, for ``size`` = 2^k.
+    """Yield (partner, segment sent, segment kept) for each round of the tree's sums; ``size`` = 2^k.
 
-    In round l partners differ in bit l of their rank, so sums meet as in the tree over ranks. Both hold the same segment
-    then, and each goes on with one half of it: after the last round every process has one segment of the whole sum, and
-    the rounds in reverse order spread the segments again (recursive doubling with halved vectors: Rabenseifner 2004).
+    In round l, partners differ in bit l of their rank, so the sums form the tree over ranks. Both partners hold the same
+    segment, and each keeps one half of it. After the last round every process has one segment of the total; the rounds in
+    reverse order distribute the segments again (reduce-scatter by recursive halving, Rabenseifner 2004).
 
     >>> list(exchanges(rank=1, size=4, length=8))
     [(0, slice(0, 4, None), slice(4, 8, None)), (3, slice(6, 8, None), slice(4, 6, None))]

@@ -1,4 +1,4 @@
-"""MPI through mpi4py: arrays of the host."""
+"""MPI through mpi4py, for host arrays."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gpucnn.errors import DeviceError, ParameterError, how_to_add
 
 
 class MPICommunicator(Communicator):
-    """The processes of ``MPI.COMM_WORLD``, or of another communicator of mpi4py; their number is a power of two.
+    """The processes of ``MPI.COMM_WORLD`` or another mpi4py communicator. Their number must be a power of two.
 
-    Raises DeviceError where mpi4py or its MPI is missing, ParameterError for another number of processes.
+    Raises DeviceError if mpi4py or an MPI library is missing, ParameterError for other numbers of processes.
     """
 
     def __init__(self, world: Any = None) -> None:
         try:
             from mpi4py import MPI
-        except (ImportError, RuntimeError) as error:  # without an MPI library it is a RuntimeError
+        except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py without an MPI library
             raise DeviceError(
                 f"MPI: this process was started by a launcher, but mpi4py cannot be used ({error}). {how_to_add('mpi')}."
             ) from None
@@ -29,7 +29,7 @@ class MPICommunicator(Communicator):
         self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
         if self.size & (self.size - 1):
             raise ParameterError.expected("MPI", "processes", "1, 2, 4, 8, ...: a power of two", self.size)
-        self._room = np.empty(0, np.uint8)
+        self._buffer = np.empty(0, np.uint8)
 
     def all_reduce(self, array: Array) -> None:
         flat = _flat(array, "all_reduce")
@@ -42,10 +42,10 @@ class MPICommunicator(Communicator):
             self._world.Sendrecv(flat[kept], partner, 0, flat[sent], partner, 0)
 
     def _received(self, like: Array) -> Array:
-        """Return memory, used again and again, for as many numbers as ``like`` has."""
-        if self._room.nbytes < like.nbytes:
-            self._room = np.empty(like.nbytes, np.uint8)
-        return self._room[: like.nbytes].view(like.dtype)
+        """Return a reused receive buffer with the size and dtype of ``like``."""
+        if self._buffer.nbytes < like.nbytes:
+            self._buffer = np.empty(like.nbytes, np.uint8)
+        return self._buffer[: like.nbytes].view(like.dtype)
 
     def broadcast(self, array: Array, root: int = 0) -> None:
         if not 0 <= root < self.size:
@@ -53,7 +53,7 @@ class MPICommunicator(Communicator):
         self._world.Bcast(_flat(array, "broadcast"), root)
 
     def gather(self, value: Any) -> list[Any]:
-        # As JSON, not by mpi4py's own pickle: what another process sends is data and runs no code.
+        # JSON instead of mpi4py's pickle: data from another process must not run code.
         return [json.loads(text) for text in self._texts(json.dumps(value))]
 
     def _texts(self, text: str) -> list[bytes]:
@@ -70,7 +70,7 @@ class MPICommunicator(Communicator):
 
 
 def _flat(array: Array, where: str) -> Array:
-    """Return an array of the host as a 1-D view; ParameterError where it is none, or not contiguous."""
+    """Return a host array as a 1-D view; ParameterError if it is not a host array or not contiguous."""
     if not isinstance(array, np.ndarray) or not array.flags.c_contiguous or array.dtype.kind not in "fiu":
         shown = f"{array.dtype}, strides {array.strides}" if isinstance(array, np.ndarray) else type(array).__name__
         raise ParameterError.expected(where, "array", "a C-ordered NumPy array of numbers", shown)

@@ -1,7 +1,7 @@
-"""NCCL through CuPy: arrays of GPUs, one process a GPU. The processes find each other by MPI, which carries NCCL's id.
+"""NCCL through CuPy, for GPU arrays, with one process per GPU. MPI distributes NCCL's unique id.
 
-NCCL's own all-reduce adds in an order of its choice; so sums are made here as everywhere, in a tree, from its sends and
-receives.
+NCCL's own all-reduce does not fix the order of sums. So the sums use the same tree as everywhere, built from NCCL's sends
+and receives.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from gpucnn.errors import DeviceError, ParameterError, how_to_add
 
 
 class NCCLCommunicator(Communicator):
-    """The processes of a host communicator, each with the GPU that has its number on this machine.
+    """The processes of a host communicator. Each uses the GPU with its local rank on this machine.
 
-    Raises DeviceError where NCCL is missing, or where two processes would share a GPU.
+    Raises DeviceError if NCCL is missing or two processes would share a GPU.
     """
 
     def __init__(self, hosts: Communicator, device: int | None = None) -> None:
@@ -48,9 +48,9 @@ class NCCLCommunicator(Communicator):
         with self._backend.active():
             received = self._backend.xp.empty((flat.size + 1) // 2, flat.dtype)
             for partner, sent, kept in rounds:
-                room = received[: flat[kept].size]
-                self._exchange(partner, flat[sent], room)
-                flat[kept] += room
+                part = received[: flat[kept].size]
+                self._exchange(partner, flat[sent], part)
+                flat[kept] += part
             for partner, sent, kept in reversed(rounds):
                 self._exchange(partner, flat[kept], flat[sent])
 
@@ -90,7 +90,7 @@ class NCCLCommunicator(Communicator):
 
 
 def local_rank(hosts: Communicator) -> int:
-    """Return how many processes of lower rank run on this machine."""
+    """Return the number of processes with a lower rank on this machine."""
     import socket
 
     names = hosts.gather(socket.gethostname())

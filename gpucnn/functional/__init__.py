@@ -1,4 +1,4 @@
-"""The network's operations as functions, under PyTorch's names: ``import gpucnn.functional as F``."""
+"""Operations of networks as functions, with PyTorch's names: ``import gpucnn.functional as F``."""
 
 from gpucnn.functional.activation import (
     affine,

@@ -1,5 +1,5 @@
-"""Activations, element by element with PyTorch's definitions, and the softmax along an axis. Each takes and returns a
-floating tensor.
+"""Element-wise activations with PyTorch's definitions, and the softmax along an axis. Each takes and returns a floating
+tensor.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def tanh(input: Tensor) -> Tensor:
 
 
 def softmax(input: Tensor, axis: int = -1) -> Tensor:
-    """Return e^x / sum(e^x) along ``axis``; ShapeError for an axis that is not there or is empty.
+    """Return e^x / sum(e^x) along ``axis``; ShapeError for an axis that does not exist or is empty.
 
     >>> import gpucnn
     >>> softmax(gpucnn.tensor([1.0, 1.0])).tolist()
@@ -157,7 +157,7 @@ def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
 
 
 def selu(input: Tensor) -> Tensor:
-    """Return the ELU with alpha 1.673..., times 1.0507...: it keeps mean 0 and variance 1. Source: Klambauer et al. 2017.
+    """Return 1.0507... elu(x, 1.673...), which preserves mean 0 and variance 1. Source: Klambauer et al. 2017.
 
     >>> import gpucnn
     >>> round(selu(gpucnn.tensor([1.0])).item(), 4)
@@ -183,7 +183,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 
 def hardsigmoid(input: Tensor) -> Tensor:
-    """Return x / 6 + 1/2, cut off at 0 and 1.
+    """Return x / 6 + 1/2, clipped to [0, 1].
 
     >>> import gpucnn
     >>> hardsigmoid(gpucnn.tensor([-4.0, 0.0, 4.0])).tolist()
@@ -194,7 +194,7 @@ def hardsigmoid(input: Tensor) -> Tensor:
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
-    """Return x times the normal distribution function of x; approximate="tanh" for the usual approximation.
+    """Return x Phi(x), Phi being the normal cumulative distribution function. approximate="tanh" approximates Phi.
 
     Source: Hendrycks & Gimpel 2016.
 

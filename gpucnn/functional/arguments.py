@@ -1,4 +1,4 @@
-"""Reading what users pass: sizes as an int or a pair, padding in all its forms, and the checks all operations share."""
+"""Parsing arguments: sizes as an int or a pair, all forms of padding, and the checks that all operations share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Padding = int | tuple[int, ...] | list[int] | str
 
 
 def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:
-    """Return an int or two as (height, width); ParameterError for anything else or below ``least``."""
+    """Return an int or a pair of ints as (height, width); ParameterError for other values or less than ``least``."""
     values: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2 or not all(is_count(v, least) for v in values):
         raise ParameterError.expected(where, argument, f"an int or a pair of ints of at least {least}", shown(value))
@@ -25,7 +25,7 @@ def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:
 
 
 def single(value: Any, where: str, argument: str, least: int = 1) -> int:
-    """Return an int, or the one of a tuple or list of one; ParameterError for anything else or below ``least``."""
+    """Return an int, also from a tuple or list of one; ParameterError for other values or less than ``least``."""
     only = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
     if not is_count(only, least):
         raise ParameterError.expected(where, argument, f"an int of at least {least}", shown(value))
@@ -35,8 +35,8 @@ def single(value: Any, where: str, argument: str, least: int = 1) -> int:
 def sides(padding: Padding, window: Window, H: int, W: int, where: str) -> Sides:
     """Return padding as (top, bottom, left, right) for an H x W image.
 
-    ``valid`` pads nothing; ``full`` so that every pixel meets every kernel element; ``same`` so that ceil(n / stride)
-    pixels come out, the odd row and column at the bottom and right.
+    ``valid`` is no padding. ``full`` pads so that every kernel element reaches every pixel. ``same`` pads so that the output
+    has ceil(n / stride) pixels, with the odd row and column at the bottom and right.
     """
     if isinstance(padding, str):
         (EH, EW), (SH, SW) = window.extent, window.stride
@@ -64,7 +64,7 @@ def sides(padding: Padding, window: Window, H: int, W: int, where: str) -> Sides
 
 
 def plain_padding(padding: Padding) -> Padding:
-    """Return padding that ``sides`` takes with Python's ints, so that it prints and is saved as such."""
+    """Return the padding with Python's ints, so that it prints and is saved as such."""
     if isinstance(padding, str):
         return padding
     return tuple(map(int, padding)) if isinstance(padding, (tuple, list)) else int(padding)
@@ -79,13 +79,13 @@ def read_window(
     dilation: PairLike = 1,
     exact: bool = False,
 ) -> Window:
-    """Return the window that the arguments describe on an image of this (H, W), all checked.
+    """Check the arguments and return the window that they describe for an image of this (H, W).
 
-    ShapeError where it does not fit, or with ``exact`` where the stride leaves rows or columns over.
+    ShapeError if the window does not fit or, with ``exact``, if the stride leaves rows or columns over.
     """
     try:
         return _window(where, image_size, kernel, stride, padding, dilation, exact)  # type: ignore[arg-type]
-    except TypeError:  # a list, which no cache takes
+    except TypeError:  # a list, which cannot be a cache key
         return _window.__wrapped__(where, image_size, kernel, stride, padding, dilation, exact)
 
 
@@ -117,7 +117,7 @@ def _window(
 
 
 def image_batch(x: Tensor, where: str) -> tuple[Tensor, bool]:
-    """Return (N, C, H, W) from a batch or a single (C, H, W) image, and whether it was single."""
+    """Return a batch or a single (C, H, W) image as (N, C, H, W), and whether it was a single image."""
     check_tensor(x, where)
     if x.ndim == 3:
         return x.reshape(1, *x.shape), True
@@ -129,12 +129,12 @@ def image_batch(x: Tensor, where: str) -> tuple[Tensor, bool]:
 
 
 def unbatch(y: Tensor, single: bool) -> Tensor:
-    """Undo ``image_batch`` on a result."""
+    """Remove the batch axis that ``image_batch`` added."""
     return y.reshape(*y.shape[1:]) if single else y
 
 
 def image_row(x: Tensor, where: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return sequences (N, C, L), or one (C, L), as images of one row, and what undoes that on a result."""
+    """Return sequences (N, C, L), or one (C, L), as images of one row, and a function that converts results back."""
     check_tensor(x, where)
     if x.ndim not in (2, 3):
         raise ShapeError.expected(where, "input", "(N, C, L) or (C, L)", f"shape {x.shape}", "reshape it")
@@ -146,32 +146,34 @@ def image_row(x: Tensor, where: str) -> tuple[Tensor, Callable[[Tensor], Tensor]
 
 
 def row_padding(padding: Single | str, where: str) -> Padding:
-    """Return the padding of a sequence as that of an image of one row."""
+    """Return the padding of a sequence as padding of an image with one row."""
     return padding if isinstance(padding, str) else (0, single(padding, where, "padding", least=0))
 
 
 def check_tensor(x: Any, where: str, argument: str = "input") -> None:
-    """DTypeError unless ``x`` is a Tensor."""
+    """Raise DTypeError unless ``x`` is a Tensor."""
     if not isinstance(x, Tensor):
         raise DTypeError.expected(where, argument, "a Tensor", kind_of(x), "wrap it in gpucnn.tensor(...)")
 
 
 def check_optional(x: Any, where: str, argument: str) -> None:
-    """DTypeError unless ``x`` is a Tensor or None."""
+    """Raise DTypeError unless ``x`` is a Tensor or None."""
     if x is not None:
         check_tensor(x, where, argument)
 
 
 def check_float(x: Tensor, where: str, argument: str = "input") -> None:
-    """DTypeError unless ``x`` is a floating tensor."""
+    """Raise DTypeError unless ``x`` is a floating tensor."""
     check_tensor(x, where, argument)
     if x.array.dtype.kind != "f":
         raise DTypeError.expected(where, argument, "a floating dtype", x.dtype, "use .to('float32')")
 
 
 def check_matches(x: Tensor, other: Tensor | None, where: str, argument: str) -> None:
-    """DTypeError unless both are tensors of one dtype, a float64 image meeting float32 weights is the usual case;
-    MixedDeviceError unless they are on one device."""
+    """Raise DTypeError unless both have one dtype, and MixedDeviceError unless both are on one device.
+
+    The usual mistake is a float64 image with float32 weights.
+    """
     if other is None:
         return
     check_tensor(other, where, argument)

@@ -1,6 +1,6 @@
-"""Convolution (cross-correlation, as in every framework) by im2col and one matrix product.
+"""Convolution (cross-correlation, as in every framework) by im2col and one GEMM.
 
-Legend, here and in the backends: N images, C channels, H x W pixels, F filters, KH x KW kernel, OH x OW output pixels.
+Dimensions, here and in ``backend``: N images, C channels, H x W pixels, F filters, KH x KW kernel, OH x OW output pixels.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def _conv2d(
         ops.conv2d_weight_gradient,
     ),
 ) -> Result:
-    """Array level: y = x * w + b. Keeps x for the weight gradient and w for the input gradient, no columns.
+    """On arrays: y = x * w + b. Keeps x for the weight gradient and w for the input gradient, but no columns.
 
-    kernels: the operations that do it.
+    kernels: the operations for forward, input gradient and weight gradient.
     """
     forward, input_gradient, weight_gradient = kernels
     y = forward(backend, x, w, b, window, groups)
@@ -76,21 +76,21 @@ REFERENCES = ops.conv2d.reference, ops.conv2d_input_gradient.reference, ops.conv
 def _conv2d_im2col(
     backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
 ) -> Result:
-    """Array level: the reference, by one matrix of columns and one product."""
+    """On arrays: the reference, by im2col and one GEMM."""
     return _conv2d(backend, x, w, b, needs, window, groups, REFERENCES)
 
 
 Shape = tuple[int, ...]
-Place = tuple[int, ...]
+Index = tuple[int, ...]
 
 
 def _conv2d_loops(
     backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
 ) -> Result:
-    """Array level: y[n, f, i, j] = b[f] + sum of w[f, c, kh, kw] x[n, c', i stride + kh dilation - top, ...].
+    """On arrays: y[n, f, i, j] = b[f] + sum of w[f, c, kh, kw] x[n, c', i stride + kh dilation - top, ...].
 
-    c' runs over the channels of f's group, and pixels outside the image are 0. Each such product is one turn of the loop,
-    forward and backward; sums are of Python's floats. Works on the host, whatever the device.
+    c' runs over the channels of f's group, and pixels outside the image are 0. Each product is one iteration of the loop, in
+    forward and in backward. It computes with Python's floats on the host, whatever the device.
     """
     images, filters = backend.tolist(x), backend.tolist(w)
     N, F, (OH, OW) = x.shape[0], w.shape[0], window.output_size(*x.shape[2:])
@@ -118,8 +118,8 @@ def _conv2d_loops(
     return result, backward
 
 
-def products(x_shape: Shape, w_shape: Shape, window: Window, groups: int) -> Iterator[tuple[Place, Place, Place]]:
-    """Yield, for each product of a convolution, the places of the output, of the pixel and of the filter's element."""
+def products(x_shape: Shape, w_shape: Shape, window: Window, groups: int) -> Iterator[tuple[Index, Index, Index]]:
+    """Yield, for each product of a convolution, the indices of its output, its pixel and its filter element."""
     (N, _, H, W), (F, CG, KH, KW) = x_shape, w_shape
     OH, OW = window.output_size(H, W)
     (SH, SW), (DH, DW), (top, _, left, _) = window.stride, window.dilation, window.padding
@@ -139,7 +139,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Result]] = {
     "im2col": _conv2d_im2col,
     "loops": _conv2d_loops,
 }
-"""Convolutions by name: the backend's fastest, the reference with one matrix of columns, the definition as loops."""
+"""Convolutions by name: the device's fastest, the im2col reference, and the definition as loops."""
 
 
 def conv2d(
@@ -159,9 +159,9 @@ def conv2d(
     position; all of one floating dtype.
     Output: (N, F, OH, OW) with OH = floor((H + top + bottom - dilation (KH - 1) - 1) / stride) + 1, OW alike.
     padding: an int, a pair, four sides (top, bottom, left, right), "valid", "same" (ceil(n / stride) pixels, the odd row
-    and column at the bottom and right) or "full". exact=True refuses a size that the stride does not divide.
-    implementation: "auto", the device's fastest; "im2col", the plain product with the matrix of columns; "loops".
-    Raises ShapeError, DTypeError, ParameterError or MixedDeviceError with what does not fit.
+    and column at the bottom and right) or "full". exact=True raises if the stride does not divide the size.
+    implementation: "auto", the device's fastest; "im2col", one GEMM with the im2col matrix; "loops".
+    Raises ShapeError, DTypeError, ParameterError or MixedDeviceError.
     Source: Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document processing".
 
     >>> import gpucnn
@@ -188,7 +188,7 @@ def _convolve(
     exact: bool = False,
     implementation: str = "auto",
 ) -> Tensor:
-    """The convolution of a batch (N, C, H, W), under the name that errors shall bear."""
+    """Convolve a batch (N, C, H, W). ``where`` is the function name in errors."""
     check_filters(where, x, weight, bias, groups)
     check_implementation(implementation, where)
     chosen = IMPLEMENTATIONS[implementation]
@@ -200,7 +200,7 @@ def _convolve(
 
 
 def check_implementation(name: str, where: str) -> None:
-    """ParameterError unless there is a convolution of this name."""
+    """Raise ParameterError unless there is an implementation of this name."""
     check_choice(name, where, "implementation", IMPLEMENTATIONS)
 
 
@@ -210,7 +210,7 @@ def _check_position_bias(bias: Tensor, shape: tuple[int, int, int]) -> None:
 
 
 def check_filters(where: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    """Check that images, filters, bias and groups of a convolution fit together."""
+    """Check that the images, filters, bias and groups of a convolution match."""
     check_tensor(weight, where, "weight")
     if weight.ndim != 4:
         raise ShapeError.expected(where, "weight", "(F, C/groups, KH, KW)", f"shape {weight.shape}")
@@ -254,7 +254,7 @@ def im2col(
 ) -> Tensor:
     """Return the (N*OH*OW, C*KH*KW) matrix of all windows of ``x`` (N, C, H, W), columns ordered channel, row, column.
 
-    Any dtype. Raises ShapeError where no window fits (or, with exact=True, where the stride leaves pixels over).
+    Any dtype. Raises ShapeError if no window fits (or, with exact=True, if the stride leaves pixels over).
 
     >>> import gpucnn
     >>> im2col(gpucnn.tensor([[[[0.0, 1, 2], [3, 4, 5]]]]), kernel_size=2).tolist()
@@ -273,9 +273,9 @@ def col2im(
     padding: Padding = 0,
     dilation: PairLike = 1,
 ) -> Tensor:
-    """Return the (N, C, H, W) image whose pixels are the sums of the column elements that ``im2col`` copied from them.
+    """Return the (N, C, H, W) image in which each pixel is the sum of the elements that ``im2col`` copied from it.
 
-    The adjoint of ``im2col``: sum(im2col(x) * c) == sum(x * col2im(c)). Raises ShapeError where ``cols`` is not
+    The adjoint of ``im2col``: sum(im2col(x) * c) == sum(x * col2im(c)). Raises ShapeError if ``cols`` is not
     (N*OH*OW, C*KH*KW).
 
     >>> import gpucnn
@@ -308,7 +308,7 @@ def _conv_transpose2d(
     groups: int,
     shape: tuple[int, int, int, int],
 ) -> Result:
-    """Array level: the input gradient of the convolution that maps ``shape`` to x's shape; its own gradients in turn."""
+    """On arrays: the input gradient of the convolution that maps ``shape`` to x's shape."""
     y = ops.conv2d_input_gradient(backend, x, w, shape, window, groups)
     if b is not None:
         y = ops.add_channel_bias(backend, y, b)
@@ -336,7 +336,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: PairLike = 1,
 ) -> Tensor:
-    """Return the transposed convolution: every pixel adds its filter, times its value, to the window it stands for.
+    """Return the transposed convolution: each pixel adds its value times its filter to its window of the output.
 
     input: (N, C, H, W) or one (C, H, W) image; weight: (C, F/groups, KH, KW); bias: (F,). Output: (N, F, OH, OW) with
     OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1. output_padding is less than stride or
@@ -375,7 +375,7 @@ def conv_transpose2d(
     if XH < SH and XW < SW:
         shape = (N, F, OH, OW)
         return unbatch(apply(_conv_transpose2d, x, weight, bias, window=window, groups=groups, shape=shape), is_single)
-    # Not even a further step of the window would reach the last rows or columns: cut out of all that is reached, add zeros.
+    # No window reaches the last rows or columns: compute without padding, crop, and append zeros.
     window = window.with_padding((0, 0, 0, 0))
     shape = (N, F, (H - 1) * SH + window.extent[0], (W - 1) * SW + window.extent[1])
     y = apply(_conv_transpose2d, x, weight, None, window=window, groups=groups, shape=shape)
@@ -400,7 +400,7 @@ def conv1d(
 ) -> Tensor:
     """Return the cross-correlation of sequences (N, C, L), or one (C, L), with filters (F, C/groups, K): (N, F, OL).
 
-    Sizes, names of padding and errors are those of ``conv2d``; stride, padding and dilation are an int or a tuple of one.
+    Sizes, padding names and errors are those of ``conv2d``; stride, padding and dilation are an int or a tuple of one.
 
     >>> import gpucnn
     >>> conv1d(gpucnn.tensor([[1.0, 2.0, 4.0]]), gpucnn.tensor([[[-1.0, 1.0]]])).tolist()
@@ -443,9 +443,9 @@ def conv2d_loops(
     dilation: PairLike = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Return what ``conv2d`` returns, by the definition: one loop for each dimension. To read, and to check others by.
+    """Return ``conv2d`` by its definition, one loop per dimension: for reading, and to verify other implementations.
 
-    The same as ``conv2d(..., implementation="loops")``; ``functional.conv_loops`` has the loops. Slow.
+    The same as ``conv2d(..., implementation="loops")``. Slow.
 
     >>> import gpucnn
     >>> x = gpucnn.tensor([[[[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]]])
@@ -458,7 +458,7 @@ def conv2d_loops(
 def _conv2d_relu_max_pool2d(
     backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
 ) -> Result:
-    """Array level: keeps x, w and one byte for each pooled pixel; the convolution's output is never kept."""
+    """On arrays. Keeps x, w and one byte for each pooled pixel, but not the convolution's output."""
     y, indices = ops.conv2d_relu_max_pool2d(backend, x, w, b, window, groups, any(needs))
     if not any(needs):
         return y, None
@@ -478,8 +478,8 @@ def conv2d_relu_max_pool2d(
 ) -> Tensor:
     """Return max_pool2d(relu(conv2d(...)), 2): (N, C, H, W) -> (N, F, OH // 2, OW // 2); arguments as for ``conv2d``.
 
-    Of equal maxima in a 2x2 window another may get the gradient than in the separate operations. Raises what ``conv2d``
-    raises, and ShapeError where fewer than 2x2 pixels are left to pool.
+    If maxima in a 2x2 window are equal, the gradient may go to a different one than in the separate operations. Raises what
+    ``conv2d`` raises, and ShapeError if fewer than 2x2 pixels are left to pool.
 
     >>> import gpucnn
     >>> x = gpucnn.tensor([[[[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]]])

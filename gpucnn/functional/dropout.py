@@ -19,8 +19,8 @@ def _dropout(backend: Backend, x: Array, needs: Needs, p: float, generator: Gene
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
     """Return each element set to 0 with probability ``p`` and otherwise divided by 1 - p; unchanged when not training.
 
-    Draws from ``generator``, or the one that ``gpucnn.manual_seed`` seeds. ParameterError unless 0 <= p <= 1.
-    Source: Srivastava et al. 2014 (the "inverted" form, which leaves evaluation alone).
+    Draws from ``generator``, by default the one that ``gpucnn.manual_seed`` seeds. ParameterError unless 0 <= p <= 1.
+    Source: Srivastava et al. 2014 (the "inverted" form, which changes nothing in evaluation).
 
     >>> import gpucnn
     >>> dropout(gpucnn.tensor([1.0, 2.0]), training=False).tolist()

@@ -10,7 +10,7 @@ from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 
 def _linear(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
-    """Array level: y = x w^T + b on (M, I) rows."""
+    """On arrays: y = x w^T + b for (M, I) rows."""
     y = ops.linear(backend, x, w, b)
     if not any(needs):
         return y, None

@@ -1,7 +1,7 @@
-"""Losses: how wrong a batch of outputs is. Gradients are those of the reduced value, with no hidden division.
+"""Losses of a batch of outputs. Gradients are those of the reduced value, with no hidden division.
 
-Every case is -sum over classes of d log p, with ``d`` (N, C) the weighted and smoothed distribution that the targets mean,
-so one operation serves all; the mean divides by the sum of the weights of the labels that count, as in PyTorch.
+Every cross-entropy is -sum(d log p) over the classes. ``d`` (N, C) is the class distribution of the targets, weighted and
+smoothed. The mean divides by the sum of the weights of the labels that are not ignored, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 
 def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Array]]:
-    """Return the reduced losses, and a function from the gradient of that to the gradient of each loss."""
+    """Return the reduced losses, and a function that maps their gradient to the gradient of each loss."""
     shape = losses.shape
     if reduction == "none":
         return losses, lambda dy: dy
@@ -28,7 +28,7 @@ def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Arra
 
 
 def divisor_of(losses: Array, reduction: str) -> float:
-    """Return what the sum of the losses is divided by: the mean of nothing is NaN, without a warning about 0 / 0."""
+    """Return the divisor of the sum of the losses; NaN for a mean of no losses, to avoid a warning about 0 / 0."""
     return (losses.size or math.nan) if reduction == "mean" else 1
 
 
@@ -39,7 +39,7 @@ def check_reduction(reduction: str, where: str) -> None:
 def _weighted_cross_entropy(
     backend: Backend, x: Array, d: Array, counted: Array, needs: Needs, reduction: str, normalise: bool
 ) -> Result:
-    """Array level: x are logits (``normalise``) or logarithms of probabilities; ``counted`` is what the mean divides by."""
+    """On arrays. x: logits (``normalise``) or log probabilities; ``counted``: the divisor of the mean."""
     y, log_p = ops.distribution_loss(backend, x, d, counted, reduction, normalise)
     if not any(needs):
         return y, None
@@ -50,14 +50,14 @@ def _weighted_cross_entropy(
 
 
 def signed_labels(target: Tensor) -> Tensor:
-    """Return integer labels in a type that backends index with: uint64 becomes int64, without wrapping into -1."""
+    """Return integer labels with a dtype that can index: uint64 becomes int64, without wrapping to -1."""
     return target.like(ops.as_int64(target.backend, target.array)) if target.dtype == "uint64" else target
 
 
 def label_distribution(
     input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int | None, smoothing: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the distribution (N, C) that integer labels mean, and the sum of the weights of those that count."""
+    """Return the class distribution (N, C) of integer labels, and the sum of the weights of labels not ignored."""
     weights = None if weight is None else weight.array
     d, counted = ops.label_distribution(
         input.backend, target.array, weights, input.shape[1], input.dtype, ignore_index, smoothing
@@ -66,7 +66,7 @@ def label_distribution(
 
 
 def label_error(where: str, input: Tensor) -> ParameterError:
-    """Return the error of an integer label that is none of the classes."""
+    """Return the error for an integer label that is not a class."""
     labels = f"labels from 0 to {input.shape[1] - 1} for input {input.shape}"
     return ParameterError.expected(where, "target", labels, "another")
 
@@ -74,7 +74,7 @@ def label_error(where: str, input: Tensor) -> ParameterError:
 def check_class_options(
     where: str, input: Tensor | None, weight: Tensor | None, ignore_index: int | None, label_smoothing: float = 0.0
 ) -> None:
-    """Check the options that integer and soft targets share; without an input, what can be checked without."""
+    """Check the options of integer and soft targets; without an input, only what does not depend on it."""
     if weight is not None:
         check_tensor(weight, where, "weight")
     if weight is not None and input is not None:
@@ -94,7 +94,7 @@ def optioned_cross_entropy(
     ignore_index: int | None,
     label_smoothing: float,
 ) -> Tensor:
-    """Return ``cross_entropy`` with options; input and target are checked already."""
+    """Return ``cross_entropy`` with options; input and target have been checked."""
     check_class_options("cross_entropy", input, weight, ignore_index, label_smoothing)
     if target.dtype.kind in "iu":
         d, counted = label_distribution(input, target, weight, ignore_index, label_smoothing)
@@ -114,10 +114,11 @@ def nll_loss(
     weight: Tensor | None = None,
     ignore_index: int | None = None,
 ) -> Tensor:
-    """Return -input[target]: the loss of logarithms of probabilities (``log_softmax``), over a batch.
+    """Return the negative log likelihood -input[target] over a batch.
 
-    input: (N, C); target: (N,) integers; weight: (C,) of the classes; labels equal to ignore_index do not count.
-    Raises ShapeError, DTypeError or ParameterError; a label out of range is one on the CPU, and NaN on a GPU.
+    input: (N, C) log probabilities (``log_softmax``); target: (N,) integers; weight: (C,), one for each class. Labels equal
+    to ignore_index are ignored. Raises ShapeError, DTypeError or ParameterError. A label out of range raises
+    ParameterError on the CPU and gives NaN on a GPU.
 
     >>> import gpucnn
     >>> nll_loss(gpucnn.tensor([[-1.0, -2.0]]), gpucnn.tensor([1])).item()
@@ -141,7 +142,7 @@ def nll_loss(
 
 
 def _cross_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
-    """Array level, integer targets. Keeps softmax - one_hot, which is the gradient of each loss."""
+    """On arrays, with integer targets. Keeps softmax - one_hot, the gradient of each loss."""
     losses, gradient = ops.cross_entropy(backend, logits, target, needs[0])
     y, _ = reduce_losses(backend, losses, reduction)
     if not needs[0]:
@@ -153,7 +154,7 @@ def _cross_entropy(backend: Backend, logits: Array, target: Array, needs: Needs,
 
 
 def _soft_cross_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
-    """Array level, a distribution over the classes as target."""
+    """On arrays, with class distributions as targets."""
     losses, log_p = ops.soft_cross_entropy(backend, logits, target)
     y, spread = reduce_losses(backend, losses, reduction)
     if not any(needs):
@@ -179,13 +180,13 @@ def cross_entropy(
 ) -> Tensor:
     """Return -log softmax(input)[target], over a batch of logits.
 
-    input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) weights of the classes (one-hot, say)
-    of the input's dtype. weight: (C,) of the classes; labels equal to ignore_index do not count; label_smoothing gives
-    that part of each target to all classes alike (Szegedy et al. 2016).
-    Output: a scalar, or (N,) with reduction="none", float32 for float16 logits. The mean of an empty batch is NaN.
-    Raises ShapeError, DTypeError, ParameterError. A label out of range is a ParameterError on the CPU. A GPU cannot raise
-    without waiting: there the loss is NaN, in float32 or with options, and in float64 without any, unnoticed, that of
-    another class. The trainer's data sets are checked when they are loaded; check labels of your own before the loop.
+    input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) class probabilities (one-hot, say) of
+    the input's dtype. weight: (C,), one for each class. Labels equal to ignore_index are ignored. label_smoothing spreads
+    that part of each target evenly over all classes (Szegedy et al. 2016).
+    Output: a scalar, or (N,) with reduction="none"; float32 for float16 logits. The mean of an empty batch is NaN.
+    Raises ShapeError, DTypeError, ParameterError. A label out of range raises ParameterError on the CPU. A GPU cannot raise
+    without synchronising: there the loss is NaN in float32 or with options; in float64 without options it is silently
+    that of another class. The trainer checks data sets when it loads them; check your own labels before the loop.
     Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.
 
     >>> import gpucnn
@@ -225,7 +226,7 @@ def cross_entropy(
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Return (input - target)^2, element by element, reduced. Both of one shape and floating dtype.
+    """Return the element-wise (input - target)^2, reduced. Both have one shape and floating dtype.
 
     >>> import gpucnn
     >>> mse_loss(gpucnn.tensor([1.0, 3.0]), gpucnn.tensor([1.0, 1.0])).item()
@@ -289,7 +290,7 @@ def _check_pair(input: Tensor, target: Tensor, reduction: str, where: str) -> No
 
 
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Return |input - target|, reduced. Both of one shape and floating dtype.
+    """Return the element-wise |input - target|, reduced. Both have one shape and floating dtype.
 
     >>> import gpucnn
     >>> l1_loss(gpucnn.tensor([1.0, 3.0]), gpucnn.tensor([1.0, 1.0])).item()
@@ -312,7 +313,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 
 
 def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Return -(t log p + (1 - t) log(1 - p)) for probabilities p = input; logarithms are cut off at -100.
+    """Return -(t log p + (1 - t) log(1 - p)) for probabilities p = input; logarithms are clamped to at least -100.
 
     >>> import gpucnn
     >>> round(binary_cross_entropy(gpucnn.tensor([0.5]), gpucnn.tensor([1.0])).item(), 4)

@@ -1,4 +1,4 @@
-"""Normalisation: values of mean 0 and variance 1 over some axes, then a learnt scale and shift."""
+"""Normalisation to mean 0 and variance 1 over some axes, followed by a learnt scale and shift."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Axes = tuple[int, ...]
 
 
 def standardise(backend: Backend, x: Array, needs: Needs, axes: Axes, eps: float) -> Result:
-    """Array level: (x - mean) / sqrt(variance + eps) over ``axes``. Keeps the result and the factor."""
+    """On arrays: (x - mean) / sqrt(variance + eps) over ``axes``. Keeps the result and the factor."""
     if not x.size:
         return x, (lambda dy: (dy,)) if needs[0] else None
     y, factor = ops.standardise(backend, x, axes, eps)
@@ -36,9 +36,9 @@ def batch_norm(
 ) -> Tensor:
     """Return each channel normalised over the batch (and pixels): (N, C) or (N, C, ...), then weight x + bias, each (C,).
 
-    In training (or without running values) by the batch's own mean and variance, which also move the running ones by
-    ``momentum``, in place; otherwise by the running ones. These may be float32 where the input is float16. Raises
-    ShapeError for one value per channel in training; an empty batch leaves the running values as they are.
+    Training (or a call without running statistics) uses the mean and variance of the batch, and updates the running
+    statistics in place with ``momentum``. Otherwise the running statistics are used. They may be float32 for a float16
+    input. Raises ShapeError for a single value per channel in training. An empty batch leaves the statistics unchanged.
     Source: Ioffe & Szegedy 2015.
 
     >>> import gpucnn
@@ -73,7 +73,7 @@ def batch_norm(
                 "batch_norm", "input", "more than one value for each channel in training", f"shape {input.shape}"
             )
         if training and count and running_mean is not None and running_var is not None:
-            _move(running_mean, running_var, input, axes, count, momentum)
+            _update_running(running_mean, running_var, input, axes, count, momentum)
         y = apply(standardise, input, axes=axes, eps=eps)
     else:
         centred = input.to(running_mean.dtype) - running_mean.reshape(*shape)
@@ -81,8 +81,8 @@ def batch_norm(
     return _scale_and_shift(y, weight, bias, shape)
 
 
-def _move(mean: Tensor, var: Tensor, x: Tensor, axes: Axes, count: int, momentum: float) -> None:
-    """Move running values towards the batch's; the variance is the unbiased one, as in PyTorch."""
+def _update_running(mean: Tensor, var: Tensor, x: Tensor, axes: Axes, count: int, momentum: float) -> None:
+    """Update the running statistics from the batch; the variance is unbiased, as in PyTorch."""
     ops.update_running_statistics(x.backend, mean.array, var.array, x.array, axes, count, momentum)
     mean.note_change()
     var.note_change()
@@ -95,7 +95,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Return the last axes, of ``normalized_shape``, normalised; weight and bias have that shape. Source: Ba et al. 2016.
+    """Normalise over the last axes, of ``normalized_shape``. weight and bias have that shape. Source: Ba et al. 2016.
 
     >>> import gpucnn
     >>> layer_norm(gpucnn.tensor([[1.0, 3.0]]), (2,), eps=0.0).tolist()
@@ -116,7 +116,7 @@ def layer_norm(
 
 
 def axis_lengths(value: Any, where: str, argument: str) -> tuple[int, ...]:
-    """Return an int, or several, as a tuple; ParameterError for anything else."""
+    """Return one int or several as a tuple; ParameterError for other values."""
     lengths = value if isinstance(value, (tuple, list)) else (value,)
     if not lengths or not all(is_count(n, 1) for n in lengths):
         raise ParameterError.expected(where, argument, "one positive int or more", shown(value))
@@ -126,7 +126,7 @@ def axis_lengths(value: Any, where: str, argument: str) -> tuple[int, ...]:
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """Return each image's channels normalised in ``num_groups`` groups: (N, C, ...); weight and bias (C,).
+    """Normalise the channels of each image in ``num_groups`` groups: (N, C, ...). weight and bias: (C,).
 
     Source: Wu & He 2018.
 

@@ -1,4 +1,4 @@
-"""Padding images by zeros, by reflection or by repeating the border."""
+"""Padding images with zeros, by reflection or by replicating the border."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PADDING_MODES = ("zeros", "reflect", "replicate")
 
 @dataclass(frozen=True)
 class Extension:
-    """For one axis: which row of the image each row of the result is (None: zeros), and where the image itself begins."""
+    """The padding of one axis: the source row of each output row (None: zeros), and where the image starts."""
 
     sources: tuple[int | None, ...]
     first: int
@@ -28,14 +28,14 @@ class Extension:
         return slice(self.first, self.first + self.length)
 
     def border(self) -> Iterator[tuple[int, int]]:
-        """Yield (row of the result, row of the image that it repeats)."""
+        """Yield (row of the result, row of the image that it copies)."""
         for i, source in enumerate(self.sources):
             if source is not None and not self.first <= i < self.first + self.length:
                 yield i, source
 
 
 def _pad2d(backend: Backend, x: Array, needs: Needs, rows: Extension, columns: Extension) -> Result:
-    """Array level."""
+    """On arrays: pad the rows, then the columns."""
     y = _extend(backend, _extend(backend, x, rows, 2), columns, 3)
     return y, (lambda dy: (_fold(backend, _fold(backend, dy, columns, 3), rows, 2),)) if needs[0] else None
 
@@ -49,24 +49,24 @@ def _fold(backend: Backend, dy: Array, extension: Extension, axis: int) -> Array
 
 
 def _extension(n: int, before: int, after: int, mode: str) -> Extension:
-    places = range(-before, n + after)
+    positions = range(-before, n + after)
     sources: list[int | None]
     if mode == "zeros":
-        sources = [i if 0 <= i < n else None for i in places]
+        sources = [i if 0 <= i < n else None for i in positions]
     elif mode == "replicate":
-        sources = [min(max(i, 0), n - 1) for i in places]
+        sources = [min(max(i, 0), n - 1) for i in positions]
     else:
         period = max(2 * (n - 1), 1)
-        sources = [min(i % period, period - i % period) for i in places]
+        sources = [min(i % period, period - i % period) for i in positions]
     return Extension(tuple(sources), before, n)
 
 
 def pad2d(input: Tensor, padding: int | tuple[int, ...] | list[int], mode: str = "zeros") -> Tensor:
-    """Return images (N, C, H, W), or one (C, H, W), with pixels around them.
+    """Return images (N, C, H, W), or one (C, H, W), with padding around them.
 
     padding: an int, a pair (rows, columns) or four sides (top, bottom, left, right), each at least 0.
-    mode: "zeros"; "reflect", mirrored at the border pixel, which is not repeated (less than the image's size); or
-    "replicate", the border pixel repeated. Raises ParameterError, and ShapeError for too large a reflection.
+    mode: "zeros"; "reflect", which mirrors at the border pixel without repeating it (padding less than the image's size);
+    or "replicate", which repeats the border pixel. Raises ParameterError, and ShapeError for too large a reflection.
 
     >>> import gpucnn
     >>> pad2d(gpucnn.tensor([[[[1.0, 2.0, 3.0]]]]), (0, 0, 2, 1), "reflect").tolist()

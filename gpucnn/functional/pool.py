@@ -1,4 +1,4 @@
-"""Pooling: each window of a channel, or all of it, becomes one pixel; and unpooling."""
+"""Pooling: each window of a channel, or the whole channel, is reduced to one pixel. And unpooling."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from gpucnn.functional.conv import conv2d
 
 
 def _max_pool2d(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
-    """Array level: keeps the index of each maximum, one or two bytes each."""
+    """On arrays. Keeps the argmax of each window, one or two bytes each."""
     y, indices = ops.max_pool2d(backend, x, window, needs[0])
     shape = x.shape
     return y, (lambda dy: (ops.max_pool2d_gradient(backend, dy, indices, shape, window),)) if needs[0] else None
 
 
 def _avg_pool2d(backend: Backend, x: Array, needs: Needs, window: Window, divisor: Divisor) -> Result:
-    """Array level: keeps nothing."""
+    """On arrays. Keeps nothing."""
     y = ops.avg_pool2d(backend, x, window, divisor)
     shape = x.shape
     return y, (lambda dy: (ops.avg_pool2d_gradient(backend, dy, shape, window, divisor),)) if needs[0] else None
@@ -54,8 +54,8 @@ def max_pool2d(
 ) -> Tensor:
     """Return the maximum of each window: (N, C, H, W) -> (N, C, OH, OW), floating dtypes; one (C, H, W) image too.
 
-    stride is the kernel size by default. Padding never wins, NaN always does; of equal maxima the first in row-major
-    order gets the gradient. ceil_mode keeps a last window that hangs over the edge.
+    stride is the kernel size by default. Padding is never the maximum; NaN always is. Of equal maxima the first in row-major
+    order receives the gradient. ceil_mode keeps a last window that extends past the edge.
     Raises ShapeError, DTypeError, and ParameterError for padding as large as the window.
     Source: Ranzato et al. 2007; Goodfellow, Bengio & Courville 2016, section 9.3.
 
@@ -82,8 +82,8 @@ def avg_pool2d(
 ) -> Tensor:
     """Return the mean of each window: (N, C, H, W) -> (N, C, OH, OW), floating dtypes; one (C, H, W) image too.
 
-    stride is the kernel size by default. Padded pixels count as zeros, or with count_include_pad=False not at all; what
-    ceil_mode lets hang over the edge never counts. divisor_override replaces the count.
+    stride is the kernel size by default. Padded pixels count as zeros or, with count_include_pad=False, not at all. Pixels
+    past the edge, which ceil_mode adds, never count. divisor_override replaces the count.
     Raises ShapeError, DTypeError, and ParameterError for padding as large as the window.
     Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition" (subsampling layers).
 
@@ -111,7 +111,7 @@ def _average(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """Average pooling of a batch (N, C, H, W), under the name that errors shall bear."""
+    """Average-pool a batch (N, C, H, W). ``where`` is the function name in errors."""
     size: Pair = x.shape[2:]  # type: ignore[assignment]
     window, asked = pooling_window(where, size, kernel_size, stride, padding, dilation, ceil_mode)
     check_flag(count_include_pad, where, "count_include_pad")
@@ -166,7 +166,7 @@ def avg_pool1d(
 def row_window(
     where: str, kernel_size: Single, stride: Single | None, padding: Single, dilation: Single
 ) -> tuple[Pair, Pair | None, Padding, Pair]:
-    """Return kernel, stride, padding and dilation of a sequence as those of an image of one row."""
+    """Return kernel, stride, padding and dilation of a sequence as those of an image with one row."""
     return (
         (1, single(kernel_size, where, "kernel_size")),
         None if stride is None else (1, single(stride, where, "stride")),
@@ -190,7 +190,7 @@ def pooling_window(
     dilation: PairLike,
     ceil_mode: bool,
 ) -> tuple[Window, Sides]:
-    """Return the window, padded further at the bottom and right where ceil_mode needs it, and the padding asked for."""
+    """Return the window, with the extra bottom and right padding of ceil_mode, and the padding without it."""
     kernel = pair(kernel_size, where, "kernel_size")
     check_flag(ceil_mode, where, "ceil_mode")
     stride = kernel if stride is None else stride
@@ -205,7 +205,7 @@ def pooling_window(
 
 
 def pooling_sides(where: str, size: Pair, window: Window, padding: Padding) -> Sides:
-    """Return padding as (top, bottom, left, right); ParameterError where a window would lie in nothing but padding."""
+    """Return padding as (top, bottom, left, right); ParameterError if a window would see only padding."""
     asked, (EH, EW) = sides(padding, window, *size, where), window.extent
     if max(asked[:2]) >= EH > 1 or max(asked[2:]) >= EW > 1:
         raise ParameterError.expected(where, "padding", f"less than the window {EH}x{EW}", shown(padding))
@@ -213,7 +213,7 @@ def pooling_sides(where: str, size: Pair, window: Window, padding: Padding) -> S
 
 
 def _overhang(n: int, extent: int, stride: int, before: int, after: int) -> int:
-    """Return how far a last window reaches over the edge; it must start inside the image or the padding before it."""
+    """Return how far the last window extends past the edge. It must start in the image or in the leading padding."""
     windows = -(-(n + before + after - extent) // stride) + 1
     if (windows - 1) * stride >= n + before:
         windows -= 1
@@ -246,11 +246,11 @@ def max_pool2d_with_indices(
     dilation: PairLike = 1,
     ceil_mode: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return ``max_pool2d`` and for each maximum its place row * W + column in its image's channel, int64.
+    """Return ``max_pool2d`` and the index of each maximum, row * W + column within its channel, int64.
 
     >>> import gpucnn
-    >>> y, place = max_pool2d_with_indices(gpucnn.tensor([[[1.0, 5.0], [2.0, 3.0]]]), 2)
-    >>> y.tolist(), place.tolist()
+    >>> y, indices = max_pool2d_with_indices(gpucnn.tensor([[[1.0, 5.0], [2.0, 3.0]]]), 2)
+    >>> y.tolist(), indices.tolist()
     ([[[5.0]]], [[[1]]])
     """
     y = max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
@@ -262,7 +262,7 @@ def max_pool2d_with_indices(
 
 
 def _max_unpool2d(backend: Backend, x: Array, indices: Array, needs: Needs, size: Pair) -> Result:
-    """Array level: each value goes to its index; of several for one index the last wins."""
+    """On arrays: write each value at its index. If an index repeats, the last value wins."""
     y = ops.max_unpool2d(backend, x, indices, size)
     return y, (lambda dy: (ops.max_unpool2d_gradient(backend, dy, indices, size), None)) if needs[0] else None
 
@@ -275,9 +275,9 @@ def max_unpool2d(
     padding: PairLike = 0,
     output_size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Return images with each value at the place its index says and zeros elsewhere: undoes ``max_pool2d_with_indices``.
+    """Return images with each value at its index and zeros elsewhere: a partial inverse of ``max_pool2d_with_indices``.
 
-    input, indices: (N, C, H, W) or (C, H, W). output_size is (H - 1) stride - 2 padding + kernel unless it is given.
+    input, indices: (N, C, H, W) or (C, H, W). output_size defaults to (H - 1) stride - 2 padding + kernel.
     Source: Zeiler & Fergus 2014.
 
     >>> import gpucnn
@@ -299,8 +299,8 @@ def max_unpool2d(
     asked: Any = output_size[-2:] if isinstance(output_size, (tuple, list)) else output_size
     usual = ((H - 1) * steps[0] - 2 * border[0] + kernel[0], (W - 1) * steps[1] - 2 * border[1] + kernel[1])
     size = usual if output_size is None else pair(asked, where, "output_size")
-    places, _ = image_batch(indices, where)
-    return unbatch(apply(_max_unpool2d, x, places, size=size), is_single)
+    batched, _ = image_batch(indices, where)
+    return unbatch(apply(_max_unpool2d, x, batched, size=size), is_single)
 
 
 def lp_pool2d(
@@ -331,13 +331,13 @@ def lp_pool2d(
 
 
 def _lp_pool2d(backend: Backend, x: Array, needs: Needs, window: Window, p: float) -> Result:
-    """Array level: dx = dy sign(x) (|x| / y)^(p - 1)."""
+    """On arrays: dx = dy sign(x) (|x| / y)^(p - 1)."""
     y, kept = ops.lp_pool2d(backend, x, window, p)
     return y, (lambda dy: (ops.lp_pool2d_gradient(backend, dy, x, kept, window, p),)) if needs[0] else None
 
 
 def centre_weights(kernel: Pair) -> list[list[float]]:
-    """Return weights that fall with the distance from the window's centre, 1 / (1 + distance), and sum to 1.
+    """Return weights proportional to 1 / (1 + distance from the window's centre) that sum to 1.
 
     >>> centre_weights((1, 1))
     [[1.0]]
@@ -356,7 +356,7 @@ def centre_pool2d(
     dilation: PairLike = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """Return each window's mean, weighted by 1 / (1 + distance from the centre), the weights summing to 1.
+    """Return each window's mean with weights proportional to 1 / (1 + distance from the centre).
 
     >>> import gpucnn
     >>> centre_pool2d(gpucnn.tensor([[[2.0, 2.0], [2.0, 2.0]]]), 2).tolist()
@@ -374,12 +374,12 @@ def centre_pool2d(
 
 
 def _bins(n: int, count: int) -> list[tuple[int, int]]:
-    """Cut 0..n into ``count`` bins of like size, which overlap where n does not divide, as PyTorch does."""
+    """Split 0..n into ``count`` bins of similar size. They overlap if ``count`` does not divide n, as in PyTorch."""
     return [(i * n // count, -(-(i + 1) * n // count)) for i in range(count)]
 
 
 def adaptive_size(output_size: Any, where: str) -> tuple[int | None, int | None]:
-    """Return an int or two (None: the input's) as a pair; ParameterError for anything else."""
+    """Return an int or a pair (None: the input's size) as a pair; ParameterError for other values."""
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if output_size is None or len(wanted) != 2 or not all(w is None or is_count(w, 1) for w in wanted):
         raise ParameterError.expected(
@@ -398,7 +398,7 @@ def _target(output_size: int | tuple[int | None, int | None], size: Pair, where:
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
-    """Return the means of output_size bins of like size: (N, C, H, W) -> (N, C, OH, OW); None keeps an axis.
+    """Return the means of output_size bins of similar size: (N, C, H, W) -> (N, C, OH, OW); None keeps an axis.
 
     >>> import gpucnn
     >>> adaptive_avg_pool2d(gpucnn.tensor([[[1.0, 2.0, 6.0]]]), (1, 1)).tolist()
@@ -420,7 +420,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
-    """Return the maxima of output_size bins of like size: (N, C, H, W) -> (N, C, OH, OW); None keeps an axis.
+    """Return the maxima of output_size bins of similar size: (N, C, H, W) -> (N, C, OH, OW); None keeps an axis.
 
     >>> import gpucnn
     >>> adaptive_max_pool2d(gpucnn.tensor([[[1.0, 2.0, 6.0]]]), (1, 2)).tolist()
@@ -436,7 +436,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
 def _adaptive_max_pool2d(
     backend: Backend, x: Array, needs: Needs, rows: list[tuple[int, int]], columns: list[tuple[int, int]]
 ) -> Result:
-    """Array level: each bin is a window of its own; keeps the index of its first maximum."""
+    """On arrays. Each bin is a window; keeps the argmax of each."""
     y, indices = ops.bin_maxima(backend, x, rows, columns)
     shape = x.shape
     return y, (

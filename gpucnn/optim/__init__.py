@@ -1,4 +1,4 @@
-"""Optimisers, schedules and clipping, under the names of ``torch.optim``."""
+"""Optimisers, learning-rate schedules and gradient clipping, with the names of ``torch.optim``."""
 
 from gpucnn.optim import lr_scheduler
 from gpucnn.optim.adam import Adam, AdamW

@@ -1,4 +1,4 @@
-"""Adam."""
+"""Adam and AdamW."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params, check_number
 class Adam(Optimizer):
     """p -= lr m^ / (sqrt(v^) + eps), with running means m of the gradient and v of its square, bias-corrected.
 
-    weight_decay adds weight_decay p to the gradient. Raises ParameterError for a number out of range.
+    weight_decay adds weight_decay p to the gradient. Raises ParameterError for a hyper-parameter out of range.
     Source: Kingma & Ba 2015, algorithm 1.
 
     >>> import gpucnn
@@ -68,7 +68,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the weights themselves: p *= 1 - lr weight_decay, and not by way of the gradient.
+    """Adam with decoupled weight decay: p *= 1 - lr weight_decay, instead of adding it to the gradient.
 
     Source: Loshchilov & Hutter 2019.
 

@@ -53,7 +53,7 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """p -= lr v, v = momentum v + g / (sqrt(m) + eps), m the running mean of g², less that of g squared if centered.
+    """p -= lr v, v = momentum v + g / (sqrt(m) + eps), m the running mean of g², minus the square of that of g if centered.
 
     Source: Tieleman & Hinton 2012, lecture 6.5; Graves 2013 (centered).
 

@@ -1,4 +1,4 @@
-"""Clipping gradients, in place, between ``backward`` and ``step``. Nothing waits for the device."""
+"""Clipping gradients in place, between ``backward`` and ``step``, without synchronising the device."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def _gradients(parameters: Iterable[Parameter] | Parameter, where: str) -> list[
 
 
 def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float, norm_type: float = 2.0) -> Tensor:
-    """Scale all gradients by one factor so that their joint norm is at most max_norm; return the norm before.
+    """Scale all gradients by one factor so that their total norm is at most max_norm; return the norm before scaling.
 
-    norm_type: 2 (Euclidean), any positive p, or infinity; the norm, 0-d float32 (float64 of float64 gradients), overflows
-    only where it is too large itself, of float16 gradients never. max_norm: infinity leaves the gradients as they are.
+    norm_type: 2 (Euclidean), any positive p, or infinity. The norm is 0-d float32 (float64 for float64 gradients). It
+    overflows only if its own value is too large, never for float16 gradients. max_norm=infinity changes no gradient.
     Source: Pascanu, Mikolov & Bengio 2013.
 
     >>> import gpucnn
@@ -51,7 +51,7 @@ def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float
 
 
 def _norm(gradients: list[Tensor], norm_type: float) -> Tensor:
-    """Return the joint norm of gradients of one dtype: the largest element times the norm of all divided by it."""
+    """Return the total norm of gradients of one dtype. They are divided by the largest element first, against overflow."""
     first = gradients[0]
     largest = first.like(ops.largest_magnitude(first.backend, [gradient.array for gradient in gradients]))
     if norm_type == float("inf"):
@@ -62,7 +62,7 @@ def _norm(gradients: list[Tensor], norm_type: float) -> Tensor:
 
 
 def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:
-    """Cut every element of the gradients off at -clip_value and clip_value.
+    """Clip every element of the gradients to [-clip_value, clip_value].
 
     >>> import gpucnn
     >>> from gpucnn import nn

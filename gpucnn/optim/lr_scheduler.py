@@ -1,4 +1,4 @@
-"""Learning rates that change while training goes on: call ``scheduler.step()`` after each ``optimizer.step()``."""
+"""Learning-rate schedules: call ``scheduler.step()`` after each ``optimizer.step()``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gpucnn.optim.optimizer import Optimizer, check_number
 
 
 class LRScheduler:
-    """Base of all schedules; write ``factor`` (or ``lr``) for one of your own.
+    """Base class of all schedules. Override ``factor`` (or ``lr``) to write your own.
 
-    ``optimizer.param_groups[i]["lr"]`` is set when the schedule is made and at every ``step()``: to the group's first
-    learning rate times ``factor(steps)``. A rate that somebody else has set since, by hand or with a second schedule, is
-    what the schedule goes on from, as in PyTorch: two schedules give the product of both.
+    The constructor and every ``step()`` set ``optimizer.param_groups[i]["lr"]`` to the group's initial learning rate times
+    ``factor(steps)``. If the rate was changed in between, by hand or by a second schedule, the schedule continues from the
+    new rate, as in PyTorch: two schedules multiply.
 
     >>> from gpucnn import nn, optim
     >>> class InverseTime(LRScheduler):
@@ -29,7 +29,7 @@ class LRScheduler:
     """
 
     needs_measure = False
-    """Whether ``step`` is called once an epoch, with a measure of it, and not after each update."""
+    """Whether ``step`` is called once per epoch with a metric, instead of after each update."""
 
     def __init__(self, optimizer: Optimizer, base_lrs: list[float] | None = None) -> None:
         _check_optimizer(optimizer, type(self).__name__)
@@ -39,15 +39,15 @@ class LRScheduler:
         self._apply()
 
     def factor(self, step: int) -> float:
-        """Return what the first learning rate is multiplied by after ``step`` steps."""
+        """Return the factor of the initial learning rate after ``step`` steps."""
         raise NotImplementedError
 
     def lr(self, step: int, base: float) -> float:
-        """Return a group's learning rate after ``step`` steps: ``base`` times a number, plus another perhaps."""
+        """Return a group's learning rate after ``step`` steps. It must be linear in ``base``."""
         return base * self.factor(step)
 
     def step(self) -> None:
-        """Move to the next step."""
+        """Advance by one step."""
         self._take_over_changes()
         self.steps += 1
         self._apply()
@@ -58,11 +58,11 @@ class LRScheduler:
         self._note()
 
     def _note(self) -> None:
-        """Remember the learning rates as they are, to know when somebody else changes them."""
+        """Remember the current learning rates, to detect changes from outside."""
         self._known_lrs = [group["lr"] for group in self.optimizer.param_groups]
 
     def _take_over_changes(self) -> None:
-        """Make base rates of the learning rates that somebody else has set: those that would have led to them."""
+        """Recompute the base rates of learning rates changed from outside, so that the schedule continues from them."""
         for i, (group, known) in enumerate(zip(self.optimizer.param_groups, self._known_lrs, strict=True)):
             if group["lr"] != known:
                 offset = self.lr(self.steps, 0.0)
@@ -71,12 +71,12 @@ class LRScheduler:
         self._note()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return {"steps", "base_lrs", "lrs"}, the last being the learning rates as they are."""
+        """Return {"steps", "base_lrs", "lrs"}; "lrs" are the current learning rates."""
         self._take_over_changes()
         return {"steps": self.steps, "base_lrs": list(self.base_lrs), "lrs": list(self._known_lrs)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` returned, the learning rates too."""
+        """Restore the state that ``state_dict`` returned, including the learning rates."""
         base_lrs = [float(lr) for lr in state.get("base_lrs", self.base_lrs)]
         if len(base_lrs) != len(self.base_lrs):
             raise CheckpointError.expected(
@@ -99,11 +99,11 @@ def _half_cosine(start: float, end: float, part: float) -> float:
 
 
 class OneCycleLR(LRScheduler):
-    """Rises from max_lr / div_factor to max_lr in the first pct_start of the steps, then falls to almost nothing.
+    """Increase from max_lr / div_factor to max_lr in the first pct_start of the steps, then decrease to almost 0.
 
-    The first part ends at max_lr, the second at max_lr / (div_factor * final_div_factor), both along half a cosine;
-    momentum (Adam's first beta) goes the other way, from max_momentum to base_momentum and back.
-    Raises ParameterError for numbers out of range and for a step beyond total_steps.
+    The first phase ends at max_lr, the second at max_lr / (div_factor * final_div_factor). Both follow half a cosine.
+    Momentum (Adam's first beta) does the opposite, from max_momentum to base_momentum and back.
+    Raises ParameterError for values out of range and for a step beyond total_steps.
     Source: Smith & Topin 2018, "Super-convergence", in PyTorch's form.
 
     >>> import gpucnn
@@ -153,18 +153,18 @@ class OneCycleLR(LRScheduler):
         return _half_cosine(high, low, part) if rises else _half_cosine(low, high, part)
 
     def values(self, step: int) -> tuple[float, float]:
-        """Return (learning rate, momentum) at a step from 0 to total_steps - 1, for a rate that reaches max_lr."""
+        """Return (learning rate, momentum) at a step from 0 to total_steps - 1, for a peak rate of max_lr."""
         return self.lr(step, self.max_lr), self.momentum(step)
 
     def _part(self, step: int) -> tuple[bool, float]:
-        """Return whether a step is of the first part, and how much of its part is done; after the last, all of it is."""
+        """Return whether a step is in the first phase, and the fraction of its phase that is done; 1 after the last step."""
         step, peak, last = min(step, self.total_steps - 1), self.pct_start * self.total_steps - 1, self.total_steps - 1
         if step <= peak and peak > 0:
             return True, step / peak
         return False, (step - peak) / (last - peak) if last > peak else 1.0
 
     def step(self) -> None:
-        """Move to the next step. After the last one the values stay as they are."""
+        """Advance by one step. The last step keeps the values."""
         if self.steps >= self.total_steps:
             raise ParameterError.expected("OneCycleLR", "step", f"at most {self.total_steps} steps", self.steps + 1)
         super().step()
@@ -180,7 +180,7 @@ class OneCycleLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """Times gamma every step_size steps.
+    """Multiply the learning rate by gamma every step_size steps.
 
     >>> from gpucnn import nn, optim
     >>> scheduler = StepLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), step_size=2, gamma=0.5)
@@ -199,7 +199,7 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """Times gamma at each of the milestones.
+    """Multiply the learning rate by gamma at each milestone.
 
     >>> from gpucnn import nn, optim
     >>> scheduler = MultiStepLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), [1, 3], gamma=0.5)
@@ -218,7 +218,7 @@ class MultiStepLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """Times gamma at every step.
+    """Multiply the learning rate by gamma at every step.
 
     >>> from gpucnn import nn, optim
     >>> scheduler = ExponentialLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), gamma=0.5)
@@ -236,7 +236,7 @@ class ExponentialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """Along half a cosine to eta_min in T_max steps (and back in as many more). Source: Loshchilov & Hutter 2017.
+    """Decrease along half a cosine to eta_min in T_max steps (then back up in T_max more). Source: Loshchilov & Hutter 2017.
 
     >>> from gpucnn import nn, optim
     >>> scheduler = CosineAnnealingLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), T_max=2)
@@ -255,7 +255,7 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class PolynomialLR(LRScheduler):
-    """(1 - step / total_iters) to a power, then 0.
+    """Multiply the learning rate by (1 - step / total_iters)^power, and by 0 after total_iters steps.
 
     >>> from gpucnn import nn, optim
     >>> scheduler = PolynomialLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), total_iters=4, power=2.0)
@@ -274,7 +274,7 @@ class PolynomialLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """Warm-up: from start_factor to end_factor in total_iters steps, in a line. Source: Goyal et al. 2017.
+    """Linear warm-up: the factor goes from start_factor to end_factor in total_iters steps. Source: Goyal et al. 2017.
 
     >>> from gpucnn import nn, optim
     >>> scheduler = LinearLR(optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), start_factor=0.5, total_iters=2)
@@ -297,7 +297,7 @@ class LinearLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """One schedule after the other: warm-up and then cosine, say. Each counts its steps from its own milestone.
+    """Run schedules one after another, for example warm-up, then cosine. Each counts its steps from its own milestone.
 
     >>> from gpucnn import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
@@ -316,7 +316,7 @@ class SequentialLR(LRScheduler):
         self.milestones = [check_count(step, "SequentialLR", "milestones") for step in milestones]
         if any(scheduler.needs_measure for scheduler in self.schedulers):
             raise ParameterError.expected(
-                "SequentialLR", "schedulers", "schedules that count steps", "one that waits for a measure"
+                "SequentialLR", "schedulers", "schedules that count steps", "one that needs a metric"
             )
         super().__init__(optimizer, list(self.schedulers[0].base_lrs))
 
@@ -327,10 +327,10 @@ class SequentialLR(LRScheduler):
 
 
 class ReduceLROnPlateau(LRScheduler):
-    """Times factor when a measure has not got better for more than patience epochs: ``scheduler.step(loss)``.
+    """Multiply by factor when a metric has not improved for more than patience epochs: ``scheduler.step(loss)``.
 
-    Better is lower (mode "min") or higher ("max") than the best by threshold, relative to it ("rel") or absolute ("abs");
-    what is not finite is never better.
+    An improvement is lower (mode "min") or higher ("max") than the best by threshold, relative to the best ("rel") or
+    absolute ("abs"). A metric that is not finite is never an improvement.
 
     >>> from gpucnn import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
@@ -383,7 +383,7 @@ class ReduceLROnPlateau(LRScheduler):
         return value < self.best - margin if self.mode == "min" else value > self.best + margin
 
     def step(self, metrics: float) -> None:  # type: ignore[override]
-        """Note the epoch's measure."""
+        """Record the epoch's metric, and lower the learning rates if it is time."""
         value = float(metrics)
         if self._better(value):
             self.best, self.bad_steps = value, 0
@@ -406,5 +406,5 @@ class ReduceLROnPlateau(LRScheduler):
         return {"best": self.best, "bad_steps": self.bad_steps, "resting": self.resting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore the state that ``state_dict`` returned."""
         self.best, self.bad_steps, self.resting = state["best"], int(state["bad_steps"]), int(state["resting"])

@@ -1,7 +1,7 @@
-"""What all optimisers share: parameter groups, flat buffers, state by name.
+"""The base class of optimisers: parameter groups, flat buffers, and state by name.
 
-Parameters and their gradients are views of flat arrays, one ``ParameterStore`` per group, device and dtype, so that one
-update runs over all parameters of a group at once.
+Parameters and their gradients are views of flat arrays, one ``ParameterStore`` per group, device and dtype. So one update
+covers all parameters of a group.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[s
 
 @dataclass
 class Segment:
-    """One parameter's place in a flat buffer."""
+    """The span of one parameter in a flat buffer."""
 
     name: str
     parameter: Parameter
     start: int
     stop: int
     seen: int = 0
-    """Changes of the parameter's values up to those that ``FlatBuffer.master`` has."""
+    """The version of the parameter's values that the float32 master has."""
     steps: int = 0
-    """Updates that the parameter has seen: fewer than the optimiser's where it was unused or frozen for a while.
+    """The number of updates of this parameter: fewer than the optimiser's if it was unused or frozen for a while.
 
-    On a device that captures they are counted there (``FlatBuffer.counts``).
+    A device that captures counts them itself (``FlatBuffer.counts``).
     """
     history: int = 0
-    """Equal for two parameters that took part in the same steps."""
+    """A hash that is equal for parameters that took part in the same steps."""
 
 
 class FlatBuffer:
-    """Values, gradients and optimiser state of parameters of one kind, each one 1-D array.
+    """Values, gradients and optimiser state of similar parameters, each as one 1-D array.
 
-    Of one kind are those of one device and dtype whose learning-rate multiplier and decay are the same. Of float16
-    parameters, ``values`` and ``gradients`` are float32 copies, which updates run over; the store has what
-    the parameters see. The values are then part of the state, as ``master``: float16 alone would forget small steps.
+    They have the same device, dtype, learning-rate multiplier and decay. For float16 parameters, ``values`` and
+    ``gradients`` are float32 copies, on which updates run; the store has the parameters' float16 arrays. The values are
+    then part of the state, as ``master``: float16 alone would lose small steps.
     """
 
     def __init__(self, named: list[tuple[str, Parameter]], slots: Iterable[str], counts_steps: bool) -> None:
@@ -66,23 +66,23 @@ class FlatBuffer:
             self.state["master"] = self._master
         on_device = counts_steps and self.backend.captures
         self.counts: Array | None = ops.zeros(self.backend, len(self.segments), "float64") if on_device else None
-        """Where a step may be captured, the updates of each parameter: those whose condition held."""
+        """On a device that captures, the number of updates of each parameter, without those whose condition was false."""
         self._rates: Array | None = None
         self._sent: tuple[float, ...] | None = None
         self.take_over_changes()
 
     @property
     def values(self) -> Array:
-        """What updates change: the parameters' own memory, or the float32 master of float16 ones."""
+        """The array that updates change: the parameters' own memory, or the float32 master of float16 parameters."""
         return self._master if self.is_half else self.store.values
 
     @property
     def gradients(self) -> Array:
-        """What updates read, of the dtype of ``values``."""
+        """The array that updates read, with the dtype of ``values``."""
         return self._wide if self.is_half else self.store.gradients
 
     def take_back(self, where: str) -> None:
-        """Let the parameters join a store again that another optimiser took them out of; GraphError where they moved."""
+        """Move parameters back that another optimiser took out of the store; GraphError if they changed device or dtype."""
         if self.store.holds_all():
             return
         for segment in self.segments:
@@ -96,7 +96,7 @@ class FlatBuffer:
         self.store = store_of([segment.parameter for segment in self.segments])
 
     def take_over_changes(self) -> None:
-        """Copy float16 values that were changed from outside into their master; a master that rounds to them is kept."""
+        """Copy float16 values changed from outside into the master, except where the master rounds to them."""
         if not self.is_half:
             return
         for segment in self.segments:
@@ -112,45 +112,45 @@ class FlatBuffer:
             segment.seen = segment.parameter.version.count
 
     def show(self, span: slice) -> None:
-        """Round the new values of a stretch into what its float16 parameters see."""
+        """Round the new values of a span into its float16 parameters."""
         if self.is_half:
             ops.copy_span(self.backend, self.store.values, self.values, span)
 
     def take_gradient(self, span: slice, scale: Array | None) -> None:
-        """Widen the gradient of a span of float16 parameters, and divide it by the scale of the loss, if it has one."""
+        """Widen the gradient of a span of float16 parameters, and divide it by the loss scale, if there is one."""
         if self.is_half:
             ops.copy_span(self.backend, self.gradients, self.store.gradients, span)
         if scale is not None:
             ops.divide_span(self.backend, self.gradients, span, scale)
 
     def gradient(self, span: slice) -> Array:
-        """Return the gradient of a stretch, with the decay of these parameters alone."""
+        """Return the gradient of a span plus these parameters' own decay."""
         g, p = self.gradients[span], self.values[span]
         if self.l1:
             g = ops.add_sign(self.backend, g, p, self.l1)
         return ops.add_scaled(self.backend, g, p, self.l2) if self.l2 else g
 
     def settings(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Return a group's hyper-parameters with the learning rate of these parameters."""
+        """Return a group's hyper-parameters with these parameters' learning rate."""
         return group if self.lr_multiplier == 1 else {**group, "lr": group["lr"] * self.lr_multiplier}
 
     def rates_for_capture(self, rates: tuple[float, ...]) -> list[Array]:
-        """Return where a captured step reads ``rates``, (1,) float64 each; ``send`` writes them before each replay."""
+        """Return the (1,) float64 arrays from which a captured step reads ``rates``; ``send`` writes them."""
         if self._rates is None:
             self._rates = ops.empty(self.backend, 2, "float64")
         return [self._rates[i : i + 1] for i in range(len(rates))]
 
     def send(self, rates: tuple[float, ...]) -> None:
-        """Write ``rates`` to where a captured step reads them, if they are others than those that are there."""
+        """Write ``rates`` to the arrays from which a captured step reads them, if they changed."""
         if rates != self._sent and self._rates is not None:
             ops.set_numbers(self.backend, self._rates, rates)
             self._sent = rates
 
     def spans(self, asked: int) -> Iterator[tuple[slice, int | Array]]:
-        """Count one more step of each parameter that has a gradient; yield the spans of parameters with an equal count.
+        """Count a step of each parameter that has a gradient; yield the spans of parameters with an equal count.
 
-        As a rule that is all of the buffer. With each goes the number of updates, this one too, or where they are counted
-        on the device so far. asked: the number of the step.
+        Usually there is one span, the whole buffer. Each comes with its number of updates including this one or, on a
+        device that counts, with the array of the counts so far. asked: the number of the step.
         """
         stepped = [(i, segment) for i, segment in enumerate(self.segments) if segment.parameter.grad is not None]
         for _, segment in stepped:
@@ -168,33 +168,33 @@ class FlatBuffer:
             first = last + 1
 
     def step_counts(self) -> list[int]:
-        """Return the number of updates of each parameter; reading them waits for the device."""
+        """Return the number of updates of each parameter. Reading them synchronises the device."""
         if self.counts is None:
             return [segment.steps for segment in self.segments]
         return [int(count) for count in self.backend.to_host(self.counts)]
 
     def set_step_counts(self, counts: Sequence[int]) -> None:
-        """Take over what ``step_counts`` returned."""
+        """Restore the counts that ``step_counts`` returned."""
         for segment, count in zip(self.segments, counts, strict=True):
             segment.steps = segment.history = count
         if self.counts is not None:
             ops.fill(self.backend, self.counts, self.backend.asarray(counts, "float64"))
 
     def arrays(self) -> list[Array]:
-        """Return everything on the device that a step changes, beside the parameters and their gradients."""
+        """Return the arrays that a step changes, other than the parameters and their gradients."""
         return [*self.state.values(), *([] if self.counts is None else [self.counts])]
 
 
 class Optimizer:
-    """Base of the optimisers. ``param_groups`` is a list of dicts of hyper-parameters that may be changed between steps.
+    """Base class of the optimisers. ``param_groups`` is a list of dicts of hyper-parameters, which may change between steps.
 
-    ``params``: parameters, (name, parameter) pairs as from ``model.named_parameters()`` (state is then kept under those
-    names), or dicts with a "params" entry and hyper-parameters of their own.
+    ``params``: parameters; (name, parameter) pairs as from ``model.named_parameters()``, whose names the state then uses;
+    or dicts with a "params" entry and their own hyper-parameters.
     """
 
     slots: tuple[str, ...] = ()
     counts_steps = False
-    """Whether the update of a parameter depends on how many it has seen."""
+    """Whether the update of a parameter depends on the number of its updates."""
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.param_groups: list[dict[str, Any]] = []
@@ -228,24 +228,24 @@ class Optimizer:
             members.append(named)
         if not seen:
             raise ParameterError.expected(type(self).__name__, "params", "at least one parameter", "none")
-        self._buffers.extend(self._flatten(named) for named in members)  # last: an error moves no parameter
+        self._buffers.extend(self._flatten(named) for named in members)  # last, so that an error moves no parameter
 
     def check(self, settings: dict[str, Any]) -> None:
-        """ParameterError for a hyper-parameter out of its range."""
+        """Raise ParameterError for a hyper-parameter out of range."""
         for key, low, high in (("lr", 0, None), ("weight_decay", 0, None), ("momentum", 0, None), ("eps", 0, None)):
             if key in settings:
                 check_number(settings[key], type(self).__name__, key, low, high)
 
     def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Return the hyper-parameters that one recorded step keeps: those that its updates do not read anew (``rates``)."""
+        """Return the hyper-parameters that a captured step fixes: all but ``rates``, which it reads from the device."""
         return {**group, "lr": None}
 
     def rates(self, group: dict[str, Any]) -> tuple[float, ...]:
-        """Return the hyper-parameters that a captured step reads from the device, two at most: schedules change them."""
+        """Return the hyper-parameters that a captured step reads from the device, at most two. Schedules change them."""
         return (group["lr"],)
 
     def with_rates(self, group: dict[str, Any], rates: Sequence[Any]) -> dict[str, Any]:
-        """Return a group's hyper-parameters with these in the place of its own."""
+        """Return a group's hyper-parameters with ``rates`` substituted."""
         return {**group, "lr": rates[0]}
 
     def _flatten(self, named: list[tuple[str, Parameter]]) -> list[FlatBuffer]:
@@ -261,22 +261,22 @@ class Optimizer:
                     yield buffer, segment
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients, or with set_to_none=False make those that are there zeros; the memory stays bound."""
+        """Drop all gradients or, with set_to_none=False, fill existing ones with zeros. The memory is kept."""
         for _, segment in self._segments():
             segment.parameter.clear_grad(set_to_none)
 
     def gradients(self) -> list[Array]:
-        """Return the gradients that are there, as arrays."""
+        """Return the existing gradients as arrays."""
         return [s.parameter.grad.array for _, s in self._segments() if s.parameter.grad is not None]
 
     def step(self, where: Tensor | None = None, scale: Tensor | None = None) -> None:
-        """Update every parameter that has a gradient. ``where``, a 0-d bool Tensor, if given: false changes nothing.
+        """Update every parameter that has a gradient. ``where``: a 0-d bool Tensor; if it is false, nothing changes.
 
-        ``scale``, a 0-d float32 Tensor, if given: what the loss was multiplied by; gradients are divided by it first.
+        ``scale``: a 0-d float32 Tensor, the factor of the loss. The gradients are divided by it first.
 
-        On a GPU ``steps`` counts a step with a false ``where`` too, as to know better would mean to wait for the device; the
-        updates of each parameter (Adam's bias correction) are counted right. GraphError where the parameters were moved to
-        another device or dtype since.
+        On a GPU ``steps`` also counts a step with a false ``where``, because reading it would synchronise. The updates of
+        each parameter (for Adam's bias correction) are counted correctly. GraphError if the parameters were moved to
+        another device or dtype since the optimiser was made.
         """
         self.take_back()
         if where is not None and where.device == "cpu" and not where.item():
@@ -284,17 +284,17 @@ class Optimizer:
         self.steps += 1
         self.take_over_changes()
         condition = True if where is None else where.array
-        recordings = {id(b.backend): b.backend.recording for buffers in self._buffers for b in buffers}
-        for recording in recordings.values():
-            if recording is not None:
+        captures = {id(b.backend): b.backend.recording for buffers in self._buffers for b in buffers}
+        for capture in captures.values():
+            if capture is not None:
                 present = [segment.parameter for _, segment in self._segments() if segment.parameter.grad is not None]
-                recording.note_step(self, partial(self._replayed, present))
+                capture.note_step(self, partial(self._replayed, present))
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
-                settings, recording = buffer.settings(group), recordings[id(buffer.backend)]
-                if recording is not None:
+                settings, capture = buffer.settings(group), captures[id(buffer.backend)]
+                if capture is not None:
                     rates = buffer.rates_for_capture(self.rates(settings))
-                    settings = self.with_rates(settings, rates) if recording.mode == "record" else settings
+                    settings = self.with_rates(settings, rates) if capture.mode == "record" else settings
                 buffer.note_change()
                 for span, step in buffer.spans(self.steps):
                     buffer.take_gradient(span, None if scale is None else scale.array)
@@ -302,19 +302,19 @@ class Optimizer:
                     buffer.show(span)
 
     def take_back(self) -> None:
-        """Let parameters that another optimiser moved join this one's stores again; GraphError as ``step`` says."""
+        """Move parameters that another optimiser took back into this optimiser's stores; GraphError as in ``step``."""
         for buffers in self._buffers:
             for buffer in buffers:
                 buffer.take_back(f"{type(self).__name__}.step")
 
     def take_over_changes(self) -> None:
-        """Let float16 parameters that were changed from outside start the next step from their new values."""
+        """Copy float16 parameters changed from outside into their masters, so that the next step starts from them."""
         for buffers in self._buffers:
             for buffer in buffers:
                 buffer.take_over_changes()
 
     def _replayed(self, present: list[Parameter]) -> None:
-        """Do the host's part of a captured step, in which the parameters in ``present`` had a gradient."""
+        """Do the host's part of a replayed step. The parameters in ``present`` had a gradient when it was captured."""
         self.zero_grad()
         for parameter in present:
             parameter.fill_gradient_room()
@@ -330,7 +330,7 @@ class Optimizer:
     def update(
         self, buffer: FlatBuffer, span: slice, step: int | Array, group: dict[str, Any], where: Array | bool
     ) -> None:
-        """Update one span of a flat buffer in place; ``step`` as in ``FlatBuffer.spans``, ``group`` its hyper-parameters."""
+        """Update one span of a flat buffer in place. ``step``: see ``FlatBuffer.spans``; ``group``: hyper-parameters."""
         raise NotImplementedError
 
     # --- copies --------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ class Optimizer:
         return {"rest": rest, "members": members, "state": self.state_dict()}
 
     def __setstate__(self, copied: dict[str, Any]) -> None:
-        """Work on the copies of the parameters, as the original does on the parameters themselves."""
+        """Restore a copy, which updates the copies of the parameters."""
         self.__dict__.update(copied["rest"])
         self._buffers = [self._flatten(named) for named in copied["members"]]
         self.load_state_dict(copied["state"])
@@ -366,7 +366,7 @@ class Optimizer:
         return {"steps": self.steps, "param_groups": groups, "state": self.state_arrays()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned; CheckpointError, and no change, where it does not fit."""
+        """Restore the state that ``state_dict`` returned; CheckpointError, without any change, if it does not match."""
         where = f"{type(self).__name__}.load_state_dict"
         try:
             arrays, groups, steps = dict(state["state"]), list(state["param_groups"]), int(state["steps"])
@@ -419,7 +419,7 @@ class Optimizer:
 
 
 def _plain(value: Any) -> Any:
-    """Return numbers, and tuples of them, as Python's own: NumPy's would go into no JSON."""
+    """Convert NumPy's numbers, and tuples of them, to Python's, which JSON can store."""
     if isinstance(value, tuple):
         return tuple(map(_plain, value))
     return python_number(value) if is_number(value) else value
@@ -444,7 +444,7 @@ def _as_groups(params: Any) -> list[dict[str, Any]]:
 
 
 def check_number(value: Any, where: str, argument: str, low: float, high: float | None) -> None:
-    """ParameterError unless ``value`` is a finite number with low <= value (< high, where given)."""
+    """Raise ParameterError unless ``value`` is a finite number with low <= value (and < high, if given)."""
     if not is_number(value) or not low <= value < (math.inf if high is None else high):
         limit = f"a finite number of at least {low}" if high is None else f"a number of at least {low} and below {high}"
         raise ParameterError.expected(where, argument, limit, repr(value))

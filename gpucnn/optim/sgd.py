@@ -11,10 +11,10 @@ from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params
 
 
 class SGD(Optimizer):
-    """p -= lr v, where v = momentum v + g and g is the gradient plus weight_decay p; nesterov looks ahead by one step.
+    """p -= lr v, where v = momentum v + g and g is the gradient plus weight_decay p. nesterov: p -= lr (g + momentum v).
 
     Raises ParameterError for a negative number, or nesterov without momentum.
-    Source: Polyak 1964; Sutskever et al. 2013 (as PyTorch writes it, with lr outside the velocity).
+    Source: Polyak 1964; Sutskever et al. 2013 (in PyTorch's form, with lr outside the velocity).
 
     >>> import gpucnn
     >>> from gpucnn import nn
@@ -41,7 +41,7 @@ class SGD(Optimizer):
     def check(self, settings: dict[str, Any]) -> None:
         super().check(settings)
         if settings["nesterov"] and not settings["momentum"]:
-            raise ParameterError.expected("SGD", "nesterov", "a momentum above 0 beside nesterov=True", "momentum=0")
+            raise ParameterError.expected("SGD", "nesterov", "a momentum above 0 with nesterov=True", "momentum=0")
 
     def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
         return {**super().fixed(group), "momentum": bool(group["momentum"])}

@@ -60,7 +60,9 @@ def test_a_second_backward_raises(backend: Backend) -> None:
     x = leaf(1.0)
     y = (x * x).sum()
     y.backward()
-    with pytest.raises(GraphError, match=r"backward: the graph of sum was used and freed.*forward pass again"):
+    with pytest.raises(
+        GraphError, match=r"backward: the graph of sum has already been used and freed.*forward pass again"
+    ):
         y.backward()
     assert gradient_of(x) == [2]
 
@@ -70,7 +72,7 @@ def test_a_second_backward_through_a_shared_part_raises(backend: Backend) -> Non
     shared = x * x
     first, second = shared.sum(), (shared * 2).sum()
     first.backward()
-    with pytest.raises(GraphError, match="the graph of mul was used and freed"):
+    with pytest.raises(GraphError, match="the graph of mul has already been used and freed"):
         second.backward()
 
 
@@ -108,7 +110,7 @@ def test_a_gradient_that_does_not_fit_is_named(
 
 def test_backward_without_a_graph_is_named(backend: Backend) -> None:
     for y in (gpucnn.tensor(1.0), gpucnn.tensor(1.0) * 2, leaf(1.0).sum().detach()):
-        with pytest.raises(GraphError, match="needs no gradient"):
+        with pytest.raises(GraphError, match="does not require a gradient"):
             y.backward()
 
 
@@ -188,7 +190,7 @@ def test_hooks_see_and_may_replace_a_gradient(backend: Backend) -> None:
     y.sum().backward()
     assert seen == [[1, 1]]
     assert gradient_of(x) == [30, 30]
-    with pytest.raises(GraphError, match="only a recorded result"):
+    with pytest.raises(GraphError, match="only the result of a recorded operation"):
         x.register_hook(lambda gradient: None)
 
 

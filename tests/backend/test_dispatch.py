@@ -138,7 +138,7 @@ def test_operations_are_methods_of_a_device_too() -> None:
 
 
 def test_a_second_operation_of_one_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="two of the name 'conv2d'"):
+    with pytest.raises(ValueError, match="the name 'conv2d' is registered twice"):
 
         @operation()
         def conv2d(device: Any) -> None: ...

@@ -188,7 +188,7 @@ def test_a_schedule_of_the_users_own_and_one_that_waits_for_a_measure() -> None:
     optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
     plateau = optim.lr_scheduler.ReduceLROnPlateau(optimizer)
     assert (plateau.needs_measure, optim.lr_scheduler.StepLR(optimizer, 2).needs_measure) == (True, False)
-    with pytest.raises(ParameterError, match="schedules that count steps, got one that waits for a measure"):
+    with pytest.raises(ParameterError, match="schedules that count steps, got one that needs a metric"):
         optim.lr_scheduler.SequentialLR(optimizer, [plateau], [])
     with pytest.raises(CheckpointError, match="base_lrs: expected 1 numbers, got 2"):
         optim.lr_scheduler.StepLR(optimizer, 2).load_state_dict({"steps": 1, "base_lrs": [1.0, 2.0]})
@@ -288,6 +288,6 @@ def test_attributes_are_set_before_the_optimiser(backend: Backend) -> None:
     with pytest.raises(ParameterError, match="l2"):
         p.configure(l2=-1)
     optim.SGD([p])
-    with pytest.raises(Exception, match="Configure it, then make one"):
+    with pytest.raises(Exception, match="Configure it before making one"):
         p.configure(lr_multiplier=2.0)
     assert p.configure(frozen=True).requires_grad is False

@@ -1,4 +1,4 @@
-"""The operations: the readable reference of each, on the device's array module. Every one serves all cases."""
+"""The operations: a readable reference for each, written on the device's array module, that handles every case."""
 
 from gpucnn.backend.ops.activation import (
     elu,

@@ -1,4 +1,4 @@
-"""Activations, element by element, and the softmax along an axis; each gradient beside what it is the gradient of."""
+"""Element-wise activations and the softmax along an axis, each followed by its gradient."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def leaky_relu(device: Device, x: Array, negative_slope: float) -> tuple[Array, 
 
 @operation()
 def elu(device: Device, x: Array, alpha: float, scale: float) -> tuple[Array, Array]:
-    """Return scale (x where x > 0, else alpha (e^x - 1)); and the latter, for the gradient."""
+    """Return scale (x where x > 0, else alpha (e^x - 1)), and alpha (e^min(x, 0) - 1) for the gradient."""
     xp = device.xp
     below = alpha * xp.expm1(xp.minimum(x, xp.zeros((), x.dtype)))
     return scale * xp.where(x > 0, x, below), below
@@ -92,7 +92,7 @@ def elu_gradient(device: Device, dy: Array, x: Array, below: Array, alpha: float
 
 @operation()
 def softplus(device: Device, x: Array, beta: float, threshold: float, needs_slope: bool) -> tuple[Array, Array | None]:
-    """Return log(1 + e^t) / beta, t = beta x, or x where t > threshold; and where needed its slope.
+    """Return log(1 + e^t) / beta, t = beta x, or x where t > threshold; and its slope if ``needs_slope``.
 
     log(1 + e^t) = max(t, 0) + log(1 + e^-|t|), which cannot overflow.
     """
@@ -108,7 +108,7 @@ def softplus(device: Device, x: Array, beta: float, threshold: float, needs_slop
 
 @operation()
 def hardsigmoid(device: Device, x: Array) -> Array:
-    """Return x / 6 + 1/2, cut off at 0 and 1."""
+    """Return x / 6 + 1/2, clipped to [0, 1]."""
     return device.xp.clip(x / 6 + 0.5, 0, 1)
 
 
@@ -125,7 +125,7 @@ def erf(device: Device, x: Array) -> Array:
 
 @operation()
 def gelu(device: Device, x: Array) -> tuple[Array, Array]:
-    """Return x times the normal distribution function of x; and the latter, for the gradient."""
+    """Return x Phi(x), Phi being the normal cumulative distribution function, and Phi(x) for the gradient."""
     cumulative = 0.5 * (1 + erf(device, x / math.sqrt(2)))
     return x * cumulative, cumulative
 
@@ -137,7 +137,7 @@ def gelu_gradient(device: Device, dy: Array, x: Array, cumulative: Array) -> Arr
 
 @operation()
 def gelu_tanh(device: Device, x: Array) -> tuple[Array, Array]:
-    """Return the usual approximation of ``gelu``; and its tanh, for the gradient."""
+    """Return the tanh approximation of ``gelu``, and its tanh for the gradient."""
     k = math.sqrt(2 / math.pi)
     t = device.xp.tanh(k * (x + 0.044715 * x * x * x))
     return 0.5 * x * (1 + t), t

@@ -1,4 +1,4 @@
-"""A step captured once and replayed."""
+"""Capture: a step is recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from gpucnn.backend.dispatch import operation
 
 @operation()
 def new_graph(device: Device) -> Any:
-    """Return what captures a step and replays it, or None where a step is as fast without."""
+    """Return an object that captures a step and replays it, or None on a device where capture gains nothing."""
     return None

@@ -19,7 +19,7 @@ def pad(device: Device, x: Array, window: Window, fill: float = 0) -> Array:
 
 
 def patches_of(device: Device, x: Array, window: Window, fill: float = 0) -> Array:
-    """Return the (N, C, OH, OW, KH, KW) view of what each window sees of the padded image."""
+    """Return a (N, C, OH, OW, KH, KW) view of the padded image: the pixels that each window sees."""
     N, C, H, W = x.shape
     OH, OW = window.output_size(H, W)
     (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
@@ -52,7 +52,7 @@ def _seen(window: Window, size: tuple[int, int], kh: int, kw: int) -> Cut:
 
 @operation()
 def im2col(device: Device, x: Array, window: Window) -> Array:
-    """Return the (N*OH*OW, C*KH*KW) matrix whose row is one window, ordered channel, row, column."""
+    """Return the (N*OH*OW, C*KH*KW) matrix with one window in each row, ordered channel, row, column."""
     patches = patches_of(device, x, window)
     N, C, OH, OW, KH, KW = patches.shape
     return patches.transpose(0, 2, 3, 1, 4, 5).reshape(N * OH * OW, C * KH * KW)
@@ -73,7 +73,7 @@ def col2im(device: Device, columns: Array, shape: Shape, window: Window) -> Arra
 
 @operation(widens=True)
 def conv2d(device: Device, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
-    """Return y (N, F, OH, OW): every window's inner product with every filter of its group, plus the bias."""
+    """Return y (N, F, OH, OW): the inner product of each window with each filter of its group, plus the bias."""
     F, G, N = w.shape[0], groups, x.shape[0]
     OH, OW = window.output_size(*x.shape[2:])
     y = device.xp.matmul(_grouped_columns(device, x, window, G), _grouped_filters(w, G).transpose(0, 2, 1))
@@ -83,7 +83,7 @@ def conv2d(device: Device, x: Array, w: Array, b: Array | None, window: Window, 
 
 @operation(widens=True)
 def conv2d_input_gradient(device: Device, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1) -> Array:
-    """Return dL/dx of ``shape`` from dL/dy: every output pixel sends its filter back to the window it saw."""
+    """Return dL/dx of ``shape``: each output pixel adds dL/dy times its filter to the window it saw."""
     columns = device.xp.matmul(_grouped_outputs(dy, groups), _grouped_filters(w, groups))
     G, P, K = columns.shape
     return col2im(device, columns.transpose(1, 0, 2).reshape(P, G * K), shape, window)
@@ -93,7 +93,7 @@ def conv2d_input_gradient(device: Device, dy: Array, w: Array, shape: Shape, win
 def conv2d_weight_gradient(
     device: Device, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> tuple[Array, Array]:
-    """Return dL/dw of ``shape``, the windows each weighted by its output's gradient, summed; and dL/db, (F,)."""
+    """Return dL/dw of ``shape``, the sum of the windows weighted by dL/dy, and dL/db (F,)."""
     columns = _grouped_columns(device, x, window, groups)
     dw = device.xp.matmul(_grouped_outputs(dy, groups).transpose(0, 2, 1), columns)
     return dw.reshape(shape), sum_of(dy, (0, 2, 3), keepdims=False)

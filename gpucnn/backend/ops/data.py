@@ -1,4 +1,4 @@
-"""How data reaches the network: batches moved, gathered and normalised."""
+"""Moving, gathering and normalising batches of data."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gpucnn.backend.dispatch import operation
 
 @operation()
 def stream(device: Device, batches: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Array, ...]]:
-    """Yield each tuple of host arrays as arrays of this device; they hold until the next tuple is asked for."""
+    """Yield each tuple of host arrays as arrays of this device, valid until the next tuple is requested."""
     for batch in batches:
         yield tuple(device.asarray(array) for array in batch)
 
 
 @operation()
 def gather(device: Device, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
-    """Return ``images[indices] * scale + shift`` as (B, C, H, W) of ``dtype``; scale and shift (C,) may be wider."""
+    """Return ``images[indices] * scale + shift`` as (B, C, H, W) of ``dtype``. scale and shift (C,) may be wider."""
     y = images[indices].astype(scale.dtype) * scale[:, None, None] + shift[:, None, None]
     return y.astype(dtype, copy=False)
 

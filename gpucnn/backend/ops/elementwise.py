@@ -1,4 +1,4 @@
-"""Arithmetic and comparison, element by element, with NumPy's broadcasting."""
+"""Element-wise arithmetic and comparison, with NumPy's broadcasting."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def divide_gradient(device: Device, dy: Array, y: Array, b: Array) -> Array:
 
 @operation()
 def power(device: Device, a: Array, b: Array) -> Array:
-    """Return a to the b, by the operator: it squares without a power."""
+    """Return a to the b. The ``**`` operator computes squares by multiplication."""
     return a**b
 
 
 @operation()
 def power_gradient(device: Device, dy: Array, y: Array, a: Array, b: Array) -> Array:
-    """Return dL/da of y = a^b: the derivative of a^0 is 0, also at a = 0."""
+    """Return dL/da of y = a^b. The derivative of a^0 is 0, even at a = 0."""
     xp = device.xp
     return dy * xp.where(b == 0, xp.zeros_like(y), b * a ** xp.where(b == 0, xp.ones_like(b), b - 1))
 
 
 @operation()
 def exponent_gradient(device: Device, dy: Array, y: Array, a: Array) -> Array:
-    """Return dL/db of y = a^b, which at a = 0 does not change with b > 0."""
+    """Return dL/db of y = a^b. It is 0 at a = 0 for b > 0, where y does not depend on b."""
     xp = device.xp
     return dy * y * xp.log(xp.where(a == 0, xp.ones_like(a), a))
 

@@ -13,16 +13,16 @@ PAIRS = Window((2, 2), (2, 2))
 """The window of 2x2 pooling."""
 
 DEAD = 4
-"""In the place of a 2x2 maximum's index: ReLU let nothing through, so no pixel gets its gradient."""
+"""Stored instead of the argmax where the ReLU output is 0: no pixel of the window receives a gradient."""
 
 
 @operation(widens=True)
 def conv2d_relu_max_pool2d(
     device: Device, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
 ) -> tuple[Array, Array | None]:
-    """Return relu(max_pool2d(conv2d(x, w, b), 2)), and what ``conv2d_relu_max_pool2d_gradients`` needs for its gradient.
+    """Return relu(max_pool2d(conv2d(x, w, b), 2)), and the indices that ``conv2d_relu_max_pool2d_gradients`` takes.
 
-    ReLU commutes with the maximum, and costs a quarter after it.
+    ReLU commutes with the maximum. After pooling it touches a quarter of the elements.
     """
     y, indices = max_pool2d(device, conv2d(device, x, w, b, window, groups), PAIRS, needs_indices)
     y = relu(device, y)
@@ -34,7 +34,7 @@ def conv2d_relu_max_pool2d_gradients(
     device: Device, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
     needs: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-    """Return dL/dx, dL/dw, dL/db; ``needs`` says whether for the images and for the parameters."""
+    """Return dL/dx, dL/dw, dL/db. ``needs``: whether the images, and whether the parameters, require a gradient."""
     N, F = x.shape[0], w.shape[0]
     between = max_pool2d_gradient(device, dy, indices, (N, F, *window.output_size(*x.shape[2:])), PAIRS)
     dx = conv2d_input_gradient(device, between, w, x.shape, window, groups) if needs[0] else None

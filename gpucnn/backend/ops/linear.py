@@ -24,5 +24,5 @@ def linear(device: Device, x: Array, w: Array, b: Array | None) -> Array:
 
 @operation(widens=True)
 def linear_parameter_gradients(device: Device, x: Array, dy: Array) -> tuple[Array, Array]:
-    """Return dL/dw (O, I) and dL/db (O,) from the rows and dL/dy (M, O)."""
+    """Return dL/dw (O, I) and dL/db (O,) from x (M, I) and dL/dy (M, O)."""
     return matmul(device, dy.T, x), sum_of(dy, 0, keepdims=False)

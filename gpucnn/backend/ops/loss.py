@@ -1,4 +1,4 @@
-"""Losses. What compares element by element returns the loss of each element; ``mean_loss`` makes one number of them."""
+"""Losses. Element-wise losses return one loss per element; ``mean_loss`` reduces them to one number."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Needs = tuple[bool, ...]
 
 @operation()
 def mean_loss(device: Device, losses: Array, divisor: float) -> Array:
-    """Return the sum of the losses over ``divisor``, of no dimensions."""
+    """Return the sum of the losses divided by ``divisor``, as a 0-d array."""
     return device.xp.asarray(mean_of(losses, None, False, divisor))
 
 
 @operation()
 def spread_loss(device: Device, dy: Array, divisor: float, shape: tuple[int, ...]) -> Array:
-    """Return the gradient of each loss, of ``shape``, from that of ``mean_loss``."""
+    """Return the gradient of each loss, of ``shape``, given the gradient of ``mean_loss``."""
     return device.xp.broadcast_to(divided(dy, divisor), shape)
 
 
@@ -32,7 +32,7 @@ def spread_loss(device: Device, dy: Array, divisor: float, shape: tuple[int, ...
 def cross_entropy(device: Device, logits: Array, target: Array, needs_gradient: bool) -> tuple[Array, Array | None]:
     """Return -log softmax(logits)[target], (N,), for (N, C) logits, and its gradient softmax - one_hot, (N, C)."""
     rows = device.xp.arange(logits.shape[0])
-    target = device.xp.where(target < 0, logits.shape[1], target)  # which no index may count from the end
+    target = device.xp.where(target < 0, logits.shape[1], target)  # a negative index would count from the end
     shifted = logits - logits.max(1, keepdims=True)
     exponentials = device.xp.exp(shifted)
     total = exponentials.sum(1, keepdims=True)
@@ -46,7 +46,7 @@ def cross_entropy(device: Device, logits: Array, target: Array, needs_gradient: 
 
 @operation(widens=True)
 def scale(device: Device, x: Array, factor: Array, divisor: float) -> Array:
-    """Return x times ``factor`` (of no dimensions) over ``divisor``."""
+    """Return x times ``factor`` (a 0-d array) divided by ``divisor``."""
     return x * (factor / divisor)
 
 
@@ -58,14 +58,14 @@ def scale_rows(device: Device, x: Array, factors: Array) -> Array:
 
 @operation()
 def soft_cross_entropy(device: Device, logits: Array, target: Array) -> tuple[Array, Array]:
-    """Return -sum of target log softmax(logits), (N,), for target (N, C); and the log softmax, for the gradients."""
+    """Return -sum(target log softmax(logits)), (N,), for target (N, C), and the log softmax for the gradients."""
     log_p = log_softmax(device, logits, 1)
     return -(target * log_p).sum(1), log_p
 
 
 @operation()
 def soft_cross_entropy_gradients(device: Device, each: Array, log_p: Array, target: Array, needs: Needs) -> Gradients:
-    """Return the gradients of logits and target; ``each`` (N,) is that of the losses."""
+    """Return the gradients of logits and target; ``each`` (N,) is the gradient of the losses."""
     each = each[:, None]
     mass = target.sum(1, keepdims=True)
     return (
@@ -76,7 +76,7 @@ def soft_cross_entropy_gradients(device: Device, each: Array, log_p: Array, targ
 
 @operation()
 def as_int64(device: Device, labels: Array) -> Array:
-    """Return uint64 labels as int64; those beyond it are the largest, which is no class either."""
+    """Return uint64 labels as int64. Labels that do not fit become the largest int64, which is not a class either."""
     most = device.xp.asarray(2**63 - 1, labels.dtype)
     return device.xp.minimum(labels, most).astype("int64")
 
@@ -86,7 +86,7 @@ def label_distribution(
     device: Device, labels: Array, weight: Array | None, classes: int, dtype: object, ignore_index: int | None,
     smoothing: float,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """Return the distribution (N, C) that integer labels mean, and the sum of the weights of those that count."""
+    """Return the class distribution (N, C) of integer labels, and the sum of the weights of labels not ignored."""
     xp = device.xp
     w = xp.ones(classes, dtype) if weight is None else weight
     keep = xp.ones(labels.shape[0], bool) if ignore_index is None else labels != ignore_index
@@ -102,7 +102,7 @@ def label_distribution(
 def distribution_loss(
     device: Device, x: Array, d: Array, counted: Array, reduction: str, normalise: bool
 ) -> tuple[Array, Array]:
-    """Return -sum of d log p, reduced, and log p. x: logits (``normalise``) or log p; the mean is over ``counted``."""
+    """Return -sum(d log p), reduced, and log p. x: logits if ``normalise``, else log p. ``counted`` divides the mean."""
     xp = device.xp
     log_p = log_softmax(device, x, 1) if normalise else x
     losses = -xp.where(d == 0, xp.zeros((), x.dtype), d * log_p).sum(1)
@@ -126,11 +126,11 @@ def distribution_loss_gradients(
     if not needs[0]:
         return None, dd
     slope = xp.exp(log_p) * d.sum(1, keepdims=True) - d if normalise else -d
-    counts = (d != 0).any(1, keepdims=True)  # without any label that counts, each is 0 / 0
+    counts = (d != 0).any(1, keepdims=True)  # if every label is ignored, each is 0 / 0
     return xp.where(counts, slope * each, xp.zeros((), log_p.dtype)), dd
 
 
-# --- element by element: losses, and the gradients of both sides from ``each``, that of the losses ------------------
+# --- element-wise losses; their gradients take ``each``, the gradient of the losses -----------------------------------
 
 
 @operation()
@@ -174,14 +174,14 @@ def huber_gradients(device: Device, each: Array, x: Array, target: Array, needs:
 def binary_cross_entropy(device: Device, p: Array, target: Array) -> tuple[Array, tuple[Array, Array]]:
     """Return -(t log p + (1 - t) log(1 - p)), and both logarithms.
 
-    They are cut off at -100, as in PyTorch, so that a certain wrong answer costs 100.
+    The logarithms are clamped to at least -100, as in PyTorch, so the loss of one element is at most 100.
     """
     xp = device.xp
-    floor = xp.asarray(-100, p.dtype)
+    lowest = xp.asarray(-100, p.dtype)
     tiny = xp.finfo(p.dtype).tiny
-    log_p = xp.maximum(xp.log(xp.maximum(p, xp.asarray(tiny, p.dtype))), floor)
-    log_q = xp.maximum(xp.log(xp.maximum(1 - p, xp.asarray(tiny, p.dtype))), floor)
-    log_p, log_q = xp.where(p == 0, floor, log_p), xp.where(p == 1, floor, log_q)
+    log_p = xp.maximum(xp.log(xp.maximum(p, xp.asarray(tiny, p.dtype))), lowest)
+    log_q = xp.maximum(xp.log(xp.maximum(1 - p, xp.asarray(tiny, p.dtype))), lowest)
+    log_p, log_q = xp.where(p == 0, lowest, log_p), xp.where(p == 1, lowest, log_q)
     return -(target * log_p + (1 - target) * log_q), (log_p, log_q)
 
 
@@ -190,7 +190,7 @@ def binary_cross_entropy_gradients(
     device: Device, each: Array, p: Array, target: Array, logarithms: tuple[Array, Array], needs: Needs
 ) -> Gradients:
     xp, (log_p, log_q) = device.xp, logarithms
-    least = xp.asarray(1e-12, xp.float32).astype(p.dtype)  # PyTorch's bound, which is a float32 in float64 too
+    least = xp.asarray(1e-12, xp.float32).astype(p.dtype)  # PyTorch's bound, a float32 value even for float64
     return (
         (p - target) / xp.maximum(p * (1 - p), least) * each if needs[0] else None,
         (log_q - log_p) * each if needs[1] else None,
@@ -211,8 +211,8 @@ def binary_cross_entropy_with_logits_gradients(
 ) -> Gradients:
     dx = None
     if needs[0]:
-        rest = small / (1 + small)  # sigmoid(-|x|): sigmoid(x) - target without the rounding of what is nearly 1
-        dx = device.xp.where(x >= 0, (1 - target) - rest, rest - target) * each
+        tail = small / (1 + small)  # sigmoid(-|x|), which avoids rounding a sigmoid near 1
+        dx = device.xp.where(x >= 0, (1 - target) - tail, tail - target) * each
     return dx, -x * each if needs[1] else None
 
 

@@ -21,7 +21,7 @@ select = array_function("select", "Return a where the condition is true, else b.
 
 @operation()
 def array(device: Device, data: Any, dtype: Any = None) -> Array:
-    """Return a new array of ``data``: numbers, nested lists, an array of the host or of this device."""
+    """Return a new array with a copy of ``data``: numbers, nested lists, a host array or an array of this device."""
     return device.xp.array(data, dtype=dtype, copy=True)
 
 
@@ -55,13 +55,13 @@ def cast(device: Device, x: Array, dtype: Any) -> Array:
 
 @operation()
 def fill(device: Device, target: Array, value: Any) -> None:
-    """Write ``value``, an array or a number, into ``target``, broadcast and cast."""
+    """Write ``value``, an array or a number, into ``target``, with broadcasting and casting."""
     target[...] = value
 
 
 @operation()
 def assign(device: Device, target: Array, key: Any, value: Any) -> None:
-    """Write ``value`` where ``key`` says."""
+    """Write ``target[key] = value``."""
     target[key] = value
 
 
@@ -89,7 +89,7 @@ def as_text(device: Device, x: Array, prefix: str) -> str:
 
 @operation()
 def reshape(device: Device, x: Array, shape: Shape) -> Array:
-    """Return the elements in C order under another shape, a view where that can be."""
+    """Return the elements in C order with another shape, as a view where possible."""
     return x.reshape(shape)
 
 
@@ -107,20 +107,20 @@ def swap_last_axes(device: Device, x: Array) -> Array:
 
 @operation()
 def index(device: Device, x: Array, key: Any) -> Array:
-    """Return ``x[key]``: a view, but for index arrays."""
+    """Return ``x[key]``: a view, or a copy if ``key`` has index arrays."""
     return x[key]
 
 
 @operation()
 def keep_key(device: Device, key: Any) -> Any:
-    """Return an index expression that changes of its arrays in place do not reach."""
+    """Return the index expression with its arrays copied, so that later in-place changes do not affect it."""
     parts = key if isinstance(key, tuple) else (key,)
     return tuple(part.copy() if isinstance(part, device.xp.ndarray) else part for part in parts)
 
 
 @operation()
 def index_gradient(device: Device, dy: Array, shape: Shape, key: Any, repeats: bool) -> Array:
-    """Return dL/dx of ``shape``; with ``repeats`` an element may be chosen twice, and gets both gradients."""
+    """Return dL/dx of ``shape``. With ``repeats``, an element indexed twice receives the sum of both gradients."""
     dx = device.xp.zeros(shape, dy.dtype)
     if repeats:
         device.xp.add.at(dx, key, dy)
@@ -136,7 +136,7 @@ def concatenate(device: Device, arrays: Sequence[Array], axis: int) -> Array:
 
 @operation()
 def split(device: Device, x: Array, lengths: Sequence[int], axis: int) -> list[Array]:
-    """Return views of ``x`` of these lengths along ``axis``."""
+    """Return consecutive views of ``x`` with the given lengths along ``axis``."""
     ends = list(itertools.accumulate(lengths))
     lead = (slice(None),) * axis
     return [x[(*lead, slice(end - length, end))] for end, length in zip(ends, lengths, strict=True)]

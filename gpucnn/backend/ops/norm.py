@@ -1,4 +1,4 @@
-"""Normalisation: values of mean 0 and variance 1 over some axes; and the running statistics of batches."""
+"""Normalisation to mean 0 and variance 1 over some axes, and the running statistics of batch normalisation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def standardise(device: Device, x: Array, axes: Axes, eps: float) -> tuple[Array
     """Return (x - mean) / sqrt(variance + eps) over ``axes``, and what ``standardise_gradient`` needs: the factor."""
     centred = x - x.mean(axes, keepdims=True)
     variance = (centred * centred).mean(axes, keepdims=True)
-    if device.name != "cpu" or device.xp.isfinite(variance).all():  # on a GPU, to look would mean to wait
+    if device.name != "cpu" or device.xp.isfinite(variance).all():  # checking on a GPU would synchronise
         factor = 1 / device.xp.sqrt(variance + eps)
         return centred * factor, factor
     return _standardise_scaled(device, x, axes, eps)
 
 
 def _standardise_scaled(device: Device, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
-    """``standardise`` of values whose squares may overflow: they are divided by the largest first."""
+    """``standardise`` for values whose squares may overflow: divide by the largest magnitude first."""
     xp = device.xp
     largest = abs(x).max(axes, keepdims=True)
     scale = xp.where(largest > 1, largest, xp.ones((), x.dtype))
@@ -42,7 +42,7 @@ def standardise_gradient(device: Device, dy: Array, y: Array, factor: Array, axe
 def update_running_statistics(
     device: Device, mean: Array, var: Array, x: Array, axes: Axes, count: int, momentum: float
 ) -> None:
-    """Move running values, in place, towards the batch's; the variance is the unbiased one, as in PyTorch."""
+    """Update running mean and variance in place from the batch; the variance is unbiased, as in PyTorch."""
     batch_mean = x.mean(axes, dtype=mean.dtype)
     batch_var = x.var(axes, dtype=var.dtype) * (count / (count - 1))
     for running, now in ((mean, batch_mean), (var, batch_var)):

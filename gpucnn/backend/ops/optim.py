@@ -1,8 +1,8 @@
-"""The optimisers' updates of flat arrays in place: parameters ``p``, gradient ``g``, state, hyper-parameters.
+"""The optimisers' in-place updates of flat arrays: parameters ``p``, gradient ``g``, state, hyper-parameters.
 
-Where ``where`` is false nothing changes. What may differ from step to step (``lr``, ``momentum``, ``beta1``) is a number or,
-in a captured step, a (1,) float64 array that holds it. ``step`` is the number of updates, this one too; or an array (S,) of
-float64 that counts those so far, all alike, and gains one where ``where`` holds.
+Nothing changes where ``where`` is false. Hyper-parameters that may differ from step to step (``lr``, ``momentum``,
+``beta1``) are numbers or, in a captured step, (1,) float64 arrays. ``step`` is the number of updates including this one; or
+a float64 array (S,), all elements equal, that counts the updates so far and is incremented where ``where`` holds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gpucnn.backend.dispatch import operation
 
 @operation()
 def copy_span(device: Device, target: Array, source: Array, span: slice) -> None:
-    """Copy, and cast, a span of one flat array into the same one of another."""
+    """Copy a span of one flat array into the same span of another, with casting."""
     target[span] = source[span]
 
 
@@ -30,7 +30,7 @@ def divide_span(device: Device, target: Array, span: slice, divisor: Array) -> N
 
 @operation()
 def follow_rounded(device: Device, master: Array, shown: Array, span: slice) -> None:
-    """Write a span of ``shown`` into its wider ``master``, but where that rounds to it."""
+    """Copy a span of ``shown`` into the wider ``master``, except where ``master`` already rounds to it."""
     wide, narrow = master[span], shown[span]
     wide[...] = device.xp.where(wide.astype(narrow.dtype) == narrow, wide, narrow)
 
@@ -48,12 +48,12 @@ def set_numbers(device: Device, target: Array, values: Sequence[float]) -> None:
 
 
 def _in(dtype: Any, number: Number) -> Number:
-    """Return a number that does not widen arrays of ``dtype``: Python's own is weak, one in an array is not."""
+    """Return a number that does not widen arrays of ``dtype``. Python numbers do not; arrays are cast."""
     return number if isinstance(number, (int, float)) else number.astype(dtype)
 
 
 def _count(device: Device, step: Steps, where: Array | bool) -> Number:
-    """Return the number of updates, this one too."""
+    """Return the number of updates, including this one."""
     if isinstance(step, int):
         return step
     before = step[:1].copy()
@@ -86,13 +86,13 @@ def adam_update(
     """Update flat ``p, m, v`` in place (Kingma & Ba 2015, with bias correction); nothing where ``where`` is false."""
     count = _count(device, step, where)
     rate, root_of_correction = _in(p.dtype, lr / (1 - beta1**count)), _in(p.dtype, (1 - beta2**count) ** 0.5)
-    rest1, beta1, lr = _in(p.dtype, 1 - beta1), _in(p.dtype, beta1), _in(p.dtype, lr)
+    one_minus_beta1, beta1, lr = _in(p.dtype, 1 - beta1), _in(p.dtype, beta1), _in(p.dtype, lr)
     start = p
     if weight_decay and decoupled:
         start = p * (1 - lr * weight_decay)
     elif weight_decay:
         g = g + weight_decay * p
-    new_m = beta1 * m + rest1 * g
+    new_m = beta1 * m + one_minus_beta1 * g
     new_v = beta2 * v + (1 - beta2) * (g * g)
     root = device.xp.sqrt(new_v) / root_of_correction + eps
     device.xp.copyto(p, start - rate * new_m / root, where=where)
@@ -105,7 +105,7 @@ def adagrad_update(
     device: Device, p: Array, g: Array, total: Array, *,
     lr: Number, lr_decay: float, eps: float, weight_decay: float, step: Steps, where: Array | bool = True,
 ) -> None:  # fmt: skip
-    """Divide each step by the root of all squared gradients so far (Duchi, Hazan & Singer 2011)."""
+    """Divide each step by the root of the sum of all squared gradients so far (Duchi, Hazan & Singer 2011)."""
     lr = _in(p.dtype, lr / (1 + (_count(device, step, where) - 1) * lr_decay))
     if weight_decay:
         g = g + weight_decay * p

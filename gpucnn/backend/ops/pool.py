@@ -1,4 +1,4 @@
-"""Pooling: each window, or each bin, of a channel becomes one pixel."""
+"""Pooling: each window, or each bin, of a channel is reduced to one pixel."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from gpucnn.backend.geometry import Pair, Shape, Window
 from gpucnn.backend.ops.conv import patches_of, sum_of_patches
 
 Divisor = float | tuple[list[int], list[int]]
-"""What average pooling divides by: one number, or the count of each output row and of each output column."""
+"""The divisor of average pooling: one number, or the counts of each output row and of each output column."""
 Bins = list[tuple[int, int]]
-"""Where each bin of one axis begins and ends."""
+"""The start and end of each bin of one axis."""
 
 
 @operation(widens=True)
 def max_pool2d(device: Device, x: Array, window: Window, needs_indices: bool = True) -> tuple[Array, Array | None]:
-    """Return each window's maximum and, where needed, its index in the window (row-major, the first of equals)."""
+    """Return each window's maximum and, if ``needs_indices``, its argmax in the window (row-major, the first of equals)."""
     patches = patches_of(device, x, window, fill=-float("inf"))
     N, C, OH, OW, KH, KW = patches.shape
     patches = patches.reshape(N, C, OH, OW, KH * KW)
     indices = patches.argmax(-1)
     y = device.xp.take_along_axis(patches, indices[..., None], -1)[..., 0]
-    if any(window.padding):  # a window of nothing but -inf must not choose a padded pixel
+    if any(window.padding):  # if all values are -inf, the argmax must not be a padded pixel
         inside = patches_of(device, device.xp.ones((1, 1, *x.shape[2:]), bool), window)
         first = inside.reshape(1, 1, OH, OW, KH * KW).argmax(-1)
         indices = device.xp.where(y == -float("inf"), first, indices)
@@ -32,7 +32,7 @@ def max_pool2d(device: Device, x: Array, window: Window, needs_indices: bool = T
 
 @operation(widens=True)
 def max_pool2d_gradient(device: Device, dy: Array, indices: Array, shape: Shape, window: Window) -> Array:
-    """Return dL/dx: each output's gradient goes to the pixel that was the maximum."""
+    """Return dL/dx: each output's gradient goes to the argmax of its window."""
     elements = device.xp.arange(window.kernel[0] * window.kernel[1], dtype=indices.dtype)
     patches = device.xp.where(indices[..., None] == elements, dy[..., None], device.xp.zeros((), dy.dtype))
     return sum_of_patches(device, patches.reshape(*dy.shape, *window.kernel), shape, window)
@@ -40,7 +40,7 @@ def max_pool2d_gradient(device: Device, dy: Array, indices: Array, shape: Shape,
 
 @operation(widens=True)
 def avg_pool2d(device: Device, x: Array, window: Window, divisor: Divisor) -> Array:
-    """Return each window's sum over ``divisor``; padded pixels add nothing."""
+    """Return each window's sum divided by ``divisor``; padded pixels count as 0."""
     return patches_of(device, x, window).sum((-2, -1)) / _counts(device, divisor, x.dtype)
 
 
@@ -60,19 +60,19 @@ def _counts(device: Device, divisor: Divisor, dtype: Any) -> Array:
 
 @operation()
 def indices_in_image(device: Device, indices: Array, window: Window, shape: tuple[int, ...]) -> Array:
-    """Return, for indices in their windows, row * W + column in the channel of an image of ``shape``, int64."""
+    """Convert indices within windows to row * W + column within a channel of an image of ``shape``, int64."""
     xp, (OH, OW) = device.xp, window.output_size(*shape[2:])
-    place = xp.asarray(indices).astype(xp.int64)
+    within = xp.asarray(indices).astype(xp.int64)
     rows = xp.arange(OH).reshape(OH, 1) * window.stride[0] - window.padding[0]
     columns = xp.arange(OW) * window.stride[1] - window.padding[2]
-    row = rows + place // window.kernel[1] * window.dilation[0]
-    column = columns + place % window.kernel[1] * window.dilation[1]
+    row = rows + within // window.kernel[1] * window.dilation[0]
+    column = columns + within % window.kernel[1] * window.dilation[1]
     return row * shape[3] + column
 
 
 @operation()
 def max_unpool2d(device: Device, x: Array, indices: Array, size: Pair) -> Array:
-    """Return (N, C, *size) with each value at its index and zeros elsewhere; of several for one index the last wins."""
+    """Return (N, C, *size) with each value at its index and zeros elsewhere. If an index repeats, the last value wins."""
     N, C = x.shape[:2]
     y = device.xp.zeros(N * C * size[0] * size[1], x.dtype)
     y[_flat(device, indices, size)] = x.reshape(-1)
@@ -81,7 +81,7 @@ def max_unpool2d(device: Device, x: Array, indices: Array, size: Pair) -> Array:
 
 @operation()
 def max_unpool2d_gradient(device: Device, dy: Array, indices: Array, size: Pair) -> Array:
-    """Return dL/dx: what lies at each index."""
+    """Return dL/dx: the elements of dL/dy at the indices."""
     return dy.reshape(-1)[_flat(device, indices, size)].reshape(indices.shape)
 
 
@@ -93,7 +93,7 @@ def _flat(device: Device, indices: Array, size: Pair) -> Array:
 
 @operation()
 def lp_pool2d(device: Device, x: Array, window: Window, p: float) -> tuple[Array, tuple[Array, Array, Array]]:
-    """Return (sum |x|^p)^(1/p) of each window, and what its gradient needs. Scaled, so that no power overflows."""
+    """Return (sum |x|^p)^(1/p) of each window, and arrays for the gradient. Scaled so that no power overflows."""
     xp = device.xp
     size = abs(x)
     largest = size.max() if x.size else xp.ones((), x.dtype)
@@ -117,7 +117,7 @@ def lp_pool2d_gradient(
 
 @operation()
 def bin_maxima(device: Device, x: Array, rows: Bins, columns: Bins) -> tuple[Array, dict[Pair, Array]]:
-    """Return the maximum of each bin, (N, C, OH, OW), and the index of the first one in each, (N, C)."""
+    """Return the maximum of each bin, (N, C, OH, OW), and the argmax of each bin, (N, C)."""
     N, C, _, _ = x.shape
     y = device.xp.zeros((N, C, len(rows), len(columns)), x.dtype)
     indices = {}

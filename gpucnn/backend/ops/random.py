@@ -1,4 +1,4 @@
-"""Random arrays. Initial values are drawn on the host: one seed gives every device the same numbers."""
+"""Random arrays. Initial values are drawn on the host, so that one seed gives the same numbers on every device."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def dropout_mask(device: Device, shape: Shape, p: float, dtype: Any, generator: 
 
 @operation()
 def draw_uniform(device: Device, shape: Shape, low: float, high: float, dtype: Any, generator: Generator) -> Array:
-    """Return uniform numbers of [low, high)."""
+    """Return uniform random numbers in [low, high)."""
     draw = np.random.Generator(np.random.Philox(key=generator.next_key()))
     return device.asarray(draw.uniform(low, high, shape).astype(dtype))
 
 
 @operation()
 def draw_normal(device: Device, shape: Shape, mean: float, std: float, dtype: Any, generator: Generator) -> Array:
-    """Return normal numbers."""
+    """Return normally distributed random numbers."""
     draw = np.random.Generator(np.random.Philox(key=generator.next_key()))
     return device.asarray(draw.normal(mean, std, shape).astype(dtype))
 
@@ -41,7 +41,7 @@ def draw_normal(device: Device, shape: Shape, mean: float, std: float, dtype: An
 def draw_truncated(
     device: Device, shape: Shape, mean: float, std: float, low: float, high: float, dtype: Any, generator: Generator
 ) -> Array:
-    """Return normal numbers of [low, high]; what falls outside is drawn again."""
+    """Return normally distributed numbers in [low, high]; numbers outside are redrawn."""
     draw = np.random.Generator(np.random.Philox(key=generator.next_key()))
     values = draw.normal(mean, std, shape)
     while (outside := (values < low) | (values > high)).any():

@@ -1,4 +1,4 @@
-"""Sums, means and extrema over axes. Sums of float16 are made in float32."""
+"""Sums, means and extrema over axes. float16 is summed in float32."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Shape = tuple[int, ...]
 
 
 def sum_of(array: Array, axes: Any, keepdims: bool) -> Array:
-    """Return the sum over ``axes``, in the array's dtype; that of float16 is made in float32.
+    """Return the sum over ``axes``, in the array's dtype; float16 is summed in float32.
 
-    NumPy adds many images one after the other, with an error that grows with their number: here blocks of them are
+    NumPy adds along axis 0 one image at a time, and the rounding error grows with their number. Here blocks of images are
     summed first.
     """
     if array.dtype != HALF:
@@ -30,7 +30,7 @@ def sum_of(array: Array, axes: Any, keepdims: bool) -> Array:
 
 
 def _sum_in_blocks(array: Array, axes: Axes, keepdims: bool) -> Array:
-    """Return the sum over ``axes``, 0 among them: of blocks along axis 0, then of those sums and what is left over."""
+    """Return the sum over ``axes``, which include 0: sum blocks along axis 0, then those sums and the remainder."""
     N = len(array)
     each = math.isqrt(N)
     whole = N - N % each
@@ -40,24 +40,24 @@ def _sum_in_blocks(array: Array, axes: Axes, keepdims: bool) -> Array:
 
 
 def mean_of(array: Array, axes: Any, keepdims: bool, count: float) -> Array:
-    """Return the sum over ``axes`` over ``count``, in the array's dtype; of float16 both are made in float32."""
+    """Return the sum over ``axes`` divided by ``count``, in the array's dtype; float16 is computed in float32."""
     if not is_half(array):
         return array.sum(axes, keepdims=keepdims) / count
     return (array.sum(axes, dtype=np.float32, keepdims=keepdims) / count).astype(HALF)
 
 
 def divided(array: Array, count: float) -> Array:
-    """Return ``array`` over ``count``, which may be more than float16 has numbers for."""
+    """Return ``array`` divided by ``count``, which may exceed the range of float16."""
     return (array.astype(np.float32) / count).astype(HALF) if is_half(array) else array / count
 
 
 def _kept(reduced: Array, shape: Shape, axes: Axes) -> Array:
-    """Give a reduced array its lost axes back, with length 1."""
+    """Restore the reduced axes, with length 1."""
     return reduced.reshape(tuple(1 if i in axes else n for i, n in enumerate(shape)))
 
 
 def _count(shape: Shape, axes: Axes) -> float:
-    """Return how many elements are summed: NaN for none, whose mean is then NaN without a warning."""
+    """Return how many elements are summed; NaN for none, so that their mean is NaN without a warning."""
     return math.prod(shape[i] for i in axes) or math.nan
 
 
@@ -75,13 +75,13 @@ def sum_gradient(device: Device, dy: Array, shape: Shape, axes: Axes) -> Array:
 
 @operation()
 def mean(device: Device, x: Array, axes: Axes, keepdims: bool = False) -> Array:
-    """Return the mean over ``axes``; NaN where there is no element."""
+    """Return the mean over ``axes``; NaN if there are no elements."""
     return device.xp.asarray(mean_of(x, axes, keepdims, _count(x.shape, axes)))
 
 
 @operation()
 def mean_gradient(device: Device, dy: Array, shape: Shape, axes: Axes) -> Array:
-    """Return dL/dx of ``shape``, a view of dL/dy over the number of elements."""
+    """Return dL/dx of ``shape``, a view of dL/dy divided by the number of elements."""
     return device.xp.broadcast_to(_kept(divided(dy, _count(shape, axes)), shape, axes), shape)
 
 
@@ -105,7 +105,7 @@ def is_extremum(device: Device, x: Array, y: Array, axes: Axes) -> Array:
 
 @operation()
 def extremum_gradient(device: Device, dy: Array, chosen: Array, axes: Axes) -> Array:
-    """Return dL/dx; equal extrema share the gradient, as PyTorch's amax has it."""
+    """Return dL/dx; equal extrema share the gradient, as in PyTorch's amax."""
     count = chosen.sum(axes, keepdims=True).astype(dy.dtype)
     return chosen * (_kept(dy, chosen.shape, axes) / count)
 
@@ -126,7 +126,7 @@ def unbroadcast(device: Device, gradient: Array, shape: Shape) -> Array:
 
 @operation()
 def all_finite(device: Device, arrays: list[Array]) -> Array:
-    """Return whether no element of the arrays is infinite or NaN, a truth value of no dimensions."""
+    """Return whether all elements of the arrays are finite, as a 0-d boolean array."""
     xp = device.xp
     finite = xp.isfinite(arrays[0]).all()
     for array in arrays[1:]:
@@ -136,7 +136,7 @@ def all_finite(device: Device, arrays: list[Array]) -> Array:
 
 @operation()
 def largest_magnitude(device: Device, arrays: list[Array]) -> Array:
-    """Return the largest |x| of all the arrays, of no dimensions; 0 for none."""
+    """Return the largest |x| of all the arrays, as a 0-d array."""
     largest = abs(arrays[0]).max()
     for array in arrays[1:]:
         largest = device.xp.maximum(largest, abs(array).max())
@@ -145,6 +145,6 @@ def largest_magnitude(device: Device, arrays: list[Array]) -> Array:
 
 @operation()
 def usable_scale(device: Device, largest: Array) -> Array:
-    """Return what may be divided by: ``largest``, of no dimensions, or 1 where it is 0 or not finite."""
+    """Return a valid divisor: ``largest`` (a 0-d array), or 1 if it is 0 or not finite."""
     xp = device.xp
     return xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))

@@ -1,4 +1,4 @@
-"""Special functions that the array modules lack, written on either of them."""
+"""Special functions that NumPy and CuPy lack, written for both."""
 
 from __future__ import annotations
 
