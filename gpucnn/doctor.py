@@ -42,7 +42,7 @@ def examine(warmup: bool = False) -> dict[str, Any]:
             backend.warm_up()
             report["cuda"]["warmup_seconds"] = round(time.perf_counter() - start, 2)
     except GpucnnError as error:
-        report["cuda"] = {"works": False, "why": str(error).removesuffix(" See: gpucnn doctor.")}
+        report["cuda"] = {"works": False, "why": error.problem}
     report["missing"] = {
         package: f"{how_to_add(extra)} ({use})"
         for package, (module, extra, use) in EXTRAS.items()

@@ -70,15 +70,52 @@ LONGEST_GOT = 500
 
 
 class GpucnnError(Exception):
-    """Base of all errors that are the user's to mend. ``exit_code`` is what the command line ends with."""
+    """Base of all errors that are the user's to mend. ``exit_code`` is what the command line ends with.
+
+    What it says is kept in fields, and put into words by ``str``: where (the function), argument, wanted, got, remedy; and
+    the layer in which it happened. An error with a message of its own has that and, if there is one, a remedy.
+
+    >>> error = ShapeError.expected("conv2d", "input", "3 channels", "1 channel")
+    >>> error.where, error.argument, error.wanted, error.got
+    ('conv2d', 'input', '3 channels', '1 channel')
+    >>> str(error.at("my_layer"))
+    'my_layer: input: expected 3 channels, got 1 channel.'
+    """
 
     exit_code = 1
+    where = argument = wanted = layer = ""
+    got: Any = None
+
+    def __init__(self, message: str = "", *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
     @classmethod
     def expected(cls, where: str, argument: str, expected: str, got: Any, remedy: str = "") -> Self:
         """Return an error whose message names the function, the argument, both sides and the cure."""
-        cure = f" {remedy[0].upper()}{remedy[1:]}{'' if remedy.endswith('?') else '.'}" if remedy else ""
-        return cls(f"{where}: {argument}: expected {expected}, got {shortened(got, LONGEST_GOT)}.{cure}")
+        error = cls(remedy=remedy)
+        error.where, error.argument, error.wanted, error.got = where, argument, expected, shortened(got, LONGEST_GOT)
+        return error
+
+    def at(self, where: str, kind: type[GpucnnError] | None = None) -> GpucnnError:
+        """Return the same error of another function, and of another kind if one is given."""
+        return (kind or type(self)).expected(where, self.argument, self.wanted, self.got, self.remedy)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, without the remedy."""
+        if not self.argument:
+            return str(self.args[0]) if self.args else ""
+        return f"{self.where}: {self.argument}: expected {self.wanted}, got {self.got}."
+
+    def __str__(self) -> str:
+        remedy = self.remedy
+        if remedy:
+            remedy = f" {remedy[0].upper()}{remedy[1:]}{'' if remedy.endswith(('?', '.')) else '.'}"
+        return self.problem + remedy + (f" (in layer {self.layer})" if self.layer else "")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 class ShapeError(GpucnnError, ValueError):

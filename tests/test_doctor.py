@@ -39,7 +39,7 @@ def test_json_form() -> None:
 
 def no_gpu(device: Any) -> Any:
     if device == "cuda":
-        raise DeviceError("there is no GPU, says the test. See: gpucnn doctor.")
+        raise DeviceError("there is no GPU, says the test.", remedy="see: gpucnn doctor")
     return real(device)
 
 

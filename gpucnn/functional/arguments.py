@@ -103,7 +103,7 @@ def _window(
     try:
         window.output_size(*image_size)
     except ShapeError as error:
-        raise ShapeError(str(error).replace("window: ", f"{where}: ", 1)) from None
+        raise error.at(where) from None
     if exact and any(window.unused(*image_size)):
         rows, columns = window.unused(*image_size)
         raise ShapeError.expected(

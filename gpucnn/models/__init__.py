@@ -35,20 +35,33 @@ def build(text: str, **defaults: Any) -> Module:
     >>> len(build("lenet:pooling=avg", classes=3))
     12
     """
-    name, rest = split_model(text)
-    rest = rest[1:]
-    if name.endswith(".py"):
-        inside, _, rest = rest.partition(":")
-        name, make = f"{name}:{inside}", load_from_file(name, inside)
-    elif name in MODELS:
-        make = MODELS[name]
-    else:
-        expected = f"{', '.join(sorted(MODELS))}, or FILE.py:NAME"
-        raise UsageError.expected("model", "name", expected, repr(name), did_you_mean(name, MODELS))
+    name, make, rest = _named(text)
     known, _ = parameters_of(make)
     options = {key: value for key, value in defaults.items() if key in known}
     options |= read_options(rest, make, f"model {name}")
     return _make(name, make, options)
+
+
+def check(text: str) -> None:
+    """UsageError where ``build`` would refuse the name or an option of ``text``; no network is built.
+
+    >>> check("lenet:pooling=avg")
+    """
+    name, make, rest = _named(text)
+    read_options(rest, make, f"model {name}")
+
+
+def _named(text: str) -> tuple[str, Callable[..., Any], str]:
+    """Return the name of a network, what makes it, and its options as text."""
+    name, rest = split_model(text)
+    rest = rest[1:]
+    if name.endswith(".py"):
+        inside, _, rest = rest.partition(":")
+        return f"{name}:{inside}", load_from_file(name, inside), rest
+    if name in MODELS:
+        return name, MODELS[name], rest
+    expected = f"{', '.join(sorted(MODELS))}, or FILE.py:NAME"
+    raise UsageError.expected("model", "name", expected, repr(name), did_you_mean(name, MODELS))
 
 
 def split_model(text: str) -> tuple[str, str]:
@@ -79,6 +92,7 @@ def _make(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Modul
 __all__ = [
     "MODELS",
     "build",
+    "check",
     "conv_mlp",
     "describe",
     "lenet",

@@ -140,10 +140,8 @@ class Module:
 
     def _name_the_layer(self, error: GpucnnError) -> None:
         """Say once, in the innermost layer, where the error happened."""
-        if self._modules or getattr(error, "layer", None):
-            return
-        error.layer = self  # type: ignore[attr-defined]
-        error.args = (f"{error} (in layer {self.name + ': ' if self.name else ''}{self!r})",)
+        if not self._modules and not error.layer:
+            error.layer = f"{self.name + ': ' if self.name else ''}{self!r}"
 
     def register_forward_hook(self, hook: ForwardHook) -> HookHandle:
         """Call ``hook(module, inputs, output)`` after forward; what it returns, if not None, replaces the output."""

@@ -103,7 +103,7 @@ class Settings:
             try:
                 H, W = parse_image_size(self.image_size)
             except DataError as error:
-                raise UsageError(str(error).replace("data:", "settings:", 1)) from None
+                raise error.at("settings", UsageError) from None
             size = H if H == W else f"{H}x{W}"
         for key in ("data", "model"):
             if not is_utf8(str(getattr(self, key))):

@@ -64,12 +64,8 @@ def check_model(model: str) -> None:
 
     A network from a user's file may need to know the data first: it is built, and checked, once they are read.
     """
-    if is_file_model(model):
-        return
-    try:
-        models.build(model)
-    except (ParameterError, ShapeError) as error:
-        raise UsageError(f"model {model}: {error}") from None
+    if not is_file_model(model):
+        models.check(model)
 
 
 def check_named(settings: Settings) -> None:

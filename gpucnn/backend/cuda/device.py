@@ -55,7 +55,8 @@ class CudaDevice(Device):
         try:
             count = self.xp.cuda.runtime.getDeviceCount()
         except Exception as error:  # CuPy's own kinds of error cannot be named without a working CuPy
-            raise DeviceError(f"CUDA finds no usable GPU or driver ({_one_line(error)}). See: gpucnn doctor.") from None
+            words = f"CUDA finds no usable GPU or driver ({_one_line(error)})."
+            raise DeviceError(words, remedy="see: gpucnn doctor") from None
         if self.index >= count:
             raise DeviceError.expected("device", self.name, f"a number below {count}, the count of GPUs", self.index)
         self._device = self.xp.cuda.Device(self.index)
