@@ -23,6 +23,13 @@ ON_DEVICES = ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)]
 on_devices = pytest.mark.parametrize("backend", ON_DEVICES, indirect=True)
 
 
+def without_the_first_end(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of a run that was finished after one epoch and then continued, less what the test set gave first."""
+    ends = [line for line in lines if "checkpoint" in line]
+    assert [line["epoch"] for line in ends] == [1, 2]
+    return [line for line in lines if line is not ends[0]]
+
+
 @on_devices
 def test_a_run_multiplies_in_tf32_and_stores_float32(backend: Backend, tmp_path: Path) -> None:
     seen: list[bool] = []
@@ -47,7 +54,7 @@ def test_a_run_goes_on_in_tf32(backend: Backend, tmp_path: Path) -> None:
         resumed(tmp_path / "parts", **{**settings, "epochs": 2, "precision": "float32"})
     resumed(tmp_path / "parts", **{**settings, "epochs": 2}).train()
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
-    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    assert without_the_first_end(numbers(tmp_path / "parts")) == numbers(tmp_path / "whole")
 
 
 @pytest.mark.bits
@@ -88,7 +95,7 @@ def test_a_run_in_float16_keeps_what_it_needs_to_go_on(backend: Backend, tmp_pat
     continued.train()
     assert continued.loss_scale.state() == whole.loss_scale.state()
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
-    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    assert without_the_first_end(numbers(tmp_path / "parts")) == numbers(tmp_path / "whole")
     kept = RunFolder.open(tmp_path / "whole").load()
     assert {array.dtype for array in kept.model.values()} == {np.dtype("float16")}
     assert {array.dtype for name, array in kept.optimizer.items() if name.startswith("master.")} == {
