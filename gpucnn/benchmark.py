@@ -1,4 +1,4 @@
-"""How fast a network or layer is, and how much memory training takes: what ``gpucnn bench`` and scripts/bench.py measure.
+"""Speed of networks and layers and the memory of training, as ``gpucnn bench`` and scripts/bench.py measure them.
 
 What is timed is the loop that a user writes by hand, batches gathered from memory by a shuffled index included.
 """
@@ -32,7 +32,7 @@ from gpucnn.training import build_model
 from gpucnn.training.environment import processor_name
 
 Step = Callable[[np.ndarray[Any, Any]], None]
-"""Does the work of one batch, given as indices of the images."""
+"""Processes one batch, given as indices of the images."""
 Shape = tuple[int, int, int]
 
 IMAGES = 4096
@@ -113,7 +113,7 @@ def layer_steps(layer: nn.Module, images: np.ndarray[Any, Any], device: str | Ba
         if size not in batches:
             batches.clear()
             x = gpucnn.tensor(images[:size], device=device)
-            x = max_pool2d(x, 1).requires_grad_()  # in the memory order that a layer before it would leave
+            x = max_pool2d(x, 1).requires_grad_()  # in the memory layout that a preceding layer would produce
             batches[size] = x, layer(x).detach()
         return batches[size]
 
@@ -169,7 +169,7 @@ def steps_of(what: str, shape: Shape, device: str | Backend, least: int = 1, cap
 def images_per_second(
     step: Step, batch_size: int, seconds: float, backend: Backend | None = None, count: int | None = None
 ) -> float:
-    """Return how many images a second ``step`` does, on shuffled batches from ``count`` images, for about so many seconds.
+    """Return the images per second of ``step`` on shuffled batches from ``count`` images, measured for about ``seconds``.
 
     >>> images_per_second(lambda chosen: None, 8, seconds=0.01) > 1000
     True
@@ -193,7 +193,7 @@ def images_per_second(
 
 
 def peak_memory(train: Step, batch_size: int, count: int) -> int:
-    """Return the bytes that training at this batch size takes at its peak above what five steps at batch 16 leave.
+    """Return the peak memory of training at this batch size, in bytes above the state after five steps at batch 16.
 
     For a process of its own: what came before must not have been larger. Worker processes, which are started first, are
     counted with it, and memory shared with them twice. Linux tells; elsewhere it is the process's peak.
@@ -211,7 +211,7 @@ def peak_memory(train: Step, batch_size: int, count: int) -> int:
 
 
 def peak_memory_apart(call: str) -> int:
-    """Return what a Python expression (of ``peak_memory``) gives in a process of its own."""
+    """Return the value of a Python expression (of ``peak_memory``), evaluated in a process of its own."""
     done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
     if done.returncode:
         raise GpucnnError(f"bench: measuring memory failed: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
@@ -228,7 +228,7 @@ def memory_of(what: str, shape: Shape, batch_size: int) -> int:
 
 
 def _reset_peak(process: str) -> int:
-    """Forget the highest resident size so far, where the system can, and return it (Linux: the size now)."""
+    """Reset the highest resident size, where the system can, and return it (Linux: the current size)."""
     try:
         Path(f"/proc/{process}/clear_refs").write_text("5", encoding="utf-8")
         return _status(process, "VmRSS")
@@ -246,7 +246,7 @@ def _peak(process: str) -> int:
 
 
 def _status(process: str, key: str) -> int:
-    """Return a size that Linux notes of a process; OSError where the system does not."""
+    """Return a size that Linux reports of a process; OSError on other systems."""
     for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
@@ -284,7 +284,7 @@ def measure(
 
 
 def rates(device: str, seconds: float = 0.2) -> dict[str, float]:
-    """Return what the device does at best: a large product, and copies within and beyond the caches (both ways counted).
+    """Return the peak performance of the device: a large matrix product, and copies within and beyond the caches.
 
     >>> sorted(rates("cpu", seconds=0.001))
     ['copy of 0.5 MB, GB/s', 'copy of 64 MB, GB/s', 'product of 1024x1024, GFLOP/s']
@@ -305,7 +305,7 @@ def rates(device: str, seconds: float = 0.2) -> dict[str, float]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Return what a report says of where it was made: date, processor, cores, device, versions.
+    """Return what a report records of the machine: date, processor, cores, device, versions.
 
     >>> sorted(machine("cpu"))
     ['cores', 'date', 'device', 'processor', 'versions']
@@ -317,7 +317,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return rows with the same keys as aligned columns, numbers to the right.
+    """Return rows with the same keys as aligned columns, numbers right-aligned.
 
     >>> print(table([{"mode": "train", "images/s": 12345.0}]))
     mode   images/s
@@ -343,7 +343,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Write a report whole, or leave the file as it was."""
+    """Write a report atomically: whole, or not at all."""
     from gpucnn.disk import write_atomically
 
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())

@@ -1,4 +1,4 @@
-"""What this machine has for gpucnn, and what is missing."""
+"""Report what this machine has for gpucnn, and what is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpucnn.training import environment
 
 EXTRAS = {
     "pooch": ("pooch", "download", "data sets by name"),
-    "matplotlib": ("matplotlib", "plots", "a run's pictures as files of their own"),
+    "matplotlib": ("matplotlib", "plots", "the plots of a run as PNG files"),
     "tensorboardX": ("tensorboardX", "tensorboard", "gpucnn train --tensorboard"),
 }
 
@@ -22,7 +22,7 @@ EXTRAS = {
 def examine(warmup: bool = False) -> dict[str, Any]:
     """Return versions, CPU, memory, the GPU or why there is none, and missing extras with the command that adds each.
 
-    ``warmup`` compiles the GPU's kernels, which CuPy then keeps on disk, and adds the seconds that took.
+    warmup: also compile the GPU kernels, which CuPy keeps on disk, and report the seconds it took.
     """
     cpu = get_backend("cpu").describe()
     report: dict[str, Any] = {
@@ -52,7 +52,7 @@ def examine(warmup: bool = False) -> dict[str, Any]:
 
 
 def _memory() -> int | None:
-    """Return the bytes of physical memory, where the system tells."""
+    """Return the bytes of physical memory, or None where the system does not report them."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

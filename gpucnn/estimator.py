@@ -1,4 +1,4 @@
-"""A classifier in three lines, in the manner of scikit-learn, which accepts it and is not needed for it."""
+"""``Classifier``: an estimator in the style of scikit-learn, which accepts it but is not required."""
 
 from __future__ import annotations
 
@@ -52,28 +52,28 @@ from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.saved import LARGEST_IMAGE
 
 BATCH = 1000
-"""Images at a time in prediction."""
+"""Images per batch in prediction."""
 
 COLOURS = (1, 3)
 """Channels of images: grey and colour."""
 
 KEY, FORMAT = "gpucnn.classifier", 1
-"""Where a saved classifier's file keeps what is no weight, and the version of its form."""
+"""Metadata key of a saved classifier's file, and the version of its format."""
 
 
 class NotFittedError(GpucnnError, ValueError, AttributeError):
-    """A classifier was asked before it had learnt anything."""
+    """A classifier was used before ``fit``."""
 
 
 class Classifier:
     """A network with ``fit``, ``predict`` and ``score``.
 
     model: a name with options ("lenet:activation=tanh", see ``models.build``), a callable (classes, in_channels,
-    image_size) -> Module, whose size is (H, W) where they differ, or a Module, which is copied and stays as it is (one with
-    layers that wait for their input has to be on the device). lr=None: the optimiser's default. device=None: that of
-    ``gpucnn.use``. validation: so many of the images are held out and measured after each epoch. verbose: print a line per
-    epoch. loss: a function of (logits, class indices); cross-entropy by default. metrics: what ``history`` is to have
-    besides (see ``training.metrics``). The other parameters are the options of ``gpucnn train``; ``fit`` looks at all of
+    image_size) -> Module, where image_size is (H, W) if they differ, or a Module, which is copied and not changed (one with
+    lazy layers has to be on the device). lr=None: the optimiser's default. device=None: that of
+    ``gpucnn.use``. validation: number of images held out and evaluated after each epoch. verbose: print a line per
+    epoch. loss: a function of (logits, class indices); cross-entropy by default. metrics: further entries of
+    ``history`` (see ``training.metrics``). The other parameters are the options of ``gpucnn train``; ``fit`` checks all of
     them.
 
     x, everywhere: images (N, H, W), (N, C, H, W) or flattened square ones (N, H*W), uint8 (0 to 255) or floating, of the
@@ -122,7 +122,7 @@ class Classifier:
     # --- parameters ----------------------------------------------------------------------------------------------
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's arguments as they are; ``deep`` is there for scikit-learn and changes nothing.
+        """Return the constructor's arguments; ``deep`` is there for scikit-learn and has no effect.
 
         >>> Classifier(lr=0.01).get_params()["lr"]
         0.01
@@ -299,7 +299,7 @@ class Classifier:
         return self.classes_[self.predict_proba(x).argmax(1)]
 
     def score(self, x: Any, y: Any) -> float:
-        """Return the share of right answers, 0 to 1.
+        """Return the accuracy, 0 to 1.
 
         DataError without an image and for labels of another kind than those of ``fit``; ShapeError for other than N labels.
         """

@@ -1,4 +1,4 @@
-"""Looking into a network: what its layers cost and see, what they have learnt, and whether gradients are right.
+"""Inspect a network: cost and receptive field of its layers, what they have learnt, and whether gradients are right.
 
 The names of ``gpucnn.analysis`` and ``gpucnn.report`` in one place, each imported when it is first used.
 """
@@ -64,7 +64,7 @@ _ANALYSIS = {
     "responses",
     "summary",
 }
-"""The names that are numbers; the others make pages and pictures."""
+"""The names of ``gpucnn.analysis``; the others are those of ``gpucnn.report``."""
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 A small file can claim or unpack to a great deal. Whoever reads one compares the cost with a bound before paying it:
 ``check(str(path), "pixels", width * height, PICTURE_PIXELS)``. ``applied(False)`` lifts all bounds within its block, which
 is what ``limits=False`` does in Python and ``--no-limits`` on the command line. The switch belongs to the context
-(``contextvars``): a pool of threads or processes has to be told, ``pool.submit(copy_context().run, read, path)``.
+(``contextvars``): a pool of threads or processes needs it passed on, ``pool.submit(copy_context().run, read, path)``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ UNPACKED_BYTES, UNPACKED_RATIO = 2**28, 64
 """Bytes that a packed file may unpack to whatever its size, and how many times its size beyond that (MNIST: 5)."""
 
 PICTURE_PIXELS = 50_000_000
-"""Pixels of a picture file: more than most cameras', less than what fills the memory."""
+"""Largest image file in pixels: more than most cameras produce, less than fills the memory."""
 
 PICTURE_BYTES = 2**27
-"""Bytes of a picture file: more than any camera's, less than takes a minute to read."""
+"""Largest image file in bytes: more than any camera produces, less than takes a minute to read."""
 
 PICTURE_SECONDS = 4.0
-"""Seconds of CPU for decoding one picture; a large photograph takes one."""
+"""CPU seconds for decoding one image; a large photograph takes one."""
 
 REMEDY = "If you trust the file, lift the bounds with --no-limits (in Python limits=False)."
 

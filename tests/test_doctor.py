@@ -75,7 +75,7 @@ def test_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "NVIDIA H200, 139 GiB, CUDA 13.0, driver 13.0: works" in gpucnn("doctor").out
     assert "kernels" not in gpucnn("doctor").out
     assert not warmed
-    assert "compiled, or found on disk, in 0.0 s" in gpucnn("doctor", "--warmup").out
+    assert "compiled, or loaded from disk, in 0.0 s" in gpucnn("doctor", "--warmup").out
     assert len(warmed) == 1
     assert examine(warmup=True)["cuda"]["warmup_seconds"] >= 0
 

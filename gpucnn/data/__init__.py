@@ -1,4 +1,4 @@
-"""Data sets, as uint8 arrays and integer labels; this room knows NumPy and nothing of tensors."""
+"""Data sets, as uint8 arrays and integer labels; this package uses NumPy only and does not know tensors."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def load(
 
     "digits" (built in: drawn when first asked for, then kept); "mnist", "fashion-mnist", "kmnist" or "cifar10", from a
     folder of that name under ``GPUCNN_DATA`` or else downloaded; an ``.npz`` with x_train, y_train, x_test, y_test; a
-    ``.csv`` of labels and pixels; a folder with IDX files, CIFAR-10's binary files, ``.npy`` files, CSV files, or pictures
+    ``.csv`` of labels and pixels; a folder with IDX files, CIFAR-10's binary files, ``.npy`` files, CSV files, or images
     (``load_pictures``, which image_size, like and framing are for). Without test images a fifth of each class is held out.
 
-    DataError where it is missing or damaged, for an image_size where there are no pictures to scale, and with ``limits``
+    DataError where it is missing or damaged, for an image_size where there are no images to scale, and with ``limits``
     for a file that unpacks to far more than it should (``gpucnn.limits``).
 
     >>> load("digits").train.image_shape  # doctest: +SKIP
@@ -46,9 +46,7 @@ def load(
     with applied(limits):
         found = find(source) if image_size is None or source not in NAMES else None
         if image_size is not None and (found is None or found.kind != "pictures"):
-            raise DataError.expected(
-                "data", "image_size", "a folder of pictures to scale", repr(source), "leave it out"
-            )
+            raise DataError.expected("data", "image_size", "a folder of images to scale", repr(source), "leave it out")
         assert found is not None
         if found.kind == "pictures":
             return load_pictures(found.path, image_size, like, framing)

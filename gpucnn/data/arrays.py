@@ -1,4 +1,4 @@
-"""Data sets from named arrays, whatever the names: the parts, where the channels are, and what is held out for testing."""
+"""Data sets from named arrays: which part each array is, where the channels are, and which images are held out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Role = tuple[str, str]
 
 
 def role_of(name: str, prefixed: bool = False) -> Role | None:
-    """Return what an array of this name is; None for an unknown name. Without a part it is "train".
+    """Return the role of an array of this name; None for an unknown name. Without a part it is "train".
 
     prefixed: whether the data set's name may come before, as in names of files.
 
@@ -71,7 +71,7 @@ def roles_of(names: Iterable[str], where: str, prefixed: bool = False) -> dict[R
 def datasets(
     arrays: dict[Role, NDArray[Any]], class_names: Sequence[str] | None, where: str, layout: str | None = None
 ) -> dict[str, ArrayDataset]:
-    """Return the parts of a data set, whose arrays are taken out of ``arrays``.
+    """Return the parts of a data set; their arrays are removed from ``arrays``.
 
     Labels may be texts; the classes are then these, sorted, as the training set has them.
     layout: "NCHW" or "NHWC"; None finds out (``channels_first``).
@@ -102,7 +102,7 @@ def splits_of(name: str, sets: dict[str, ArrayDataset], framing: str = "centred"
 
 
 def measured_of(name: str, sets: dict[str, ArrayDataset]) -> ArrayDataset:
-    """Return what a network is measured on: the test part, without one all images, with a note."""
+    """Return the images for evaluation: the test part, or without one all images, with a note."""
     if "test" in sets:
         return sets["test"]
     warnings.warn(f"{name}: no test images: all are measured", stacklevel=3)
@@ -118,7 +118,7 @@ def joined(sets: Sequence[ArrayDataset]) -> ArrayDataset:
 
 
 def held_out(data: ArrayDataset, where: str) -> tuple[ArrayDataset, ArrayDataset]:
-    """Return (rest, fifth) of a set: of each class the images whose SHA-256 comes first, so most stay when others come."""
+    """Return (rest, fifth) of a set: the fifth has the lowest SHA-256 of each class, so most stay when images are added."""
     hashes = np.array([hashlib.sha256(image.tobytes()).digest()[:8] for image in data.images], "S8")
     test = np.zeros(len(data), bool)
     for label in np.unique(data.labels):
@@ -164,7 +164,7 @@ def channels_first(images: NDArray[Any], where: str, layout: str | None = None) 
 def _numbered(
     labels: NDArray[Any], class_names: Sequence[str] | None, where: str
 ) -> tuple[Sequence[str], NDArray[np.int64]]:
-    """Return the class names, and the place among them of each label, a text."""
+    """Return the class names, and the index among them of each text label."""
     if labels.shape[1] != 1:
         raise DataError.expected(where, "labels", "(N,) texts", f"shape {labels.shape}")
     texts = [

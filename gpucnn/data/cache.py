@@ -1,4 +1,4 @@
-"""Arrays that take long to make, kept in the folder that downloads use.
+"""A cache of arrays that take long to make, in the folder that downloads use.
 
 An entry is one safetensors file that says what it was made from and its SHA-256. It is written under a temporary name and
 renamed; one that is damaged, or made from something else, counts as missing. Where there is no folder that can be written,
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 
 LARGEST = 2**30
-"""Bytes above which arrays are not kept."""
+"""Arrays of more bytes are not cached."""
 
 ENTRIES = 8
-"""Entries that are kept; when one is added, those read longest ago go."""
+"""Number of entries; adding one removes the least recently read."""
 
 
 def cache_home() -> Path | None:
-    """Return the folder for downloads and the like: ``GPUCNN_CACHE``, or gpucnn's in the platform's cache folder.
+    """Return the folder for downloads and cached arrays: ``GPUCNN_CACHE``, or gpucnn's in the platform's cache folder.
 
     None where the system names none, as for a user without a home folder.
     """
@@ -48,7 +48,7 @@ def cache_home() -> Path | None:
 
 
 def kept(name: str, key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return what ``make`` returns, read from the cache where it was made before from the same ``key``.
+    """Return what ``make`` returns, or the cached result for the same ``key``.
 
     name: of the entry, a file name without its ending. Arrays are C-ordered and may be written to.
     """
@@ -82,7 +82,7 @@ def _read(path: Path, key: str) -> Arrays | None:
 
 
 def _write(path: Path, key: str, arrays: Arrays) -> None:
-    """Write an entry whole or not at all. It is not synced: one that a power failure damages is made again."""
+    """Write an entry atomically. It is not synced: an entry damaged by a power failure is made again."""
     import safetensors.numpy
 
     path.parent.mkdir(parents=True, exist_ok=True)

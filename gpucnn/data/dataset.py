@@ -16,14 +16,14 @@ Images = NDArray[Any]
 Labels = NDArray[np.int64]
 
 MOST_CLASSES = 2**16
-"""Classes beyond which labels are taken for a mistake, where no class names say otherwise."""
+"""Most classes where no class names are given; larger labels are taken for a mistake."""
 
 FRAMINGS = ("centred", "cropped")
-"""Ways in which a picture file becomes an image like those of a data set; see ``Splits``."""
+"""Preprocessing modes of image files; see ``Splits``."""
 
 
 class Dataset:
-    """Base of data sets. A subclass gives ``__len__``, ``__getitem__`` and ``class_names``.
+    """Base class of data sets. A subclass defines ``__len__``, ``__getitem__`` and ``class_names``.
 
     ``dataset[indices]``, for an integer array of shape (B,), returns images (B, C, H, W), uint8 (0 to 255) or float32, and
     labels (B,) int64 from 0 to classes - 1.
@@ -54,7 +54,7 @@ class Dataset:
         return Subset(self, indices)
 
     def relabelled(self, class_names: Sequence[str]) -> Dataset:
-        """Return the data set with labels that count in ``class_names``, among which are all of its own."""
+        """Return the data set with labels as indices into ``class_names``, which include all of its own."""
         return Relabelled(self, class_names)
 
     def _places_in(self, class_names: Sequence[str]) -> Labels:
@@ -77,7 +77,7 @@ class Subset(Dataset):
 
 
 class Relabelled(Dataset):
-    """The images of another data set, with labels that count in other class names."""
+    """The images of another data set, with labels as indices into other class names."""
 
     def __init__(self, whole: Dataset, class_names: Sequence[str]) -> None:
         self.whole, self.class_names = whole, list(class_names)
@@ -155,7 +155,7 @@ class ArrayDataset(Dataset):
 
 
 def is_one_hot(labels: NDArray[Any]) -> bool:
-    """Whether labels are (N, classes), at least two, with a single 1 and else 0 in each row.
+    """Whether labels are (N, classes), at least two, with a single 1 and otherwise 0 in each row.
 
     >>> is_one_hot(np.eye(3)), is_one_hot(np.zeros((3, 2))), is_one_hot(np.array([0, 1]))
     (True, False, False)
@@ -167,10 +167,10 @@ def is_one_hot(labels: NDArray[Any]) -> bool:
 
 
 SAMPLE = 512
-"""Images of each set whose pixels are compared."""
+"""Number of images per set whose pixels are compared."""
 
 FAR = 32.0
-"""Ratio of the pixels' root mean squares from which two sets are taken for ones of different scales."""
+"""Ratio of root mean squares from which two sets count as having different scales."""
 
 
 def check_scales(where: str, train: Dataset, part: str, data: Dataset) -> None:
@@ -188,7 +188,7 @@ def check_scales(where: str, train: Dataset, part: str, data: Dataset) -> None:
 
 
 def check_scale(where: str, what: str, images: Images, dtype: str, usual: float, expected: str) -> None:
-    """DataError unless images are of the scale of others of this ``dtype`` and root mean square.
+    """DataError unless images have the scale of others with this ``dtype`` and root mean square.
 
     A network gets uint8 as 0 to 1, so floats from 0 to 1 are of the same scale. It would answer at random to others.
     """
@@ -200,7 +200,7 @@ def check_scale(where: str, what: str, images: Images, dtype: str, usual: float,
 
 
 def root_mean_square(images: Images) -> float:
-    """Return the root mean square of images as a network gets them, before normalisation: uint8 as 0 to 1."""
+    """Return the root mean square of images before normalisation, with uint8 scaled to 0 to 1."""
     wide = images.astype(np.float64)
     return float(np.sqrt(np.mean(wide * wide))) / (255 if images.dtype == np.uint8 else 1)
 
@@ -211,7 +211,7 @@ def _scale(images: Images) -> str:
 
 @dataclass
 class Splits:
-    """A training and a test set of the same task, what they are called, and how a picture file becomes such an image.
+    """A training and a test set of the same task, their name, and the preprocessing of image files.
 
     framing: "centred": ink in the middle, light on dark, as in MNIST (colour is only scaled); "cropped": the middle square.
     validation: a set that the data came with; None where one is to be held out of the training set. DataError for sets

@@ -1,7 +1,7 @@
-"""The built-in data set: 28x28 grey pictures of handwritten-looking digits, drawn from pen strokes.
+"""The built-in data set: 28x28 grey images of handwritten-looking digits, drawn from pen strokes.
 
 Nothing is downloaded: `digit_shapes.SHAPES` lists ways in which people write each digit, a few points a stroke, and a
-seeded hand draws them with the unsteadiness of one. A block of 250 pictures at a time (N = 250 in the shapes below):
+seeded hand draws them with the unsteadiness of one. A block of 250 images at a time (N = 250 in the shapes below):
 
 1. Choose a shape and wobble its points, neighbours along a stroke together. The pen's path is a Catmull-Rom curve
    through them (E. Catmull and R. Rom, "A class of local interpolating splines", 1974). Both steps are linear, so one
@@ -10,7 +10,7 @@ seeded hand draws them with the unsteadiness of one. A block of 250 pictures at 
    pixels.
 3. Place it as MNIST's digits are placed (Y. LeCun et al., "Gradient-based learning applied to document recognition",
    1998): 20 pixels in its longer side, its centre of mass in the middle, moved by whole pixels.
-4. Ink it. A sum of Gaussians along the path is one matrix product a picture, as a Gaussian separates into x and y;
+4. Ink it. A sum of Gaussians along the path is one matrix product per image, as a Gaussian separates into x and y;
    minus twice its logarithm is nearly the squared distance to the pen, which gives a clean anti-aliased stroke of any
    width.
 """
@@ -37,7 +37,7 @@ BOX = 20  # pixels of the longer side of the ink, as in MNIST
 FAINT = 0.25  # pixels by which the path may overshoot the box, as the ink is faint at the very ends of a stroke
 MIDDLE = 14  # the centre of mass lands within half a pixel of this one, as in MNIST
 POINTS = 60  # points of a pen's path, over all strokes of a shape
-BLOCK = 250  # pictures drawn together; a multiple of ten, so that every block holds each digit equally often
+BLOCK = 250  # images drawn together; a multiple of ten, so that every block holds each digit equally often
 
 
 class Hand(NamedTuple):
@@ -88,14 +88,14 @@ class Shapes(NamedTuple):
 def draw_digits(
     count: int, seed: int = 0, *, threads: int | None = None, progress: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw pictures of digits, white ink (255) on black (0), in MNIST's format.
+    """Draw images of digits, white ink (255) on black (0), in MNIST's format.
 
-    A seed stands for one endless row of pictures, of which the first `count` come back: a smaller count gives the
+    A seed stands for one endless row of images, of which the first `count` come back: a smaller count gives the
     beginning of a larger one. Every ten in the row are the ten digits, shuffled, so class sizes differ by at most one.
     The result depends neither on the number of threads nor on the BLAS; between processors a grey level may differ by one.
 
     Args:
-        count: number of pictures, 0 or more.
+        count: number of images, 0 or more.
         seed: 0 or more.
         threads: threads to draw with, 1 or more; None takes as many as there are processors, at most eight.
         progress: show a bar while drawing, where standard error is a terminal and it takes longer than half a second.
@@ -123,7 +123,7 @@ def draw_digits(
     labels = np.empty(count, np.int64)
 
     def draw(start: int) -> int:
-        # The last block is drawn whole too, so that its pictures do not depend on how many of them are asked for.
+        # The last block is drawn whole too, so that its images do not depend on how many of them are asked for.
         rng = np.random.default_rng([seed, start // BLOCK])
         wanted = min(BLOCK, count - start)
         block_labels, block_images = _draw_block(rng, shapes, HAND)
@@ -142,7 +142,7 @@ def _whole(name: str, value: Any, least: int) -> int:
 
 
 def _draw_block(rng: np.random.Generator, shapes: Shapes, hand: Hand) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Draw BLOCK pictures: labels (BLOCK,) and images (BLOCK, 28, 28), uint8."""
+    """Draw BLOCK images: labels (BLOCK,) and images (BLOCK, 28, 28), uint8."""
     labels = rng.permuted(np.tile(np.arange(10), (BLOCK // 10, 1)), axis=1).ravel()
     path, lifted = _write(rng, shapes, labels, hand)
     path = _lean(rng, _warp(rng, path, hand), hand)
@@ -244,7 +244,7 @@ def _radius(
 
 
 def _place(path: Floats, inked: Booleans, radius: Floats) -> Floats:
-    """Scale to the box, in the middle of the picture: the path in pixels."""
+    """Scale to the box, in the middle of the image: the path in pixels."""
     low, high = _extent(path, inked)
     width = radius.mean(1)[:, None, None]
     scale = (BOX + 2 * FAINT - 2 * width) / (high - low).max(axis=2, keepdims=True)
@@ -255,7 +255,7 @@ def _place(path: Floats, inked: Booleans, radius: Floats) -> Floats:
 
 
 def _ink(rng: np.random.Generator, path: Floats, length: Floats, radius: Floats, hand: Hand) -> NDArray[np.uint8]:
-    """Pictures of the paths, (N, 28, 28), uint8."""
+    """Images of the paths, (N, 28, 28), uint8."""
     bell = path[:, :, :, None] - np.arange(SIZE, dtype=np.float32)
     np.exp(-0.5 * bell * bell, out=bell)
     # The distance is compared with the mean radius below, so a point pressed harder has to seem nearer.
@@ -270,8 +270,8 @@ def _ink(rng: np.random.Generator, path: Floats, length: Floats, radius: Floats,
 
 
 def _centre(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Move each picture by whole pixels, to bring its centre of mass to MIDDLE."""
-    margin = (SIZE - BOX) // 2  # a longer way would take the box out of the picture
+    """Move each image by whole pixels, to bring its centre of mass to MIDDLE."""
+    margin = (SIZE - BOX) // 2  # a larger shift would move the box out of the image
     mass = images.sum(axis=2, dtype=np.uint16).sum(axis=1, dtype=np.int64)
     pixel = np.arange(SIZE)
     moved = []

@@ -1,4 +1,4 @@
-"""Fetching the data sets known by name, once, into a cache folder (needs pooch, the ``download`` extra)."""
+"""Download the data sets known by name, once, into a cache folder (needs pooch, the ``download`` extra)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gpucnn.data.sources import SOURCES, File, Source
 from gpucnn.errors import DataError, how_to_add
 
 TIMEOUT = 30.0
-"""Seconds without a byte after which a mirror is given up."""
+"""Timeout in seconds without a byte, after which the next mirror is tried."""
 
 ROUNDS = 2
-"""Times that every mirror is tried."""
+"""Attempts per mirror."""
 
 PIECE = 2**16
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
-"""Folders that torchvision keeps the same files in."""
+"""Folders where torchvision stores the same files."""
 
 
 def fetch(name: str) -> Path:
@@ -54,7 +54,7 @@ def offline_folder(name: str) -> Path | None:
 
 
 def expanded(path: str) -> Path:
-    """Return a path with its ~ expanded; DataError for an unknown user's."""
+    """Return a path with ~ expanded; DataError for an unknown user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -70,7 +70,7 @@ def cache_folder(name: str) -> Path:
 
 
 def whereabouts(name: str) -> str:
-    """Return in words where a data set known by name lies, or how much there is to download."""
+    """Return a sentence on where a named data set is stored, or how large its download is."""
     source = SOURCES[name]
     if (folder := offline_folder(name)) is not None:
         return str(folder)
@@ -114,7 +114,7 @@ def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:
 
 
 def _bar(file: File, arriving: Path) -> Any:
-    """Return a progress bar that is shown on terminals only, and ends a download that is longer than the file."""
+    """Return a progress bar shown on terminals only, which aborts a download longer than the file."""
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]  # it has no types

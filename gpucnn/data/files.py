@@ -88,7 +88,7 @@ def idx_home(folder: Path) -> Path | None:
 
 
 def _idx_files(folder: Path) -> dict[str, dict[Role, Path]]:
-    """Return the IDX files of a folder by the set that they are of ("" for MNIST's own names); plain before packed."""
+    """Return the IDX files of a folder by the set they belong to ("" for MNIST's own names); plain before packed."""
     sets: dict[str, dict[Role, Path]] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (name := IDX_FILE.fullmatch(file.name)) and file.is_file():
@@ -157,7 +157,7 @@ def read_npz(path: Path) -> tuple[dict[str, ArrayDataset], str]:
 
 
 def array_files(folder: Path) -> dict[Role, Path] | None:
-    """Return the .npy files, or .npz files of one array each, that a data set is made of; None where there are none.
+    """Return the .npy files, or .npz files of one array each, that make up a data set; None where there are none.
 
     Named as an .npz names its arrays: x_train.npy, y_train.npy, ..., or kmnist-train-imgs.npz, ...
     """
@@ -169,7 +169,7 @@ def array_files(folder: Path) -> dict[Role, Path] | None:
 
 
 def read_array_files(files: dict[Role, Path], where: str) -> dict[str, ArrayDataset]:
-    """Return the parts of the data set that these files hold an array each of."""
+    """Return the parts of a data set from files of one array each."""
     return datasets({role: _read_array(path) for role, path in files.items()}, None, where)
 
 
@@ -197,7 +197,7 @@ def _read_array(path: Path) -> NDArray[Any]:
 
 
 def npz_bytes(splits: Splits) -> bytes:
-    """Return a data set as the content of a packed .npz that ``load_npz`` reads."""
+    """Return a data set as the bytes of a compressed .npz that ``load_npz`` reads."""
     file = io.BytesIO()
     x_train, y_train = splits.train[np.arange(len(splits.train))]
     x_test, y_test = splits.test[np.arange(len(splits.test))]
@@ -212,7 +212,7 @@ def npz_bytes(splits: Splits) -> bytes:
 
 
 def _check_sizes(path: Path) -> None:
-    """DataError where an array's header claims more than its file holds, or all together too much, before they are read."""
+    """DataError, before reading, where array headers claim more than their files hold or too much together."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
         limits.check(str(path), "bytes", size, limits.unpacked_bytes(path.stat().st_size))

@@ -1,4 +1,4 @@
-"""What a data set's source names, found out without reading it."""
+"""Find out what kind of data set a source names, without reading it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NAMES = ("digits", *SOURCES)
 
 
 class Found(NamedTuple):
-    """A data set: its kind, folder or file, and name, where it is known by one.
+    """A data set: its kind, its folder or file, and its name if it has one.
 
-    kind: "digits", "idx", "cifar10", "pictures", "arrays" (.npy files), "csv" or "npz".
+    kind: "digits", "idx", "cifar10", "pictures" (folders of images), "arrays" (.npy files), "csv" or "npz".
     """
 
     kind: str
@@ -70,5 +70,5 @@ def _in_folder(folder: Path, name: str | None) -> Found:
         return Found("csv", file)
     raise DataError.expected(
         str(folder), "content", f"MNIST's four IDX files, CIFAR-10's {ARCHIVE}, x_train.npy and so on, train.csv, "
-        "or folders of pictures", "none of them", "pictures lie in train/CLASS and test/CLASS, or in CLASS",
+        "or folders of images", "none of them", "images lie in train/CLASS and test/CLASS, or in CLASS",
     )  # fmt: skip

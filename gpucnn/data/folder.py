@@ -1,4 +1,4 @@
-"""Data sets of a user's own pictures: a folder of class folders."""
+"""Data sets of a user's own images: a folder of class folders."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ PARTS = {
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""What folders of a training, validation and test set are called, in small letters."""
+"""Names of the folders of a training, validation and test set, in lower case."""
 
 LARGEST_SIDE = 64
-"""Pixels of a side beyond which pictures are scaled down where no size is asked for: what a CPU trains in minutes."""
+"""Largest side in pixels where no size is given: a CPU trains on such images in minutes."""
 
 DECODING = 1
-"""Counts changes of how picture files become images."""
+"""Version of the preprocessing of image files, for the cache."""
 
 HELD_OUT = 5
-"""One picture in so many is held out for testing where there is no test folder."""
+"""One image in so many is held out for testing where there is no test folder."""
 
 DEEPEST = 4
-"""Folders that may lie around a data set, one in the other with nothing beside: archives are often packed so."""
+"""Nested folders, with nothing beside, that may wrap a data set: archives are often packed so."""
 
 ImageSize = int | tuple[int, int] | str
-"""Pixels that pictures are scaled to: S, (H, W) or "HxW"."""
+"""Pixels that images are scaled to: S, (H, W) or "HxW"."""
 
 Classes = dict[str, list[Path]]
-"""The picture files of each class."""
+"""The image files of each class."""
 
 
 class Finder:
-    """Finds the picture files of a folder's parts and classes; counts what is passed over.
+    """Finds the image files of a folder's parts and classes; counts what is skipped.
 
     Links are followed, wherever they lead: data sets are often made of links to one store. A folder is entered once for a
     class, and never one that holds the data set itself, so links in a circle end.
@@ -65,7 +65,7 @@ class Finder:
         self._train = self.folder
 
     def parts(self) -> dict[str, Classes]:
-        """Return the classes of "train", "validation" and "test", as far as there are such; with no such folder, "train"."""
+        """Return the classes of those of "train", "validation" and "test" that exist; with no such folder, "train"."""
         folders: dict[str, Path] = {}
         rest = []
         for entry in self._folders(self.folder):
@@ -86,19 +86,19 @@ class Finder:
         return found
 
     def hash_of(self, path: Path) -> bytes:
-        """Return the SHA-256 of a training picture's name, from its class's on."""
+        """Return the SHA-256 of a training image's name, from its class's on."""
         return hashlib.sha256(os.fsencode(path.relative_to(self._train).as_posix())).digest()
 
     def say(self) -> None:
-        """Warn of what was passed over."""
+        """Warn about skipped files."""
         if self.folder != self.given:
-            warnings.warn(f"the pictures lie in {self.folder}", stacklevel=4)
+            warnings.warn(f"the images lie in {self.folder}", stacklevel=4)
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.ignored.items() if count)
         if kinds:
             warnings.warn(f"ignored: {kinds}", stacklevel=4)
 
     def _unpacked(self, folder: Path) -> Path:
-        """Return the folder that holds more than one other."""
+        """Return the innermost folder that holds more than one other folder."""
         for _ in range(DEEPEST):
             inside = [entry for entry in _visible(folder) if entry.is_dir()]
             named = inside and any(inside[0].name.lower() in names for names in PARTS.values())
@@ -119,7 +119,7 @@ class Finder:
         return found
 
     def _classes(self, folders: list[Path]) -> Classes:
-        """Return the pictures in each of these folders and in the folders within."""
+        """Return the images in each of these folders and their subfolders."""
         classes: Classes = {}
         for folder in folders:
             entered = {_identity(above) for above in self.folder.resolve().parents} | {_identity(self.folder)}
@@ -129,7 +129,7 @@ class Finder:
 
 
 def _pictures(folder: Path, entered: set[tuple[int, int]], ignored: Counter[str]) -> list[Path]:
-    """Return the picture files in a folder and below, none of it in the folders ``entered`` already."""
+    """Return the image files in a folder and below, except in folders already ``entered``."""
     found: list[Path] = []
     waiting = [folder]
     while waiting:
@@ -143,7 +143,7 @@ def _pictures(folder: Path, entered: set[tuple[int, int]], ignored: Counter[str]
         elif entry.is_file() and entry.suffix.lower() in SUFFIXES:
             found.append(entry)
         else:
-            ignored["no pictures"] += 1
+            ignored["no images"] += 1
     return found
 
 
@@ -160,7 +160,7 @@ def _entries(folder: Path, ignored: Counter[str]) -> list[Path]:
 
 
 def is_picture_folder(folder: Path) -> bool:
-    """Whether there are folders in a folder, hidden ones aside."""
+    """Whether a folder has subfolders that are not hidden."""
     return any(entry.is_dir() for entry in _visible(folder))
 
 
@@ -185,7 +185,7 @@ def parse_image_size(size: Any) -> tuple[int, int]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Return the picture files in a folder and in the folders below it, by name; DataError where there are none.
+    """Return the image files in a folder and in the folders below it, by name; DataError where there are none.
 
     Hidden ones are passed over; links are followed, as in a data set.
     """
@@ -194,7 +194,7 @@ def pictures_below(folder: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
     if not found:
-        raise DataError.expected(str(folder), "folder", f"pictures ({', '.join(sorted(SUFFIXES))})", "none")
+        raise DataError.expected(str(folder), "folder", f"images ({', '.join(sorted(SUFFIXES))})", "none")
     return found
 
 
@@ -206,15 +206,15 @@ def load_pictures(
 ) -> Splits:
     """Return the data set of ``train/CLASS/*.png`` and ``test/CLASS/*.png``, or of ``CLASS/*.png`` alone.
 
-    Pictures of any of Pillow's usual formats, grey or colour, of any size, also in folders within a class: the middle of
+    Images of any of Pillow's usual formats, grey or colour, of any size, also in folders within a class: the middle of
     each is scaled to ``image_size``, S or (H, W), by default the median side, at most 64, square. Images are uint8
     (N, 1, H, W) where all are grey, else (N, 3, H, W); with the shape ``like`` and a ``framing`` they are read as
     ``read_picture`` reads them for a network that was trained on such images.
 
     ``val``, ``valid``, ``validation`` or ``dev`` beside ``train`` is the validation set. Without a test folder a fifth of
-    each class is held out, chosen by the SHA-256 of the files' names: the same pictures on every machine, and the same ones
-    when others are added. A warning says what was scaled, passed over and held out. DataError for a picture that cannot be
-    read, fewer than two classes, a class without pictures, and classes that differ between the folders.
+    each class is held out, chosen by the SHA-256 of the files' names: the same images on every machine, and the same ones
+    when others are added. A warning says what was scaled, skipped and held out. DataError for an image that cannot be
+    read, fewer than two classes, a class without images, and classes that differ between the folders.
     """
     try:
         finder = Finder(folder)
@@ -235,21 +235,19 @@ def load_pictures(
         warnings.warn(note, stacklevel=3)
     finder.say()
     if "validation" in sets:
-        warnings.warn(f"{len(sets['validation']):,} pictures beside the train folder are for validation", stacklevel=3)
+        warnings.warn(f"{len(sets['validation']):,} images beside the train folder are for validation", stacklevel=3)
     if not has_test:
         count = len(sets["test"])
-        warnings.warn(
-            f"no test folder: {count:,} pictures are held out for testing, a fifth of each class", stacklevel=3
-        )
+        warnings.warn(f"no test folder: {count:,} images are held out for testing, a fifth of each class", stacklevel=3)
     return Splits(folder.name or str(folder), sets["train"], sets["test"], framing, sets.get("validation"))
 
 
 def load_test_pictures(
     folder: Path, like: tuple[int, int, int], framing: str = "cropped", held_out: bool = False
 ) -> ArrayDataset:
-    """Return the pictures of a folder to measure a network on: those of its test folder, without one all that there are.
+    """Return the images of a folder to measure a network on: those of its test folder, or all without one.
 
-    held_out: without a test folder, those that ``load_pictures`` holds out of training. Pictures are read as
+    held_out: without a test folder, those that ``load_pictures`` holds out of training. Images are read as
     ``read_picture`` reads them; classes without any are left out.
     """
     try:
@@ -260,10 +258,10 @@ def load_test_pictures(
             test = _hold_out(finder, parts.get("train", {}))
         if test is None:
             test = _joined(parts)
-            warnings.warn("no test folder: all pictures are measured", stacklevel=3)
+            warnings.warn("no test folder: all images are measured", stacklevel=3)
         test = {name: paths for name, paths in test.items() if paths}
         if not test:
-            raise DataError.expected(str(folder), "class folders", "a picture in one of them", "none")
+            raise DataError.expected(str(folder), "class folders", "an image in one of them", "none")
         sets, notes = _read(finder.folder, {"test": test}, list(test), None, like, framing)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror or error}).") from None
@@ -279,14 +277,14 @@ def _joined(parts: dict[str, Classes]) -> Classes:
 
 
 def _hold_out(finder: Finder, train: Classes) -> Classes:
-    """Return the test pictures of each class, taken out of ``train``."""
+    """Return the test images of each class, taken out of ``train``."""
     test: Classes = {}
     for name, paths in train.items():
         if len(paths) == 1:
             raise DataError.expected(
                 str(finder.folder),
                 f"class {name}",
-                "at least two pictures, one of them for testing",
+                "at least two images, one of them for testing",
                 "one",
                 "add a test folder",
             )
@@ -309,7 +307,7 @@ def _check(folder: Path, parts: dict[str, Classes]) -> None:
             raise DataError.expected(str(folder), "classes", same, f"{differ} in one of them only")
         for name, paths in classes.items():
             if not paths:
-                raise DataError.expected(str(folder), f"{part} class {name}", "a picture", "none")
+                raise DataError.expected(str(folder), f"{part} class {name}", "an image", "none")
 
 
 def _read(
@@ -320,7 +318,7 @@ def _read(
     like: tuple[int, int, int] | None,
     framing: str,
 ) -> tuple[dict[str, ArrayDataset], list[str]]:
-    """Return the pictures of each part as a data set with these class names, and what is to be said of them."""
+    """Return the images of each part as a data set with these class names, and the notes about them."""
     paths = {part: [path for name in names for path in classes[name]] for part, classes in parts.items()}
     options = f"{DECODING} {image_size} {like} {framing if like else 'cropped'}"
     name = hashlib.sha256(os.fsencode(folder.resolve()) + options.encode()).hexdigest()[:16]
@@ -334,9 +332,9 @@ def _read(
     if like is None:
         if resized:
             crops = f" ({cut:,} are not {kind}: their middle is taken)" if cut else ""
-            notes.append(f"{resized:,} pictures resized to {shape[1]}x{shape[2]} pixels{crops}")
+            notes.append(f"{resized:,} images resized to {shape[1]}x{shape[2]} pixels{crops}")
     elif cut:
-        notes.append(f"{cut:,} pictures are not {kind}: their middle is taken")
+        notes.append(f"{cut:,} images are not {kind}: their middle is taken")
     sets = {}
     for part, classes in parts.items():
         labels = np.repeat(range(len(names)), [len(classes[name]) for name in names])
@@ -345,7 +343,7 @@ def _read(
 
 
 def _listing(folder: Path, paths: dict[str, list[Path]], options: str) -> str:
-    """Return the SHA-256 of all that the images of these files depend on: names, sizes and times, options, Pillow."""
+    """Return the SHA-256 of everything the decoded images depend on: file names, sizes and times, options, Pillow."""
     import PIL
 
     digest = hashlib.sha256(f"{options} {PIL.__version__}".encode())
@@ -364,7 +362,7 @@ def _decode(
     like: tuple[int, int, int] | None,
     framing: str,
 ) -> dict[str, NDArray[Any]]:
-    """Return the images of each part, (N, C, H, W), and as ``changed`` how many were resized and how many were cut."""
+    """Return the images of each part, (N, C, H, W), and as ``changed`` how many were resized and how many cropped."""
     if like is None:
         H, W = parse_image_size(_usual_side(paths["train"]) if image_size is None else image_size)
     shape = like or (3, H, W)
@@ -381,7 +379,7 @@ def _decode(
 
     places = [(part, i) for part, files in paths.items() for i in range(len(files))]
     with warnings.catch_warnings():  # threads that silence warnings at once may leave them silenced
-        in_parallel(read, places, cores(), len(places), "Reading pictures")
+        in_parallel(read, places, cores(), len(places), "Reading images")
     if like is None and all(bool((part[:, :1] == part[:, 1:]).all()) for part in images.values()):
         images = {part: np.ascontiguousarray(pixels[:, :1]) for part, pixels in images.items()}  # all of them are grey
     return {**images, "changed": np.concatenate(list(changed.values())).sum(0)}
@@ -397,5 +395,5 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _usual_side(paths: list[Path]) -> int:
-    """Return the median of the pictures' shorter sides, at most ``LARGEST_SIDE``."""
+    """Return the median of the images' shorter sides, at most ``LARGEST_SIDE``."""
     return min(int(statistics.median_low([min(picture_size(path)) for path in paths])), LARGEST_SIDE)

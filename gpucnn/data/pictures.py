@@ -1,4 +1,4 @@
-"""Reading picture files, as uint8 images for a network."""
+"""Reading image files, as uint8 images for a network."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from gpucnn.errors import DataError, shortened
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it finds in a file is told by our own errors
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")
-"""What is read. Pillow knows more, of which some start other programs."""
+"""Formats that are read. Pillow knows more, some of which start other programs."""
 
 PIECE = 1024
-"""Bytes of a JPEG that are decoded between two looks at the clock: a few scans of a hostile one."""
+"""Bytes of a JPEG that are decoded between two checks of the clock: a few scans of a hostile file."""
 
 MARKED = 64
 """Brightness (of 255) from which a pixel counts as ink."""
 
 THINNEST, USUAL = 0.06, 0.1
-"""Width of a pen, as a share of what it draws, below which it is thickened, and to which: that of MNIST's pens."""
+"""Stroke width, as a fraction of the drawing, below which strokes are thickened to it: that of MNIST."""
 
 FINE = 160
-"""Pixels of a side at which a pen is thickened: eight times what a digit has in the end."""
+"""Side in pixels at which strokes are thickened: eight times the final size of a digit."""
 
 FAINTEST = 16
-"""Least difference of brightness (of 255) between ink and paper: less is noise."""
+"""Smallest difference in brightness (of 255) between ink and paper; less is noise."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture file as a network reads it.
+    """An image file after preprocessing.
 
-    pixels: uint8 (C, H, W); size: (rows, columns) of the picture in the file; cut: whether only its middle is left.
+    pixels: uint8 (C, H, W); size: (rows, columns) of the image in the file; cut: whether only its middle is left.
     """
 
     pixels: NDArray[np.uint8]
@@ -52,24 +52,24 @@ class Decoded:
 
 
 def read_picture(path: Path, shape: tuple[int, int, int], framing: str = "centred") -> NDArray[np.uint8]:
-    """Return the pixels of ``decode_picture``, with a warning where the picture's sides are cut off."""
+    """Return the pixels of ``decode_picture``, with a warning where the image's sides are cut off."""
     decoded = decode_picture(path, shape, framing)
     if decoded.cut:
         kind = "square" if shape[1] == shape[2] else f"of the shape {shape[1]}x{shape[2]}"
-        warnings.warn(f"a picture is not {kind}: its middle is taken", stacklevel=2)
+        warnings.warn(f"an image is not {kind}: its middle is taken", stacklevel=2)
     return decoded.pixels
 
 
 def decode_picture(path: Path, shape: tuple[int, int, int], framing: str = "centred") -> Decoded:
-    """Return a picture file as uint8 (C, H, W) of ``shape``, framed as the training images were (see ``Splits``).
+    """Return an image file as uint8 (C, H, W) of ``shape``, preprocessed as the training images were (see ``Splits``).
 
     "centred", one channel: light on dark whichever way it came, the ink scaled into the middle 20/28 and centred by its
-    mass, as MNIST was made (LeCun et al. 1998). "cropped", or three channels: the middle of the picture, scaled.
-    DataError for what is no picture, is too large (``gpucnn.limits``) or shows nothing.
+    mass, as MNIST was made (LeCun et al. 1998). "cropped", or three channels: the middle of the image, scaled.
+    DataError for a file that is no image, is too large (``gpucnn.limits``) or blank.
     """
     C, H, W = shape
     if C not in (1, 3):
-        raise DataError.expected(str(path), "network", "one that reads grey or RGB pictures", f"{C} channels")
+        raise DataError.expected(str(path), "network", "one that reads grey or RGB images", f"{C} channels")
     mode = "RGB" if C == 3 else "L"
     if C == 1 and framing == "centred":
         grey, size = _open(path, mode)
@@ -84,19 +84,19 @@ def decode_picture(path: Path, shape: tuple[int, int, int], framing: str = "cent
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Return (rows, columns) of a picture file, by its head alone. DataError for what is no picture or too large."""
+    """Return (rows, columns) of an image file, from its header. DataError for a file that is no image or too large."""
     return _open(path, None)[1]
 
 
 def _fitted(picture: Any, H: int, W: int) -> NDArray[np.uint8]:
-    """Return the middle of a picture, as large as fits the shape, as uint8 (H, W) or (H, W, channels)."""
+    """Return the middle of an image, as large as fits the shape, as uint8 (H, W) or (H, W, channels)."""
     from PIL import Image, ImageOps
 
     return np.asarray(ImageOps.fit(picture, (W, H), Image.Resampling.BICUBIC))
 
 
 def _open(path: Path, mode: str | None, near: int | None = None) -> tuple[Any, tuple[int, int]]:
-    """Return a picture file as a Pillow picture of ``mode`` (L or RGB), upright, on white where it is transparent; its size.
+    """Return an image file as a Pillow image of ``mode`` (L or RGB), upright, on white where it is transparent; its size.
 
     near: the side in pixels that it will be scaled to, for which a large JPEG is decoded at an eighth, a quarter or half of
     its size. Without a mode, nothing is decoded.
@@ -107,7 +107,7 @@ def _open(path: Path, mode: str | None, near: int | None = None) -> tuple[Any, t
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{path}: is a folder. Name the picture files in it.")
+            raise DataError(f"{path}: is a folder. Name the image files in it.")
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path}: is no file, but a pipe or a device.")
         limits.check(str(path), "bytes", status.st_size, limits.PICTURE_BYTES)
@@ -135,11 +135,11 @@ def _open(path: Path, mode: str | None, near: int | None = None) -> tuple[Any, t
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
         why = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
-        raise DataError(f"{path}: is no readable picture of {', '.join(FORMATS)} ({shortened(why)}).") from None
+        raise DataError(f"{path}: is no readable image of {', '.join(FORMATS)} ({shortened(why)}).") from None
 
 
 class _Timed(io.BufferedReader):
-    """A picture file that gives nothing more once decoding it has taken too long."""
+    """An image file that returns no more bytes once decoding has taken too long."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -153,14 +153,14 @@ class _Timed(io.BufferedReader):
 
 
 def _lies_on_its_side(picture: Any) -> bool:
-    """Whether rows are to be shown as columns; of a TIFF, Pillow gives the size as it is to be shown."""
+    """Whether rows are displayed as columns; for a TIFF, Pillow reports the displayed size."""
     if picture.format == "TIFF" or "exif" not in picture.info:
         return False
     return picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
 
 
 def _eight_bits(picture: Any) -> Any:
-    """Return a picture of 16 or 32 bits a pixel as one of 8: Pillow would cut off what is above 255. LAB becomes RGB."""
+    """Return an image of 16 or 32 bits per pixel scaled to 8: Pillow would clip values above 255. LAB becomes RGB."""
     from PIL import Image, ImageCms
 
     if picture.mode == "LAB":
@@ -178,7 +178,7 @@ def _eight_bits(picture: Any) -> Any:
 
 
 def _on_white(picture: Any) -> Any:
-    """Return the picture on white paper where it is transparent."""
+    """Return the image on white paper where it is transparent."""
     from PIL import Image
 
     if picture.mode not in ("RGBA", "LA", "PA") and "transparency" not in picture.info:
@@ -188,14 +188,14 @@ def _on_white(picture: Any) -> Any:
 
 
 def _ink(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how far each pixel is from the background, which is what the border shows: light ink on dark."""
+    """Return the distance of each pixel from the background colour, taken from the border: light ink on dark."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     grey -= np.float32(np.median(border))
     return np.abs(grey, out=grey)
 
 
 def _thickened(ink: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the ink of a pen that is much thinner than MNIST's as if drawn by such a pen; other ink as it is.
+    """Return strokes much thinner than MNIST's thickened to its width; other strokes unchanged.
 
     A hairline on a large page would fade away when it is scaled down.
     """

@@ -1,4 +1,4 @@
-"""Reading images from CSV files, a row each, as Kaggle has MNIST: a label, and the pixels one after the other."""
+"""Reading images from CSV files in the format of Kaggle's MNIST: one row per image, its label and its pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
 SUFFIXES = (".csv", ".tsv")
 
 COMPANION = {"train": "test", "Train": "Test", "TRAIN": "TEST"}
-"""How the file of test images is called, beside that of training images."""
+"""Names of the test file that belongs to a training file."""
 
 
 def load_csv(path: Path) -> Splits:
@@ -98,7 +98,7 @@ def read_csv(path: Path) -> tuple[NDArray[Any] | None, NDArray[Any]]:
 
 
 LONGEST = 2**24
-"""Characters of a line."""
+"""Longest line, in characters."""
 
 
 def _label_column(names: list[str]) -> int | None:

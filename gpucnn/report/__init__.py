@@ -1,4 +1,4 @@
-"""Pages and pictures: the report of a run or of an image, curves and plots; text and bytes from arrays, no files."""
+"""Reports and plots: pages about a run or an image, curves and figures; text and bytes from arrays, no files."""
 
 from gpucnn.report.image_report import Look, look, look_page
 from gpucnn.report.notebook import LiveCurves

@@ -12,7 +12,7 @@ from gpucnn.report.html import text
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 46
 MOST_STEPS = 600
-"""Points of the line of single steps; more cannot be told apart."""
+"""Points of the line of single steps; more cannot be distinguished."""
 MOST_DOTS = 40
 """Points up to which each is marked, and says its number under the mouse."""
 

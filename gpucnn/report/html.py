@@ -169,7 +169,7 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind
 
 
 def facts(caption: str, values: Mapping[str, Any]) -> str:
-    """Return names and values as a table; mappings inside are told by ``outer.inner``, lists by commas.
+    """Return names and values as a table; nested mappings are named ``outer.inner``, lists by commas.
 
     >>> "<th scope=\\"row\\">a.b</th><td>1</td>" in facts("Settings", {"a": {"b": 1}})
     True

@@ -1,4 +1,4 @@
-"""What a network makes of one picture: where it looked, its feature maps, its probabilities, the picture's edges."""
+"""The report of one image: saliency, feature maps, probabilities and edges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEAST_DROP = 0.01
 """Probability that has to be lost for the full colour: of a sure answer, what is lost is mostly noise."""
 
 SIDE = 336
-"""Pixels that a picture is enlarged to, about."""
+"""Approximate side in pixels of enlarged images."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def look_page(found: Look, title: str) -> str:
     ]
     parts += [section(f"Feature maps of layer {key or 0}", _maps(key, maps)) for key, maps in found.maps.items()]
     figures = (
-        picture(_large(coloured((values + 1) / 2, SIGNED)), f"The picture's {which} edges", f"{which} edges")
+        picture(_large(coloured((values + 1) / 2, SIGNED)), f"The image's {which} edges", f"{which} edges")
         for which, values in found.edges.items()
     )
     about = (
@@ -106,7 +106,7 @@ def look_page(found: Look, title: str) -> str:
 
 
 def heats(found: Look) -> dict[str, Any]:
-    """Return what there is to draw of where the network looked: {what it is: picture (H, W, 3) uint8}.
+    """Return the saliency maps to draw: {title: image (H, W, 3) uint8}.
 
     >>> found = look(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), np.zeros((1, 2, 2)), ["a", "b"])
     >>> list(heats(found))
@@ -118,9 +118,7 @@ def heats(found: Look) -> dict[str, Any]:
 
 
 def _places(found: Look, label: str) -> str:
-    shown = [
-        picture(_large(image_pixels(found.image)), "The picture as the network reads it", "as the network reads it")
-    ]
+    shown = [picture(_large(image_pixels(found.image)), "The image as the network reads it", "as the network reads it")]
     captions = {
         "Grad-CAM": "Grad-CAM: the lighter, the more the last convolution found there that speaks for the class",
         "Occlusion": "Occlusion: the lighter, the more the probability falls when a square there is covered; "
@@ -149,7 +147,7 @@ def _maps(key: str, maps: Any) -> str:
 
 
 def map_pixels(maps: Any) -> tuple[Any, float]:
-    """Return feature maps (F, h, w) as pictures (F, h, w, 3) on one scale, and the value of its full colour.
+    """Return feature maps (F, h, w) as images (F, h, w, 3) on one scale, and the value of its full colour.
 
     >>> map_pixels(np.array([[[-2.0, 0.0]]]))[0].tolist()
     [[[[33, 102, 172], [247, 247, 247]]]]

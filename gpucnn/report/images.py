@@ -1,4 +1,4 @@
-"""Arrays as pictures: images, filters, maps and matrices become uint8 pixels, grey (H, W) or RGB (H, W, 3)."""
+"""Pixels for drawing: images, filters, maps and matrices become uint8 pixels, grey (H, W) or RGB (H, W, 3)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def stretched(values: Any) -> Any:
 
 
 def filter_pixels(filters: Any, largest: float | None = None) -> Any:
-    """Return filters (F, C, KH, KW) as pictures (F, KH, KW, 3), all on one scale from -``largest`` to ``largest``.
+    """Return filters (F, C, KH, KW) as images (F, KH, KW, 3), all on one scale from -``largest`` to ``largest``.
 
     Filters of three channels are RGB, zero in the middle grey; of others, the mean over the channels is blue where it is
     negative, red where it is positive. largest: by default the largest magnitude shown.
@@ -95,7 +95,7 @@ def coloured(values: Any, colours: Any) -> Any:
 
 
 def sheet(tiles: Any, columns: int | None = None, side: int = 480) -> Any:
-    """Return tiles (N, H, W) or (N, H, W, 3), uint8, as one picture, row by row, with grey between them.
+    """Return tiles (N, H, W) or (N, H, W, 3), uint8, as one image, row by row, with grey between them.
 
     columns: by default as many as make the sheet about square. Every pixel is repeated as often as fits ``side`` pixels of
     width, so that small tiles are seen sharp wherever they are shown.
@@ -117,7 +117,7 @@ def sheet(tiles: Any, columns: int | None = None, side: int = 480) -> Any:
 
 
 def enlarged(pixels: Any, times: int) -> Any:
-    """Return a picture with every pixel repeated ``times`` times in both directions.
+    """Return an image with every pixel repeated ``times`` times in both directions.
 
     >>> enlarged(np.array([[1, 2]], np.uint8), 2).tolist()
     [[1, 1, 2, 2], [1, 1, 2, 2]]
@@ -126,7 +126,7 @@ def enlarged(pixels: Any, times: int) -> Any:
 
 
 def png(pixels: Any) -> bytes:
-    """Return a picture as the bytes of a PNG file.
+    """Return an image as the bytes of a PNG file.
 
     pixels: uint8, grey (H, W) or RGB (H, W, 3). DTypeError for another dtype, ShapeError for another shape or no pixel.
 
@@ -146,7 +146,7 @@ def png(pixels: Any) -> bytes:
 
 
 def data_uri(pixels: Any) -> str:
-    """Return a picture, as ``png`` takes it, as text that stands where a web page names a picture file.
+    """Return an image, as ``png`` takes it, as a data URL for a web page.
 
     >>> data_uri(np.zeros((2, 3), np.uint8))[:26]
     'data:image/png;base64,iVBO'

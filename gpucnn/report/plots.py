@@ -1,4 +1,4 @@
-"""Pictures of a run as files of their own, for papers and slides (needs Matplotlib, the ``plots`` extra).
+"""The plots of a run as PNG files, for papers and slides (needs Matplotlib, the ``plots`` extra).
 
 Figures are made as objects; Matplotlib's global state and its windows are left alone.
 """
@@ -57,7 +57,7 @@ def figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise GpucnnError(f"Pictures as files need Matplotlib. Install it: {how_to_add('plots')}.") from None
+        raise GpucnnError(f"Plots need Matplotlib. Install it: {how_to_add('plots')}.") from None
     return Figure
 
 
@@ -139,7 +139,7 @@ def _draw_mistakes(page: Any, outcome: Outcome) -> None:
 def look_plot(found: Look, title: str) -> bytes:
     """Return a look as a PNG file; GpucnnError without Matplotlib."""
     label = _short(found.class_names[found.target])
-    tiles = {"the picture": image_pixels(found.image)} | {f"{k} for {label}": v for k, v in heats(found).items()}
+    tiles = {"the image": image_pixels(found.image)} | {f"{k} for {label}": v for k, v in heats(found).items()}
     tiles |= {f"{which} edges": coloured((values + 1) / 2, SIGNED) for which, values in found.edges.items()}
     sheets = {f"maps of {key}": sheet(map_pixels(maps)[0]) for key, maps in found.maps.items()}
     columns = len(tiles)

@@ -26,7 +26,7 @@ MOST_FILTERS = 64
 """Filters that are drawn; the rest are counted."""
 
 MOST_CLASSES = 20
-"""Classes up to which the confusion matrix is a table of numbers; beyond, it is a picture, and the worst are named."""
+"""Classes up to which the confusion matrix is a table of numbers; beyond, it is an image, and the worst are named."""
 
 MOST_LAYERS = 30
 """Layers up to which their table is open from the start."""
@@ -69,7 +69,7 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers, 0 to 1."""
+        """The accuracy, 0 to 1."""
         return float(np.trace(self.confusion)) / self.count
 
 
@@ -202,7 +202,7 @@ def _confusion_picture(outcome: Outcome) -> str:
     K = len(outcome.class_names)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     pixels = enlarged(coloured(np.sqrt(shares), WARM), max(600 // K, 1))
-    alt = f"Confusion matrix of {K} classes; right answers lie on the diagonal. The most frequent mistakes are in the table"
+    alt = f"Confusion matrix of {K} classes; correct predictions lie on the diagonal. The most frequent mistakes are listed"
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CLASSES]
     pairs = [(int(at) // K, int(at) % K) for at in order if wrong.flat[at]]
@@ -239,7 +239,7 @@ def _mistakes(outcome: Outcome) -> str:
 
 
 def _tile(pixels: Any) -> Any:
-    """Return a picture scaled down to at most ``LARGEST_TILE`` rows and columns."""
+    """Return an image scaled down to at most ``LARGEST_TILE`` rows and columns."""
     from PIL import Image
 
     picture = Image.fromarray(pixels)
@@ -258,7 +258,7 @@ def _filters(before: Any, after: Any) -> str:
         about += f"; red, green and blue are the three channels, grey is 0, black {-largest:.2f}, white {largest:.2f}."
     else:
         about += (", the mean of their channels" if C > 1 else "") + (
-            f"; blue is negative, white 0, red positive, full colour {largest:.2f}. Both pictures have one scale."
+            f"; blue is negative, white 0, red positive, full colour {largest:.2f}. Both images have one scale."
         )
     figures = [
         picture(sheet(filter_pixels(stack[:MOST_FILTERS], largest)), f"Filters of the first convolution {when}", when)

@@ -19,7 +19,7 @@ BATCH = 1000
 
 @dataclass
 class Evaluation:
-    """Mean loss, share of right answers (0 to 1), and of each image (N,): label, prediction, its probability, the loss."""
+    """Mean loss, accuracy (0 to 1), and for each image (N,): label, prediction, its probability, loss."""
 
     loss: float
     accuracy: float

@@ -94,12 +94,12 @@ class SavedModel:
     def test_set(self, source: str | None = None) -> tuple[str, Dataset]:
         """Return the name and the test images of the data set ``source``, by default that of the run.
 
-        Pictures are as this network reads them. Without test images all are taken, of the run's own set those held out.
+        Images are as this network reads them. Without test images all are taken, of the run's own set those held out.
         """
         return load_test(self.data if source is None else source, self.image_shape, self.framing, trained_on=self.data)
 
     def read_picture(self, path: Path) -> NDArray[np.uint8]:
-        """Return a picture file as an image (C, H, W) of the kind that this network was trained on."""
+        """Return an image file as an image (C, H, W) of the kind that this network was trained on."""
         return read_picture(path, self.image_shape, self.framing)
 
     def feed(self, data: Dataset) -> Loader:

@@ -210,7 +210,7 @@ def test_predict_of_more_than_go_through_together(run: Path, tmp_path: Path, mon
 
 
 def save_pages(folder: Path, count: int) -> list[Path]:
-    """Write the first pages as picture files and return their paths."""
+    """Write the first pages as image files and return their paths."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -226,12 +226,12 @@ def test_a_bad_picture_does_not_keep_the_others_from_their_answers(run: Path, tm
 
     blank, text, empty = tmp_path / "blank.png", tmp_path / "text.png", tmp_path / "empty"
     Image.new("L", (50, 50), 255).save(blank)
-    text.write_text("no picture")
+    text.write_text("no image")
     empty.mkdir()
     good = gpucnn("predict", run, first, last, "--json")
     assert (good.code, good.err) == (0, "")
     for bad, said in (
-        (blank, "shows nothing"), (text, "no readable picture"), (empty, "expected pictures"), (tmp_path / "x", "no such")
+        (blank, "shows nothing"), (text, "no readable image"), (empty, "expected images"), (tmp_path / "x", "no such")
     ):  # fmt: skip
         result = gpucnn("predict", run, first, bad, last, "--json")
         assert_refused(result, 1, said, str(bad))
@@ -244,7 +244,7 @@ def test_a_bad_picture_does_not_keep_the_others_from_their_answers(run: Path, tm
 def test_predict_takes_folders(run: Path, tmp_path: Path) -> None:
     inner = save_pages(tmp_path / "all" / "b", 3)
     outer = save_pages(tmp_path / "all", 2)
-    (tmp_path / "all" / "notes.txt").write_text("no picture, and not taken for one")
+    (tmp_path / "all" / "notes.txt").write_text("no image, and not taken for one")
     save_pages(tmp_path / "all" / ".hidden", 1)
     named = gpucnn("predict", run, *outer, *inner)
     assert gpucnn("predict", run, tmp_path / "all").out == named.out

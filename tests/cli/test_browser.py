@@ -1,4 +1,4 @@
-"""The pages in a real browser, where one is installed: nothing it complains of, every picture seen, light, dark, a phone."""
+"""The pages in a real browser, where one is installed: nothing it complains of, every image seen, light, dark, a phone."""
 
 from __future__ import annotations
 

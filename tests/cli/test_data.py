@@ -1,4 +1,4 @@
-"""``gpucnn data``, and training on own pictures from the command line."""
+"""``gpucnn data``, and training on own images from the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
-    """Colour pictures of two classes, of different sizes, some not square: red ones and blue ones."""
+    """Colour images of two classes, of different sizes, some not square: red ones and blue ones."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def test_convert_keeps_everything(tmp_path: Path, suffix: str) -> None:
 def test_convert_of_pictures_keeps_names_and_framing(shapes: Path) -> None:
     result = gpucnn("data", "convert", shapes, "s.npz", "--image-size", 16)
     assert result.code == 0
-    assert "100 pictures resized to 16x16 pixels (100 are not square: their middle is taken)" in result.err
+    assert "100 images resized to 16x16 pixels (100 are not square: their middle is taken)" in result.err
     splits = load("s.npz")
     assert (splits.train.class_names, splits.framing, splits.train.image_shape) == (
         ["blue", "red"],
@@ -155,7 +155,7 @@ def test_mistakes(tmp_path: Path) -> None:
     assert_refused(gpucnn("data", "show", "f.npz"), 1, "framing: expected centred or cropped, got 'sideways'")
 
 
-# --- training on pictures ------------------------------------------------------------------------------------------
+# --- training on images ------------------------------------------------------------------------------------------
 
 
 def train(source: Path, *options: object) -> tuple[object, ...]:
@@ -166,7 +166,7 @@ def train(source: Path, *options: object) -> tuple[object, ...]:
 def test_colour_pictures_train_evaluate_and_predict(shapes: Path, model: str) -> None:
     result = gpucnn(*train(shapes, "--model", model, "--augment", "shift=2,flip,rotate=10", "--val-split", 0.25))
     assert result.code == 0, result.err
-    assert "100 pictures resized to 31x31 pixels" in result.err
+    assert "100 images resized to 31x31 pixels" in result.err
     assert "60 images, 20 for validation, 20 for testing" in result.out
     settings = Path("run/config.toml").read_text()
     assert 'augment = "shift=2,flip,rotate=10"' in settings
@@ -176,7 +176,7 @@ def test_colour_pictures_train_evaluate_and_predict(shapes: Path, model: str) ->
     pictures = sorted((shapes / "test").rglob("*.png"))
     answers = [json.loads(line) for line in gpucnn("predict", "run", *pictures, "--json").out.splitlines()]
     right = [answer["answers"][0]["class"] == path.parent.name for answer, path in zip(answers, pictures, strict=True)]
-    assert np.mean(right) == evaluated["accuracy"], "predict reads pictures as training did"
+    assert np.mean(right) == evaluated["accuracy"], "predict reads images as training did"
     if model == "lenet":
         assert np.mean(right) == 1
 
@@ -222,7 +222,7 @@ def test_evaluating_on_other_classes_is_refused(shapes: Path) -> None:
 
 
 def test_a_network_of_digits_reads_a_folder_of_drawings(tmp_path: Path) -> None:
-    """Pictures are centred as the digits were: the framing is the network's, not the folder's."""
+    """Images are centred as the digits were: the framing is the network's, not the folder's."""
     from PIL import Image
 
     write_npz(tmp_path / "small.npz", train=2000)
@@ -256,5 +256,5 @@ def test_mistakes_in_training(shapes: Path) -> None:
     assert_refused(gpucnn(*train(shapes, "--val-split", 0.1, "--validation", 5)), 2, "one of validation and val_split")
     assert_refused(gpucnn(*train(shapes, "--image-size", 4)), 2, "model lenet")
     (shapes / "train" / "red" / "a.png").write_bytes(b"")
-    assert_refused(gpucnn(*train(shapes)), 1, "a.png", "no readable picture")
+    assert_refused(gpucnn(*train(shapes)), 1, "a.png", "no readable image")
     assert not Path("run").exists()

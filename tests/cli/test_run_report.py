@@ -386,12 +386,12 @@ def test_mistakes(data: Path, picture: Path) -> None:
     assert_refused(gpucnn("visualize", "run", picture, "--out", "file/a.html", *cpu), 1, "cannot be written")
 
 
-# --- a user's own pictures ---------------------------------------------------------------------------------------------
+# --- a user's own images ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def pets(data: Path) -> Path:
-    """A folder of grey pictures of two classes, larger than asked for, that are not centred as digits are."""
+    """A folder of grey images of two classes, larger than asked for, that are not centred as digits are."""
     Image = pytest.importorskip("PIL.Image")
     images, labels = drawn(60, 0)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):

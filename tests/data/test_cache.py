@@ -1,4 +1,4 @@
-"""The cache of drawn digits and decoded pictures: read only whole, for what it was made from; all works without it."""
+"""The cache of drawn digits and decoded images: read only whole, for what it was made from; all works without it."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_evaluating_draws_the_test_digits_alone(home: Path, monkeypatch: pytest.
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    """Six pictures in two classes, in a folder of their own; older than any clock's grain."""
+    """Six images in two classes, in a folder of their own; older than any clock's grain."""
     for i in range(6):
         path = tmp_path / "pets" / ("cat", "dog")[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ def messages(folder: Path) -> list[str]:
 def test_decoded_pictures_are_kept_with_what_was_said_of_them(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpucnn.data.folder.cores", lambda: 1)
     first, said = load_quietly(pets), messages(pets)
-    assert any("6 pictures resized to 6x6 pixels (6 are not square" in message for message in said)
+    assert any("6 images resized to 6x6 pixels (6 are not square" in message for message in said)
     with monkeypatch.context() as patch:
         patch.setattr("gpucnn.data.folder.decode_picture", None)
         again = load_quietly(pets)
@@ -276,7 +276,7 @@ def test_bounds_that_are_lifted_are_lifted_in_every_thread(pets: Path, monkeypat
 
 
 def test_a_bad_picture_is_told_however_many_threads_and_nothing_is_kept(pets: Path, home: Path) -> None:
-    (pets / "dog" / "5.png").write_text("no picture")
+    (pets / "dog" / "5.png").write_text("no image")
     for _ in range(2):
         with pytest.raises(DataError, match=r"5\.png"):
             load_quietly(pets)

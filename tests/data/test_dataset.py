@@ -120,7 +120,7 @@ def test_load_by_name_path_and_environment(tmp_path: Path, monkeypatch: pytest.M
         ("nowhere.npz", "no such file"),
         ("", "a folder, an .npz, or a .csv, got ''"),
         ("~nosuchuser/pictures", "no such user"),
-        (".", "folders of pictures, got none of them"),
+        (".", "folders of images, got none of them"),
     ],
 )
 def test_load_of_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str) -> None:

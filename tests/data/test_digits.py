@@ -32,7 +32,7 @@ def test_shapes_types_and_balance(count: int) -> None:
 
 
 def test_arrays_own_nothing_more_than_they_show() -> None:
-    # A view of whole blocks would keep 250 pictures alive for one, and break code that asks for contiguous memory.
+    # A view of whole blocks would keep 250 images alive for one, and break code that asks for contiguous memory.
     for array in draw_digits(1):
         assert array.flags.c_contiguous
         assert array.flags.writeable
@@ -117,7 +117,7 @@ def test_white_ink_on_black(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
     assert np.median(images) == 0
     assert border.mean() < 1
-    assert images.max(axis=(1, 2)).min() >= 200, "a picture without white ink"
+    assert images.max(axis=(1, 2)).min() >= 200, "an image without white ink"
     # MNIST has 0.131 and 0.308.
     assert 0.115 < (images / 255).mean() < 0.15
     assert 0.28 < (images / 255).std() < 0.34
@@ -149,7 +149,7 @@ def test_centre_of_mass_is_in_the_middle(drawn: tuple[np.ndarray, np.ndarray]) -
     for axis in (1, 2):
         centre = (images.sum(axis=3 - axis) @ np.arange(28)) / mass
         assert abs(centre.mean() - 14) < 0.05
-        # Moved by whole pixels, so within half a one; but a box never leaves the picture for it.
+        # Moved by whole pixels, so within half a one; but a box never leaves the image for it.
         assert np.mean(np.abs(centre - 14) < 0.501) > 0.99
         assert np.abs(centre - 14).max() < 2
 

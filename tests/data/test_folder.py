@@ -17,7 +17,7 @@ from gpucnn.errors import DataError
 
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are decoded anew each time, as where no cache can be written."""
+    """Images are decoded anew each time, as where no cache can be written."""
     monkeypatch.setenv("GPUCNN_CACHE", f"{os.devnull}/cache")
 
 
@@ -32,7 +32,7 @@ def colour(*rgb: int, size: tuple[int, int] = (8, 8)) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes of 8x8 colour pictures, each of one shade that says which it is."""
+    """Two classes of 8x8 colour images, each of one shade that says which it is."""
     home = tmp_path / "pets"
     for part, count in (("train", 5), ("test", 2)):
         for label, name in enumerate(("cat", "dog")):
@@ -69,14 +69,14 @@ def test_train_and_test(folder: Path) -> None:
 
 def test_load_finds_out_what_the_folder_holds(folder: Path) -> None:
     assert load(str(folder)).train.class_names == ["cat", "dog"]
-    with pytest.warns(UserWarning, match="14 pictures resized to 4x4 pixels$"):
+    with pytest.warns(UserWarning, match="14 images resized to 4x4 pixels$"):
         assert load(str(folder), image_size=4).train.image_shape == (3, 4, 4)
 
 
 def test_a_part_is_held_out_where_there_is_no_test_folder(folder: Path) -> None:
     home = folder / "train"
     splits, messages = notes(home)
-    assert messages == ["no test folder: 2 pictures are held out for testing, a fifth of each class"]
+    assert messages == ["no test folder: 2 images are held out for testing, a fifth of each class"]
     assert splits.name == "train"
     whole = {(x.tobytes(), int(y)) for x, y in zip(*arrays(load_quietly(folder).train), strict=True)}
     parts = [
@@ -130,7 +130,7 @@ def test_different_sizes_are_made_one_and_said_once(tmp_path: Path) -> None:
         write(tmp_path / name / "3.png", colour(9, 9, 200, size=(70, 70)))
     splits, messages = notes(tmp_path)
     assert splits.train.image_shape == (3, 10, 10), "the median of the shorter sides"
-    assert messages[0] == "4 pictures resized to 10x10 pixels (2 are not square: their middle is taken)"
+    assert messages[0] == "4 images resized to 10x10 pixels (2 are not square: their middle is taken)"
     wide = [x for part in (splits.train, splits.test) for x in arrays(part)[0] if x[1].max() > 200]
     assert len(wide) == 2
     assert all((x[1] == 255).all() and not x[0].any() and not x[2].any() for x in wide), "the green middle"
@@ -142,7 +142,7 @@ def test_large_pictures_are_scaled_down(tmp_path: Path) -> None:
             write(tmp_path / name / f"{i}.png", colour(0, 0, 90, size=(300, 200)))
     splits, messages = notes(tmp_path)
     assert splits.train.image_shape == (3, 64, 64)
-    assert messages[0].startswith("4 pictures resized to 64x64 pixels (4 are not square")
+    assert messages[0].startswith("4 images resized to 64x64 pixels (4 are not square")
     assert notes(tmp_path, image_size=96)[0].train.image_shape == (3, 96, 96)
 
 
@@ -202,7 +202,7 @@ def test_what_is_no_picture_is_passed_over_and_counted(folder: Path, tmp_path: P
     splits, messages = notes(folder)
     assert len(splits.train) == 11, "a link is followed"
     assert len(messages) == 1
-    words = "ignored: 2 hidden, 1 beside the class folders, 1 links that lead nowhere, 2 no pictures"
+    words = "ignored: 2 hidden, 1 beside the class folders, 1 links that lead nowhere, 2 no images"
     assert sorted(messages[0].removeprefix("ignored: ").split(", ")) == sorted(
         words.removeprefix("ignored: ").split(", ")
     )
@@ -219,9 +219,9 @@ def refused(folder: Path, *words: str, **options: Any) -> None:
 def test_empty_classes(folder: Path) -> None:
     (folder / "train" / "bird").mkdir()
     (folder / "test" / "bird").mkdir()
-    refused(folder, "train class bird: expected a picture, got none")
+    refused(folder, "train class bird: expected an image, got none")
     write(folder / "train" / "bird" / "1.png", colour(1, 2, 3))
-    refused(folder, "test class bird: expected a picture, got none")
+    refused(folder, "test class bird: expected an image, got none")
 
 
 def test_classes_that_differ(folder: Path) -> None:
@@ -232,19 +232,19 @@ def test_classes_that_differ(folder: Path) -> None:
 
 def test_a_single_class_or_picture(tmp_path: Path) -> None:
     write(tmp_path / "one" / "cat" / "1.png", colour(1, 2, 3))
-    refused(tmp_path / "one", "at least two pictures")
+    refused(tmp_path / "one", "at least two images")
     write(tmp_path / "one" / "cat" / "2.png", colour(1, 2, 3))
     refused(tmp_path / "one", "class folders: expected at least two, got only 'cat'")
     write(tmp_path / "one" / "dog" / "2.png", colour(1, 2, 3))
-    refused(tmp_path / "one", "class dog: expected at least two pictures", "Add a test folder")
+    refused(tmp_path / "one", "class dog: expected at least two images", "Add a test folder")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "at least two, got none")
 
 
 def test_a_picture_that_cannot_be_read_is_named(folder: Path) -> None:
     bad = folder / "train" / "dog" / "bad.png"
-    bad.write_bytes(b"GIF89a no picture")
-    refused(folder, str(bad), "is no readable picture")
+    bad.write_bytes(b"GIF89a no image")
+    refused(folder, str(bad), "is no readable image")
 
 
 def test_a_picture_of_too_many_pixels_or_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,5 +261,5 @@ def test_more_than_the_memory_holds_is_refused_before_it_is_read(folder: Path) -
 
 def test_image_size_of_what_is_no_folder_of_pictures(tmp_path: Path) -> None:
     for source in ("digits", "mnist", "mine.npz"):
-        with pytest.raises(DataError, match="image_size: expected a folder of pictures"):
+        with pytest.raises(DataError, match="image_size: expected a folder of images"):
             load(source, image_size=32)

@@ -46,7 +46,7 @@ def test_a_validation_folder(tmp_path: Path, name: str) -> None:
     fill(tmp_path / name, count=1)
     splits, notes = said(tmp_path)
     assert splits.validation is not None
-    assert notes == ["2 pictures beside the train folder are for validation"]
+    assert notes == ["2 images beside the train folder are for validation"]
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [6, 2, 4]
     assert splits.validation[np.arange(1)][0][0, 2, 0, 0] == hash_of(name)
     lines = gpucnn("data", "show", tmp_path).out.splitlines()
@@ -93,7 +93,7 @@ def test_test_beside_the_classes_of_training(tmp_path: Path) -> None:
 
 def test_evaluation_takes_all_of_a_folder_of_classes(tmp_path: Path) -> None:
     fill(tmp_path, count=10)
-    with pytest.warns(UserWarning, match="no test folder: all pictures are measured"):
+    with pytest.warns(UserWarning, match="no test folder: all images are measured"):
         _, data = load_test(str(tmp_path), (3, 8, 8))
     assert len(data) == 20
     _, held_out = load_test(str(tmp_path), (3, 8, 8), trained_on=str(tmp_path))
@@ -135,7 +135,7 @@ def test_an_archive_with_a_folder_around(tmp_path: Path) -> None:
     fill(tmp_path / "flowers" / "all" / "test", count=1)
     splits, notes = said(tmp_path)
     assert len(splits.train) == 6
-    assert notes == [f"the pictures lie in {tmp_path / 'flowers' / 'all'}"]
+    assert notes == [f"the images lie in {tmp_path / 'flowers' / 'all'}"]
 
 
 # --- links -----------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     for text in (*splits.train.class_names, *notes):
         text.encode()
     (tmp_path / "set" / os.fsdecode(b"caf\xe90") / os.fsdecode(b"\xffz.png")).write_bytes(b"")
-    with pytest.raises(DataError, match="no readable picture"):
+    with pytest.raises(DataError, match="no readable image"):
         load_pictures(tmp_path / "set")
 
 
@@ -230,12 +230,12 @@ def test_images_that_are_not_square(tmp_path: Path, size: Any) -> None:
     fill(tmp_path / "test", size=(40, 64))
     splits, notes = said(tmp_path, image_size=size)
     assert splits.train.image_shape == splits.test.image_shape == (3, 20, 32)
-    assert notes == ["4 pictures resized to 20x32 pixels"]
+    assert notes == ["4 images resized to 20x32 pixels"]
     fill(tmp_path / "test", size=(40, 40))
     assert said(tmp_path, image_size=size)[1] == [
-        "4 pictures resized to 20x32 pixels (4 are not of the shape 20x32: their middle is taken)"
+        "4 images resized to 20x32 pixels (4 are not of the shape 20x32: their middle is taken)"
     ]
-    with pytest.warns(UserWarning, match="4 pictures are not of the shape 20x32: their middle is taken"):
+    with pytest.warns(UserWarning, match="4 images are not of the shape 20x32: their middle is taken"):
         load_test(str(tmp_path), (3, 20, 32))
 
 

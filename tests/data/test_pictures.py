@@ -1,4 +1,4 @@
-"""Picture files as a network reads them: whichever way they come, like the images it was trained on."""
+"""Image files as a network reads them: whichever way they come, like the images it was trained on."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_other_sizes_of_network(tmp_path: Path, shape: tuple[int, int, int]) -> 
 def test_colour_network(tmp_path: Path) -> None:
     colours = np.zeros((10, 20, 3), np.uint8)
     colours[:, :10], colours[:, 10:] = (200, 10, 30), (0, 90, 250)
-    with pytest.warns(UserWarning, match="^a picture is not square: its middle is taken$"):
+    with pytest.warns(UserWarning, match="^an image is not square: its middle is taken$"):
         page = read(tmp_path, Image.fromarray(colours), shape=(3, 8, 8))
     assert page[:, 4, 1].tolist() == [200, 10, 30]
     assert page[:, 4, 6].tolist() == [0, 90, 250]
@@ -175,7 +175,7 @@ def test_every_mode_makes_grey_and_colour(tmp_path: Path, mode: str) -> None:
 
 
 def test_network_of_other_channels(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="grey or RGB pictures, got 4 channels"):
+    with pytest.raises(DataError, match="grey or RGB images, got 4 channels"):
         read(tmp_path, Image.fromarray(seven()), shape=(4, 8, 8))
 
 
@@ -221,7 +221,7 @@ def large_png() -> bytes:
 )
 def test_no_picture(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.png: is no readable picture of PNG, JPEG") as caught:
+    with pytest.raises(DataError, match=r"a\.png: is no readable image of PNG, JPEG") as caught:
         read_picture(tmp_path / "a.png", GREY)
     assert "\n" not in str(caught.value)
 
@@ -229,7 +229,7 @@ def test_no_picture(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("content", [huge_png(), large_png()])
 def test_too_large_a_picture(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.png: (expected at most [\d,]+ pixels|is no readable picture)"):
+    with pytest.raises(DataError, match=r"a\.png: (expected at most [\d,]+ pixels|is no readable image)"):
         read_picture(tmp_path / "a.png", GREY)
 
 

@@ -55,7 +55,7 @@ def test_its_cells_run_in_order(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
     drawn: list[str] = []
     monkeypatch.setattr(display, "display", shown)
-    monkeypatch.setattr(plt, "show", lambda: drawn.append(f"{len(plt.gcf().axes)} pictures"))
+    monkeypatch.setattr(plt, "show", lambda: drawn.append(f"{len(plt.gcf().axes)} images"))
     namespace: dict[str, Any] = {"__name__": "__main__"}
     try:
         for cell in CODE:
@@ -64,8 +64,8 @@ def test_its_cells_run_in_order(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     finally:
         plt.close("all")
     assert drawn == [
-        "16 pictures", "curves", "again", "again", "again",
-        "6 pictures", "6 pictures", "16 pictures", "8 pictures", "8 pictures", "8 pictures",
+        "16 images", "curves", "again", "again", "again",
+        "6 images", "6 images", "16 images", "8 images", "8 images", "8 images",
     ]  # fmt: skip
     assert namespace["accuracy"] > 0.8
     assert (namespace["answers"][namespace["worst"]] != namespace["test_labels"][namespace["worst"]]).all()

@@ -112,7 +112,7 @@ def pictures() -> Iterator[tuple[str, str, Files]]:
 
 
 def many_scans(side: int, scans: int) -> bytes:
-    """Return a progressive JPEG whose last scan is repeated: each takes as long to decode as the picture is large."""
+    """Return a progressive JPEG whose last scan is repeated: each takes as long to decode as the image is large."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -48,7 +48,7 @@ def swallowed(folder: Path) -> None:
 
 
 def refused(folder: Path) -> None:
-    raise DataError("no picture")
+    raise DataError("no image")
 
 
 def wordy(folder: Path) -> None:

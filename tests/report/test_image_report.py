@@ -1,4 +1,4 @@
-"""A look at one picture: the parts are what the functions for them give, and the page shows them."""
+"""A look at one image: the parts are what the functions for them give, and the page shows them."""
 
 from __future__ import annotations
 

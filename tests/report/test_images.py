@@ -1,4 +1,4 @@
-"""Pictures of arrays: what stands where, worked out by hand."""
+"""Images of arrays: what stands where, worked out by hand."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def check(notebook: Notebook, epochs: int) -> None:
 
     (output,) = notebook.outputs
     assert len(output) == epochs
-    assert len(set(output)) == epochs, "each is another picture"
+    assert len(set(output)) == epochs, "each is another image"
     with Image.open(io.BytesIO(output[-1])) as picture:
         assert picture.size == (1000, 400)
 

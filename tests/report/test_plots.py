@@ -1,4 +1,4 @@
-"""The picture files: what Matplotlib was told to draw, and that files come out."""
+"""The image files: what Matplotlib was told to draw, and that files come out."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_look_as_a_picture(figures: list[Any]) -> None:
         assert picture.size[0] > 500
     titles = [axes.get_title() for axes in figures[0].axes]
     label = f"${found.target}"
-    assert titles[:3] == ["the picture", f"Grad-CAM for {label}", f"Occlusion for {label}"]
+    assert titles[:3] == ["the image", f"Grad-CAM for {label}", f"Occlusion for {label}"]
     assert {"maps of 0", "maps of 3"} <= set(titles)
     heights = [bar.get_height() for bar in figures[0].axes[-1].patches]
     assert heights == sorted(found.probabilities.astype(float).tolist(), reverse=True)

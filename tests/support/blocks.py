@@ -83,7 +83,7 @@ def blocks_of(page: Path) -> list[Block]:
 def prepare(folder: Path) -> dict[str, str]:
     """Lay out what a reader of the pages has, in an empty folder; return the environment of the commands.
 
-    There are: ``gpucnn`` on the path, a picture ``drawing.png``, and a small MNIST in ``GPUCNN_DATA``.
+    There are: ``gpucnn`` on the path, an image ``drawing.png``, and a small MNIST in ``GPUCNN_DATA``.
     """
     tools, mnist = folder / ".tools", folder / ".data" / "mnist"
     tools.mkdir()

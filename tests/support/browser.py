@@ -119,7 +119,7 @@ class Browser:
         return said
 
     def screenshot(self, path: Path) -> None:
-        """Save a picture of the whole page as PNG."""
+        """Save an image of the whole page as PNG."""
         width, height = self.evaluate("[innerWidth, document.documentElement.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)

@@ -1,4 +1,4 @@
-"""Web pages as a program reads them: elements, tables, pictures, by the standard library's parser."""
+"""Web pages as a program reads them: elements, tables, images, by the standard library's parser."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def table(element: Element, place: int = 0) -> list[list[str]]:
 
 
 def pixels(image: Element) -> Any:
-    """Return what a picture of the page shows, as Pillow reads it."""
+    """Return what an image of the page shows, as Pillow reads it."""
     from PIL import Image
 
     head, _, content = image.attributes["src"].partition(",")

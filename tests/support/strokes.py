@@ -40,7 +40,7 @@ def draw(
     plain: bool = False,
     pen: float | None = None,
 ) -> Any:
-    """Return a Pillow picture of ``side`` pixels with a digit: off the centre, a little turned, wobbly, thick or thin.
+    """Return a Pillow image of ``side`` pixels with a digit: off the centre, a little turned, wobbly, thick or thin.
 
     smooth: with anti-aliasing; plain: in the middle and upright, without wobble; pen: its width as a share of the height.
     """

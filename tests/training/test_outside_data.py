@@ -28,7 +28,7 @@ def page(label: int, i: int) -> np.ndarray:
 
 @pytest.fixture
 def numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of pictures in classes called 0 to 10, and the same images with numbers for labels in an .npz."""
+    """A folder of images in classes called 0 to 10, and the same images with numbers for labels in an .npz."""
     monkeypatch.chdir(tmp_path)
     for part, count in (("train", 12), ("test", 4)):
         for label in range(CLASSES):
@@ -111,7 +111,7 @@ def test_a_whole_folder_of_classes_is_measured(numbered: Path) -> None:
     (numbered / "rows" / "train").rename(numbered / "classes")
     result = gpucnn("evaluate", "run", "--data", "classes", "--json")
     assert np.sum(json.loads(result.out)["confusion"]) == CLASSES * 12
-    assert "no test folder: all pictures are measured" in result.err
+    assert "no test folder: all images are measured" in result.err
 
 
 # --- the data's own validation set -----------------------------------------------------------------------------------
