@@ -317,7 +317,7 @@ class Classifier:
     # --- in a file -----------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what was learnt to one file (safetensors), whole or not at all; ``load`` and ``models.load`` read it.
+        """Write the fitted classifier to one file (safetensors), whole or not at all; ``load`` and ``models.load`` read it.
 
         NotFittedError before ``fit``; DTypeError for labels other than numbers and text; CheckpointError where the file
         cannot be written.
@@ -467,7 +467,7 @@ def _labels(y: Any, count: int, where: str) -> Any:
 
 
 def _kind(labels: Any) -> str:
-    """Return what labels can be equal to: "number", or the letter of a dtype, of texts U, of bytes S."""
+    """Return the kind of labels that can be compared: "number", or the letter of a dtype, of texts U, of bytes S."""
     kind = str(labels.dtype.kind)
     if kind == "O" and len({type(label) for label in labels.tolist()}) == 1:
         kind = np.asarray(labels.tolist()).dtype.kind
@@ -475,7 +475,7 @@ def _kind(labels: Any) -> str:
 
 
 def _encoded(y: Any, count: int, where: str) -> tuple[Any, Any]:
-    """Return the sorted distinct labels, and the place among them of each label."""
+    """Return the sorted distinct labels, and the index among them of each label."""
     labels = _labels(y, count, where)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise DataError.expected(where, "y", "labels", "NaN or infinity")

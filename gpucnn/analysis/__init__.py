@@ -1,4 +1,4 @@
-"""Numbers about a network: what its layers cost and see, what they make of an image, and whether gradients are right."""
+"""Analysis of a network: cost and receptive field of its layers, feature maps, saliency, gradient checks."""
 
 from gpucnn.analysis.feature_maps import edge_filter, feature_maps, filters, responses
 from gpucnn.analysis.gradient_check import GradientCheck, GradientReport, check_gradients

@@ -1,4 +1,4 @@
-"""What a network has learnt, as arrays to draw: its filters, their responses to an image, its feature maps."""
+"""Filters of a network, their responses to an image, and feature maps, as arrays to draw."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def filters(layer: nn.Module) -> Any:
 
 
 def edge_filter(direction: str) -> Any:
-    """Return the difference of neighbours, float32, that answers to edges: "vertical" (1, 2) or "horizontal" (2, 1).
+    """Return the difference filter, float32, that responds to edges: "vertical" (1, 2) or "horizontal" (2, 1).
 
     ParameterError for another direction.
 
@@ -56,7 +56,7 @@ def edge_filter(direction: str) -> Any:
 
 
 def responses(image: Any, kernels: Any, stride: PairLike = 1, padding: Padding = 0) -> Any:
-    """Return what filters answer to an image: the cross-correlations, a NumPy array.
+    """Return the responses of filters to an image: the cross-correlations, a NumPy array.
 
     image: (H, W), (C, H, W) or (N, C, H, W), an array, nested lists or a Tensor; values are taken as they are, as float32
     unless they are float64. kernels: one filter (KH, KW), giving (OH, OW) for each image; filters (F, KH, KW) for images of
@@ -84,7 +84,7 @@ def responses(image: Any, kernels: Any, stride: PairLike = 1, padding: Padding =
 
 
 def feature_maps(model: nn.Module, x: Any, layer: str | None = None) -> Any:
-    """Return what the layers make of ``x``: {dotted name: NumPy array} in the order of the calls, or one layer's array.
+    """Return the outputs of the layers for ``x``: {dotted name: NumPy array} in call order, or one array.
 
     x: what the model takes, a Tensor or an array (moved to the model's device and floating dtype). Without ``layer``, every
     layer that holds no others; ``layer`` may be any name of ``named_modules``. Of a layer called several times, the last

@@ -1,4 +1,4 @@
-"""Are the gradients right? Central differences tell."""
+"""Gradient checks by central differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpucnn.errors import DTypeError, ParameterError
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """One input or parameter: how many of its elements were checked, and the one that fits worst.
+    """One input or parameter: how many of its elements were checked, and the one with the largest error.
 
     error is |backward - numerical| / max(1, |backward|, |numerical|) at ``index``.
 
@@ -143,7 +143,7 @@ def check_gradients(
 def _check(
     name: str, leaf: Tensor, computed: Any, total: Callable[[], float], eps: float, samples: int | None
 ) -> GradientCheck:
-    """Compare the elements of one array with what the total does when each of them is moved."""
+    """Compare the gradient of one array with the change of the total as each element is moved."""
     values = leaf.numpy()
     places = np.arange(values.size)
     if samples is not None and samples < values.size:

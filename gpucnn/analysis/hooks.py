@@ -1,4 +1,4 @@
-"""Running a model while hooks look on, and leaving it as it was."""
+"""Run a model with hooks, and restore it afterwards."""
 
 from __future__ import annotations
 

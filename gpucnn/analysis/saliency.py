@@ -1,4 +1,4 @@
-"""Where a network looked: which pixels speak for a class, by gradients (Grad-CAM) or by covering them (occlusion)."""
+"""Saliency: which pixels support a class, by gradients (Grad-CAM) or by covering them (occlusion)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from gpucnn.nn.module import evaluating
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 AT_ONCE = 256
-"""Covered images that go through the network together."""
+"""Covered images per batch."""
 
 
 def grad_cam(model: nn.Module, x: Any, target: int | None = None, layer: str | None = None) -> Any:
-    """Return how much each pixel's surroundings speak for class ``target``: (H, W) float32, 0 to 1 (most of this image).
+    """Return how much the surroundings of each pixel support class ``target``: (H, W) float32, 0 to 1 (most of this image).
 
     The maps of ``layer`` (1, K, h, w), each weighed by the mean of the class's gradient with respect to it, are summed; what
     is below zero is cut off, and the sum is stretched over the image: Selvaraju et al. 2017, "Grad-CAM: Visual
@@ -114,7 +114,7 @@ def occlusion(
 
 
 def _starts(pixels: int, size: int, stride: int) -> list[int]:
-    """Return where squares begin so that together they cover all pixels."""
+    """Return the first pixels of squares that together cover all pixels."""
     last = max(pixels - size, 0)
     return [*range(0, last, min(stride, size)), last]
 
@@ -184,6 +184,6 @@ def _layer_to_explain(model: nn.Module, image: Tensor, layer: str | None) -> nn.
 
 
 def _to_one(heat: Any) -> Any:
-    """Return a map that is nowhere below 0 scaled so that its most is 1."""
+    """Return a non-negative map scaled to a maximum of 1."""
     most = heat.max()
     return (heat / most if most > 0 else heat).astype(np.float32)

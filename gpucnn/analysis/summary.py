@@ -1,4 +1,4 @@
-"""What each layer of a network gives, costs and sees."""
+"""Output shape, cost and receptive field of each layer of a network."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Summary:
         return sum(row.im2col_bytes for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return model, input_shape, dtype, layers (a list of dicts) and totals as what JSON knows."""
+        """Return model, input_shape, dtype, layers (a list of dicts) and totals as JSON values."""
         layers = [
             {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(row).items()}
             for row in self.rows
@@ -133,7 +133,7 @@ def _pair(value: tuple[float, float] | None) -> str:
 
 
 def summary(model: nn.Module, input_shape: tuple[int, ...], dtype: Any = None) -> Summary:
-    """Return what each layer gives, costs and sees, from one run on a batch of one: zeros of ``input_shape``.
+    """Return output shape, cost and receptive field of each layer, from one run on a batch of one: zeros of ``input_shape``.
 
     input_shape: of one input, without the batch: (C, H, W), (C, L) or (features,). dtype: that of the model's parameters
     by default. The run is in evaluation mode and records nothing; the model stays as it was, and layers that wait for
@@ -184,7 +184,7 @@ def summary(model: nn.Module, input_shape: tuple[int, ...], dtype: Any = None) -
 
 
 class _Watcher:
-    """Writes down every call; follows each tensor's receptive field from layer to layer."""
+    """Records every call; follows each tensor's receptive field from layer to layer."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         self.rows: list[SummaryRow] = []

@@ -14,10 +14,10 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 46
 MOST_STEPS = 600
 """Points of the line of single steps; more cannot be distinguished."""
 MOST_DOTS = 40
-"""Points up to which each is marked, and says its number under the mouse."""
+"""Most points that are marked one by one, with their value as a tooltip."""
 
 LARGEST = 1e15
-"""Numbers from here on are none that training gives."""
+"""Larger numbers do not come from training."""
 
 SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
@@ -36,7 +36,7 @@ class Series:
 
 
 def epochs_of(metrics: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return those objects of ``metrics.jsonl`` that tell of a whole epoch; a file may hold others, and nonsense.
+    """Return those objects of ``metrics.jsonl`` of whole epochs; a file may hold others, and invalid ones.
 
     >>> epochs_of([{"step": 100, "loss": 2.0}, {"step": 200, "epoch": 1, "train_loss": 1.0}])
     [{'step': 200, 'epoch': 1, 'train_loss': 1.0}]

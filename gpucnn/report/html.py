@@ -14,7 +14,7 @@ from gpucnn import __version__
 from gpucnn.report.images import data_uri
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Browsers load nothing for the page and run nothing in it, whatever names the data brought along."""
+"""Browsers load nothing for the page and run nothing in it, whatever names came with the data."""
 
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """What HTML does not allow, and halves of characters, which a file name may hold and UTF-8 does not."""
@@ -132,7 +132,7 @@ def section(title: str, html: str) -> str:
 
 
 def picture(pixels: Any, alt: str, caption: str = "", width: int | None = None) -> str:
-    """Return uint8 pixels, as ``png`` takes them, as a figure. alt: what who cannot see it should know.
+    """Return uint8 pixels, as ``png`` takes them, as a figure. alt: the text alternative.
 
     >>> import numpy as np
     >>> picture(np.zeros((2, 4), np.uint8), "a dot").partition(" alt=")[2]
@@ -146,7 +146,7 @@ def picture(pixels: Any, alt: str, caption: str = "", width: int | None = None) 
 
 
 def scrolling(label: str, html: str) -> str:
-    """Return something wide that scrolls by itself, also with the keyboard.
+    """Return wide content in a box of its own that scrolls, also with the keyboard.
 
     >>> scrolling("Numbers", "<p>1")
     '<div class="scroll" role="region" aria-label="Numbers" tabindex="0"><p>1</div>'

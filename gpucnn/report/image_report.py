@@ -20,7 +20,7 @@ from gpucnn.report.run_report import MOST_FILTERS
 
 MOST_ANSWERS = 10
 LEAST_DROP = 0.01
-"""Probability that has to be lost for the full colour: of a sure answer, what is lost is mostly noise."""
+"""Loss of probability for the full colour: for a confident prediction, smaller losses are mostly noise."""
 
 SIDE = 336
 """Approximate side in pixels of enlarged images."""
@@ -28,7 +28,7 @@ SIDE = 336
 
 @dataclass(frozen=True)
 class Look:
-    """One image (C, H, W), as the data set would hold it, and what the network makes of it.
+    """One image (C, H, W), as the data set would hold it, and its prediction explained.
 
     probabilities: (K,). target: the class that the looking is about. cam: Grad-CAM (H, W), None without a convolution.
     covered: occlusion (H, W). maps: each convolution's dotted name and feature maps (F, h, w). edges: what the filters for
@@ -51,7 +51,7 @@ class Look:
 def look(
     model: nn.Module, image: Any, class_names: Sequence[str], x: Tensor | None = None, target: int | None = None
 ) -> Look:
-    """Return what ``model`` makes of ``image`` (C, H, W). target: by default the model's answer.
+    """Return the explained prediction of ``model`` for ``image`` (C, H, W). target: by default the predicted class.
 
     x: the image as the model takes it, (1, C, H, W) normalised; by default as it is. Errors: see ``grad_cam``.
 

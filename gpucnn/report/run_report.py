@@ -23,21 +23,21 @@ from gpucnn.report.images import (
 )
 
 MOST_FILTERS = 64
-"""Filters that are drawn; the rest are counted."""
+"""Most filters that are drawn; the others are counted."""
 
 MOST_CLASSES = 20
 """Classes up to which the confusion matrix is a table of numbers; beyond, it is an image, and the worst are named."""
 
 MOST_LAYERS = 30
-"""Layers up to which their table is open from the start."""
+"""Most layers whose table is open at first."""
 
 LARGEST_TILE = 96
-"""Pixels of a mistake's longer side; larger images are drawn smaller."""
+"""Longest side of a mistake's image in pixels; larger images are scaled down."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image (C, H, W), as in the data set, that got a wrong answer: its class, the answer, and the answer's probability.
+    """An image (C, H, W), as in the data set, that was misclassified: its class, the prediction and its probability.
 
     >>> Mistake(np.zeros((1, 28, 28), np.uint8), label=4, answer=9, confidence=0.98).answer
     9
@@ -51,7 +51,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the network makes of the test images of ``data``: counts (K, K), row the true class, column the answer; mistakes.
+    """The evaluation on the test images of ``data``: counts (K, K), row = true class, column = prediction; mistakes.
 
     >>> Outcome("pets", ["cat", "dog"], np.array([[5, 1], [0, 4]])).accuracy
     0.9
@@ -75,7 +75,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """What there is to tell of a run; what is None or empty is left out of the report.
+    """The content of a run's report; what is None or empty is left out.
 
     state: in a few words, how far the run is. settings and environment: names and values. metrics: the objects of
     ``metrics.jsonl``. filters_before, filters_after: of the first convolution (F, C, KH, KW), as initialised and now.
@@ -96,7 +96,7 @@ class Run:
 
 
 def report(run: Run, refresh: int | None = None) -> str:
-    """Return the report as HTML: one file that needs no other. refresh: seconds after which it loads itself again.
+    """Return the report as HTML: one file that needs no other. refresh: seconds until the page reloads itself.
 
     >>> html = report(Run("lenet on <digits>", "finished"))
     >>> "<h1>lenet on &lt;digits&gt;</h1>" in html, "<script" in html
@@ -140,7 +140,7 @@ def _cards(run: Run) -> str:
 
 
 def _exactly(value: Any, form: str) -> str:
-    """Return a number rounded for people, and as it is for programs; a dash for None."""
+    """Return a number rounded for display, with the exact value for programs; a dash for None."""
     return "-" if value is None else f'<data value="{value!r}">{value:{form}}</data>'
 
 

@@ -1,4 +1,4 @@
-"""Callbacks for a ``Loop``: schedules, early stopping, checkpoints, progress. For one of your own subclass ``Callback``."""
+"""Callbacks for a ``Loop``: schedules, early stopping, checkpoints, progress. Subclass ``Callback`` for your own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EachEpoch(Callback):
 
 
 class Schedule(Callback):
-    """Moves a schedule of the learning rate: after each step, or one that waits for a measure after each epoch.
+    """Advances a learning rate schedule: after each step, or after each epoch if it depends on a metric.
 
     scheduler: any of ``optim.lr_scheduler`` or None, which does nothing. each_epoch: move after each epoch, and not each
     step. The measure is the validation loss, or without one the training loss.
@@ -62,7 +62,7 @@ class Schedule(Callback):
 
 
 class EarlyStopping(Callback):
-    """Ends the training when a value has not got better for ``patience`` epochs, and puts the best weights back.
+    """Stops training when a value has not improved for ``patience`` epochs, and restores the best weights.
 
     monitor: the value that is looked at; by default ``val_loss``, or without a validation ``loss``. mode: whether better is
     lower ("min") or higher ("max"); by default higher for an accuracy or another share, lower for a loss. min_delta: by how
@@ -124,7 +124,7 @@ class EarlyStopping(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves network, optimiser and loop to a folder after each epoch; ``resume`` goes on from the last one.
+    """Saves network, optimiser and loop to a folder after each epoch; ``resume`` continues from the last one.
 
     The folder is as ``gpucnn.checkpoint`` describes it: written whole, ``last`` and ``best`` point at two of them. monitor:
     the value that ``best`` is about; by default ``val_accuracy`` where there is one. mode: whether its best is the highest

@@ -1,4 +1,4 @@
-"""Everything a training run depends on, as one flat record that ``config.toml`` holds."""
+"""The settings of a training run, as one flat record that ``config.toml`` holds."""
 
 from __future__ import annotations
 

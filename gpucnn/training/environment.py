@@ -1,4 +1,4 @@
-"""What a run ran on, for ``environment.json``."""
+"""The environment of a run, for ``environment.json``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def processor_name() -> str:
-    """Return the processor's name, where the system tells."""
+    """Return the processor's name, where the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def describe(backend: Backend) -> dict[str, Any]:
 
 
 def decides_bits(backend: Backend) -> dict[str, Any]:
-    """Return what the last bits of a run's results depend on besides its settings, as JSON can hold it."""
+    """Return what the last bits of a run's results depend on besides its settings, as JSON values."""
     device = backend.describe()
     found = {"device": backend.name, "threads": device.get("threads"), "processor": processor_name()}
     found |= {key: device[key] for key in ("gpu", "cuda") if key in device}

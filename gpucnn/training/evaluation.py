@@ -1,4 +1,4 @@
-"""Measuring a network on a data set."""
+"""Evaluation of a network on a data set."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Evaluation:
         return counts
 
     def worst(self, count: int) -> Any:
-        """Return the places of the mistakes with the highest losses, the worst first, at most ``count``: (M,) int64."""
+        """Return the indices of at most ``count`` mistakes with the highest losses, worst first: (M,) int64."""
         wrong = np.flatnonzero(self.labels != self.predictions)
         return wrong[np.argsort(-self.losses[wrong], kind="stable")[:count]]
 
 
 def evaluate(net: Module, feed: Loader, batch_size: int = BATCH) -> Evaluation:
-    """Return how ``net``, in evaluation mode, does on all images of ``feed``; the modes of its layers are restored.
+    """Evaluate ``net``, in evaluation mode, on all images of ``feed``; the modes of its layers are restored.
 
     DataError without an image. DivergedError where an output is no number: what it would be counted as says nothing.
     """

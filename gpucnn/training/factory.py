@@ -1,4 +1,4 @@
-"""What a run is made of, as its settings say: the split, the network, the optimiser, the schedule."""
+"""Build the parts of a run from its settings: split, network, optimiser, schedule."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def fitted(
 
 
 def structure_of(net: nn.Module) -> dict[str, Any] | None:
-    """Return the network's structure as JSON can hold it; None for one with layers outside the table."""
+    """Return the network's structure as JSON values; None for one with layers of a user's own."""
     try:
         return models.describe(net)
     except ParameterError:

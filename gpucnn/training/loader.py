@@ -36,7 +36,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, data: Dataset) -> Normalisation:
-        """Measure the images of a data set."""
+        """Measure mean and standard deviation of the images of a data set."""
         if isinstance(data, ArrayDataset):
             images = data.images
         else:
@@ -48,7 +48,7 @@ class Normalisation:
 
 
 def read_batch(data: Dataset, indices: Any) -> tuple[Any, Any]:
-    """Return ``data[indices]``; DataError where it is not what ``Dataset`` promises."""
+    """Return ``data[indices]``; DataError where it breaks the contract of ``Dataset``."""
     images, labels = data[indices]
     images, labels = np.asarray(images), np.asarray(labels)
     where, count = type(data).__name__, len(indices)
@@ -63,7 +63,7 @@ def read_batch(data: Dataset, indices: Any) -> tuple[Any, Any]:
 
 
 def check_labels(where: str, labels: Any, classes: int) -> None:
-    """DataError unless all labels are from 0 to ``classes`` - 1: a GPU cannot complain of them."""
+    """DataError unless all labels are from 0 to ``classes`` - 1: a GPU kernel cannot raise an error."""
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError.expected(where, "labels", f"0 to {classes - 1}", f"{labels.min()} to {labels.max()}")
 
@@ -91,7 +91,7 @@ class Batches:
 
 
 class GivenBatches(Batches):
-    """Of an iterable of (inputs, targets), Tensors or NumPy arrays: a list, or anything that starts anew each epoch."""
+    """Batches from a re-iterable of (inputs, targets), Tensors or NumPy arrays, such as a list."""
 
     def __init__(self, pairs: Iterable[tuple[Any, Any]], backend: Backend) -> None:
         self._pairs, self._backend = pairs, backend
@@ -116,7 +116,7 @@ class GivenBatches(Batches):
 
 
 class LoadedBatches(Batches):
-    """Of a loader, ``size`` images each, and the rest; in the order of each epoch's seed, or in that of the data set."""
+    """Batches from a loader, ``size`` images each (the last may be smaller), in the order of a seed or of the data set."""
 
     def __init__(self, loader: Loader, size: int, seed: int | None) -> None:
         self.loader, self.backend, self.size, self._seed = loader, loader.backend, size, seed
@@ -135,7 +135,7 @@ class LoadedBatches(Batches):
 
 
 class ResidentBatches(LoadedBatches):
-    """Of a data set on the device. The order goes there once an epoch; a cursor there says how far it is used up."""
+    """Batches from a data set on the device. The order is copied there once per epoch; a cursor there marks the position."""
 
     def __init__(
         self, loader: Loader, images: Array, labels: Array, scaling: Scaling, size: int, seed: int | None
@@ -162,7 +162,7 @@ class ResidentBatches(LoadedBatches):
 
 
 class ReadBatches(LoadedBatches):
-    """Of a data set that is read on the host, by ``read(indices, seed)``, and moved as it is stored."""
+    """Batches from a data set on the host, read by ``read(indices, seed)`` and moved as stored."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Loss, LossAndAccuracy, Metric
 
 LOG_EVERY = 100
-"""Steps between two looks at the loss, each of which waits for the device."""
+"""Steps between two readings of the loss, each of which waits for the device."""
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -60,7 +60,7 @@ def train_step(
 
 
 def measure(net: Module, loss: LossFunction, batches: Batches, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Return what ``metrics`` say of ``net``, in evaluation mode, on all batches; its layers' modes are restored."""
+    """Return the values of ``metrics`` for ``net``, in evaluation mode, on all batches; its layers' modes are restored."""
     for metric in metrics:
         metric.start()
     with evaluating(net):
@@ -74,33 +74,33 @@ def measure(net: Module, loss: LossFunction, batches: Batches, metrics: Sequence
 
 
 class Callback:
-    """Is told how a ``Loop`` goes on, in the order in which the callbacks were given; the methods of this base do nothing.
+    """Base class of callbacks, which a ``Loop`` calls in the order given; its methods do nothing.
 
     They may read all of the loop (``net``, ``optimizer``, ``epoch``, ``step``, ``history``) and call ``loop.stop()``. An
     exception ends the training, and every callback is still told of the finish.
     """
 
     def start(self, loop: Any) -> None:
-        """Training begins, or goes on."""
+        """Training starts or resumes."""
 
     def step(self, loop: Any, images: int) -> None:
-        """A step on this many images is done."""
+        """A step on this many images has finished."""
 
     def log(self, loop: Any, values: dict[str, Any]) -> None:
         """The loss was read, as it is every 100 steps: step, epoch, loss, lr."""
 
     def epoch(self, loop: Any, values: dict[str, Any]) -> object:
-        """An epoch is done, with these values, the last of ``loop.history``; True ends the training."""
+        """An epoch has finished with these values, the last of ``loop.history``; return True to stop training."""
 
     def finish(self, loop: Any) -> None:
-        """Training stopped, in whichever way."""
+        """Training stopped, for whatever reason."""
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return what a checkpoint keeps of this callback, as JSON can hold it; None for nothing."""
+        """Return the state of this callback for a checkpoint, as JSON values; None for no state."""
         return None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
 
 
 class Loop:
@@ -166,7 +166,7 @@ class Loop:
         self.do_step = self._captured_step()
 
     def _check(self) -> None:
-        """ParameterError for objects that are none of what the loop needs."""
+        """ParameterError for arguments of the wrong kind."""
         where = "Loop"
         if not callable(self.loss):
             raise ParameterError.expected(where, "loss", "a function of (output, targets)", type(self.loss).__name__)
@@ -203,11 +203,11 @@ class Loop:
 
     @property
     def step(self) -> int:
-        """Steps done since the beginning."""
+        """Number of steps since the start of training."""
         return self._steps
 
     def run(self, epochs: int) -> list[dict[str, Any]]:
-        """Train until ``epochs`` epochs are done in all, or somebody stops it; return ``history``."""
+        """Train until ``epochs`` epochs in total are done or training is stopped; return ``history``."""
         if not is_count(epochs, 1):
             raise ParameterError.expected("Loop.run", "epochs", "a positive int", repr(epochs))
         with self.stop_signal() as self._stop_signal:
@@ -227,17 +227,17 @@ class Loop:
             self.end()
 
     def begin(self) -> None:
-        """Do what is to be done before the first epoch, once the callbacks know of the start; nothing here."""
+        """Hook for subclasses: called before the first epoch, after the callbacks' ``start``."""
 
     def end(self) -> None:
-        """Do what is to be done after the last epoch, before the callbacks hear of the finish; nothing here."""
+        """Hook for subclasses: called after the last epoch, before the callbacks' ``finish``."""
 
     def stop(self) -> None:
-        """Let the training end after the step, or the epoch, that is being done."""
+        """Stop training after the current step or epoch."""
         self.stopped = True
 
     def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Do a step on a batch and return its (loss, output), detached; for a step of your own, write this method anew."""
+        """Do a step on a batch and return its (loss, output), detached; override it for a step of your own."""
         if isinstance(self.optimizer, Optimizer):
             return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale)
         self.optimizer.zero_grad()
@@ -248,24 +248,24 @@ class Loop:
         return loss.detach(), output.detach()
 
     def validate(self) -> dict[str, Any]:
-        """Return what is measured after an epoch: the metrics of the validation batches, as ``val_loss`` and so on."""
+        """Return the evaluation after an epoch: the metrics of the validation batches, as ``val_loss`` and so on."""
         if self.validation is None:
             return {}
         found = measure(self.net, self.loss, self.validation, self._validation_metrics)
         return {f"val_{name}": value for name, value in found.items()}
 
     def values(self, measured: dict[str, Any]) -> dict[str, Any]:
-        """Return what is noted of the epoch that is being finished."""
+        """Return the values of the epoch that is being finished."""
         count = self._running.count
         timed = {"seconds": self.seconds, "images_per_second": count / max(self.seconds, 1e-9)}
         return {"epoch": self.epoch + 1, **_merged(self.metrics), **timed, **measured}
 
     def stop_signal(self) -> StopSignal:
-        """Return what notes the signals that are to end the training after a step."""
+        """Return the handler of signals that stop training after a step."""
         return StopSignal(ctrl_c_alone=True)
 
     def interrupt(self, number: int) -> None:
-        """Leave the training, because of this signal."""
+        """Stop training because of this signal."""
         raise KeyboardInterrupt
 
     def diverged(self, loss: float) -> DivergedError:
@@ -282,7 +282,7 @@ class Loop:
             metric.update(loss, output, y)
 
     def _train_epoch(self) -> bool:
-        """Do the steps that are left of an epoch; return whether they were done."""
+        """Do the remaining steps of an epoch; return whether all were done."""
         self.net.train()
         clock = time.perf_counter() - self.seconds
         for given in self.batches.epoch(self.epoch, self.position):
@@ -340,7 +340,7 @@ class Loop:
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Tell the callbacks of the start, and each of the finish, whatever the others do."""
+        """Call ``start`` of the callbacks, and ``finish`` of each even if another raises."""
         try:
             for callback in self.callbacks:
                 callback.start(self)
@@ -358,7 +358,7 @@ class Loop:
     # --- state ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the loop stands, as JSON can hold it: all that it depends on beside network, optimiser and scale."""
+        """Return the position of the loop as JSON values: its state besides network, optimiser and scale."""
         return {
             "epoch": self.epoch,
             "position": self.position,
@@ -372,7 +372,7 @@ class Loop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` returned; KeyError, TypeError or ValueError where it is of another loop."""
+        """Restore what ``state_dict`` returned; KeyError, TypeError or ValueError where it is of another loop."""
         self.epoch, self.position, self._steps = int(state["epoch"]), int(state["position"]), int(state["step"])
         self.seconds, self.history = float(state["seconds"]), [dict(values) for values in state["history"]]
         for metric, sums in zip(self.metrics, state["metrics"], strict=True):

@@ -1,4 +1,4 @@
-"""Training in float16: gradients too small for its exponent are kept by a factor on the loss, which finds itself."""
+"""Loss scaling for float16: a factor on the loss, adapted automatically, keeps small gradients representable."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LossScale(Module):
         return loss.like(ops.all_finite(loss.backend, [loss.array, *optimizer.gradients()]))
 
     def adjust(self, finite: Tensor) -> None:
-        """Move the factor for the next step, by what ``finite`` said of this one."""
+        """Update the factor for the next step from the result of ``finite``."""
         ops.adjust_scale(self.scale.backend, self.scale.array, self.good.array, finite.array, MOST, GROW_AFTER)
         self.scale.note_change()
         self.good.note_change()
@@ -51,7 +51,7 @@ class LossScale(Module):
         return {"scale": float(self.scale), "good": float(self.good)}
 
     def load(self, scale: float, good: float) -> None:
-        """Take over what ``state`` returned."""
+        """Restore what ``state`` returned."""
         for buffer, value in ((self.scale, scale), (self.good, good)):
             ops.fill(buffer.backend, buffer.array, float(value))
             buffer.note_change()

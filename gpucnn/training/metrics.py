@@ -18,7 +18,7 @@ from gpucnn.errors import ParameterError, ShapeError
 
 
 class Metric:
-    """Base of running metrics. ``sums`` is a float64 Tensor of ``shape`` on the device, always in the same memory.
+    """Base class of running metrics. ``sums`` is a float64 Tensor of ``shape`` on the device, always in the same memory.
 
     >>> import gpucnn
     >>> class MeanOutput(Metric):
@@ -38,12 +38,12 @@ class Metric:
     sums: Tensor
 
     def to(self, device: str | Backend) -> Self:
-        """Make the sums, at zero, on a device; returns self."""
+        """Allocate the sums on a device, at zero; returns self."""
         self.sums = tensor(np.zeros(self.shape), device=device)
         return self
 
     def start(self) -> None:
-        """Begin anew, at zero."""
+        """Reset the sums to zero."""
         self._set(np.zeros(self.shape))
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
@@ -59,16 +59,16 @@ class Metric:
             ops.add_each(backend, sums, [value.array if isinstance(value, Tensor) else value for value in values])
 
     def values(self) -> dict[str, Any]:
-        """Return what the sums say, by name; NaN, or None in a list, where there is nothing to say yet."""
+        """Return the values by name; NaN, or None in a list, before any image."""
         raise NotImplementedError
 
     def state(self) -> list[Any]:
-        """Return the sums, exactly, as JSON can hold them."""
+        """Return the exact sums as JSON values."""
         numbers: list[Any] = self.sums.tolist()
         return numbers
 
     def load(self, state: Any) -> None:
-        """Take over what ``state`` returned."""
+        """Restore what ``state`` returned."""
         self._set(state)
 
     def _set(self, numbers: Any) -> None:
@@ -101,7 +101,7 @@ class Loss(Metric):
 
 
 class Accuracy(Metric):
-    """``accuracy``: the share of correct answers, 0 to 1, where the targets are classes, as indices or one-hot."""
+    """``accuracy``: the fraction of correct predictions, 0 to 1, where the targets are classes, as indices or one-hot."""
 
     shape = (2,)
 
@@ -158,7 +158,7 @@ class LossAndAccuracy(Metric):
 
     @property
     def accuracy(self) -> float:
-        """The share of correct answers so far, 0 to 1; NaN without any."""
+        """The accuracy so far, 0 to 1; NaN without images."""
         return float(self.values()["accuracy"])
 
     def values(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class LossAndAccuracy(Metric):
 
 
 class TopK(Metric):
-    """``top_k``, with the number in its name: the share of images whose class is among the ``k`` likeliest answers.
+    """``top_k``, with the number in its name: the fraction of images whose class is among the ``k`` most probable.
 
     Of equal outputs the first counts as the likelier, as for ``argmax``.
     """
@@ -196,7 +196,7 @@ class TopK(Metric):
 
 
 class PerClass(Metric):
-    """``precision``, ``recall`` and ``f1``: a list with a number for each class, None where it has no images or answers.
+    """``precision``, ``recall`` and ``f1``: a list with a number for each class, None where it has no images or predictions.
 
     ``confusion`` is the (classes, classes) count behind them: row = label, column = answer.
     """

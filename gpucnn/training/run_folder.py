@@ -1,4 +1,4 @@
-"""The run folder: where a run's settings, environment, metrics and checkpoints are kept."""
+"""The run folder, which holds the settings, environment, metrics and checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 LOCK = ".lock"
-"""Held by the process that trains in a folder, and deleted by it."""
+"""Lock file of the process that trains in a folder; deleted at the end."""
 
 
 class RunFolder:
@@ -58,7 +58,7 @@ class RunFolder:
         return cls(path, overwrite, new=True)
 
     def make(self) -> None:
-        """Make the folder and claim it; a run that it is to replace is set aside. RunFolderError where that cannot be."""
+        """Make the folder and lock it; a run to be replaced is set aside. RunFolderError where that fails."""
         try:
             if self._numbered:
                 self.path = _make_numbered(self.path)
@@ -115,7 +115,7 @@ class RunFolder:
             replaced.forget(self.path)
 
     def release(self) -> None:
-        """Let other processes train in this folder."""
+        """Release the lock."""
         if self._lock is not None:
             if os.name == "posix":  # while it is held; elsewhere a file that is open cannot be deleted
                 disk.remove(self.path / LOCK)
@@ -129,7 +129,7 @@ class RunFolder:
                 replaced.put_back(self.path)
 
     def abandon(self) -> None:
-        """Remove what a new run wrote that never came to train, and the folder if it is then empty."""
+        """Remove the files of a new run that never trained, and the folder if it is then empty."""
         if self._made:
             with contextlib.suppress(OSError):
                 replaced.delete(self.path)
@@ -152,7 +152,7 @@ class RunFolder:
         return folder
 
     def place(self, folder: str, name: str) -> Path:
-        """Return where a file of one of the run's folders goes; RunFolderError where that folder is a link.
+        """Return the path of a file in one of the run's folders; RunFolderError where that folder is a link.
 
         A run's folder may be a stranger's: what is written into it does not go elsewhere.
         """
@@ -164,7 +164,7 @@ class RunFolder:
         return self.path / folder / name
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Write one of the run's files whole; RunFolderError where the disk refuses."""
+        """Write one of the run's files atomically; RunFolderError where writing fails."""
         try:
             disk.write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
         except OSError as error:
@@ -201,7 +201,7 @@ class RunFolder:
             return []
 
     def keep_metrics_until(self, step: int) -> None:
-        """Drop what was noted after ``step``, before the run goes on from there; a note tells of damaged lines."""
+        """Drop metrics after ``step`` before the run resumes there; damaged lines are reported in a note."""
         lines = self._metrics_lines()
         found = list(map(_read_metrics, lines))
         if damaged := found[:-1].count(None):  # the last may have been torn by a crash, which is no damage
@@ -210,11 +210,11 @@ class RunFolder:
         self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return checkpoint.find(self.checkpoints, "last") is not None
 
     def default_checkpoint(self) -> str:
-        """Return the checkpoint that is meant where none is named: ``best`` where there is one, else ``last``."""
+        """Return the default checkpoint: ``best`` where there is one, otherwise ``last``."""
         return "last" if checkpoint.find(self.checkpoints, "best") is None else "best"
 
     def best_is_last(self) -> bool:
@@ -238,7 +238,7 @@ class RunFolder:
             replaced.forget(self.path)
 
     def _remedy(self) -> str:
-        """Return what a user can do after the disk refused."""
+        """Return the remedy for a failed write."""
         if not self.has_checkpoint() and (self.path / replaced.ASIDE).is_dir():
             return "The run that was there before is kept; make room and give the same command again."
         before = "What was saved before is untouched" if self.has_checkpoint() else "Nothing was saved before"
@@ -268,7 +268,7 @@ def _read_metrics(line: bytes) -> dict[str, Any] | None:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append a line whole, or leave the file as it was."""
+    """Append a line completely, or leave the file unchanged."""
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
@@ -297,7 +297,7 @@ def _holds_run(path: Path) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether a folder is empty, but for what a run left that was killed before it had written a file."""
+    """Whether a folder is empty, apart from leftovers of a run killed before it had written a file."""
     return path.is_dir() and all(name == LOCK or disk.is_temporary(name, replaced.is_own) for name in os.listdir(path))
 
 

@@ -1,4 +1,4 @@
-"""A trained network as its run folder keeps it, ready to answer."""
+"""A trained network from its run folder, ready to predict."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gpucnn.training.loader import Loader, Normalisation
 from gpucnn.training.run_folder import RunFolder
 
 LARGEST_IMAGE = 2**25
-"""Numbers in an image, far above any real one: a run folder may be a stranger's."""
+"""Most numbers in an image, far above any real one: a run folder may be untrusted."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ class SavedModel:
         return load_test(self.data if source is None else source, self.image_shape, self.framing, trained_on=self.data)
 
     def read_picture(self, path: Path) -> NDArray[np.uint8]:
-        """Return an image file as an image (C, H, W) of the kind that this network was trained on."""
+        """Return an image file as an image (C, H, W) preprocessed as in training."""
         return read_picture(path, self.image_shape, self.framing)
 
     def feed(self, data: Dataset) -> Loader:

@@ -34,33 +34,33 @@ from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.run_folder import RunFolder
 
 FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "test_each_epoch", "data")
-"""Settings that may differ on resuming; of ``data``, only where it lies."""
+"""Settings that may differ on resuming; of ``data``, only its location."""
 
 
 class Reporter(Callback):
-    """A callback that is told of a ``Trainer``; the methods of this base do nothing."""
+    """A callback of a ``Trainer``; the methods of this base class do nothing."""
 
     def start(self, trainer: Trainer) -> None:
-        """Training begins, or goes on."""
+        """Training starts or resumes."""
 
     def step(self, trainer: Trainer, images: int) -> None:
-        """A step on this many images is done."""
+        """A step on this many images has finished."""
 
     def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
         """The loss was read: step, epoch, loss, lr."""
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> object:
-        """An epoch is done: the object that went to ``metrics.jsonl``."""
+        """An epoch has finished; ``values`` is the object that went to ``metrics.jsonl``."""
 
     def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
         """The test set was measured, at the end: epoch, step, checkpoint, test_loss, test_accuracy."""
 
     def finish(self, trainer: Trainer) -> None:
-        """Training stopped, in whichever way."""
+        """Training stopped, for whatever reason."""
 
 
 class Reporters(Reporter):
-    """Tells several reporters, in their order; each is told of the finish, whatever the others do.
+    """Calls several reporters in order; each gets ``finish``, even if another raises.
 
     >>> from gpucnn.training import EachEpoch
     >>> Reporters(Reporter(), EachEpoch(print)).epoch(None, {"epoch": 1})
@@ -104,7 +104,7 @@ class Reporters(Reporter):
 
 
 class Records(Callback):
-    """Keeps the numbers and checkpoints of a run in its folder."""
+    """Saves the metrics and checkpoints of a run in its folder."""
 
     def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
         trainer.folder.add_metrics(values)
@@ -118,7 +118,7 @@ class Records(Callback):
 
 
 class Trainer(Loop):
-    """A loop with a folder: what is trained, on what, how far it is. ``Trainer(...).train()`` does all of it.
+    """A loop with a run folder. ``Trainer(...).train()`` trains, saves and tests.
 
     settings must be resolved. reporter: a callback or several. ``resume`` takes over the state of the folder's last
     checkpoint first.
@@ -252,7 +252,7 @@ class Trainer(Loop):
             self._finish_again()
 
     def end(self) -> None:
-        """Measure the test set on the checkpoint that evaluation takes."""
+        """Evaluate the test set on the checkpoint that ``evaluate`` uses by default."""
         checkpoint, net, epoch, step = "last", self.net, self.epoch, self.step
         if self.folder.default_checkpoint() == "best":
             checkpoint, best = "best", self.folder.load("best")
@@ -270,7 +270,7 @@ class Trainer(Loop):
             self.reporter.test(self, self.tested)
 
     def _finish_again(self) -> None:
-        """Measure what a report needs: the run may have been killed between its last checkpoint and its report."""
+        """Evaluate what a report needs: the run may have been killed between its last checkpoint and its report."""
         measured = self.validate()
         if not self.history or self.history[-1]["epoch"] != self.epoch:  # its line was damaged
             self.history.append({"epoch": self.epoch, "step": self.step} | measured)
@@ -325,7 +325,7 @@ class Trainer(Loop):
             raise
 
     def save(self, best: bool) -> None:
-        """Save a checkpoint of the run as it stands, and point ``best`` at it too where it is."""
+        """Save a checkpoint of the current state, and point ``best`` at it if it is the best."""
         optimizer = self.optimizer.state_dict()
         state = {
             "epoch": self.epoch,
@@ -379,6 +379,6 @@ class Trainer(Loop):
         self.generator.seed, self.generator.counter = state["generator"]["seed"], state["generator"]["counter"]
 
     def _changed_since(self, saved: dict[str, Any]) -> list[str]:
-        """Return what differs from when the checkpoint was saved and may change the last bits of the results."""
+        """Return differences from the environment of the checkpoint that may change the last bits of the results."""
         now = environment.decides_bits(self.backend)
         return [f"{key} {saved[key]} -> {value}" for key, value in now.items() if saved.get(key, value) != value]
