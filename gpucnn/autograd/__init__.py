@@ -1,9 +1,10 @@
 """Tensors, and the tape that computes their gradients."""
 
+from gpucnn.autograd.creation import concatenate, tensor
 from gpucnn.autograd.exchange import from_dlpack
 from gpucnn.autograd.parameter import Parameter, ParameterStore, store_of
 from gpucnn.autograd.tape import apply, is_grad_enabled, no_grad, on_device_of
-from gpucnn.autograd.tensor import Tensor, concatenate, tensor
+from gpucnn.autograd.tensor import Tensor
 
 __all__ = [
     "Parameter",

@@ -21,14 +21,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.dispatch import active
 from gpucnn.errors import GraphError, MixedDeviceError, ParameterError, kind_of
-
-if TYPE_CHECKING:
-    from gpucnn.autograd.tensor import Tensor
 
 Backward = Callable[[Array], Sequence[Array | None]]
 Operation = Callable[..., tuple[Array, Backward | None]]
@@ -109,6 +106,24 @@ class Version:
         self.count = 0
 
 
+class Recorded(Protocol):
+    """What the tape needs of a Tensor, whose module is above this one."""
+
+    array: Array
+    backend: Backend
+    requires_grad: bool
+    node: Node | None
+    version: Version
+
+    def like(self, array: Array, shares_memory: bool = False) -> Any: ...
+    def gradient_room(self) -> Array | None: ...
+    def fill_gradient_room(self) -> None: ...
+    def accumulate_grad(self, gradient: Array) -> None: ...
+
+
+T = TypeVar("T", bound=Recorded)
+
+
 class Node:
     """One recorded operation."""
 
@@ -118,7 +133,7 @@ class Node:
         self,
         name: str,
         backward: Backward,
-        sources: Sequence[Node | Tensor | None],
+        sources: Sequence[Node | Recorded | None],
         versions: Sequence[tuple[Version, int]],
     ) -> None:
         self.name = name
@@ -158,7 +173,7 @@ def backpropagate(root: Node, gradient: Array, backend: Backend) -> None:
     Parameters in a store receive their first gradients together, at the end, in one copy into the store's memory.
     """
     gradients: dict[int, Array] = {root.number: gradient}
-    first: dict[int, tuple[Tensor, Array, Array]] = {}
+    first: dict[int, tuple[Recorded, Array, Array]] = {}
     heap: list[tuple[int, Node]] = [(-root.number, root)]
     with active(backend):
         while heap:
@@ -192,7 +207,7 @@ def on_device_of(tensor: Any) -> AbstractContextManager[None]:
     return nullcontext() if backend is None else active(backend)
 
 
-def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: bool = False, **params: Any) -> Tensor:
+def apply(operation: Operation, first: T, *others: Recorded | None, view: bool = False, **params: Any) -> T:
     """Run an operation on the tensors' arrays and record its backward. None stands for an absent argument.
 
     ``view``: the result may share the first tensor's memory. MixedDeviceError if the tensors are on different devices.
@@ -210,7 +225,7 @@ def apply(operation: Operation, first: Tensor, *others: Tensor | None, view: boo
         y, backward = operation(backend, *[None if t is None else t.array for t in tensors], needs=needs, **params)
     if not y.ndim:
         y = y[...]  # NumPy returns a scalar, which cannot be changed in place, instead of a 0-d array
-    result = first.like(y, shares_memory=view)
+    result: T = first.like(y, shares_memory=view)
     if backward is not None:
         versions = [(t.version, t.version.count) for t in (*tensors, result) if t is not None]
         sources = [(t.node or t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)]

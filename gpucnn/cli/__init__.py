@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from gpucnn import __version__
 from gpucnn.cli.terminal import open_standard_streams, say, say_error
 from gpucnn.errors import GpucnnError, did_you_mean
+from gpucnn.version import __version__
 
 GROUPS = {
     "Train and use": {

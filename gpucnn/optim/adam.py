@@ -7,7 +7,8 @@ from typing import Any
 
 from gpucnn.backend import Array, ops
 from gpucnn.errors import ParameterError
-from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params, check_number
+from gpucnn.optim.flat import FlatBuffer
+from gpucnn.optim.optimizer import Optimizer, Params, check_number
 
 
 class Adam(Optimizer):

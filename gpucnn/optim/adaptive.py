@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpucnn.backend import Array, ops
-from gpucnn.optim.optimizer import FlatBuffer, Optimizer, Params, check_number
+from gpucnn.optim.flat import FlatBuffer
+from gpucnn.optim.optimizer import Optimizer, Params, check_number
 
 
 class Adagrad(Optimizer):

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gpucnn import __version__
 from gpucnn.report.images import data_uri
+from gpucnn.version import __version__
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Browsers load nothing for the page and run nothing in it, whatever names came with the data."""

@@ -10,13 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import gpucnn
 from gpucnn.backend import Backend
+from gpucnn.version import __version__
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, gpucnn and the packages it computes and saves with."""
-    found = {"python": platform.python_version(), "gpucnn": gpucnn.__version__}
+    found = {"python": platform.python_version(), "gpucnn": __version__}
     for package in ("numpy", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "cupy"):
         try:
             found[package] = metadata.version(package)

@@ -12,8 +12,7 @@ from oracles import LAYOUTS, Host, assert_close, check_gradients, lay_out
 
 import gpucnn
 from gpucnn import Tensor
-from gpucnn.autograd import operations
-from gpucnn.autograd.tensor import concatenate
+from gpucnn.autograd import concatenate, operations
 from gpucnn.backend import Backend
 from gpucnn.errors import GpucnnError
 
