@@ -1,4 +1,4 @@
-"""A whole training step recorded as one CUDA graph and replayed: no launch, and no Python, but the first time."""
+"""Capture: a whole training step is recorded as one CUDA graph and replayed, without Python or single launches."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
 
 MOST_GRAPHS = 16
-"""Kinds of step (shapes, dtypes, modes) that are kept recorded; further kinds run as usual."""
+"""The most captured variants of a step (shapes, dtypes, modes). Further variants run without capture."""
 
 
 Stateful = Module | Optimizer | Generator | Tensor
 
 
 def capture(step: Callable[..., Any], *owners: Stateful, state: Sequence[Stateful] | None = None) -> Captured:
-    """Return ``step`` as a function that records its launches on a GPU the first time and replays them afterwards.
+    """Return ``step`` as a function that captures its GPU launches in the first call and replays them in later calls.
 
-    step: takes Tensors of one device, and hashable values that choose a kind of step; returns Tensors (in tuples, lists,
-    dicts), whose values every call returns anew, detached.
-    state: all that the step reads or changes beside its arguments: modules, optimisers, generators other than the
-    process's, and Tensors that it changes in place. ``capture(step, net, optimizer)`` says the same. Without any, the step
-    runs as usual, with one warning.
-    There is one recording for each combination of shapes, dtypes, modes, attributes of the modules (a dropout's ``p``,
-    say), buffers and parameters, and hyper-parameters other than the learning rate and the momentum (Adam's first beta),
-    which schedules change. The first call of each runs the step as usual, records it, replays it from the same start
-    (parameters, optimiser, generators), and keeps the recording where both agree to the last bit; else it warns and goes on
-    as usual, as it does where the memory is too small for a recording. A replay runs no Python: what ``step`` prints,
-    counts or appends happens the first time only.
-    On the CPU the function is simply called. Raises ParameterError for a state of another kind.
+    step: takes Tensors of one device, and hashable values that select a variant of the step. Returns Tensors (in tuples,
+    lists, dicts); every call returns new, detached Tensors.
+    state: everything that the step reads or changes other than its arguments: modules, optimisers, generators other than
+    the process's, and Tensors that it changes in place. ``capture(step, net, optimizer)`` is the same. Without state, the
+    step runs without capture, with one warning.
+    There is one capture for each combination of shapes, dtypes, modes, attributes of the modules (such as a dropout's
+    ``p``), buffers, parameters, and hyper-parameters other than learning rate and momentum (Adam's first beta), which
+    schedules change. The first call of each combination runs the step eagerly, captures it, and replays it from the same
+    state (parameters, optimiser, generators). It keeps the capture if both results are equal to the last bit. Otherwise,
+    or if memory is too small for a capture, it warns and the step keeps running eagerly. A replay runs no Python: what
+    ``step`` prints, counts or appends happens only in the first call.
+    On the CPU the function is simply called. Raises ParameterError for other kinds of state.
 
     >>> import gpucnn
     >>> from gpucnn import nn, optim
@@ -55,7 +55,7 @@ def capture(step: Callable[..., Any], *owners: Stateful, state: Sequence[Statefu
 
 
 class Captured:
-    """What ``capture`` returns."""
+    """A step with its captured variants, as ``capture`` returns it."""
 
     def __init__(self, step: Callable[..., Any], state: Sequence[Stateful]) -> None:
         if not callable(step):
@@ -68,11 +68,11 @@ class Captured:
         self._state = _once(state)
         self._recorded: dict[Any, _Recorded | None] = {}
         self._warned: set[str] = set()
-        self._lock = threading.RLock()  # replays fill the same memory
+        self._lock = threading.RLock()  # all replays write to the same memory
 
     def __call__(self, *arguments: Any) -> Any:
         backend = next(_backends((*arguments, *self._state)), None) or default_backend()
-        if not backend.captures or backend.recording is not None:  # within another step
+        if not backend.captures or backend.recording is not None:  # inside another captured step
             return self._step(*arguments)
         held = _Held(self._state)
         if not self._can_record(backend, held, arguments):
@@ -89,25 +89,25 @@ class Captured:
 
     def _can_record(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> bool:
         if not self._state:
-            self._warn("it was not told what it reads and changes: capture(step, state=[net, optimizer])")
+            self._warn("it has no state: pass what it reads and changes, capture(step, state=[net, optimizer])")
             return False
         if any(isinstance(a, Tensor) and (a.backend is not backend or a.requires_grad) for a in arguments):
             return False
         if any(p.store is None and p.grad is not None for p in held.parameters):
-            return False  # a replay would add to the array that was there when it was recorded
+            return False  # a replay would add to the array of the capture
         return not any(module.has_hooks() for module in held.modules)  # a replay would not call them
 
     def _first(self, kind: Any, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> Any:
-        """Do the step as usual, then record it and hold a replay from the same start against it."""
+        """Run the step eagerly, then capture it and compare a replay from the same state with the eager result."""
         if len(self._recorded) >= MOST_GRAPHS:
-            self._warn(f"there are more than {MOST_GRAPHS} kinds of it (shapes, dtypes, modes, hyper-parameters)")
+            self._warn(f"it has more than {MOST_GRAPHS} variants (shapes, dtypes, modes, hyper-parameters)")
             return self._step(*arguments)
         self._recorded[kind] = None
         before = held.save()
         try:
             recorded = _Recorded(backend, held, arguments)
             result, stray = recorded.watch(self._step)
-        except MemoryError as error:  # less than twice the memory of the step is free
+        except MemoryError as error:  # free memory is less than twice that of the step
             before()
             self._warn(f"{type(error).__name__}: {error}")
             return self._step(*arguments)
@@ -124,8 +124,8 @@ class Captured:
             before()
             replayed = recorded.replay(arguments)
             if held.bits(replayed) != expected:
-                raise ArithmeticError("its replay does not give the bits of the step itself")
-        except Exception as error:  # whatever stands in the way, the step itself was done
+                raise ArithmeticError("its replay differs from the step itself")
+        except Exception as error:  # whatever failed, the eager step has succeeded
             after()
             reason = error.__context__ or error
             self._warn(f"{type(reason).__name__}: {reason}")
@@ -143,20 +143,20 @@ class Captured:
 
 
 class _Recorded:
-    """One kind of step on one device: its graph, the inputs that it reads and the results that it fills."""
+    """One captured variant of a step on one device: its graph, its input buffers and its result buffers."""
 
     def __init__(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> None:
         graph = ops.new_graph(backend)
         assert graph is not None
         self._backend, self._held, self._graph = backend, held, graph
         self._inputs = [a.like(ops.c_ordered_copy(backend, a.array)) if isinstance(a, Tensor) else a for a in arguments]
-        self._kept = held.arrays()  # whose addresses the graph holds
+        self._kept = held.arrays()  # the graph has their addresses
         self._result: Any = None
         self._changed: set[Hashable] = set()
         self._gradients: list[tuple[Parameter, Tensor | None]] = []
 
     def watch(self, step: Callable[..., Any]) -> tuple[Any, list[str]]:
-        """Run the step as usual; return its results, and what it used that ``held`` has not."""
+        """Run the step eagerly; return its results, and the kinds of objects it used that are missing in the state."""
         result, recording = self._graph.watch(lambda: step(*self._inputs))
         self._changed = self._graph.changed()
         used = [*(optimizer for optimizer, _ in recording.optimizers), *recording.generators]
@@ -170,9 +170,9 @@ class _Recorded:
         self._gradients = [(parameter, parameter.grad) for parameter in self._held.parameters]
 
     def changes_others(self) -> bool:
-        """Whether the step changes a Tensor in place that ``held`` has not: one that both runs of it changed.
+        """Whether the step changes a Tensor in place that is not in the state: both runs of the step changed it.
 
-        A Tensor that the step makes itself is another one in each run.
+        A Tensor that the step itself makes is a different one in each run.
         """
         gradients = (p._grad for p in self._held.parameters if p._grad is not None)
         known = {one.version for one in (*self._held.tensors, *self._held.parameters, *gradients)}
@@ -189,20 +189,20 @@ class _Recorded:
         for parameter, gradient in self._gradients:
             if gradient is None:
                 parameter.grad = None
-            elif parameter.store is None:  # the graph's memory is filled anew by the next replay
+            elif parameter.store is None:  # the next replay overwrites the graph's memory
                 parameter.grad = self._anew(gradient)
             else:
                 parameter.fill_gradient_room()
         return self._anew(self._result)
 
     def _anew(self, result: Any) -> Any:
-        """Return results in memory of their own: the next replay fills that of the graph again."""
+        """Return copies of the results, because the next replay overwrites the graph's memory."""
         pairs: list[tuple[Array, Array]] = []
 
         def copy(tensor: Tensor) -> Tensor:
-            room = ops.empty(self._backend, tensor.shape, tensor.dtype)
-            pairs.append((room, tensor.array))
-            return tensor.like(room)
+            array = ops.empty(self._backend, tensor.shape, tensor.dtype)
+            pairs.append((array, tensor.array))
+            return tensor.like(array)
 
         copies = _rebuilt(result, copy)
         ops.copy_all(self._backend, pairs)
@@ -210,7 +210,7 @@ class _Recorded:
 
 
 class _Held:
-    """Everything that a step reads and changes, as it is now: what must be put back before the step is done again."""
+    """Everything that a step reads and changes. It can be saved, and restored before the step runs again."""
 
     def __init__(self, state: list[Any]) -> None:
         models = [one for one in state if isinstance(one, Module)]
@@ -227,7 +227,7 @@ class _Held:
         self.tensors: list[Tensor] = _once([*(one for one in state if isinstance(one, Tensor)), *buffers])
 
     def kind(self) -> Iterator[Any]:
-        """Yield what a recording is for: attributes of modules, parameters and where they lie, fixed hyper-parameters."""
+        """Yield the key of a capture: attributes of modules, addresses of parameters, fixed hyper-parameters."""
         yield tuple(map(_attributes, self.modules))
         yield tuple((p.requires_grad, p.grad is None, id(p.array)) for p in self.parameters)
         yield tuple(id(tensor.array) for tensor in self.tensors)
@@ -244,7 +244,7 @@ class _Held:
         return found
 
     def save(self) -> Callable[[], None]:
-        """Return a function that puts everything back as it is now."""
+        """Return a function that restores the current state."""
         for optimizer in self.optimizers:
             optimizer.take_over_changes()
         arrays = self.arrays()
@@ -270,7 +270,7 @@ class _Held:
         return put_back
 
     def bits(self, result: Any) -> list[Any]:
-        """Return everything that a step gives and changes, as bytes and numbers of the host."""
+        """Return everything that a step returns or changes, as bytes and numbers on the host."""
         tensors: list[Tensor] = []
         _rebuilt(result, lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
         device = [(tensor.backend, tensor.array) for tensor in tensors]
@@ -284,7 +284,7 @@ class _Held:
 
 
 def _attributes(module: Module) -> tuple[Any, ...]:
-    """Return the attributes of a module that may choose what it does: its mode, numbers, texts, functions."""
+    """Return the attributes of a module that may affect its computation: mode, numbers, strings, functions."""
     return tuple(
         (name, value)
         for name, value in vars(module).items()
@@ -310,7 +310,7 @@ def _kind_of(argument: Any) -> Any:
 
 
 def _backends(found: Sequence[Any]) -> Iterator[Backend]:
-    """Yield where Tensors, and the parameters of modules and optimisers, are."""
+    """Yield the devices of Tensors and of the parameters of modules and optimisers."""
     for one in found:
         if isinstance(one, Tensor):
             yield one.backend
@@ -321,12 +321,12 @@ def _backends(found: Sequence[Any]) -> Iterator[Backend]:
 
 
 def _once(found: Any) -> list[Any]:
-    """Return the objects in order, each once."""
+    """Return the objects in order without duplicates."""
     return list({id(one): one for one in found}.values())
 
 
 def _rebuilt(result: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return nested tuples, lists and dicts with each Tensor changed."""
+    """Return nested tuples, lists and dicts with ``change`` applied to each Tensor."""
     if isinstance(result, Tensor):
         return change(result)
     if isinstance(result, dict):

@@ -1,12 +1,12 @@
-"""Safe and atomic save and load of checkpoints.
+"""Saving and loading checkpoints, safely and atomically.
 
     checkpoints/step-000123/   model.safetensors, optimizer.safetensors, state.json (with a SHA-256 of all three)
     checkpoints/last, best     links to one of them
 
-A checkpoint is written under a temporary name, synced and renamed as a whole; links are replaced atomically; older
-checkpoints are deleted last. Whatever moment the power fails at, ``last`` is whole. A step saved again goes beside its first
-checkpoint, as step-000123-2: what is there is never touched. Only what the run itself wrote is deleted: ``.written.PID.tmp``
-names it while links change, so that the next save finishes what a kill interrupted.
+A checkpoint is written under a temporary name, synced and renamed as a whole. Links are replaced atomically. Older
+checkpoints are deleted last. So ``last`` is complete whenever the power fails. If a step is saved again, its new checkpoint
+is step-000123-2: an existing checkpoint is never changed. Only checkpoints of this run are deleted: ``.written.PID.tmp``
+lists them while links change, so that the next save can finish an interrupted one.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from gpucnn.errors import CheckpointError, shortened
 
 FORMAT = 1
 WEIGHTS = ("model", "optimizer")
-LINKS = ("best", "last")  # last comes last: a run resumed before it saves this step again
+LINKS = ("best", "last")  # last is updated last: a run resumed before that saves this step again
 STATE = "state.json"
 STEP = re.compile(r"step-(\d+)(-\d+)?")
 TEMPORARIES = (*LINKS, *(f"{link}-copy" for link in LINKS))
 UNSIGNED = "0" * 64
-"""Stands in state.json where its own SHA-256 goes while that is computed."""
+"""The placeholder for the SHA-256 of state.json while it is computed."""
 
 
 @dataclass
 class Checkpoint:
-    """Arrays by name (NumPy) of the model and the optimiser, and the rest of the state as JSON can hold it."""
+    """The NumPy arrays of the model and the optimiser by name, and the remaining state as JSON data."""
 
     model: dict[str, Any]
     optimizer: dict[str, Any]
@@ -44,32 +44,38 @@ class Checkpoint:
 
 
 def packed(arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> bytes:
-    """Return host arrays by name, and texts by name, in the safetensors format."""
+    """Return named host arrays and named strings in the safetensors format."""
     import numpy as np
     import safetensors.numpy
 
-    # safetensors writes the memory as it lies: make it C-ordered
+    # safetensors writes memory without reordering, so it must be C-ordered
     return safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata)
 
 
 def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the arrays and texts of a safetensors file; CheckpointError where it is missing or damaged."""
+    """Return the arrays and strings of a safetensors file; CheckpointError if it is missing or damaged."""
     import safetensors
 
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            names = file.keys()  # the only way to them: it is no mapping
+            names = file.keys()  # ``file`` is not a mapping
             short = [name for name in names if file.get_slice(name).get_dtype() == "BF16"]
             arrays = {name: file.get_tensor(name) for name in names if name not in short}
             return arrays | (_widened(path, short) if short else {}), file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
-    except (safetensors.SafetensorError, AttributeError, OSError, TypeError, ValueError) as error:  # float8, to NumPy
-        raise CheckpointError(f"{path}: is no whole safetensors file ({shortened(error)}).") from None
+    except (
+        safetensors.SafetensorError,
+        AttributeError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:  # NumPy has no float8
+        raise CheckpointError(f"{path}: is not a complete safetensors file ({shortened(error)}).") from None
 
 
 def _widened(path: Path, names: list[str]) -> dict[str, Any]:
-    """Return the bfloat16 arrays of a sound safetensors file as float32: NumPy has no such type."""
+    """Return the bfloat16 arrays of a valid safetensors file as float32, because NumPy has no bfloat16."""
     import numpy as np
 
     content = path.read_bytes()
@@ -83,9 +89,9 @@ def _widened(path: Path, names: list[str]) -> dict[str, Any]:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) -> Path:
-    """Write the checkpoint of ``step`` into ``folder``, point ``last`` (and ``best``) at it, delete what neither needs.
+    """Write the checkpoint of ``step`` into ``folder``, point ``last`` (and ``best``) at it, and delete unused ones.
 
-    Returns its path. OSError (a full disk, say) leaves the checkpoints before as they were.
+    Returns its path. OSError (such as a full disk) leaves earlier checkpoints unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
@@ -105,8 +111,8 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) ->
         disk.sync_folder(temporary)
         old = [name for link in links if (name := _written(folder, link)) is not None]
         with disk.temporary_name(folder / "written").open("a", encoding="utf-8") as mark:
-            mark.write("\n".join(["", final.name, *old, ""]))  # what stood there stays: its last line may be torn
-        # Without the link "last" the newest checkpoint is the last; a first "best" has to be there as soon as it is.
+            mark.write("\n".join(["", final.name, *old, ""]))  # appended, because the last line may be incomplete
+        # Without a link "last" the newest checkpoint is the last. A first "best" must exist as soon as the checkpoint does.
         first = [link for link in links if link != "last" and not os.path.lexists(folder / link)]
         for link in first:
             disk.point(folder / link, final.name)
@@ -122,7 +128,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, best: bool = False) ->
 
 
 def load(path: Path) -> Checkpoint:
-    """Return the checkpoint in this folder; CheckpointError where it is missing, damaged or of a newer format."""
+    """Return the checkpoint in this folder; CheckpointError if it is missing, damaged or of a newer format."""
     import safetensors.numpy
 
     try:
@@ -132,8 +138,8 @@ def load(path: Path) -> Checkpoint:
             raise CheckpointError.expected(str(path), "format", f"at most {FORMAT}", state["format"], "update gpucnn")
         digests = state["sha256"]
         if digests.keys() - {STATE} != {f"{kind}.safetensors" for kind in WEIGHTS}:
-            raise ValueError("another list of files than those of a checkpoint")
-        if STATE in digests and not _is_signed(text, digests[STATE]):  # gpucnn 0.1.0 signed the weights alone
+            raise ValueError("its list of files is not that of a checkpoint")
+        if STATE in digests and not _is_signed(text, digests[STATE]):  # gpucnn 0.1.0 signed only the weights
             raise _damaged(path, STATE)
         arrays = {}
         for kind in WEIGHTS:
@@ -155,9 +161,9 @@ def load(path: Path) -> Checkpoint:
 
 
 def find(folder: Path, link: str) -> Path | None:
-    """Return the checkpoint that a link in ``folder`` points at; for "last" without its link, the newest; None for none.
+    """Return the checkpoint that a link in ``folder`` points at; the newest if "last" has no link; None if there is none.
 
-    Copying a run may turn links into folders (scp) or lose them (zip).
+    Copying a run may replace links with folders (scp) or drop them (zip).
     """
     if (target := disk.pointed_at(folder / link)) is not None:
         return target
@@ -167,13 +173,13 @@ def find(folder: Path, link: str) -> Path | None:
 
 
 def clear(folder: Path) -> None:
-    """Delete checkpoints of this run that no link needs, and what a killed process left half written."""
+    """Delete checkpoints of this run that no link points at, and temporary files of killed processes."""
     with contextlib.suppress(OSError):
         linked = {os.path.realpath(path) for link in LINKS if (path := disk.pointed_at(folder / link)) is not None}
         needed = linked | {os.path.realpath(path) for path in [find(folder, "last")] if path is not None}
         for mark in folder.glob(".written.*.tmp"):
             lines = mark.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            # A line without its end is torn, and names something else.
+            # A line without an end is incomplete, and its name is wrong.
             ours = [folder / line[:-1] for line in lines if line.endswith("\n") and STEP.fullmatch(line[:-1])]
             for path in ours:
                 if os.path.realpath(path) not in needed:
@@ -184,14 +190,14 @@ def clear(folder: Path) -> None:
 
 
 def _written(folder: Path, link: str) -> str | None:
-    """Return the name of the checkpoint of this run that a link points at: no copy that a user made, nor one elsewhere."""
+    """Return the name of the checkpoint that a link points at, if this run wrote it; not a user's copy, nor elsewhere."""
     target = disk.pointed_at(folder / link)
     try:
         if target is None:
             return None
         state = (target / STATE).read_bytes()
         name = f"step-{json.loads(state)['step']:06d}"
-        if target == folder / link:  # copied as a folder: what the link led to was copied beside it
+        if target == folder / link:  # copied as a folder, next to the original
             return name if (folder / name / STATE).read_bytes() == state else None
         ours = os.path.dirname(os.path.realpath(target)) == os.path.realpath(folder)
         match = STEP.fullmatch(target.name)
@@ -201,7 +207,7 @@ def _written(folder: Path, link: str) -> str | None:
 
 
 def _signed(state: dict[str, Any]) -> bytes:
-    """Return the state as JSON, with its own SHA-256 in it."""
+    """Return the state as JSON that includes its own SHA-256."""
     state["sha256"][STATE] = UNSIGNED
     content = json.dumps(state, indent=1).encode()
     head, _, tail = content.rpartition(UNSIGNED.encode())
@@ -214,11 +220,11 @@ def _is_signed(content: bytes, digest: str) -> bool:
 
 
 def _damaged(path: Path, name: str) -> CheckpointError:
-    return CheckpointError(f"{path}: {name} is damaged: its SHA-256 is not the one noted for it.")
+    return CheckpointError(f"{path}: {name} is damaged: its SHA-256 does not match the recorded one.")
 
 
 def _constant(name: str) -> float:
-    """Return an infinity, which schedules have; ValueError for NaN, which nothing that was saved has."""
+    """Return an infinity, which schedules may save; ValueError for NaN, which is never saved."""
     if name == "NaN":
         raise ValueError("NaN among the numbers")
     return float(name)

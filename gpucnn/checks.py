@@ -1,4 +1,4 @@
-"""What an argument is: whole numbers and numbers, Python's or NumPy's, and truth values; each check returns Python's own."""
+"""Checks of arguments: integers, numbers and booleans, of Python or NumPy. Each check returns Python's own type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpucnn.errors import ParameterError, did_you_mean
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a number is finite, and no int that no float can hold."""
+    """Whether a number is finite and fits a float."""
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -20,7 +20,7 @@ def is_finite(value: Any) -> bool:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether ``value`` is an integer, of Python or NumPy; truth values are none.
+    """Whether ``value`` is an integer of Python or NumPy. Booleans are not.
 
     >>> is_integer(3), is_integer(True), is_integer(3.0)
     (True, False, False)
@@ -29,7 +29,7 @@ def is_integer(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a real number, of Python or NumPy; truth values are none, infinities and NaN are.
+    """Whether ``value`` is a real number of Python or NumPy. Booleans are not; infinities and NaN are.
 
     >>> is_number(3), is_number(0.5), is_number("3")
     (True, True, False)
@@ -38,7 +38,7 @@ def is_number(value: Any) -> bool:
 
 
 def check_known(options: Mapping[str, Any], function: Callable[..., Any], where: str) -> None:
-    """ParameterError for an option that ``function`` does not take."""
+    """Raise ParameterError for an option that ``function`` does not take."""
     known = inspect.signature(function).parameters
     for name in options:
         if name not in known:
@@ -48,7 +48,7 @@ def check_known(options: Mapping[str, Any], function: Callable[..., Any], where:
 
 
 MOST = 2**31
-"""More than any size."""
+"""An upper bound on any size."""
 
 
 def is_count(value: Any, least: int, most: int = MOST) -> bool:
@@ -57,7 +57,7 @@ def is_count(value: Any, least: int, most: int = MOST) -> bool:
 
 
 def python_number(value: Any) -> int | float:
-    """Return a number as Python's own, so that it prints, compares and is saved as such.
+    """Convert a number to Python's int or float, so that it prints, compares and is saved as such.
 
     >>> python_number(2)
     2
@@ -68,7 +68,7 @@ def python_number(value: Any) -> int | float:
 def check_number(
     value: Any, where: str, argument: str, least: float = -math.inf, most: float = math.inf
 ) -> int | float:
-    """Return ``value`` as Python's number; ParameterError unless it is a finite one from ``least`` to ``most``."""
+    """Return ``value`` as a Python number; ParameterError unless it is finite and from ``least`` to ``most``."""
     if not is_number(value) or not is_finite(value) or not least <= value <= most:
         wanted = "a finite number" if math.isinf(least) else f"a finite number of at least {least}"
         if math.isfinite(most):
@@ -78,35 +78,35 @@ def check_number(
 
 
 def check_positive(value: Any, where: str, argument: str) -> int | float:
-    """Return ``value`` as Python's number; ParameterError unless it is one above 0, which may be infinite."""
+    """Return ``value`` as a Python number; ParameterError unless it is above 0. It may be infinite."""
     if not is_number(value) or not value > 0 or (not is_finite(value) and value != math.inf):
         raise ParameterError.expected(where, argument, "a positive number", shown(value))
     return python_number(value)
 
 
 def check_probability(value: Any, where: str, argument: str) -> int | float:
-    """Return ``value`` as Python's number; ParameterError unless it is one from 0 to 1."""
+    """Return ``value`` as a Python number; ParameterError unless it is from 0 to 1."""
     if not is_number(value) or not 0 <= value <= 1:
         raise ParameterError.expected(where, argument, "a probability from 0 to 1", shown(value))
     return python_number(value)
 
 
 def check_int(value: Any, where: str, argument: str) -> int:
-    """Return ``value`` as Python's int; ParameterError unless it is an integer."""
+    """Return ``value`` as a Python int; ParameterError unless it is an integer."""
     if not is_count(value, -MOST):
         raise ParameterError.expected(where, argument, "an int", shown(value))
     return int(value)
 
 
 def check_count(value: Any, where: str, argument: str) -> int:
-    """Return ``value`` as Python's int; ParameterError unless it is a positive integer."""
+    """Return ``value`` as a Python int; ParameterError unless it is a positive integer."""
     if not is_count(value, 1):
         raise ParameterError.expected(where, argument, "a positive int", shown(value))
     return int(value)
 
 
 def is_flag(value: Any) -> bool:
-    """Whether ``value`` is a truth value, of Python or NumPy.
+    """Whether ``value`` is a boolean of Python or NumPy.
 
     >>> is_flag(True), is_flag(1), is_flag("no")
     (True, False, False)
@@ -115,7 +115,7 @@ def is_flag(value: Any) -> bool:
 
 
 def check_choice(value: Any, where: str, argument: str, choices: Collection[str]) -> str:
-    """Return ``value``; ParameterError unless it is one of these words."""
+    """Return ``value``; ParameterError unless it is one of ``choices``."""
     if not isinstance(value, str) or value not in choices:
         *others, last = map(repr, choices)
         raise ParameterError.expected(where, argument, f"{', '.join(others)} or {last}", shown(value))
@@ -123,20 +123,20 @@ def check_choice(value: Any, where: str, argument: str, choices: Collection[str]
 
 
 def check_flag(value: Any, where: str, argument: str) -> bool:
-    """Return ``value`` as Python's bool; ParameterError unless it is a truth value."""
+    """Return ``value`` as a Python bool; ParameterError unless it is a boolean."""
     if not is_flag(value):
         raise ParameterError.expected(where, argument, "True or False", shown(value))
     return bool(value)
 
 
 def shown(value: Any) -> str:
-    """Return the beginning of ``repr(value)``, whatever it is.
+    """Return ``repr(value)``, shortened to 80 characters; the type's name if it has no ``repr``.
 
     >>> shown([1, 2])
     '[1, 2]'
     """
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an int of thousands of digits, lists in lists in lists
+    except (ValueError, RecursionError):  # an int of thousands of digits, or deeply nested lists
         return type(value).__name__
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all, and links where the system has them.
+"""Atomic writes of files, and links that work on every system.
 
-A file is written under a temporary name beside it, ``.NAME.PID.tmp``, synced, and renamed. Where symbolic links are not to
-be had (Windows without the right to make them, some file systems), a link is a small text file with the name of what it
-leads to; both kinds are read everywhere.
+A file is written under a temporary name beside it, ``.NAME.PID.tmp``, synced, and renamed. If symbolic links are not
+available (Windows without the right to make them, some file systems), a link is a small text file with the name of its
+target. Both kinds are read everywhere.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pathlib import Path
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.(\d+|copy)\.tmp")
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What a system answers that makes no symbolic links here (Windows: EINVAL, of the error for a missing right)."""
+"""Errors of systems that cannot make a symbolic link here (Windows without the right: EINVAL)."""
 
 LONGEST_NAME = 255
 
 
 def temporary_name(path: Path) -> Path:
-    """Return where ``path`` is written before it is renamed."""
+    """Return the path to which ``path`` is written before the rename."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, sync it, rename it: it is there whole or not at all.
+    """Write a file atomically: under a temporary name, synced, then renamed.
 
-    A character device or a pipe is written to: to replace /dev/null, as root may, breaks a system.
+    A character device or a pipe is written directly: replacing /dev/null, as root can, would break the system.
     """
     if path.is_char_device() or path.is_fifo():
         path.write_bytes(content)
@@ -46,7 +46,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
+    """Write a file and sync it to disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -54,7 +54,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power failure, where the system can: Windows opens no folders."""
+    """Make a rename in ``folder`` survive a power failure, if the system can. Windows cannot open folders."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -67,7 +67,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def point(link: Path, target: str) -> None:
-    """Let ``link`` lead to its neighbour of the name ``target``, in one step; a folder in its place gives way."""
+    """Point ``link`` at ``target`` in the same folder, atomically. A folder named ``link`` is moved aside."""
     temporary = temporary_name(link)
     temporary.unlink(missing_ok=True)
     try:
@@ -77,7 +77,7 @@ def point(link: Path, target: str) -> None:
             if isinstance(error, OSError) and error.errno not in NO_LINKS:
                 raise
             write_synced(temporary, f"{target}\n".encode())
-        if link.is_dir() and not link.is_symlink():  # of a run copied without its links; ``pointed_at`` does without it
+        if link.is_dir() and not link.is_symlink():  # from a run copied without links
             aside = temporary_name(link.with_name(f"{link.name}-copy"))
             remove(aside)
             os.rename(link, aside)
@@ -88,9 +88,9 @@ def point(link: Path, target: str) -> None:
 
 
 def pointed_at(link: Path) -> Path | None:
-    """Return the folder that a link leads to, or the folder that a copying program made of it; None for none.
+    """Return the folder that a link points to, or the folder that a copying program replaced it with; else None.
 
-    A text file leads to a neighbour only, never elsewhere.
+    A link that is a text file can only point to its own folder.
     """
     target: Path | None = link
     if link.is_symlink():
@@ -108,7 +108,7 @@ def _neighbour(file: Path) -> Path | None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a folder with all that is in it, as far as the system lets us."""
+    """Delete a file, a link, or a folder with its content. Errors are ignored."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -117,14 +117,14 @@ def remove(path: Path) -> None:
 
 
 def clear_temporaries(folder: Path, ours: Callable[[str], bool]) -> None:
-    """Delete what a killed process left half written of the files whose names are ``ours``."""
+    """Delete temporary files that a killed process left, of files whose names are ``ours``."""
     for path in list(folder.iterdir()):
         if is_temporary(path.name, ours):
             remove(path)
 
 
 def is_temporary(name: str, ours: Callable[[str], bool]) -> bool:
-    """Whether this is the temporary name of a file whose own name is ``ours``.
+    """Whether ``name`` is a temporary name of a file whose final name is ``ours``.
 
     >>> is_temporary(".config.toml.123.tmp", "config.toml".__eq__), is_temporary(".mine.tmp", "config.toml".__eq__)
     (True, False)

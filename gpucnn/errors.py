@@ -1,6 +1,6 @@
-"""Every exception that gpucnn raises on purpose, with the exit code the command line gives for it.
+"""The exceptions that gpucnn raises deliberately, each with its exit code on the command line.
 
-A message says where, what was expected, what came and what to do, in one or two lines:
+A message says where, what was expected, what was given and what to do, in one or two lines:
 
 >>> str(UsageError.expected("model", "name", "lenet", "lenett", "did you mean lenet?"))
 'model: name: expected lenet, got lenett. Did you mean lenet?'
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "did you mean ...?" with the nearest of the ``known`` words; nothing where none is near.
+    """Return "did you mean ...?" with the most similar of the ``known`` words; "" if none is similar.
 
     >>> did_you_mean("adm", ["adam", "sgd"])
     'did you mean adam?'
@@ -28,7 +28,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def shortened(text: object, most: int = 200) -> str:
-    """Return the first line of a text, and of a long one the beginning: what others' errors say may be pages.
+    """Return the first line of a text, truncated to ``most`` characters.
 
     >>> shortened("a" * 1000, 10)
     'aaaaaaa...'
@@ -38,7 +38,7 @@ def shortened(text: object, most: int = 200) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return the name of what ``value`` is; with its library's where we have one of the same name.
+    """Return the name of the type of ``value``, with its library if gpucnn has a type of the same name.
 
     >>> kind_of(1), kind_of({}.keys())
     ('int', 'dict_keys')
@@ -50,11 +50,11 @@ def kind_of(value: Any) -> str:
 
 
 IMAGE = "GPUCNN_IMAGE"
-"""Set in the container's image, which has no pip: what is to be added goes into the image."""
+"""A variable set in the container image. The image has no pip: extras are added when it is built."""
 
 
 def how_to_add(extra: str) -> str:
-    """Return the command that adds an extra: with pip, or in the container's image when it is built.
+    """Return the command that installs an extra: with pip, or by rebuilding the container image.
 
     >>> how_to_add("plots")
     "pip install 'gpucnn[plots]'"
@@ -66,7 +66,7 @@ def how_to_add(extra: str) -> str:
 
 
 LONGEST_GOT = 500
-"""Characters of what came that a message repeats: it may be a whole file."""
+"""The most characters of a given value in a message. It may be a whole file."""
 
 
 class GpucnnError(Exception):
@@ -92,7 +92,7 @@ class GpucnnError(Exception):
 
     @classmethod
     def expected(cls, where: str, argument: str, expected: str, got: Any, remedy: str = "") -> Self:
-        """Return an error whose message names the function, the argument, both sides and the cure."""
+        """Return an error whose message has the function, the argument, the expected and given values, and the remedy."""
         error = cls(remedy=remedy)
         error.where, error.argument, error.wanted, error.got = where, argument, expected, shortened(got, LONGEST_GOT)
         return error
@@ -123,33 +123,33 @@ class ShapeError(GpucnnError, ValueError):
 
 
 class DTypeError(GpucnnError, TypeError):
-    """An array has the wrong element type, or two that must agree do not."""
+    """An array has the wrong dtype, or two dtypes that must be equal differ."""
 
 
 class ParameterError(GpucnnError, ValueError):
-    """A parameter of a function, layer or optimiser is out of its range, or of the wrong kind."""
+    """A parameter of a function, layer or optimiser is out of range or of the wrong type."""
 
 
 class GraphError(GpucnnError, RuntimeError):
-    """The recorded graph cannot give the gradient asked for."""
+    """The recorded graph cannot compute the requested gradient."""
 
 
 class CaptureError(GpucnnError, RuntimeError):
-    """A step cannot be recorded to be replayed."""
+    """A step cannot be captured."""
 
 
 class DeviceError(GpucnnError, RuntimeError):
-    """The asked device cannot be used."""
+    """The requested device cannot be used."""
 
     exit_code = 4
 
 
 class OutOfMemoryError(DeviceError, MemoryError):
-    """A device has not enough free memory."""
+    """A device does not have enough free memory."""
 
 
 class MixedDeviceError(GpucnnError, TypeError):
-    """Arrays of different devices met in one operation."""
+    """One operation was given arrays of different devices."""
 
 
 class DataError(GpucnnError, ValueError):

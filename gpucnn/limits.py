@@ -15,10 +15,10 @@ from contextvars import ContextVar
 from gpucnn.errors import DataError, GpucnnError
 
 DATA_BYTES = 2**34
-"""Bytes of a data set in memory."""
+"""The most bytes of a data set in memory."""
 
 UNPACKED_BYTES, UNPACKED_RATIO = 2**28, 64
-"""Bytes that a packed file may unpack to whatever its size, and how many times its size beyond that (MNIST: 5)."""
+"""A packed file may unpack to this many bytes, or to this multiple of its size if that is more (MNIST: 5)."""
 
 PICTURE_PIXELS = 50_000_000
 """Largest image file in pixels: more than most cameras produce, less than fills the memory."""
@@ -44,13 +44,13 @@ def unpacked_bytes(packed: int) -> int:
 
 
 def on() -> bool:
-    """Whether the bounds apply here."""
+    """Whether the bounds apply in this context."""
     return _on.get()
 
 
 @contextmanager
 def applied(limits: bool = True) -> Iterator[None]:
-    """Apply the bounds within the block, or with False lift them; ``True`` inside a block that lifted them changes nothing.
+    """Apply the bounds within the block, or lift them with False. True does not re-apply them inside a block with False.
 
     >>> with applied(False):
     ...     check("huge.png", "pixels", 10**12, PICTURE_PIXELS)
@@ -63,7 +63,7 @@ def applied(limits: bool = True) -> Iterator[None]:
 
 
 def check(where: str, what: str, amount: float, most: float, error: type[GpucnnError] = DataError) -> None:
-    """Raise ``error`` where the bounds apply and ``amount`` is above ``most``, both counts of ``what``.
+    """Raise ``error`` if the bounds apply and ``amount`` exceeds ``most``. ``what`` is the unit in the message.
 
     >>> try:
     ...     check("huge.png", "pixels", 10**9, PICTURE_PIXELS)

@@ -28,9 +28,9 @@ MODELS: dict[str, Callable[..., Module]] = {
 def build(text: str, **defaults: Any) -> Module:
     """Return the network that ``text`` describes: NAME, NAME:OPTION=VALUE,... or FILE.py:NAME:OPTION=VALUE,...
 
-    NAME is one of ``MODELS``, or a Module class or function in a Python file, which is run: it must be one you trust.
-    Options win over ``defaults``; defaults that the network has no option for are left out.
-    UsageError for an unknown name, option or kind of value, and for a file that fails.
+    NAME is one of ``MODELS``, or a Module class or function in a Python file. The file is run, so it must be one you trust.
+    Options override ``defaults``; defaults that the network does not accept are ignored.
+    UsageError for an unknown name or option, a value of the wrong type, or a file that fails.
 
     >>> len(build("lenet:pooling=avg", classes=3))
     12
@@ -65,7 +65,7 @@ def _named(text: str) -> tuple[str, Callable[..., Any], str]:
 
 
 def split_model(text: str) -> tuple[str, str]:
-    """Return the name, or the path of the Python file, at the beginning of a description, and the rest with its colon.
+    """Split a description into the name, or the path of the Python file, and the rest with its colon.
 
     >>> split_model("lenet:pooling=avg"), split_model("C:\\\\nets\\\\mine.py:Net")
     (('lenet', ':pooling=avg'), ('C:\\\\nets\\\\mine.py', ':Net'))

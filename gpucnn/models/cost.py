@@ -1,4 +1,4 @@
-"""What a network that came from a file may cost when an image goes through it: known, and refused, before it is paid."""
+"""Bounds on the cost of a forward pass of a network from a file, checked before each layer runs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gpucnn import limits, nn
 from gpucnn.errors import GpucnnError, ParameterError
 
 ACTIVATIONS = 2**24
-"""Numbers in the output of one layer, for one image: 64 MiB of float32; VGG-16 has 2**22."""
+"""Activations of one layer for one image: 64 MiB of float32. VGG-16 has 2**22."""
 
 ALL_ACTIVATIONS = 2**26
-"""Numbers in the outputs of all layers; VGG-16 has 2**24."""
+"""Activations of all layers. VGG-16 has 2**24."""
 
 MULTIPLY_ADDS = 2**36
-"""Of all layers, for one image; VGG-16 has 2**34."""
+"""Multiply-adds of all layers for one image. VGG-16 has 2**34."""
 
 
 @contextmanager
 def bounded(net: nn.Module) -> Iterator[None]:
-    """Within the block, raise ParameterError before a layer of ``net`` would go beyond the bounds, where these apply.
+    """Within the block, raise ParameterError before a layer of ``net`` exceeds the bounds, if they apply.
 
     >>> import gpucnn
     >>> net = nn.Sequential(nn.AdaptiveAvgPool2d(30000))
@@ -51,7 +51,7 @@ def bounded(net: nn.Module) -> Iterator[None]:
 
 
 def output_size(layer: nn.Module, shape: tuple[int, ...]) -> int:
-    """Return how many numbers a layer makes of an input of this shape; as many as that has, of one that does not tell.
+    """Return the number of activations of a layer for this input shape; the input's size if the layer does not know it.
 
     >>> output_size(nn.Conv2d(1, 6, 5, padding=2), (1, 1, 28, 28))
     4704
@@ -59,13 +59,13 @@ def output_size(layer: nn.Module, shape: tuple[int, ...]) -> int:
     if isinstance(layer, nn.Layer):
         try:
             return math.prod(layer.output_shape(shape))
-        except (GpucnnError, NotImplementedError):  # a shape that does not fit is better told by the layer itself
+        except (GpucnnError, NotImplementedError):  # the layer itself reports a wrong shape better
             pass
     return math.prod(shape)
 
 
 def work_of(layer: nn.Module, shape: tuple[int, ...]) -> int:
-    """Return the multiply-adds of a layer on an input of this shape; 0 of one that does not tell."""
+    """Return the multiply-adds of a layer for this input shape; 0 if the layer does not know them."""
     try:
         return layer.multiply_adds(shape) if isinstance(layer, nn.Layer) else 0
     except GpucnnError:

@@ -1,4 +1,4 @@
-"""Deeper networks, of a size for 32x32 colour images."""
+"""Deeper networks, sized for 32x32 colour images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpucnn.models.parts import INITS, draw_weights, size_after
 
 
 def conv_norm(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> list[nn.Module]:
-    """Return a convolution that keeps the size (but for the stride) and its batch norm, whose shift is the bias.
+    """Return a convolution without bias that pads to keep the size (at stride 1), and its batch norm.
 
     >>> [type(layer).__name__ for layer in conv_norm(3, 16)]
     ['Conv2d', 'BatchNorm2d']
@@ -30,7 +30,7 @@ def vgg(
     """Return a small VGG: (N, in_channels, H, W) images -> (N, classes) logits.
 
     Three times two 3x3 convolutions (width, 2 width, 4 width filters; batch norm, ReLU) and max-pool 2; then hidden -
-    ReLU - dropout - classes. 0.55 million parameters by default, weights drawn as He et al. 2015 do.
+    ReLU - dropout - classes. 0.55 million parameters by default, with the initial weights of He et al. 2015.
     Raises ParameterError, and ShapeError for an image below 8x8. Source: Simonyan & Zisserman 2015, "Very deep
     convolutional networks for large-scale image recognition"; batch norm: Ioffe & Szegedy 2015.
 
@@ -53,7 +53,7 @@ def vgg(
 def residual_block(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Module]:
     """Return two 3x3 convolutions with a shortcut around them, and the ReLU after the sum.
 
-    The shortcut is the identity, or a 1x1 convolution where the shape changes.
+    The shortcut is the identity, or a 1x1 convolution if the shape changes.
 
     >>> residual_block(16, 16)[0].shortcut is None, residual_block(16, 32, 2)[0].shortcut is None
     (True, False)
@@ -68,8 +68,8 @@ def resnet(classes: int = 10, in_channels: int = 3, width: int = 16, blocks: int
     """Return a small residual network: (N, in_channels, H, W) images of any size -> (N, classes) logits.
 
     conv 3x3 - 3 stages of ``blocks`` residual blocks with width, 2 width, 4 width filters, the image halved before the
-    second and third - global average pooling - classes. 20 layers and 0.27 million parameters by default, weights drawn
-    as He et al. 2015 do. Raises ParameterError.
+    second and third - global average pooling - classes. 20 layers and 0.27 million parameters by default, with the
+    initial weights of He et al. 2015. Raises ParameterError.
     Source: He, Zhang, Ren & Sun 2016, "Deep residual learning for image recognition", section 4.2.
 
     >>> sum(parameter.size for parameter in resnet().parameters())
@@ -80,8 +80,8 @@ def resnet(classes: int = 10, in_channels: int = 3, width: int = 16, blocks: int
             raise ParameterError.expected("resnet", argument, "a positive int", repr(value))
     layers, channels = [*conv_norm(in_channels, width), nn.ReLU()], width
     for filters, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
-        for place in range(blocks):
-            layers += residual_block(channels, filters, stride if place == 0 else 1)
+        for block in range(blocks):
+            layers += residual_block(channels, filters, stride if block == 0 else 1)
             channels = filters
     net = nn.Sequential(*layers, nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(channels, classes))
     draw_weights(net, INITS["kaiming_normal"])

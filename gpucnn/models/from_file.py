@@ -1,4 +1,4 @@
-"""A network that a user wrote in a Python file of their own."""
+"""Loading a network from a user's Python file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gpucnn.nn import Module
 
 
 class FreshLoader(SourceFileLoader):
-    """Reads the file itself each time: leaves no byte code beside it, and takes none from there."""
+    """A loader that always compiles the source, and neither reads nor writes cached bytecode."""
 
     def path_stats(self, path: Any) -> Any:
         raise OSError("no byte code")
 
 
 def load_from_file(path: str, name: str) -> Callable[..., Any]:
-    """Run the Python file and return what it calls ``name``: a Module class, or a function that makes one.
+    """Run the Python file and return its ``name``: a Module class, or a function that makes a Module.
 
-    The file is run with all the rights of the user: only load files that you trust.
-    Raises UsageError where the file is missing or fails, or has no such class or function.
+    The file runs with all rights of the user: load only files that you trust.
+    Raises UsageError if the file is missing, fails, or has no such class or function.
 
     >>> load_from_file("nowhere.py", "Net")
     Traceback (most recent call last):
@@ -39,7 +39,7 @@ def load_from_file(path: str, name: str) -> Callable[..., Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     before = sys.modules.get(key)
-    sys.modules[key] = module  # where dataclasses, for one, look for what is being defined
+    sys.modules[key] = module  # dataclasses, for one, look up the module here
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -66,7 +66,7 @@ def _restore(key: str, before: Any) -> None:
 
 
 def described(error: Exception) -> str:
-    """Return kind and first line of an exception.
+    """Return the type and the first line of an exception.
 
     >>> described(ValueError("no", "way"))
     "ValueError: ('no', 'way')"

@@ -22,7 +22,7 @@ def lenet(
     conv 6@5x5 (padded) - activation - pool 2 - conv 16@5x5 - activation - pool 2 - hidden - 84 - classes. activation: any
     name of ``nn.activations``; pooling: "max" or "avg"; init: "default" (PyTorch's), or a name of ``nn.init``
     ("xavier_normal", say) with biases of zero.
-    Raises ParameterError for another name, ShapeError for too small an image.
+    Raises ParameterError for an unknown name, ShapeError for too small an image.
     Source: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition".
 
     >>> lenet().state_dict()["3.weight"].shape

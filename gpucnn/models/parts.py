@@ -1,4 +1,4 @@
-"""What the networks share: reading activations, pooling, image sizes and initial weights that are given by name."""
+"""Helpers of the networks: activations, pooling and initial weights by name, and image sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USUAL = ("relu", "sigmoid", "tanh")
 
 
 def activation_named(name: Any, where: str) -> Callable[[], nn.Module]:
-    """Return what makes the activation of this name, a new layer each time; ParameterError for an unknown one.
+    """Return a factory of the activation layer of this name; ParameterError for an unknown name.
 
     >>> activation_named("hard sigmoid", "lenet")()
     Hardsigmoid()
@@ -36,7 +36,7 @@ def activation_named(name: Any, where: str) -> Callable[[], nn.Module]:
 
 
 def choice(where: str, argument: str, name: Any, known: dict[str, Any]) -> Any:
-    """Return what ``known`` has under this name; ParameterError where it has nothing.
+    """Return ``known[name]``; ParameterError for an unknown name.
 
     >>> choice("lenet", "pooling", "max", POOLINGS).__name__
     'MaxPool2d'
@@ -47,10 +47,10 @@ def choice(where: str, argument: str, name: Any, known: dict[str, Any]) -> Any:
 
 
 def size_after(where: str, image_size: Any, *windows: tuple[PairLike, PairLike, Padding]) -> int:
-    """Return the pixels (height times width) that are left of an image after windows (kernel, stride, padding).
+    """Return the pixels (height times width) of an image after a sequence of windows (kernel, stride, padding).
 
-    image_size: the sides of a square image, or (height, width). ParameterError for something else, ShapeError where a window
-    does not fit.
+    image_size: the side of a square image, or (height, width). ParameterError for other values, ShapeError if a window does
+    not fit.
 
     >>> size_after("lenet", 28, (5, 1, 2), (2, 2, 0)), size_after("lenet", (20, 32), (2, 2, 0))
     (196, 160)
@@ -62,7 +62,7 @@ def size_after(where: str, image_size: Any, *windows: tuple[PairLike, PairLike, 
 
 
 def draw_weights(net: nn.Module, weights: Callable[[Tensor], Tensor]) -> None:
-    """Draw every weight of at least two dimensions with ``weights`` and set the biases of those layers to zero.
+    """Initialise every weight of at least two dimensions with ``weights``, and the biases of those layers with zero.
 
     >>> layer = nn.Linear(2, 1)
     >>> draw_weights(layer, init.ones_)

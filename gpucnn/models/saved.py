@@ -1,4 +1,4 @@
-"""A network in one file: its weights, and the structure that rebuilds it, in the safetensors format."""
+"""A network in one safetensors file: its weights, and the structure from which it is rebuilt."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ KEY = "gpucnn.structure"
 
 
 def save(net: Module, path: str | os.PathLike[str]) -> None:
-    """Write weights and structure of ``net`` to one file, whole or not at all; any safetensors reader reads the weights.
+    """Write weights and structure of ``net`` to one file, atomically. Any safetensors reader can read the weights.
 
-    Raises ParameterError for a network with a layer that cannot be described (see ``describe``), CheckpointError where the
-    file cannot be written.
+    Raises ParameterError if a layer cannot be described (see ``describe``), CheckpointError if the file cannot be written.
 
     >>> import tempfile
     >>> from gpucnn import nn
@@ -38,7 +37,7 @@ def save(net: Module, path: str | os.PathLike[str]) -> None:
 
 
 def write(net: Module, path: str | os.PathLike[str], texts: dict[str, str]) -> None:
-    """Write the weights of ``net``, and texts by name, to one file; CheckpointError where it cannot be written."""
+    """Write the weights of ``net`` and named strings to one file; CheckpointError if it cannot be written."""
     try:
         write_atomically(Path(path), packed(net.state_dict(), texts))
     except OSError as error:
@@ -46,11 +45,10 @@ def write(net: Module, path: str | os.PathLike[str], texts: dict[str, str]) -> N
 
 
 def load(path: str | os.PathLike[str], device: str | Backend | None = None, limits: bool = True) -> Module:
-    """Return the network that ``save`` wrote, on a device; in training mode, like any new one.
+    """Return the network that ``save`` wrote, on a device, in training mode like any new network.
 
-    Runs no code of the file's: layers come from a fixed table, with no more parameters than the file holds (and somewhat
-    more), unless ``limits`` is False. CheckpointError for a file that is missing, damaged, or
-    holds weights without a structure.
+    No code from the file is run: layers come from a fixed table. Unless ``limits`` is False, they may have only slightly
+    more parameters than the file has. CheckpointError if the file is missing, damaged, or has weights without a structure.
 
     >>> load("nowhere.safetensors")
     Traceback (most recent call last):
@@ -64,14 +62,14 @@ def load(path: str | os.PathLike[str], device: str | Backend | None = None, limi
 def restored(
     path: str | os.PathLike[str], weights: dict[str, Any], texts: dict[str, str], device: str | Backend | None
 ) -> Module:
-    """Return the network of a file's weights and texts; CheckpointError where they do not describe one."""
+    """Return the network of a file's weights and strings; CheckpointError if they do not describe a network."""
     if KEY not in texts:
         cure = "build the network yourself and use load_state_dict"
         raise CheckpointError.expected(str(path), "metadata", f"a structure ({KEY})", "weights alone", cure)
     try:
         structure = json.loads(texts[KEY])
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the structure is no JSON ({shortened(error)}).") from None
+        raise CheckpointError(f"{path}: the structure is not valid JSON ({shortened(error)}).") from None
     try:
         if device is None:
             net = rebuild(structure, weights)

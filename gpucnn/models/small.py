@@ -1,4 +1,4 @@
-"""Networks of one convolution, from teaching systems."""
+"""Networks with one convolution, from teaching systems."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def simple_convnet(
     """Return a network of one convolution and two linear layers: (N, in_channels, H, W) images -> (N, classes) logits.
 
     conv filter_num@filter_size - ReLU - max-pool 2 - hidden - ReLU - classes. Weights are drawn from N(0, init_std),
-    biases are zero. A dict of hyper-parameters goes in as ``simple_convnet(**parameters)``.
+    biases are zero. Pass a dict of hyper-parameters as ``simple_convnet(**parameters)``.
     Raises ParameterError, and ShapeError for too small an image.
     Source: Saito 2016, "Deep Learning from Scratch", chapter 7.
 

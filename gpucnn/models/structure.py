@@ -1,10 +1,10 @@
-"""The structure of a network as plain data (JSON), and the network of such data.
+"""The structure of a network as plain data (JSON), and networks rebuilt from such data.
 
-{"layer": "Conv2d", "arguments": {"in_channels": 1, ...}, "name": ..., "children": [[name, {...}], ...]}; the last two where
-there are any. Layers are the classes of ``gpucnn.nn`` and looked up nowhere else; what values their arguments may have is
-read from the constructors' type hints, and the constructors check them. Data that someone else made cannot run code, and is
-refused where it asks for more memory, layers or depth than a sensible network has. Values of parameters are the state
-dictionary's affair.
+{"layer": "Conv2d", "arguments": {"in_channels": 1, ...}, "name": ..., "children": [[name, {...}], ...]}; "name" and
+"children" are optional. Layers are looked up only among the classes of ``gpucnn.nn``. The allowed values of their arguments
+come from the constructors' type hints, and the constructors check them. Data from elsewhere cannot run code, and is refused
+if it asks for more memory, layers or depth than a sensible network has. The values of parameters are in the state
+dictionary instead.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ DEEPEST = 50
 MOST_LAYERS = 10_000
 MOST_PARAMETERS = 2**28
 MOST_ALONE = 2**26
-"""Parameters that a structure may ask for without its weights: 256 MiB of float32."""
+"""The most parameters of a structure without weights: 256 MiB of float32."""
 SPARE_PARAMETERS = 2**20
-"""Parameters that are made beyond those that a file holds: what is wrong is better told when they are loaded."""
+"""Parameters allowed beyond those in the file: loading the weights then reports the mismatch better."""
 LARGEST = 2**31
 DTYPES = ("float16", "float32", "float64")
 
 
 @cache
 def layer_classes() -> dict[str, type[nn.Layer]]:
-    """Return every layer that can be described, by name: those of ``gpucnn.nn``, its base classes aside.
+    """Return every layer that can be described, by name: those of ``gpucnn.nn`` except its base classes.
 
     >>> "Conv2d" in layer_classes(), "Lambda" in layer_classes()
     (True, False)
@@ -51,7 +51,7 @@ def layer_classes() -> dict[str, type[nn.Layer]]:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the value of an argument may be."""
+    """The allowed values of an argument."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -80,15 +80,15 @@ KINDS: dict[Any, Kind] = {
     str: Kind("a word", lambda value: isinstance(value, str) and len(value) <= 40),
     tuple: Kind(f"one to four whole numbers from 0 to {LARGEST}", _are_lengths),
 }
-"""What values a type hint stands for; a list is a tuple."""
+"""The values allowed by each type hint. A list counts as a tuple."""
 DTYPE = Kind(", ".join(DTYPES), lambda value: isinstance(value, str) and value in DTYPES)
 
 
 def _kind_of_hint(hint: Any) -> Kind:
-    """Return what values fit a type hint."""
+    """Return the values that a type hint allows."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, UnionType):
-        hints = sorted(typing.get_args(hint), key=lambda one: one is not NoneType)  # null is named first
+        hints = sorted(typing.get_args(hint), key=lambda one: one is not NoneType)  # so that messages name null first
         kinds = {kind.words: kind for kind in map(_kind_of_hint, hints)}
         return Kind(
             " or ".join(kinds),
@@ -100,7 +100,7 @@ def _kind_of_hint(hint: Any) -> Kind:
 
 @cache
 def argument_kinds(name: str) -> dict[str, Kind]:
-    """Return the arguments of a layer and what their values may be, from its constructor's type hints."""
+    """Return the arguments of a layer with their allowed values, from its constructor's type hints."""
     kind = layer_classes()[name]
     hints = typing.get_type_hints(kind.__init__)
     kinds = {
@@ -109,14 +109,14 @@ def argument_kinds(name: str) -> dict[str, Kind]:
     return {} if issubclass(kind, (nn.ConvBlock, nn.DepthwiseSeparableConv2d)) else kinds
 
 
-# --- from a network ------------------------------------------------------------------------------------------------
+# --- network to data ------------------------------------------------------------------------------------------------
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """Return the structure of ``model`` as dicts, lists, numbers and texts that ``json.dumps`` takes.
+    """Return the structure of ``model`` as dicts, lists, numbers and strings for ``json.dumps``.
 
-    Values of parameters, hooks, modes, devices and a dropout's own generator are no part of it. Raises ParameterError that
-    names the layer: for one outside the table (a Lambda, a class of your own), and for parameters that two layers share.
+    It does not include values of parameters, hooks, modes, devices or the generator of a dropout. Raises ParameterError,
+    which names the layer, for a layer outside the table (a Lambda, your own class) or parameters that two layers share.
 
     >>> describe(nn.Sequential(nn.ReLU(), nn.Flatten()))["children"][0]
     ['0', {'layer': 'ReLU', 'arguments': {}}]
@@ -163,15 +163,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
-# --- to a network --------------------------------------------------------------------------------------------------
+# --- data to network --------------------------------------------------------------------------------------------------
 
 
 def rebuild(structure: Any, weights: Mapping[str, Any] | None = None) -> nn.Module:
-    """Return the network that ``describe`` described, with new random weights: ``load_state_dict`` brings back the old.
+    """Return the network that ``describe`` described, with new random weights. ``load_state_dict`` restores the old ones.
 
-    Raises ParameterError, which names the layer, for what ``describe`` does not return: an unknown layer or argument, a
-    value of the wrong kind, more than 50 levels, 10,000 layers or 2**26 parameters. Safe on data from anyone. With
-    ``weights``, the arrays that will be loaded, as many parameters are allowed as they hold, and somewhat more, up to 2**28.
+    Raises ParameterError, which names the layer, for an unknown layer or argument, a value of the wrong kind, more than 50
+    levels, 10,000 layers or 2**26 parameters. Safe for untrusted data. ``weights``: the arrays to be loaded. Then slightly
+    more parameters than they have are allowed, up to 2**28.
 
     >>> rebuild({"layer": "Linear", "arguments": {"in_features": 2, "out_features": 1}})
     Linear(2, 1)
@@ -184,7 +184,7 @@ def rebuild(structure: Any, weights: Mapping[str, Any] | None = None) -> nn.Modu
 
 
 class _Builder:
-    """Builds one network, and counts what it comes to."""
+    """Builds one network and counts its layers."""
 
     def __init__(self, may_wait: bool) -> None:
         self.layers = 0
@@ -246,14 +246,14 @@ class _Builder:
 
 
 def _checked_name(name: Any, where: str, place: str) -> str:
-    """Return the name of a layer; ParameterError for one that is an attribute of layers, or no sensible text."""
+    """Return the name of a layer; ParameterError if it is an attribute of layers or not a valid string."""
     if not isinstance(name, str) or not 0 < len(name) <= 100 or "." in name or hasattr(nn.Sequential(), name):
         raise ParameterError.expected(where, f"{place}: name", "an unused name without dots", shown(name))
     return name
 
 
 def _check_inside(kind: str, names: tuple[str, ...], where: str, place: str) -> None:
-    """ParameterError unless a layer of this kind may hold layers of these names."""
+    """Raise ParameterError unless a layer of this kind may contain layers of these names."""
     allowed = layer_classes()[kind].names_inside
     if allowed is not None and names not in allowed:
         words = " or ".join(", ".join(some) or "none" for some in allowed)

@@ -1,4 +1,4 @@
-"""Layers, losses and networks, under the names of ``torch.nn``."""
+"""Layers, losses and networks, with the names of ``torch.nn``."""
 
 from gpucnn.autograd import Parameter
 from gpucnn.nn import init

@@ -1,4 +1,4 @@
-"""Activations as layers, and by name."""
+"""Activation layers, also by name."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from gpucnn.nn.module import Module
 
 
 def one_number() -> Tensor:
-    """Return a tensor to try a function's options on."""
+    """Return a tensor with which to validate a function's options."""
     backend = get_backend("cpu")
     return Tensor(backend.asarray(0.5, "float32"), backend)
 
 
 class ElementwiseLayer(Layer):
-    """Base of layers that leave the shape, and what each output sees of the image, as it is."""
+    """Base class of layers that change neither the shape nor the receptive field."""
 
     elementwise = True
 
 
 class ReLU(ElementwiseLayer):
-    """max(x, 0), element by element.
+    """max(x, 0), element-wise.
 
     >>> import gpucnn
     >>> ReLU()(gpucnn.tensor([-1.0, 2.0])).tolist()
@@ -39,7 +39,7 @@ class ReLU(ElementwiseLayer):
 
 
 class Sigmoid(ElementwiseLayer):
-    """1 / (1 + e^-x), element by element.
+    """1 / (1 + e^-x), element-wise.
 
     >>> import gpucnn
     >>> Sigmoid()(gpucnn.tensor([0.0])).tolist()
@@ -51,7 +51,7 @@ class Sigmoid(ElementwiseLayer):
 
 
 class Tanh(ElementwiseLayer):
-    """The hyperbolic tangent, element by element.
+    """The hyperbolic tangent, element-wise.
 
     >>> import gpucnn
     >>> Tanh()(gpucnn.tensor([0.0])).tolist()
@@ -91,7 +91,7 @@ class LogSoftmax(Softmax):
 
 
 class Activation(ElementwiseLayer):
-    """Base of element-wise activations: a function and the options it is called with."""
+    """Base class of element-wise activations: a function and its options."""
 
     function: Callable[..., Tensor]
 
@@ -99,7 +99,7 @@ class Activation(ElementwiseLayer):
         super().__init__(name)
         check_known(options, type(self).function, type(self).__name__)
         self.options = {name: python_number(v) if is_number(v) else v for name, v in options.items()}
-        if options:  # try them on one number, so that a wrong one is refused here
+        if options:  # call it once, so that a wrong option raises here
             type(self).function(one_number(), **options)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class SELU(Activation):
 
 
 class GELU(Activation):
-    """x times the normal distribution function of x.
+    """x Phi(x), Phi being the normal cumulative distribution function.
 
     >>> import gpucnn
     >>> GELU()(gpucnn.tensor([0.0])).tolist()
@@ -197,7 +197,7 @@ class Softplus(Activation):
 
 
 class Hardsigmoid(Activation):
-    """x / 6 + 1/2, cut off at 0 and 1.
+    """x / 6 + 1/2, clipped to [0, 1].
 
     >>> import gpucnn
     >>> Hardsigmoid()(gpucnn.tensor([0.0])).tolist()
@@ -211,7 +211,7 @@ class Hardsigmoid(Activation):
 
 
 class Affine(Activation):
-    """slope x + intercept, both fixed.
+    """slope x + intercept, with a fixed slope and intercept.
 
     >>> import gpucnn
     >>> Affine(3, 1)(gpucnn.tensor([2.0])).tolist()
@@ -239,7 +239,7 @@ class Exponential(Activation):
 
 
 class Identity(ElementwiseLayer):
-    """What comes in. Takes and ignores any arguments, as PyTorch's does.
+    """Returns its input. Accepts and ignores any arguments, as in PyTorch.
 
     >>> import gpucnn
     >>> Identity()(gpucnn.tensor([1.0])).tolist()
@@ -269,11 +269,11 @@ ACTIVATIONS: dict[str, Callable[..., Module]] = {
     "affine": Affine,
     "exponential": Exponential,
 }
-"""Activations by name; "hard_sigmoid", "hard sigmoid" and "leaky relu" are read as the names here."""
+"""Activations by name. ``activation`` ignores case, spaces and underscores: "hard sigmoid" is "hardsigmoid"."""
 
 
 def activation(kind: str | Module | None, **options: Any) -> Module:
-    """Return an activation layer: by name (with its options), as it is if it is a layer already, Identity for None.
+    """Return an activation layer: by name with options, ``kind`` itself if it is a layer, Identity for None.
 
     >>> activation("leaky ReLU", negative_slope=0.2)
     LeakyReLU(negative_slope=0.2)

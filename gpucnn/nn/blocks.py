@@ -1,4 +1,4 @@
-"""Blocks made of a few layers that have names of their own."""
+"""Named blocks of a few layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpucnn.nn.pool import AvgPool2d, MaxPool2d
 
 
 class DepthwiseSeparableConv2d(Composite):
-    """A filter for each channel alone, then a 1x1 convolution across channels: (N, C, H, W) -> (N, F, OH, OW).
+    """One filter per channel, then a 1x1 convolution across channels: (N, C, H, W) -> (N, F, OH, OW).
 
     K*K*C + C*F weights instead of K*K*C*F. Source: Sifre & Mallat 2014; Chollet 2017.
 
@@ -70,8 +70,8 @@ class DepthwiseSeparableConv2d(Composite):
 class ConvBlock(Sequential):
     """Convolution, activation and pooling in one call, named conv, activation and pool.
 
-    filters filters of filter_size, an activation by name or as a layer, and pooling of pool_size and pool_stride
-    ("max" or "avg"), or none with pool_size=None. channels=None takes those of the first input.
+    The convolution has ``filters`` filters of filter_size. activation: a name or a layer. pooling ("max" or "avg") has
+    pool_size and pool_stride; pool_size=None omits it. channels=None takes the channels of the first input.
 
     >>> import gpucnn
     >>> ConvBlock(1, filters=6, filter_size=5, padding=2, pool_size=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape

@@ -1,4 +1,4 @@
-"""Networks made of layers: one after the other, or side by side on the same input; and a layer from a function."""
+"""Containers: layers in sequence, or in parallel on the same input; and a layer made from a function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ L = TypeVar("L", bound=Layer)
 
 
 class Composite(Layer):
-    """Base of layers made of layers: what each tells of itself, put together. By default one after the other."""
+    """Base class of layers made of layers. It combines their shapes, costs and receptive fields, by default in sequence."""
 
     def extra_repr(self) -> str:
         return ""
@@ -44,14 +44,14 @@ class Composite(Layer):
 
 
 def as_layer(module: Module) -> Layer:
-    """Return ``module``; NotImplementedError where it is no layer that tells of itself."""
+    """Return ``module``; NotImplementedError unless it is a ``Layer``, which knows its output shape."""
     if not isinstance(module, Layer):
-        raise NotImplementedError(f"{type(module).__name__} is no nn.Layer and does not tell its output's shape")
+        raise NotImplementedError(f"{type(module).__name__} is not an nn.Layer and does not know its output shape")
     return module
 
 
 def made_of(kind: type[L], children: Mapping[str, Module], arguments: dict[str, Any]) -> L:
-    """Return a layer of this class that would make its layers itself, with these inside instead."""
+    """Return a layer of this class with the given layers inside, instead of those that its constructor makes."""
     layer = object.__new__(kind)
     Module.__init__(layer, **arguments)
     for name, child in children.items():
@@ -60,7 +60,7 @@ def made_of(kind: type[L], children: Mapping[str, Module], arguments: dict[str, 
 
 
 class SideBySide(Composite):
-    """Base of layers whose inner layers all see the same input."""
+    """Base class of layers whose inner layers all receive the same input."""
 
     def multiply_adds(self, shape: Shape) -> int:
         return sum(as_layer(layer).multiply_adds(shape) for layer in self.children())
@@ -70,9 +70,9 @@ class SideBySide(Composite):
 
 
 class Sequential(Composite):
-    """Layers one after the other. A layer's ``name``, or else its place, is its name in the state dictionary.
+    """Layers in sequence. In the state dictionary a layer has its ``name`` or, without one, its index.
 
-    Takes the layers themselves, a list of them, or a dict that names them. ``net[-1] = layer`` replaces one under its name.
+    Takes layers, a list of layers, or a dict from names to layers. ``net[-1] = layer`` replaces a layer and keeps its name.
 
     >>> from gpucnn import nn
     >>> [name for name, _ in Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1, name="out")).named_parameters()]
@@ -100,12 +100,12 @@ class Sequential(Composite):
         self.add_new(getattr(layer, "name", None) or str(len(self._modules)), layer)
 
     def forward(self, x: Any) -> Any:
-        layers, place = list(self._modules.values()), 0
+        layers, index = list(self._modules.values()), 0
         with on_device_of(x):
-            while place < len(layers):
-                operation, count = fuse(layers, place) or (layers[place], 1)
+            while index < len(layers):
+                operation, count = fuse(layers, index) or (layers[index], 1)
                 x = operation(x)
-                place += count
+                index += count
         return x
 
     def __len__(self) -> int:
@@ -125,19 +125,19 @@ class Sequential(Composite):
         self.add_module(self._name_at(index), layer)
 
     def _name_at(self, index: int | str) -> str:
-        """Return the name of the layer at a place, counted from the end below 0, or of this name."""
+        """Return the name of the layer with this index, negative from the end, or with this name."""
         names = list(self._modules)
         if isinstance(index, str) and index in self._modules:
             return index
         if is_integer(index) and -len(names) <= int(index) < len(names):
             return names[int(index)]
-        # What Python's own protocols look for: a loop over places ends with it, ``net["x"]`` is a missing key.
+        # Python's protocols need these: a loop over indices ends with IndexError; ``net["x"]`` is a missing key.
         words = f"Sequential: expected one of {len(names)} layers, got {shown(index)}."
         raise KeyError(words) if isinstance(index, str) else IndexError(words)
 
 
 class Branches(SideBySide):
-    """Base: layers side by side, named "0", "1", ... or by their own names."""
+    """Base class of parallel layers, named "0", "1", ... or by their own names."""
 
     names_inside: ClassVar[tuple[tuple[str, ...], ...] | None] = None
 
@@ -161,13 +161,13 @@ class Branches(SideBySide):
     def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
         layer = cls(*children.values(), **arguments)
         if tuple(layer._modules) != tuple(children):
-            words = "names that are the layers' own, or their places"
+            words = "the layers' own names, or their indices"
             raise ParameterError.expected(cls.__name__, "children", words, shown(tuple(children)))
         return layer
 
 
 class Parallel(Branches):
-    """The sum of what the layers make of one input.
+    """The sum of the layers' outputs for one input.
 
     >>> import gpucnn
     >>> from gpucnn import nn
@@ -188,7 +188,7 @@ class Parallel(Branches):
 
 
 class Concat(Branches):
-    """What the layers make of one input, one after the other along ``axis`` (the channels).
+    """The layers' outputs for one input, concatenated along ``axis`` (by default the channels).
 
     >>> import gpucnn
     >>> from gpucnn import nn
@@ -247,7 +247,7 @@ class Residual(SideBySide):
 
 
 class Lambda(Module):
-    """A function as a layer. It is not saved with a network's structure.
+    """A function as a layer. The structure of a network with it cannot be saved.
 
     >>> import gpucnn
     >>> Lambda(lambda x: x * 2)(gpucnn.tensor([1.0])).tolist()
@@ -257,7 +257,7 @@ class Lambda(Module):
     def __init__(self, function: Callable[..., Any], *, name: str | None = None) -> None:
         super().__init__(name)
         if not callable(function):
-            raise ParameterError.expected("Lambda", "function", "something to call", type(function).__name__)
+            raise ParameterError.expected("Lambda", "function", "a callable", type(function).__name__)
         self.function = function
 
     def forward(self, *inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Convolutions; sizes, padding and errors are those of the functions of the same names."""
+"""Convolution layers. Sizes, padding and errors are those of the functions with the same names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gpucnn.nn.receptive_field import Field
 
 
 class ConvNd(Weighted):
-    """Base of convolutions, of images or of sequences (images of one row): sizes, channels, groups.
+    """Base class of convolutions of images, or of sequences (images with one row): sizes, channels, groups.
 
     A subclass calls ``_set_channels`` and ``_set_window`` before the parameters are made.
     """
@@ -68,7 +68,7 @@ class ConvNd(Weighted):
         self.padding = plain_padding(padding)
 
     def _as_images(self) -> tuple[Pair, Pair, Padding, Pair]:
-        """Return kernel, stride, padding and dilation as those of images."""
+        """Return kernel, stride, padding and dilation for images; a sequence is an image with one row."""
         if self.dimensions == 2:
             return self.kernel_size, self.stride, self.padding, self.dilation  # type: ignore[return-value]
         padding = row_padding(self.padding, type(self).__name__)  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ class ConvNd(Weighted):
         return channels // self.groups
 
     def window_on(self, size: Pair) -> Window:
-        """Return the window on an image of this (H, W)."""
+        """Return the window for an image of this (H, W)."""
         return read_window(type(self).__name__, size, *self._as_images())
 
     def _output_size(self, size: Pair) -> Pair:
@@ -103,12 +103,12 @@ class ConvNd(Weighted):
         return *lead[:-1], self.out_channels, *self._output_size(size)[-self.dimensions :]
 
     def _windows(self, shape: Shape) -> int:
-        """Return how many windows meet the filters: those of the output's pixels."""
+        """Return the number of windows that the filters are applied to: one for each output pixel."""
         y = self.output_shape(shape)
         return math.prod(y) // self.out_channels
 
     def _filter_size(self, shape: Shape) -> int:
-        """Return the elements of one filter."""
+        """Return the number of elements of one filter."""
         kernel, _, _, _ = self._as_images()
         channels: int = self.in_channels or shape[-self.dimensions - 1]
         return channels // self.groups * math.prod(kernel)
@@ -127,8 +127,8 @@ class Conv2d(ConvNd):
     """Cross-correlation: (N, C, H, W) -> (N, F, OH, OW); see ``functional.conv2d`` for sizes, padding and errors.
 
     in_channels=None takes the channels of the first input. Parameters: weight (F, C/groups, KH, KW), bias (F,).
-    padding_mode: "zeros", "reflect" or "replicate". bias: True or "channel", False, or "position": one for each output
-    pixel, (F, OH, OW), which needs image_size, the input's (H, W). implementation: "auto", "im2col" or "loops".
+    padding_mode: "zeros", "reflect" or "replicate". bias: True or "channel", False, or "position": one bias per output
+    pixel, (F, OH, OW), which requires image_size, the input's (H, W). implementation: "auto", "im2col" or "loops".
 
     >>> import gpucnn
     >>> Conv2d(1, 6, 5, padding=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape

@@ -1,4 +1,4 @@
-"""Which neighbouring layers ``Sequential`` runs as one operation."""
+"""Fusion: consecutive layers that ``Sequential`` runs as one operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Fused = Callable[[Tensor], Tensor]
 
 
 def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
-    """Convolution, ReLU, 2x2 max-pooling with stride 2."""
+    """Fuse convolution, ReLU, and 2x2 max-pooling with stride 2; None if an option prevents it."""
     conv, _, pool = layers
     assert isinstance(conv, Conv2d)
     assert isinstance(pool, MaxPool2d)
@@ -32,7 +32,7 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
             return conv2d_relu_max_pool2d(
                 x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.exact
             )
-        except GpucnnError:  # one after the other, they say which of them it was
+        except GpucnnError:  # run one by one, so that the error names the layer
             for layer in layers:
                 x = layer(x)
             return x
@@ -46,15 +46,15 @@ PATTERNS: tuple[tuple[tuple[type[Module], ...], Callable[[Sequence[Module]], Fus
 FIRST = {kinds[0] for kinds, _ in PATTERNS}
 
 
-def fuse(layers: Sequence[Module], place: int) -> tuple[Fused, int] | None:
-    """Return one operation for a few of ``layers`` from ``place`` on and how many those are; None where no pattern fits.
+def fuse(layers: Sequence[Module], index: int) -> tuple[Fused, int] | None:
+    """Return one operation for several layers from ``index`` on, and their number; None if no pattern matches.
 
-    Only layers of exactly these classes, without hooks, are fused: whoever watches or changes a layer sees it run.
+    Only layers of exactly these classes and without hooks are fused, so that hooks and subclasses run.
     """
-    if type(layers[place]) not in FIRST:
+    if type(layers[index]) not in FIRST:
         return None
     for kinds, make in PATTERNS:
-        first = layers[place : place + len(kinds)]
+        first = layers[index : index + len(kinds)]
         if tuple(type(layer) for layer in first) == kinds and not any(layer.has_hooks() for layer in first):
             fused = make(first)
             if fused is not None:

@@ -1,4 +1,4 @@
-"""Initial values of parameters, in place, drawn from ``gpucnn.manual_seed``'s generator or one that is given.
+"""In-place initialisation of parameters, from the generator of ``gpucnn.manual_seed`` or a given one.
 
 For a weight of shape (O, I, *kernel): fan_in = I * kernel area, fan_out = O * kernel area.
 """
@@ -19,13 +19,13 @@ GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "se
 
 
 def _check_tensor(tensor: Tensor, where: str) -> None:
-    """DTypeError unless ``tensor`` is a Tensor."""
+    """Raise DTypeError unless ``tensor`` is a Tensor."""
     if not isinstance(tensor, Tensor):
         raise DTypeError.expected(where, "tensor", "a Tensor", kind_of(tensor), "wrap it in gpucnn.tensor(...)")
 
 
 def _check_draw(where: str, tensor: Tensor, generator: Generator | None, **numbers: float) -> None:
-    """Check what random initialisers share: a floating tensor, a generator or none, finite numbers."""
+    """Check the common arguments of random initialisers: a floating tensor, a generator or None, finite numbers."""
     _check_tensor(tensor, where)
     if tensor.dtype.kind != "f":
         raise DTypeError.expected(where, "tensor", "a floating dtype", tensor.dtype)
@@ -50,7 +50,7 @@ def fans(tensor: Tensor) -> tuple[int, int]:
 
 
 def calculate_gain(nonlinearity: str, param: float = 0.01) -> float:
-    """Return the factor that keeps the variance through an activation; ``param`` is leaky_relu's slope.
+    """Return the gain that preserves the variance through an activation; ``param`` is leaky_relu's slope.
 
     >>> calculate_gain("relu") ** 2
     2.0000000000000004
@@ -65,7 +65,7 @@ def calculate_gain(nonlinearity: str, param: float = 0.01) -> float:
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Fill with uniform numbers of [a, b) and return the tensor.
+    """Fill with uniform random numbers in [a, b) and return the tensor.
 
     >>> import gpucnn
     >>> 0 <= uniform_(gpucnn.tensor([0.0])).item() < 1
@@ -79,7 +79,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Fill with normal numbers and return the tensor.
+    """Fill with normally distributed random numbers and return the tensor.
 
     >>> import gpucnn
     >>> normal_(gpucnn.tensor([0.0, 0.0]), mean=3, std=0).tolist()
@@ -187,7 +187,7 @@ def trunc_normal_(
     b: float = 2.0,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Fill with normal numbers, those outside [a, b] drawn again, and return the tensor.
+    """Fill with normally distributed numbers, redrawing those outside [a, b], and return the tensor.
 
     >>> import gpucnn
     >>> abs(trunc_normal_(gpucnn.tensor([0.0])).item()) <= 2
@@ -204,7 +204,7 @@ def trunc_normal_(
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Fill, seen as a matrix (O, the rest), with orthonormal rows or columns, times gain. Source: Saxe et al. 2014.
+    """Fill, as a matrix (O, size / O), with orthonormal rows or columns times gain. Source: Saxe et al. 2014.
 
     >>> import gpucnn
     >>> w = orthogonal_(gpucnn.tensor([[0.0, 0.0], [0.0, 0.0]])).numpy()
@@ -221,7 +221,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
 
 
 def smart_normal_(tensor: Tensor, generator: Generator | None = None) -> Tensor:
-    """Fill with N(0, s), s = sqrt(2 / (K K C)): He's for ReLU, from the size of the kernel and its input channels.
+    """Fill with N(0, s), s = sqrt(2 / (K K C)): He's initialisation for ReLU, K K the kernel size and C the input channels.
 
     >>> import gpucnn
     >>> smart_normal_(gpucnn.tensor([[0.0, 0.0]])).shape
@@ -252,7 +252,7 @@ INITIALISERS: dict[str, Callable[..., Tensor]] = {
 
 
 def initialise(tensor: Tensor, how: str | Callable[..., Tensor], **options: Any) -> Tensor:
-    """Fill by an initialiser's name (with its options) or by a function of the tensor; return the tensor.
+    """Fill with the initialiser ``how``, a name or a function of the tensor, and return the tensor.
 
     >>> import gpucnn
     >>> initialise(gpucnn.tensor([0.0]), "constant", value=2).tolist()

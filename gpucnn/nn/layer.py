@@ -1,8 +1,8 @@
-"""What a layer knows of itself: its arguments, the shape of its output, its cost and what its outputs see.
+"""Layer, a module that describes itself: its arguments, output shape, cost and receptive field.
 
-A layer keeps each argument of its constructor as an attribute of the same name. The names come from the signature, once
-for each class, and serve printing, saving and rebuilding; so whoever adds a layer writes them once. The values are read
-when they are asked for: a layer that is changed (``dropout.p = 0.1``) prints and is saved as it is.
+A layer keeps each argument of its constructor as an attribute of the same name. The names are read once per class from the
+signature, for printing, saving and rebuilding, so the author of a layer writes them once. The values are read at the time of
+use: a layer that is changed (``dropout.p = 0.1``) prints and is saved with its new values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gpucnn.nn.receptive_field import Field, merged
 Shape = tuple[int, ...]
 
 NOT_SAVED = ("name", "device", "generator")
-"""What a constructor takes beside the arguments that make one layer like another."""
+"""Constructor arguments that are not part of a layer's description."""
 
 
 @cache
@@ -45,7 +45,7 @@ def _arguments_of(kind: Any) -> dict[str, inspect.Parameter]:
 
 
 def arguments_of(kind: type[Layer]) -> dict[str, inspect.Parameter]:
-    """Return the arguments of a layer's constructor that describe it; layers inside it are no arguments.
+    """Return the constructor's arguments that describe a layer, without layers inside it.
 
     >>> from gpucnn import nn
     >>> list(arguments_of(nn.Dropout))
@@ -55,7 +55,7 @@ def arguments_of(kind: type[Layer]) -> dict[str, inspect.Parameter]:
 
 
 class Layer(Module):
-    """Base of layers: a Module that describes itself. Write ``forward``, and of the methods below those that differ.
+    """Base class of layers: a Module that describes itself. Override ``forward``, and the methods below where they differ.
 
     >>> import gpucnn
     >>> class Shift(Layer):
@@ -70,26 +70,26 @@ class Layer(Module):
     """
 
     elementwise: ClassVar[bool] = False
-    """Whether each element of the output belongs to the element of the input at its place: shape and field stay."""
+    """Whether output element i depends on input element i only, so that shape and receptive field are unchanged."""
 
     always_shown: ClassVar[tuple[str, ...]] = ()
-    """Arguments that are printed even where they have their usual value."""
+    """Arguments that are printed even if they have their default value."""
 
     layers_inside: ClassVar[tuple[str, ...]] = ()
-    """Names of constructor arguments that are layers: they are saved as such."""
+    """Names of constructor arguments that are layers. They are saved as layers."""
 
     made_of_layers: ClassVar[bool] = False
-    """Whether the layers inside say all there is to say, so that the arguments which made them are not kept."""
+    """Whether the layers inside describe the layer completely, so that its arguments are not kept."""
 
     names_inside: ClassVar[tuple[tuple[str, ...], ...] | None] = ((),)
-    """The names that the layers inside may have: none, or some sets of them; None for any."""
+    """The allowed sets of names of the layers inside; by default no layers. None allows any names."""
 
     def arguments(self) -> dict[str, Any]:
-        """Return the constructor's arguments that make another layer like this one."""
+        """Return the constructor's arguments that make an equal layer."""
         return {name: self.argument(name) for name in arguments_of(type(self))}
 
     def argument(self, name: str) -> Any:
-        """Return the value of a constructor's argument: the attribute of that name, where a layer keeps no other."""
+        """Return the value of a constructor's argument: by default, the attribute of that name."""
         return getattr(self, name)
 
     def extra_repr(self) -> str:
@@ -103,24 +103,24 @@ class Layer(Module):
         return ", ".join(words)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the output for a batch of this shape; ShapeError where none fits.
+        """Return the output shape for a batch of this shape; ShapeError if the layer does not accept it.
 
-        NotImplementedError where a layer cannot tell.
+        NotImplementedError if the layer does not know its output shape.
         """
         if self.elementwise:
             return shape
-        raise NotImplementedError(f"{type(self).__name__} does not tell its output's shape")
+        raise NotImplementedError(f"{type(self).__name__} does not know its output shape")
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Return the multiplications with a weight for a batch of this shape, without biases."""
+        """Return the number of multiply-adds for a batch of this shape, without biases."""
         return 0
 
     def column_elements(self, shape: Shape) -> int:
-        """Return the elements of the matrix of columns that plain im2col would make for a batch of this shape."""
+        """Return the number of elements of the im2col matrix for a batch of this shape."""
         return 0
 
     def receptive_field(self, field: Field) -> Field | None:
-        """Return what the outputs see of the image, from what the inputs see; None where it cannot be told."""
+        """Return the receptive field of the outputs, given that of the inputs; None if it is unknown."""
         if self.elementwise:
             return field
         branches = self.branches()
@@ -129,12 +129,12 @@ class Layer(Module):
         return merged([field if layer is None else _field_after(layer, field) for layer in branches])
 
     def branches(self) -> list[Module | None]:
-        """Return the layers on the same input whose outputs are joined, None for the input itself; as a rule none."""
+        """Return the layers that run in parallel on the input, None standing for the input itself; by default none."""
         return []
 
     @classmethod
     def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
-        """Return a layer of these arguments with these layers inside, whose names fit: for ``models.rebuild``."""
+        """Return a layer with these arguments and these layers inside. ``models.rebuild`` has checked their names."""
         return cls(**arguments)
 
 
@@ -143,13 +143,13 @@ def _field_after(layer: Module, field: Field) -> Field | None:
 
 
 def _is_usual(value: Any, default: Any) -> bool:
-    """Whether ``value`` is the default, or the pair that an int becomes."""
+    """Whether ``value`` is the default, or the pair that a default int becomes."""
     pair_of_it = isinstance(value, tuple) and isinstance(default, int) and set(value) == {default}
     return pair_of_it or (type(value) is type(default) and bool(value == default))
 
 
 def images_of(where: str, shape: Shape, dimensions: int) -> tuple[Shape, Pair]:
-    """Return the axes before the pixels of a batch of sequences or images, and its (H, W); ShapeError for other shapes."""
+    """Return the leading axes and the (H, W) of a batch of sequences or images; ShapeError for others."""
     if len(shape) not in (dimensions + 1, dimensions + 2):
         words = "(N, C, L) or (C, L)" if dimensions == 1 else "(N, C, H, W) or (C, H, W)"
         raise ShapeError.expected(where, "input", words, f"shape {shape}")
@@ -158,14 +158,14 @@ def images_of(where: str, shape: Shape, dimensions: int) -> tuple[Shape, Pair]:
 
 
 _made: ContextVar[list[int] | None] = ContextVar("gpucnn_parameters_made", default=None)
-"""How many parameters layers have made, and how many they may."""
+"""The number of parameters that layers have made, and the most that they may make."""
 
 
 @contextmanager
 def at_most_parameters(count: int) -> Iterator[None]:
-    """Within, layers make so many parameters in all; ParameterError, before any memory is taken, for more.
+    """Limit the number of parameters made in the block; ParameterError, before memory is allocated, for more.
 
-    Where bounds on files are lifted (``gpucnn.limits``), this one is too.
+    If the bounds on files are lifted (``gpucnn.limits``), so is this one.
     """
     token = _made.set([0, count])
     try:
@@ -175,7 +175,7 @@ def at_most_parameters(count: int) -> Iterator[None]:
 
 
 def new_parameter(shape: Shape, device: str | Backend | None, dtype: Any) -> Parameter:
-    """Return zeros as a parameter of a layer; DTypeError for a dtype that none can have."""
+    """Return a parameter of zeros; DTypeError unless the dtype is a floating one."""
     made = _made.get()
     if made is not None:
         made[0] += math.prod(shape)
@@ -189,9 +189,9 @@ def new_parameter(shape: Shape, device: str | Backend | None, dtype: Any) -> Par
 
 
 class Weighted(Layer):
-    """A layer with a weight (out, in, *kernel) and an optional bias (out,), both drawn from U(-b, b), b = 1 / sqrt(fan_in).
+    """A layer with a weight (out, in, *kernel) and an optional bias (out,), initialised from U(-b, b), b = 1 / sqrt(fan_in).
 
-    That is PyTorch's default (LeCun et al. 1998, "Efficient backprop"; He et al. 2015 with a = sqrt(5)).
+    This is PyTorch's default (LeCun et al. 1998, "Efficient backprop"; He et al. 2015 with a = sqrt(5)).
     """
 
     weight: Parameter | None
@@ -212,7 +212,7 @@ class Weighted(Layer):
         raise NotImplementedError
 
     def bias_shape(self) -> tuple[int, ...]:
-        """Return the shape of the bias, once the weight is there."""
+        """Return the shape of the bias, once the weight exists."""
         assert self.weight is not None
         return self.weight.shape[:1]
 
@@ -229,11 +229,11 @@ class Weighted(Layer):
         return self.weight is None
 
     def in_size_of(self, x: Tensor) -> int:
-        """Return the input size that fits ``x``; ShapeError or DTypeError where none does."""
+        """Return the input size for ``x``; ShapeError or DTypeError if the layer cannot accept it."""
         raise NotImplementedError
 
     def ready_for(self, x: Tensor) -> Parameter:
-        """Return the weight, made now for input like ``x`` if it was waiting."""
+        """Return the weight. If it does not exist yet, make it for inputs like ``x``."""
         if self.weight is None:
             in_size = self.in_size_of(x)
             self._device, self._dtype = x.backend, self._dtype or x.dtype
@@ -243,7 +243,7 @@ class Weighted(Layer):
 
 
 def dtype_of(layer: Module, asked: Any) -> str:
-    """Return the name of the dtype of a layer's numbers, or of the one asked for where there are none yet."""
+    """Return the name of the dtype of a layer's parameters, or the requested one if there are none yet."""
     tensors = (*layer._parameters.values(), *layer._buffers.values())
     found = next((tensor.dtype for tensor in tensors if tensor.dtype.kind == "f"), None)
     return str(found or get_backend("cpu").dtype("float32" if asked is None else asked))

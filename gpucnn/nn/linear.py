@@ -1,4 +1,4 @@
-"""The fully connected layer, and flattening before it."""
+"""The fully connected layer, and flattening."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Linear(Weighted):
 
 
 class Flatten(Layer):
-    """Axes start_dim to end_dim become one: (N, C, H, W) -> (N, C*H*W).
+    """Merges the axes from start_dim to end_dim into one: (N, C, H, W) -> (N, C*H*W).
 
     >>> import gpucnn
     >>> Flatten()(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).shape

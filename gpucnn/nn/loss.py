@@ -1,4 +1,4 @@
-"""Losses as modules; the arithmetic is in ``gpucnn.functional``."""
+"""Losses as modules. ``gpucnn.functional`` computes them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from gpucnn.nn.module import Module
 
 
 class CrossEntropyLoss(Module):
-    """-log softmax(input)[target] of (N, C) logits and (N,) integers or (N, C) weights; see ``functional.cross_entropy``.
+    """-log softmax(input)[target] of (N, C) logits and (N,) integers or (N, C) probabilities.
 
-    A label out of range raises ParameterError on the CPU; on a GPU, in float32, it makes the loss NaN.
+    See ``functional.cross_entropy``. A label out of range raises ParameterError on the CPU; on a GPU, in float32, the loss
+    is NaN.
 
     >>> import gpucnn
     >>> CrossEntropyLoss()(gpucnn.tensor([[0.0, 0.0]]), gpucnn.tensor([1])).item()
@@ -49,7 +50,7 @@ class CrossEntropyLoss(Module):
 
 
 class NLLLoss(Module):
-    """-input[target] of logarithms of probabilities (N, C) and (N,) integers; see ``functional.nll_loss``.
+    """-input[target] of (N, C) log probabilities and (N,) integers; see ``functional.nll_loss``.
 
     >>> import gpucnn
     >>> NLLLoss()(gpucnn.tensor([[-1.0, -2.0]]), gpucnn.tensor([1])).item()
@@ -74,7 +75,7 @@ class NLLLoss(Module):
 
 
 class ElementwiseLoss(Module):
-    """Base of losses that compare two tensors of one shape, element by element."""
+    """Base class of element-wise losses of two tensors with one shape."""
 
     function: Callable[..., Tensor]
 
@@ -84,7 +85,7 @@ class ElementwiseLoss(Module):
         check_reduction(reduction, type(self).__name__)
         self.reduction = reduction
         self.options = {name: python_number(value) if is_number(value) else value for name, value in options.items()}
-        if options:  # try them on one number, so that a wrong one is refused here
+        if options:  # call it once, so that a wrong option raises here
             type(self).function(one_number(), one_number(), reduction, **options)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class L1Loss(ElementwiseLoss):
 
 
 class HuberLoss(ElementwiseLoss):
-    """Squared near 0, linear beyond delta; see ``functional.huber_loss``.
+    """Quadratic up to delta, linear beyond; see ``functional.huber_loss``.
 
     >>> import gpucnn
     >>> HuberLoss()(gpucnn.tensor([3.0]), gpucnn.tensor([0.0])).item()

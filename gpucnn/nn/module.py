@@ -1,4 +1,4 @@
-"""Module: something with parameters that maps tensors to tensors."""
+"""Module, the base class of layers and networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ForwardPreHook = Callable[["Module", tuple[Any, ...]], Any]
 
 
 class HookHandle:
-    """Takes a hook away again: ``handle.remove()``, or leave its ``with`` block."""
+    """Removes a hook: call ``handle.remove()``, or leave its ``with`` block."""
 
     def __init__(self, hooks: list[Any], hook: Any) -> None:
         self._hooks, self._hook = hooks, hook
@@ -34,16 +34,16 @@ class HookHandle:
 
 
 class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict`` did not match: names of the model that were missing, and names that it has not."""
+    """The names that ``load_state_dict`` did not match: missing in the state, and unknown to the model."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 class Module:
-    """Base of all layers and networks: write ``forward``, assign parameters and modules as attributes.
+    """Base class of all layers and networks. Override ``forward``; assign parameters and modules as attributes.
 
-    Names and behaviour are those of ``torch.nn.Module``; state dictionaries move between the two unchanged.
+    Names and behaviour are those of ``torch.nn.Module``. State dictionaries are interchangeable.
 
     >>> import gpucnn
     >>> class Double(Module):
@@ -54,7 +54,7 @@ class Module:
     """
 
     optional_state: ClassVar[tuple[str, ...]] = ()
-    """Names of parameters and buffers that a state dictionary need not have: they keep their values."""
+    """Names of parameters and buffers that a state dictionary may omit. They keep their values."""
 
     training: bool
     name: str | None
@@ -75,18 +75,18 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_parameters" not in self.__dict__:
             raise GpucnnError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}.")
-        home: dict[str, Any] | None = None
+        target: dict[str, Any] | None = None
         if isinstance(value, Parameter):
-            home = self._parameters
+            target = self._parameters
         elif isinstance(value, Module):
-            home = self._modules
+            target = self._modules
         elif isinstance(value, Tensor) and name in self._buffers:
-            home = self._buffers
+            target = self._buffers
         for registry in (self._parameters, self._modules, self._buffers):
-            if registry is not home:
+            if registry is not target:
                 registry.pop(name, None)
-        if home is not None:
-            home[name] = value  # what is assigned again keeps its place in the order
+        if target is not None:
+            target[name] = value  # reassignment keeps the order
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -95,21 +95,21 @@ class Module:
         object.__delattr__(self, name)
 
     def register_buffer(self, name: str, value: Tensor) -> None:
-        """Keep ``value`` in the state dictionary and move it along, without training it."""
+        """Register ``value``: it is saved and moved with the module, but not trained."""
         if not isinstance(value, Tensor):
             raise DTypeError.expected("register_buffer", name, "a Tensor", kind_of(value), "use gpucnn.tensor(...)")
         object.__setattr__(self, name, value)
         self._buffers[name] = value
 
     def add_module(self, name: str, module: Module) -> None:
-        """Register ``module`` under ``name``, which may be a number as in ``Sequential``."""
+        """Register ``module`` as ``name``, which may be a number as in ``Sequential``."""
         if not isinstance(module, Module):
             raise ParameterError.expected("add_module", str(name), "a Module", kind_of(module))
         self._modules[name] = module
         object.__setattr__(self, name, module)
 
     def add_new(self, name: str, module: Module) -> None:
-        """Register ``module`` under a name that nothing here has yet; ParameterError else."""
+        """Register ``module`` with a name that is not in use; otherwise raise ParameterError."""
         where = type(self).__name__
         if not isinstance(module, Module):
             raise ParameterError.expected(where, f"layer {name}", "a Module", kind_of(module))
@@ -120,7 +120,7 @@ class Module:
     # --- calling -------------------------------------------------------------------------------------------------
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        """Return the output; what a subclass writes. Hooks see ``inputs`` alone, as in PyTorch."""
+        """Return the output. Subclasses override this. Hooks receive only ``inputs``, as in PyTorch."""
         raise NotImplementedError(f"{type(self).__name__} has no forward method")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -139,49 +139,49 @@ class Module:
         return output
 
     def _name_the_layer(self, error: GpucnnError) -> None:
-        """Say once, in the innermost layer, where the error happened."""
+        """Add the layer to the error message, once, in the layer that has no layers inside."""
         if not self._modules and not error.layer:
             error.layer = f"{self.name + ': ' if self.name else ''}{self!r}"
 
     def register_forward_hook(self, hook: ForwardHook) -> HookHandle:
-        """Call ``hook(module, inputs, output)`` after forward; what it returns, if not None, replaces the output."""
+        """Call ``hook(module, inputs, output)`` after forward. A return value other than None replaces the output."""
         return HookHandle(self._forward_hooks, hook)
 
     def register_forward_pre_hook(self, hook: ForwardPreHook) -> HookHandle:
-        """Call ``hook(module, inputs)`` before forward; what it returns, if not None, replaces the inputs."""
+        """Call ``hook(module, inputs)`` before forward. A return value other than None replaces the inputs."""
         return HookHandle(self._forward_pre_hooks, hook)
 
     def has_hooks(self) -> bool:
-        """Whether a hook watches calls of this module itself."""
+        """Whether this module itself has hooks."""
         return bool(self._forward_hooks or self._forward_pre_hooks)
 
-    # --- walking -------------------------------------------------------------------------------------------------
+    # --- traversal -----------------------------------------------------------------------------------------------
 
     def children(self) -> Iterator[Module]:
-        """Yield the modules directly inside, in registration order."""
+        """Yield the direct child modules, in registration order."""
         yield from self._modules.values()
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Yield (dotted name, module) for self and everything inside, each once, in registration order."""
+        """Yield (dotted name, module) for self and all modules inside, each once, in registration order."""
         seen: set[int] = set()
-        yield from self._walk(prefix, seen)
+        yield from self._traverse(prefix, seen)
 
-    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+    def _traverse(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
         if id(self) in seen:
             return
         seen.add(id(self))
         yield prefix, self
         for name, module in self._modules.items():
-            yield from module._walk(f"{prefix}.{name}" if prefix else name, seen)
+            yield from module._traverse(f"{prefix}.{name}" if prefix else name, seen)
 
     def modules(self) -> Iterator[Module]:
-        """Yield self and everything inside, each once."""
+        """Yield self and all modules inside, each once."""
         return (module for _, module in self.named_modules())
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """Yield (dotted name, parameter), each parameter once, in registration order.
 
-        ParameterError where a layer that infers its input channels has not been called yet.
+        ParameterError if a layer that infers its input channels has not been called yet.
         """
         seen: set[int] = set()
         for path, module in self.named_modules(prefix):
@@ -196,47 +196,47 @@ class Module:
         return (parameter for _, parameter in self.named_parameters())
 
     def waits_for_input(self) -> bool:
-        """Whether the layer's parameters are made at the first call."""
+        """Whether the layer's parameters are not made yet, because the first call gives their shape."""
         return False
 
     def _refuse_to_wait(self) -> None:
         if self.waits_for_input():
             raise ParameterError(
-                f"parameters: {self!r} learns its input size at the first call. "
+                f"parameters: {self!r} infers its input size in the first call. "
                 "Call the model once on an example (under no_grad), or give the size."
             )
 
     def materialise(self, in_size: int) -> None:
         """Make the parameters of a layer that waits for its input size."""
 
-    # --- modes and places ----------------------------------------------------------------------------------------
+    # --- modes and devices ---------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode (dropout drops) for self and everything inside; returns self."""
+        """Set training mode (in which dropout is active) for self and all modules inside; return self."""
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
 
     def eval(self) -> Self:
-        """Set evaluation mode; returns self."""
+        """Set evaluation mode; return self."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freeze (False) or unfreeze every parameter; returns self."""
+        """Freeze (False) or unfreeze every parameter; return self."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients; with set_to_none=False those that are there become zeros."""
+        """Drop all gradients or, with set_to_none=False, fill existing ones with zeros."""
         for parameter in self.parameters():
             parameter.clear_grad(set_to_none)
 
     def to(self, target: str | Backend | Any) -> Self:
-        """Move to a device ("cpu", "cuda") or floating dtype, in place; returns self. Make the optimiser afterwards.
+        """Move to a device ("cpu", "cuda") or floating dtype, in place; return self. Make the optimiser afterwards.
 
-        Parameters that are there already stay as they are. Nothing is moved where ``target`` makes no sense. Buffers, the
-        running values of normalisation say, stay float32 where ``target`` is float16.
+        Parameters that already match are unchanged. Nothing is moved if ``target`` is invalid. Buffers, such as the running
+        statistics of normalisation, become float32 if ``target`` is float16.
         """
         is_device = isinstance(target, Backend) or str(target).split(":")[0] in ("cpu", "cuda", "auto")
         moved = [(parameter, parameter.detach().to(target)) for parameter in self.parameters()]
@@ -255,7 +255,7 @@ class Module:
     # --- state ---------------------------------------------------------------------------------------------------
 
     def _named_state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Yield each module's parameters, then its buffers, then its children's; under every name that a shared one has."""
+        """Yield each module's parameters, its buffers, then those of its children. A shared one has all its names."""
         self._refuse_to_wait()
         for name, tensor in (*self._parameters.items(), *self._buffers.items()):
             yield prefix + name, tensor
@@ -263,15 +263,15 @@ class Module:
             yield from module._named_state(f"{prefix}{name}.")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return {dotted name: C-ordered NumPy copy} of all parameters and buffers, under torch.nn's names."""
+        """Return {dotted name: C-ordered NumPy copy} of all parameters and buffers, with torch.nn's names."""
         return {name: tensor.numpy() for name, tensor in self._named_state()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copy values in; NumPy arrays, Tensors or PyTorch CPU tensors. Nothing is changed where something does not fit.
+        """Copy values from NumPy arrays, Tensors or PyTorch CPU tensors. If anything does not match, nothing is changed.
 
-        Returns the names that the model has and ``state`` lacks, and those of ``state`` that the model has not: with
-        strict=False look at them, for where no name fits nothing is loaded. bfloat16 is widened.
-        CheckpointError for a wrong shape and, when strict, for missing or unknown names.
+        Returns the names that are missing in ``state`` and those unknown to the model. With strict=False check them: if no
+        name matches, nothing is loaded. bfloat16 is widened.
+        CheckpointError for a wrong shape and, if strict, for missing or unknown names.
 
         >>> from gpucnn import nn
         >>> nn.ReLU().load_state_dict({"module.weight": 1.0}, strict=False)
@@ -283,7 +283,7 @@ class Module:
         try:
             values, keys = self._fitting(state, strict)
         except GpucnnError:
-            for module, before in waiting:  # what they have learnt is wrong: they wait again
+            for module, before in waiting:  # undo the sizes that they inferred
                 module._parameters.clear()
                 module.__dict__.update(before)
             raise
@@ -293,7 +293,7 @@ class Module:
         return keys
 
     def _optional_state(self) -> set[str]:
-        """Return the names of the state that a state dictionary may lack."""
+        """Return the names that a state dictionary may omit."""
         return {
             f"{path}.{name}" if path else name
             for path, module in self.named_modules()
@@ -301,7 +301,7 @@ class Module:
         }
 
     def _fitting(self, state: Mapping[str, Any], strict: bool) -> tuple[list[tuple[Tensor, Tensor]], IncompatibleKeys]:
-        """Return each parameter and buffer with its new values; CheckpointError where something does not fit."""
+        """Return each parameter and buffer with its new values; CheckpointError if anything does not match."""
         for path, module in self.named_modules():
             name = f"{path}.weight" if path else "weight"
             if module.waits_for_input() and name in state:
@@ -326,7 +326,7 @@ class Module:
     # --- printing ------------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """Return what stands between the brackets when the layer prints itself."""
+        """Return the text between the parentheses of ``repr``."""
         return ""
 
     def __repr__(self) -> str:
@@ -336,13 +336,13 @@ class Module:
 
 
 def _as_tensor(value: Any, like: Tensor, name: str) -> Tensor:
-    """Return an array, a Tensor or a tensor of PyTorch as a Tensor like ``like``; CheckpointError where it cannot be."""
+    """Convert an array, a Tensor or a PyTorch tensor to a Tensor like ``like``; CheckpointError if that fails."""
     if not hasattr(value, "shape"):
         raise CheckpointError.expected("load_state_dict", name, "an array", kind_of(value))
     if tuple(value.shape) != like.shape:
         raise CheckpointError.expected("load_state_dict", name, f"shape {like.shape}", tuple(value.shape))
     value = value.detach() if hasattr(value, "detach") else value
-    if str(value.dtype).endswith("bfloat16"):  # of PyTorch, which NumPy has not, or of ml_dtypes
+    if str(value.dtype).endswith("bfloat16"):  # PyTorch's, which NumPy lacks, or that of ml_dtypes
         value = value.float() if hasattr(value, "float") else value.astype("float32")
     try:
         return Tensor(
@@ -354,7 +354,7 @@ def _as_tensor(value: Any, like: Tensor, name: str) -> Tensor:
 
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """Within the block the model is in evaluation mode and nothing is recorded; each module's own mode is restored.
+    """Put the model in evaluation mode without recording within the block; then restore each module's mode.
 
     >>> from gpucnn import nn
     >>> net = nn.Dropout()

@@ -15,9 +15,9 @@ from gpucnn.nn.layer import Layer, dtype_of, new_parameter
 
 
 class Scaled(Layer):
-    """A layer with an optional learnt scale (ones at first) and shift (zeros) of one shape."""
+    """Base class of layers with an optional learnt scale (initially ones) and shift (zeros) of one shape."""
 
-    elementwise = True  # the statistics of the others do not count
+    elementwise = True  # for receptive fields, the statistics are ignored
     always_shown = ("eps", "momentum")
     weight: Parameter | None
     bias: Parameter | None
@@ -40,16 +40,16 @@ class Scaled(Layer):
 
 
 class BatchNorm(Scaled):
-    """Each channel normalised over the batch: by the batch's values in training, by running ones in evaluation.
+    """Normalises each channel: in training by the batch's statistics, in evaluation by the running statistics.
 
-    momentum=None makes the running values the plain mean of those of all batches so far.
+    With momentum=None the running statistics are the plain mean over all batches so far.
     """
 
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor
     dimensions: tuple[int, ...] = ()
-    optional_state = ("num_batches_tracked",)  # weights saved before PyTorch 0.4 have none
+    optional_state = ("num_batches_tracked",)  # absent in weights saved before PyTorch 0.4
 
     def __init__(
         self,

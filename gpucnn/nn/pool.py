@@ -1,4 +1,4 @@
-"""Pooling layers; sizes, padding and errors are those of the functions of the same names."""
+"""Pooling layers. Sizes, padding and errors are those of the functions with the same names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpucnn.nn.receptive_field import Field
 
 
 class PoolNd(Layer):
-    """Base of pooling by a sliding window: of images, or of sequences, which are images of one row."""
+    """Base class of pooling with a sliding window over images, or over sequences (images with one row)."""
 
     always_shown = ("padding",)
     dimensions: ClassVar[int] = 2
@@ -34,7 +34,7 @@ class PoolNd(Layer):
         dilation: PairLike,
         ceil_mode: bool,
     ) -> None:
-        """Check the arguments that all share, and keep them; ParameterError for a window that no image could have."""
+        """Check and store the common arguments; ParameterError for a window that is impossible for every image."""
         where = type(self).__name__
         if self.dimensions == 1:
             self.kernel_size = single(kernel_size, where, "kernel_size")
@@ -51,7 +51,7 @@ class PoolNd(Layer):
         self.padding = plain_padding(padding)
 
     def _as_images(self) -> tuple[Pair, Pair, Padding, Pair]:
-        """Return kernel, stride, padding and dilation as those of images."""
+        """Return kernel, stride, padding and dilation for images; a sequence is an image with one row."""
         if self.dimensions == 2:
             return self.kernel_size, self.stride, self.padding, self.dilation  # type: ignore[return-value]
         where = type(self).__name__
@@ -59,7 +59,7 @@ class PoolNd(Layer):
         return kernel, steps or kernel, sides, spread
 
     def window_on(self, size: Pair) -> Window:
-        """Return the window on an image of this (H, W)."""
+        """Return the window for an image of this (H, W)."""
         return pooling_window(type(self).__name__, size, *self._as_images(), self.ceil_mode)[0]
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -163,7 +163,7 @@ class LPPool2d(PoolNd):
 
 
 class CentrePool2d(PoolNd):
-    """Each window's mean, weighted by 1 / (1 + distance from the centre).
+    """Mean of each window with weights proportional to 1 / (1 + distance from the centre).
 
     >>> import gpucnn
     >>> CentrePool2d(2)(gpucnn.tensor([[[2.0, 2.0], [2.0, 2.0]]])).tolist()
@@ -243,10 +243,10 @@ class AvgPool1d(PoolNd):
 
 
 class AdaptivePool2d(Layer):
-    """Base of pooling to a given number of bins, whatever the size of the image."""
+    """Base class of pooling to a given number of bins, for images of any size."""
 
     def bins_on(self, size: Pair) -> Pair:
-        """Return how many bins an image of this (H, W) is cut into."""
+        """Return the number of bins of an image of this (H, W)."""
         return 1, 1
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -316,7 +316,7 @@ class GlobalMaxPool2d(AdaptivePool2d):
 
 
 class MaxUnpool2d(Layer):
-    """Each value back to the place its index says: undoes ``functional.max_pool2d_with_indices``.
+    """Writes each value at its index: a partial inverse of ``functional.max_pool2d_with_indices``.
 
     >>> import gpucnn
     >>> MaxUnpool2d(2)(gpucnn.tensor([[[5.0]]]), gpucnn.tensor([[[1]]])).tolist()

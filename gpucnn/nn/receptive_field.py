@@ -1,9 +1,9 @@
-"""Receptive fields: which pixels of the image a pixel of a feature map depends on, by the sizes of the layers alone.
+"""Receptive fields: the image pixels that a pixel of a feature map depends on, computed from the layers' sizes.
 
-Rows and columns are followed apart. Of a map, pixel i sees the image's pixels ``low(i)`` to ``high(i)``, which are known
-exactly: they repeat, so many pixels further on, after a period that is 1 until a transposed convolution makes neighbours
-differ. Every layer says which pixels of its input its pixel i reads; all between the first and the last that these see, it
-sees. Nothing is cut off at the image's edge: padding that is seen counts.
+Rows and columns are computed separately. Pixel i of a map sees the image pixels ``low(i)`` to ``high(i)``. These bounds are
+exact and periodic: after ``period`` pixels of the map they repeat, shifted by ``advance`` pixels of the image. The period
+is 1 unless a transposed convolution makes neighbours differ. Each layer gives the input pixels that its pixel i reads; the
+pixel then sees everything from the lowest to the highest bound of these. Padding counts as part of the image.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gpucnn.backend.geometry import Pair
 Reads = Callable[[int], Iterable[int]]
 
 NOTHING = 2**62
-"""The low end, and below zero the high end, of what a pixel sees that a transposed convolution leaves empty."""
+"""The low bound, and negated the high bound, of a pixel that sees nothing, as in transposed convolutions."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a map: what the pixels of a period see, and by how much that moves on from period to period."""
+    """One axis of a map: the bounds of the pixels of one period, and their shift from period to period."""
 
     lows: tuple[int, ...] = (0,)
     highs: tuple[int, ...] = (0,)
@@ -35,12 +35,12 @@ class Axis:
 
     @property
     def pixels(self) -> int:
-        """Pixels of the image that one pixel sees: of those that see different numbers, the most."""
+        """The number of image pixels that one pixel sees: the maximum over the period."""
         return max(high - low for low, high in zip(self.lows, self.highs, strict=True)) + 1
 
     @property
     def step(self) -> float:
-        """Pixels of the image from one pixel to the next."""
+        """The distance between neighbouring pixels, in image pixels."""
         return self.advance / self.period
 
     def low(self, i: int) -> int:
@@ -50,7 +50,7 @@ class Axis:
         return self.highs[i % self.period] + i // self.period * self.advance
 
     def through(self, outputs: int, inputs: int, reads: Reads) -> Axis:
-        """Return the axis after a layer: ``reads`` moves on by so many ``inputs`` for every so many ``outputs``."""
+        """Return the axis after a layer. ``reads`` shifts by ``inputs`` pixels for every ``outputs`` pixels."""
         rounds = self.period // math.gcd(self.period, inputs)
         read = [list(reads(i)) for i in range(outputs * rounds)]
         return Axis(
@@ -60,25 +60,25 @@ class Axis:
         )
 
     def window(self, kernel: int, stride: int, before: int, dilation: int) -> Axis:
-        """Return the axis after a sliding window that begins ``before`` pixels outside."""
+        """Return the axis after a sliding window that starts ``before`` pixels outside the map."""
         return self.through(1, stride, lambda i: (i * stride - before + t * dilation for t in range(kernel)))
 
     def transposed(self, kernel: int, stride: int, padding: int, dilation: int) -> Axis:
         """Return the axis after a transposed convolution, whose pixel j adds to j stride + t dilation - padding."""
 
         def reads(i: int) -> Iterable[int]:
-            places = (i + padding - t * dilation for t in range(kernel))
-            return (place // stride for place in places if place % stride == 0)
+            positions = (i + padding - t * dilation for t in range(kernel))
+            return (position // stride for position in positions if position % stride == 0)
 
         return self.through(stride, 1, reads)
 
     def bins(self, n: int, count: int) -> Axis:
-        """Return the axis after n pixels are cut into so many bins."""
+        """Return the axis after splitting n pixels into ``count`` bins."""
         common = math.gcd(n, count)
         return self.through(count // common, n // common, lambda i: range(i * n // count, -(-(i + 1) * n // count)))
 
     def joined(self, other: Axis) -> Axis | None:
-        """Return what sees all that either sees; None where their pixels do not lie side by side."""
+        """Return the union of both axes; None if their pixels are not aligned."""
         period = math.lcm(self.period, other.period)
         advance = self.advance * period // self.period
         if other.advance * period // other.period != advance:
@@ -92,7 +92,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Field:
-    """What a pixel of a map of ``size`` (rows, columns) sees; ``flat`` once the map is a list of numbers."""
+    """The receptive field of a pixel of a map of ``size`` (rows, columns). ``flat``: the map has been flattened."""
 
     size: Pair
     rows: Axis = Axis()
@@ -100,7 +100,7 @@ class Field:
     flat: bool = False
 
     def window(self, window: Window) -> Field | None:
-        """Return the field after a sliding window; None for what is no map any more."""
+        """Return the field after a sliding window; None if the map has been flattened."""
         if self.flat:
             return None
         top, _, left, _ = window.padding
@@ -109,27 +109,27 @@ class Field:
         return Field(window.output_size(*self.size), rows, columns)
 
     def bins(self, rows: int, columns: int) -> Field:
-        """Return the field after the map is cut into so many bins."""
+        """Return the field after splitting the map into this many bins."""
         (H, W), size = self.size, (rows, columns)
         return replace(self, size=size, rows=self.rows.bins(H, rows), columns=self.columns.bins(W, columns))
 
     def flattened(self) -> Field:
-        """Return the field once the map is a list of numbers."""
+        """Return the field after flattening the map."""
         return replace(self, flat=True)
 
     @property
     def pixels(self) -> Pair:
-        """Rows and columns of the image that one pixel sees."""
+        """The rows and columns of the image that one pixel sees."""
         return self.rows.pixels, self.columns.pixels
 
     @property
     def stride(self) -> tuple[float, float] | None:
-        """Pixels of the image from one pixel of the map to the next; None for what is no map any more."""
+        """The distance between neighbouring pixels of the map, in image pixels; None if the map has been flattened."""
         return None if self.flat else (self.rows.step, self.columns.step)
 
 
 def merged(fields: Sequence[Field | None]) -> Field | None:
-    """Return the field of a sum or concatenation of maps: all that any of them sees; None where one is not known."""
+    """Return the field of a sum or concatenation of maps: the union of their fields; None if one is unknown."""
     whole: Field | None = fields[0]
     for field in fields[1:]:
         if whole is None or field is None:
@@ -140,5 +140,5 @@ def merged(fields: Sequence[Field | None]) -> Field | None:
 
 
 def map_size(shape: tuple[int, ...]) -> Pair:
-    """Return rows and columns of (N, C, H, W), or of (N, C, L), which has one row."""
+    """Return rows and columns of (N, C, H, W), or of (N, C, L) as one row."""
     return (shape[2], shape[3]) if len(shape) == 4 else (1, shape[-1])

@@ -324,7 +324,7 @@ def test_every_shape_dtype_and_value_has_a_recording_of_its_own(backend: Backend
                 y = captured(gpucnn.tensor(np.full(size, 8.0, dtype)), times, how)
                 assert (str(y.dtype), y.tolist()) == (dtype, [8.0 * times if how == "up" else 8.0 / times] * size)
     assert len(captured._recorded) == MOST_GRAPHS == 16
-    with pytest.warns(UserWarning, match="step runs as usual, because there are more than 16 kinds of it"):
+    with pytest.warns(UserWarning, match="step runs as usual, because it has more than 16 variants"):
         assert captured(gpucnn.tensor([1.0, 1, 1]), 2).tolist() == [2, 2, 2]
     assert len(captured._recorded) == MOST_GRAPHS
 
@@ -491,7 +491,7 @@ UNRECORDABLE: dict[str, tuple[str, Callable[[nn.Linear, Tensor], Tensor]]] = {
         "NotImplementedError: calling cuBLAS", lambda net, x: net(x).to("float64") @ net(x).to("float64").transpose(1, 0)
     ),
     "numbers by cuRAND": ("NotImplementedError: calling cuRAND", lambda net, x: F.dropout(net(x).to("float64"))),
-    "a number that changes": ("ArithmeticError: its replay does not give", lambda net, x: net(x) * next(STRAY)),
+    "a number that changes": ("ArithmeticError: its replay differs", lambda net, x: net(x) * next(STRAY)),
 }  # fmt: skip
 
 
@@ -657,7 +657,7 @@ def test_without_a_state_it_runs_as_usual_with_one_warning(standin: Backend) -> 
         net, optimizer, x = simple(standin)
         captured = gpucnn.capture(descent(net, optimizer))
         with pytest.warns(
-            UserWarning, match=r"it was not told what it reads and changes: capture\(step, state=\[net, opt"
+            UserWarning, match=r"it has no state: pass what it reads and changes, capture\(step, state=\[net, opt"
         ):
             captured(x)
         captured(x)

@@ -54,8 +54,8 @@ def write(path: Path, structure: str | None, **weights: np.ndarray) -> Path:
     ("structure", "said"),
     [
         (None, "weights alone"),
-        ("{", "no JSON"),
-        ("[" * 100_000, "no JSON"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         (json.dumps({"layer": "os.system"}), "the name of a layer in the table"),
         (json.dumps({"layer": "Linear", "arguments": {"in_features": 2, "out_features": 2}}), "missing.*bias"),
         (json.dumps({"layer": "Linear", "arguments": {"in_features": 2**31, "out_features": 2**31}}), "parameters"),
@@ -72,7 +72,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         models.load(path)
     models.save(nn.Linear(2, 3), path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="no whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         models.load(path)
     with pytest.raises(CheckpointError, match="cannot be written"):
         models.save(nn.Linear(2, 3), tmp_path / "nowhere" / "net.safetensors")
@@ -82,5 +82,5 @@ def test_numbers_that_numpy_has_no_name_for(tmp_path: Path) -> None:
     header = json.dumps({"weight": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}).encode()
     path = tmp_path / "net.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"0")
-    with pytest.raises(CheckpointError, match="no whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         models.load(path)

@@ -77,7 +77,7 @@ def test_losses_are_pytorchs(backend: Backend, reduction: str) -> None:
 
 def test_sizes_are_learnt_at_the_first_call(backend: Backend) -> None:
     net = nn.Sequential(nn.Conv2d(None, 6, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(None, 3))
-    with pytest.raises(ParameterError, match="learns its input size at the first call"):
+    with pytest.raises(ParameterError, match="infers its input size in the first call"):
         list(net.parameters())
     assert net(gpucnn.tensor(IMAGES)).shape == (3, 3)
     assert net.state_dict()["0.weight"].shape == (6, 2, 3, 3)

@@ -101,7 +101,7 @@ def test_a_cursor_that_capture_was_not_told_of_would_be_noticed(
 ) -> None:
     monkeypatch.setattr("gpucnn.training.loop.capture", lambda step, state: capture(step, state=state[:-1]))
     with (
-        pytest.warns(UserWarning, match="its replay does not give the bits of the step itself"),
+        pytest.warns(UserWarning, match="its replay differs from the step itself"),
         contextlib.suppress(DivergedError),  # of a cursor that was left beyond the end
     ):
         trainer(tmp_path / "run", splits=splits(), **SETTINGS).train()
