@@ -1,6 +1,6 @@
-"""NumPy on the CPU: its device, and NumPy's own fast ways to do what the references in ``ops`` say."""
+"""The CPU device (NumPy), and faster CPU implementations of the operations in ``ops``."""
 
-# They announce their implementations, which are tried in this order: first the compiled ones.
+# Importing registers the implementations. They are tried in this order, the compiled ones first.
 from gpucnn.backend.cpu import native, native_elementwise  # isort: skip
 from gpucnn.backend.cpu import conv, data, fused, linear, optim, pool
 from gpucnn.backend.cpu.device import CpuDevice

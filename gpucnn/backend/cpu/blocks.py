@@ -2,8 +2,8 @@
 
 All arrays here are (C, H, W, N), the batch last. Images are padded a tile at a time, as large as the workspace's limit
 allows. Within a tile, a block is a range of the flattened output pixels (OH, OW, N): whole rows, or a part of one. Its
-columns, (C*KH*KW, pixels), are made in one copy from a strided view, multiplied, and forgotten; backward makes them again,
-which costs less than keeping them.
+columns, (C*KH*KW, pixels), are copied from a strided view, multiplied, and discarded. Backward recomputes them, which costs
+less than keeping them.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from gpucnn.backend.device import Array
 from gpucnn.backend.geometry import Block, Shape, Window, elements, steps_inside
 
 BLOCK_BYTES = 1024 * 1024
-"""Size of a block's columns: about a second-level cache. A third of it costs 10 % more, four times it about as much."""
+"""Size of a block's columns, about a second-level cache. A third of it, or four times it, is some 10 % slower."""
 PART = 896
-"""Pixels that one product of the weight gradient sums over."""
+"""Pixels that one GEMM of the weight gradient sums over."""
 
 
-# --- output pixels, cut --------------------------------------------------------------------------------------------
+# --- splitting the output ------------------------------------------------------------------------------------------
 
 
 def blocks(tile: Block, N: int, depth: int, itemsize: int) -> list[Block]:
-    """Cut a tile into blocks whose ``depth`` columns fit the cache."""
+    """Split a tile into blocks whose columns, ``depth`` rows each, fit the cache."""
     pixels = BLOCK_BYTES // (depth * itemsize * N)
     return tile.cut(pixels // tile.size[1], pixels)
 
 
 def tiles(shape: Shape, itemsize: int, window: Window, limit: int) -> list[Block]:
-    """Cut the output for (N, C, H, W) images into tiles whose padded images take ``limit`` bytes at most."""
+    """Split the output for (N, C, H, W) images into tiles whose padded images take at most ``limit`` bytes."""
     N, C, H, W = shape
     OH, OW = window.output_size(H, W)
     (EH, EW), (SH, SW), (PH, PW) = window.extent, window.stride, window.padded_size(H, W)
@@ -46,9 +46,9 @@ def tiles(shape: Shape, itemsize: int, window: Window, limit: int) -> list[Block
 
 
 def padded(device: CpuDevice, x: Array, window: Window, tile: Block) -> Array:
-    """Return what a tile's windows see of the padded images (N, C, H, W), as (C, rows, columns, N).
+    """Return the part of the padded images (N, C, H, W) that a tile's windows see, as (C, rows, columns, N).
 
-    A view of ``x`` where it is batch-last there and no padding is seen.
+    It is a view of ``x`` if that is batch-last and the tile sees no padding.
     """
     N, C, H, W = x.shape
     rows, columns = tile.seen(window)
@@ -67,7 +67,7 @@ def padded(device: CpuDevice, x: Array, window: Window, tile: Block) -> Array:
 
 
 def window_view(image: Array, window: Window, size: tuple[int, int]) -> Array:
-    """Return the (C, KH, KW, OH, OW, N) view of what each of (OH, OW) output pixels sees of (C, rows, columns, N)."""
+    """Return a (C, KH, KW, OH, OW, N) view of (C, rows, columns, N): the pixels that each output pixel sees."""
     sC, sH, sW, sN = image.strides
     (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
     shape = (image.shape[0], KH, KW, *size, image.shape[3])
@@ -75,7 +75,7 @@ def window_view(image: Array, window: Window, size: tuple[int, int]) -> Array:
 
 
 def flat_rows(device: CpuDevice, y: Array, tile: Block) -> Array:
-    """Return a tile of (N, F, OH, OW) as (F, pixels), a view where the batch is last."""
+    """Return a tile of (N, F, OH, OW) as (F, pixels), a view if memory is batch-last."""
     part = device.workspace.batch_last(y[:, :, tile.rows, tile.columns])
     return part.reshape(part.shape[0], -1)
 
@@ -83,9 +83,9 @@ def flat_rows(device: CpuDevice, y: Array, tile: Block) -> Array:
 def column_blocks(
     device: CpuDevice, x: Array, window: Window, tile: Block, groups: int
 ) -> Iterator[tuple[int, slice, Array]]:
-    """Yield for each block of a tile and each group the group, the block's pixels in the tile, and their columns.
+    """Yield the group, the block's pixels in the tile and their columns, for each block of a tile and each group.
 
-    Columns are (depth + 1, pixels), the last row ones; their memory is used again for the next ones.
+    Columns are (depth + 1, pixels); the last row is ones. The next columns reuse their memory.
     """
     N, CG, (KH, KW), inside = x.shape[0], x.shape[1] // groups, window.kernel, tile.moved_to_origin()
     depth = CG * KH * KW
@@ -106,7 +106,7 @@ def column_blocks(
 
 
 def forward(device: CpuDevice, window: Window, x: Array, w: Array, b: Array | None, y: Array, groups: int) -> None:
-    """Write y (N, F, OH, OW), batch last. A row of ones under the columns adds the bias within the product."""
+    """Write y (N, F, OH, OW), batch last. A row of ones in the columns adds the bias within the GEMM."""
     F, CG, KH, KW = w.shape
     FG, depth = F // groups, CG * KH * KW
     filters = np.empty((F, depth + 1), w.dtype)
@@ -120,7 +120,7 @@ def forward(device: CpuDevice, window: Window, x: Array, w: Array, b: Array | No
 
 
 def weight_gradient(device: CpuDevice, window: Window, x: Array, dy: Array, dw: Array, db: Array, groups: int) -> None:
-    """Write dL/dw (F, C/groups, KH, KW) and dL/db (F,), which the row of ones gives."""
+    """Write dL/dw (F, C/groups, KH, KW) and dL/db (F,), which comes from the row of ones."""
     F, CG, KH, KW = dw.shape
     FG, depth = F // groups, CG * KH * KW
     total = np.zeros((groups, depth + 1, FG), x.dtype)
@@ -134,10 +134,10 @@ def weight_gradient(device: CpuDevice, window: Window, x: Array, dy: Array, dw: 
 
 
 def add_product(total: Array, columns: Array, gradient: Array) -> None:
-    """Add columns @ gradient.T to ``total``, some pixels at a time: the BLAS is slow at long sums of short rows.
+    """Add columns @ gradient.T to ``total``, ``PART`` pixels at a time. The BLAS is slow for long sums and few rows.
 
-    24 x 37 sums over 7,168 pixels ran at 57 GFLOP/s whole and at 80 in parts; columns first, since it packs that side
-    better: 64 x 217 sums at 117 GFLOP/s, at 95 the other way round.
+    24 x 37 sums over 7,168 pixels ran at 57 GFLOP/s in one GEMM and at 80 in parts. The columns are the first factor, which
+    the BLAS packs better: 64 x 217 sums ran at 117 GFLOP/s, and at 95 with the factors exchanged.
     """
     pixels = columns.shape[1]
     for first in range(0, pixels, PART):
@@ -146,7 +146,7 @@ def add_product(total: Array, columns: Array, gradient: Array) -> None:
 
 
 def input_gradient(device: CpuDevice, window: Window, dy: Array, w: Array, dx: Array, groups: int) -> None:
-    """Write dL/dx (N, C, H, W): each block's columns, added to the pixels they came from, one kernel element at a time."""
+    """Write dL/dx (N, C, H, W): add each block's columns to the pixels they came from, one kernel element at a time."""
     N, _, H, W = dx.shape
     F, CG, KH, KW = w.shape
     FG, depth = F // groups, CG * KH * KW

@@ -1,15 +1,15 @@
-"""Convolution on the CPU without a matrix of columns: a row of output pixels is one product, read where the image lies.
+"""Convolution on the CPU without the full im2col matrix: each row of output pixels is one GEMM on the image rows.
 
-What rows do not suit (1x1 and dilated kernels, short rows) is left to ``blocks``: im2col by blocks that fit the cache.
+``blocks`` handles what does not suit this (1x1 and dilated kernels, short rows), with im2col by blocks that fit the cache.
 
-Images are held as (rows, KW, C, OW, N), the batch last: each padded row once for each column of the kernel, shifted.
-There the KH*KW*C numbers under a row of output pixels lie at equal distances, whichever row it is: KH rows of the image that
-follow each other are KH*KW*C rows of a matrix, and the next output row's matrix begins SH rows further on. So im2col's KH*KW
-copies become KW, and the kernel's height costs nothing. Source: the idea of Anderson et al. 2017, "Low-memory GEMM-based
-convolution algorithms for deep neural networks", in a batch-last layout.
+Image rows are stored as (rows, KW, C, OW, N), batch-last: each padded row once for each column of the kernel, shifted. In
+this layout the KH*KW*C values for a row of output pixels have a constant stride. KH consecutive image rows are the KH*KW*C
+rows of a matrix, and the next output row's matrix starts SH rows further on. So im2col's KH*KW copies become KW, and the
+kernel's height costs nothing. Source: the idea of Anderson et al. 2017, "Low-memory GEMM-based convolution algorithms for
+deep neural networks", in a batch-last layout.
 
-Against the blocks of ``blocks`` (one core, AVX-512, 3x3, 64 to 64 channels, 32x32 pixels, batch 32): 27 ms forward instead
-of 41, 26 instead of 50 for each gradient. From 1.1 to 3 times faster for all shapes tried but 1x1 and very short rows.
+Compared with ``blocks`` (one core, AVX-512, 3x3, 64 to 64 channels, 32x32 pixels, batch 32), forward took 27 ms instead of
+41, and each gradient 26 ms instead of 50. It was 1.1 to 3 times faster for all shapes tried except 1x1 and very short rows.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from gpucnn.backend.dispatch import implements
 from gpucnn.backend.geometry import Block, Shape, Window, bands, join, steps_inside
 
 BAND_BYTES = 16 << 20
-"""Memory of the image rows that are held at once."""
+"""Bytes of the image rows stored at one time."""
 TOGETHER = 7
-"""Output rows beside the first that a band has at least, where there are so many."""
+"""The least number of output rows in a band after the first, if the output has that many."""
 GAP = 16
-"""Numbers left free after each row: at distances of a power of two, the rows of a matrix fall into one set of the cache."""
+"""Unused elements after each row, because rows at power-of-two distances map to the same cache set."""
 LONG = 64
-"""The least row of output pixels, times images, that pays as a product of its own."""
+"""The least length (output pixels of a row, times images) for which a GEMM per row is faster."""
 LONG_SUM = 256
-"""The same for the weight gradient, whose product is as large as the filters however short the row."""
+"""The same for the weight gradient, whose GEMM result has the size of the filters even for short rows."""
 
 
-# --- what the dispatcher calls -----------------------------------------------------------------------------------------
+# --- implementations ---------------------------------------------------------------------------------------------------
 
 
 def _forward_serves(device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> bool:
@@ -103,7 +103,7 @@ def _weight_gradient_serves(
 def conv2d_weight_gradient(
     device: CpuDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> tuple[Array, Array]:
-    """Each part has a sum of its own; they are added in their order."""
+    """Each part has its own sum. The sums are added in a fixed order."""
     by_rows = _takes_rows(device, x.shape, shape, window, LONG_SUM, x.itemsize)
     kernel = weight_gradient if by_rows else blocks.weight_gradient
     if device.workers.count == 1:
@@ -125,7 +125,7 @@ def conv2d_weight_gradient(
 def _takes_rows(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window, least: int, itemsize: int) -> bool:
     """Whether rows are at least ``least`` long and memory is large enough.
 
-    Rows of a dilated kernel do not follow each other, and a 1x1 kernel needs no columns to begin with.
+    The rows of a dilated kernel are not consecutive, and a 1x1 kernel needs no columns.
     """
     N, _, H, W = shape
     _, CG, KH, KW = w_shape
@@ -134,13 +134,13 @@ def _takes_rows(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window,
     return KH * KW * CG * N * itemsize <= device.workspace.limit_of_each
 
 
-# --- by rows -----------------------------------------------------------------------------------------------------------
+# --- GEMM by rows -------------------------------------------------------------------------------------------------------
 
 
 def held_bands(device: CpuDevice, x: Array, window: Window, groups: int) -> Iterator[tuple[int, Block, Array]]:
-    """Yield for each group and band of output pixels the group, the band, and what it sees: (rows, KH*KW*C, width*N).
+    """Yield the group, the band and the pixels it sees, (rows, KH*KW*C, width*N), for each group and band of output.
 
-    A band is whole rows, or where few of those would fit, a part of some: each image row is held for several output rows.
+    A band is whole rows or, if few of them fit, parts of rows, so that several output rows share each stored image row.
     """
     N, C, H, W = x.shape
     CG, (KH, KW), SH = C // groups, window.kernel, window.stride[0]
@@ -162,7 +162,7 @@ def held_bands(device: CpuDevice, x: Array, window: Window, groups: int) -> Iter
 
 
 def hold(device: CpuDevice, x: Array, window: Window, band: Block, held: Array) -> None:
-    """Fill ``held`` with the part of the images (N, C, H, W) that a band sees, zeros where it sees padding."""
+    """Fill ``held`` with the part of the images (N, C, H, W) that a band sees, with zeros for padding."""
     SW, DW, (top, _, left, _) = window.stride[1], window.dilation[1], window.padding
     H, W = x.shape[2:]
     padded_rows, padded_columns = band.seen(window)
@@ -179,7 +179,7 @@ def hold(device: CpuDevice, x: Array, window: Window, band: Block, held: Array) 
 
 
 def lines(device: CpuDevice, x: Array) -> Array:
-    """Return (N, C, H, W) as (C, H, W, N) with the numbers of a row side by side; a copy only where they are not."""
+    """Return (N, C, H, W) as (C, H, W, N) with contiguous rows; copied only if the rows are not contiguous."""
     inner = x.transpose(1, 2, 3, 0)
     return inner if inner.strides[0] and inner[:1, :1].flags.c_contiguous else device.workspace.batch_last(x)
 
@@ -208,11 +208,11 @@ def weight_gradient(device: CpuDevice, window: Window, x: Array, dy: Array, dw: 
     F, CG, KH, KW = dw.shape
     total = np.zeros((groups, KH * KW * CG, F // groups), x.dtype)
     db.fill(0)
-    together = max(BAND_BYTES // (total[0].size * total.itemsize), 1)  # rows whose products are held at once
+    together = max(BAND_BYTES // (total[0].size * total.itemsize), 1)  # rows whose products are stored at one time
     for g, band, seen in held_bands(device, x, window, groups):
         mine = slice(g * F // groups, (g + 1) * F // groups)
         part = by_rows(lines(device, dy[:, mine, band.rows, band.columns]))
-        # By lines: the order of a sum over several axes would depend on how they lie in memory.
+        # One axis at a time: the order of a sum over several axes would depend on the memory layout.
         db[mine] += part.sum(2).sum(0)
         gradient = part.transpose(0, 2, 1)
         for first in range(0, len(seen), together):

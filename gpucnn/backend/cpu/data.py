@@ -14,7 +14,7 @@ from gpucnn.backend.dispatch import implements
 
 @implements(ops.gather, on="cpu")
 def gather(device: CpuDevice, images: Array, indices: Array, scale: Array, shift: Array, dtype: Any) -> Array:
-    """The batch comes out last in memory."""
+    """The result is batch-last in memory."""
     chosen = images[indices]
     N, C, H, W = chosen.shape
     y = device.workspace.empty((C, H, W, N), dtype)

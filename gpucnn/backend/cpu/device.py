@@ -1,4 +1,4 @@
-"""NumPy on the CPU: its memory, and its threads and processes."""
+"""The CPU device: memory, threads and processes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gpucnn.errors import ParameterError
 
 
 class CpuDevice(Device):
-    """Arrays in the computer's own memory. Kernels are shared among ``threads`` threads, or as many processes up to eight.
+    """The CPU and its arrays. Kernels run on ``threads`` threads, or on as many processes, at most eight.
 
-    By default ``GPUCNN_THREADS``, or the cores that the process may use. Sets the BLAS to one thread, for the whole process,
-    or to ``GPUCNN_BLAS_THREADS``; where that is more than one, the BLAS shares its products and nothing else is shared.
-    Compiled kernels do what they can, where there are any, unless ``compiled`` is False.
+    ``threads`` defaults to ``GPUCNN_THREADS``, or the cores that the process may use. The BLAS of the whole process is set
+    to one thread, or to ``GPUCNN_BLAS_THREADS``. If that is more than one, only the BLAS is multi-threaded. Compiled kernels
+    are used if they are installed, unless ``compiled`` is False.
     """
 
     name = kind = "cpu"
     xp = np
-    enter = staticmethod(partial(np.errstate, all="ignore"))  # 1 / 0 is infinity without a warning, as on a GPU
+    enter = staticmethod(partial(np.errstate, all="ignore"))  # 1 / 0 gives infinity without a warning, as on a GPU
 
     def __init__(self, threads: int | None = None, compiled: bool = True) -> None:
         super().__init__()

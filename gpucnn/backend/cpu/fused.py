@@ -27,23 +27,23 @@ from gpucnn.backend.dispatch import implements
 from gpucnn.backend.geometry import Band, Shape, Window, bands, batches, join
 
 DEEPEST = 512
-"""Columns of a window (C * KH * KW) up to which the kernel won for 3x3 filters, whose arithmetic it makes 1.8 times more.
+"""Columns of a window (C * KH * KW) up to which the kernel was faster for 3x3 filters, with 1.8 times the arithmetic.
 
 Forward and backward of a batch of 32 images of 32x32 pixels against the separate operations, on two cores: 1.8 times
 faster at 27 columns, 1.2 at 144, 1.03 at 288, 0.98 at 576. For 5x5 filters 1.3 to 1.8 times at any depth.
 """
 WIDE = 25
-"""Kernel area from which the added arithmetic is small enough at any depth."""
+"""Kernel area from which the additional arithmetic is small enough at any depth."""
 
 
 FEW_IMAGES = 16
-"""Images of a part up to which its rows are too short: rows of the image are shared then, though they overlap."""
+"""Images of a part up to which its rows are too short. Then image rows are shared, although they overlap."""
 
 
 def _serves(device: CpuDevice, x: Array, w: Array, window: Window, groups: int) -> bool:
-    """Whether the kernel takes this case: stride 1, no dilation or groups, a window not too deep for what it adds.
+    """Whether the kernel serves this case: stride 1, no dilation or groups, a window that is not too deep.
 
-    It holds all images, padded, at once: no more of them than the workspace's limit.
+    It stores all padded images at one time, so they must fit the workspace's limit.
     """
     plain = window.stride == (1, 1) and window.dilation == (1, 1) and groups == 1
     area = window.kernel[0] * window.kernel[1]
@@ -82,7 +82,7 @@ def conv2d_relu_max_pool2d(
 
 
 def _parts(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window) -> list[Band]:
-    """Return the parts of convolution with pooling: some of the images, or where those are few, some rows of all."""
+    """Return the parts of the work: some of the images or, if there are few, some rows of all images."""
     count = parts_worth(device, shape, w_shape, window, 4)
     OH, _ = window.output_size(*shape[2:])
     if shape[0] >= FEW_IMAGES * count:
@@ -145,7 +145,7 @@ class Plan:
         return filters.reshape(4 * self.F, self.depth + 1)
 
     def _shifted(self, filters: Array) -> Array:
-        """Return the (2, 2, F, C, KH, KW) view of where the filters stand, shifted by (i, j), in (4, F, depth + 1)."""
+        """Return a (2, 2, F, C, KH, KW) view of (4, F, depth + 1): the filters, shifted by (i, j)."""
         s4, sF, size = filters.strides
         row = self.K2W * size
         strides = (2 * s4 + row, s4 + size, sF, self.K2H * row, row, size)
@@ -161,12 +161,12 @@ class Plan:
         return min(max(BLOCK_BYTES // (self.depth * self.PW * self.N * itemsize), 1), self.PH)
 
     def blocks(self, itemsize: int) -> list[slice]:
-        """Cut the pooled rows into blocks whose columns fit the cache."""
+        """Split the pooled rows into blocks whose columns fit the cache."""
         height = self.block_height(itemsize)
         return [slice(row, min(row + height, self.PH)) for row in range(0, self.PH, height)]
 
     def buffers(self, device: CpuDevice, dtype: Any) -> tuple[Array, Array]:
-        """Return memory for one block's columns and for its four outputs a pooled pixel."""
+        """Return memory for one block's columns and its four outputs per pooled pixel."""
         pixels = self.block_height(np.dtype(dtype).itemsize) * self.PW * self.N
         return (
             device.workspace.empty(((self.depth + 1) * pixels,), dtype),
@@ -179,7 +179,7 @@ class Plan:
         return device.workspace.empty((self.C, self.rows_held, 2, self.columns_held, self.N), dtype)
 
     def _overlap(self, held: Array) -> list[tuple[Array, slice, slice]]:
-        """Return for each parity the part of ``held`` inside the image, and the image rows and columns it stands for."""
+        """Return for each parity the part of ``held`` inside the image, and its image rows and columns."""
         first_row, last_row = self.top, min(self.top + self.H, self.rows_held)
         parts = []
         for parity in (0, 1):
@@ -193,7 +193,7 @@ class Plan:
         return parts
 
     def take(self, device: CpuDevice, x: Array) -> Array:
-        """Return images (N, C, H, W) padded, with even and odd columns apart."""
+        """Return the images (N, C, H, W) padded, with even and odd columns separated."""
         held = self.held(device, x.dtype)
         covered = self.rows_held <= self.top + self.H and self.top == self.left == 0
         if not covered or 2 * self.columns_held > self.W:
@@ -204,21 +204,21 @@ class Plan:
         return held
 
     def give(self, held: Array, dx: Array) -> None:
-        """Write the gradient of the images from that of ``held``: the adjoint of ``take``."""
+        """Write the gradient of the images, given that of ``held``: the adjoint of ``take``."""
         inner = dx.transpose(1, 2, 3, 0)
         inner[...] = 0
         for inside, rows, columns in self._overlap(held):
             inner[:, rows, columns] = inside
 
     def windows(self, held: Array, rows: slice) -> Array:
-        """Return the (C, K2H/2, 2, K2W/2, 2, block rows, PW, N) view of what these pooled rows see."""
+        """Return a (C, K2H/2, 2, K2W/2, 2, block rows, PW, N) view of the pixels that these pooled rows see."""
         sC, sR, sP, sX, sN = held.strides
         shape = (self.C, self.K2H // 2, 2, self.K2W // 2, 2, rows.stop - rows.start, self.PW, self.N)
         strides = (sC, 2 * sR, sR, sX, sP, 2 * sR, sX, sN)
         return np.ndarray(shape, held.dtype, held, 2 * rows.start * sR, strides)
 
     def columns(self, held: Array, rows: slice, buffer: Array) -> Array:
-        """Return the (depth + 1, pixels) columns of these pooled rows, the last row ones."""
+        """Return the (depth + 1, pixels) columns of these pooled rows; the last row is ones."""
         windows = self.windows(held, rows)
         pixels = (rows.stop - rows.start) * self.PW * self.N
         columns = buffer[: (self.depth + 1) * pixels].reshape(self.depth + 1, pixels)
@@ -230,7 +230,7 @@ class Plan:
 def forward(
     device: CpuDevice, window: Window, x: Array, w: Array, b: Array | None, y: Array, indices: Array | None
 ) -> None:
-    """Write y (N, F, PH, PW) and, where wanted, which of the four won (0 to 3), with the bit DEAD where y is 0."""
+    """Write y (N, F, PH, PW) and, if wanted, the argmax of the four (0 to 3), with the bit DEAD where y is 0."""
     plan = Plan(x.shape, w.shape, window)
     F = plan.F
     y = y.transpose(1, 2, 3, 0)
@@ -246,7 +246,7 @@ def forward(
 
 
 def _pool(four: Array, y: Array, indices: Array | None) -> None:
-    """Write max(four, 0) and its index; of equal values the first wins. ``four`` is used up."""
+    """Write max(four, 0) and its argmax, the first of equals. ``four`` is overwritten."""
     a, b, c, d = four
     if indices is None:
         np.maximum(a, b, out=a)
@@ -262,7 +262,7 @@ def _pool(four: Array, y: Array, indices: Array | None) -> None:
     np.maximum(a, 0, out=y)
     np.logical_xor(right, right_below, out=right_below)
     np.logical_and(right_below, below, out=right_below)
-    np.logical_xor(right, right_below, out=right)  # of the upper row, or where that lost, of the lower one
+    np.logical_xor(right, right_below, out=right)  # in the upper row or, if the lower one is greater, in that
     index, dead = below.view(np.uint8), right_below.view(np.uint8)
     np.add(index, index, out=index)
     np.add(index, right.view(np.uint8), out=index)
@@ -282,7 +282,7 @@ def gradients(
     dw: Array | None,
     db: Array | None,
 ) -> None:
-    """Write dL/dx, dL/dw and dL/db, or those of them that are wanted."""
+    """Write dL/dx, dL/dw and dL/db, as far as they are wanted."""
     plan = Plan(x.shape, w.shape, window)
     N, F = plan.N, plan.F
     held = plan.take(device, x) if dw is not None else None
@@ -312,7 +312,7 @@ def gradients(
 
 
 def _scatter(columns: Array, windows: Array) -> None:
-    """Add the columns to the pixels they were taken from. The four elements of a 2x2 cell never meet at stride 2."""
+    """Add the columns to the pixels they were taken from. At stride 2 the four elements of a 2x2 cell never overlap."""
     source = columns.reshape(windows.shape)
     for row in range(windows.shape[1]):
         for column in range(windows.shape[3]):

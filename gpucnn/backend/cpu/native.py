@@ -1,6 +1,6 @@
-"""The compiled kernels of convolution and pooling, announced before NumPy's ways: what they take (float32) they do.
+"""The compiled kernels of convolution and pooling (float32), registered before the NumPy implementations.
 
-Images are brought into batch-last memory where they are not; results come in it.
+Images that are not batch-last in memory are copied; results are batch-last.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from gpucnn.backend.geometry import Shape, Window
 from gpucnn.backend.ops.pool import Divisor
 
 LARGEST_KERNEL = 64
-"""Rows or columns of the largest window of a convolution."""
+"""The most rows or columns of a convolution's window."""
 LARGEST_POOL = 256
-"""Elements of the largest window of max-pooling: its indices are bytes."""
+"""The most elements of a max-pooling window, whose indices are bytes."""
 FLOAT = np.dtype(np.float32)
 
 
 def serves(device: CpuDevice, *arrays: Array | None) -> bool:
-    """Whether there are compiled kernels and all arrays are float32 (None counts) and hold something."""
+    """Whether compiled kernels exist and all arrays are None or non-empty float32."""
     if device.kernels is None:
         return False
     return all(a is None or (a.dtype == FLOAT and a.size) for a in arrays)
@@ -38,7 +38,7 @@ def serves_window(window: Window) -> bool:
 
 
 def batch_last(device: CpuDevice, x: Array, dense: bool = False) -> Array:
-    """Return (N, C, H, W) ``x`` in batch-last memory: itself where its rows lie so already.
+    """Return (N, C, H, W) ``x`` in batch-last memory, copied only if necessary.
 
     dense: whether rows and channels must follow each other, too.
     """
@@ -63,7 +63,7 @@ def empty(device: CpuDevice, shape: Shape, dtype: Any = FLOAT) -> Array:
 
 
 def flat(x: Array) -> Array:
-    """Return dense batch-last images as the vector that they are in memory."""
+    """Return dense batch-last images as a 1-D view of their memory."""
     return x.transpose(1, 2, 3, 0).reshape(-1)
 
 
@@ -90,7 +90,7 @@ def conv2d(device: CpuDevice, x: Array, w: Array, b: Array | None, window: Windo
 def convolution(
     device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, relu: bool
 ) -> Array:
-    """Return the convolution, or with ``relu`` what ReLU makes of it."""
+    """Return the convolution; with ``relu``, its ReLU."""
     F = w.shape[0]
     y = empty(device, (x.shape[0], F, *window.output_size(*x.shape[2:])))
     x, b = batch_last(device, x), None if b is None else _c_order(b)
@@ -165,7 +165,7 @@ def _gradients(
     device: CpuDevice, x: Array | None, w: Array, dy: Array, indices: Array | None, shape: Shape, window: Window,
     groups: int, needs: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-    """Return dL/dx, dL/dw and dL/db, as far as ``needs`` says so: for the images, for the parameters."""
+    """Return dL/dx, dL/dw and dL/db. ``needs``: whether the images, and whether the parameters, require a gradient."""
     dx = empty(device, shape) if needs[0] else None
     dw, db = (np.empty(w.shape, FLOAT), np.empty(w.shape[0], FLOAT)) if needs[1] else (None, None)
     seen = None if x is None or not needs[1] else batch_last(device, x)
@@ -233,7 +233,7 @@ def avg_pool2d_gradient(device: CpuDevice, dy: Array, shape: Shape, window: Wind
 
 
 def _share(divisor: Divisor, OH: int, OW: int) -> Array:
-    """Return one over what each output pixel's sum is divided by."""
+    """Return the reciprocal of each output pixel's divisor."""
     if isinstance(divisor, tuple):
         rows, columns = (np.asarray(counts, FLOAT) for counts in divisor)
         return 1 / (rows[:, None] * columns)

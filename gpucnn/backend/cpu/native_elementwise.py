@@ -1,4 +1,4 @@
-"""The compiled kernels of what is done number by number: normalisation, activation, loss, updates, batches."""
+"""The compiled element-wise kernels: normalisation, activation, loss, updates, batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpucnn.backend.ops.norm import Axes
 from gpucnn.backend.ops.optim import Number, Steps
 
 LEAST_NUMBERS = 1 << 13
-"""Numbers of an array from which a kernel saves more than its call costs, where NumPy needs one pass."""
+"""Array size from which a kernel is faster than an operation that NumPy does in one pass."""
 
 
 # --- batch normalisation ---------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def batch_norm_gradients(
     device: CpuDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
     training: bool = True, needs_residual: bool = False,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
-    """Return dL/dx, dL/dweight, dL/dbias and, where wanted, dL/dresidual. y: the output, where ReLU made it, else None."""
+    """Return dL/dx, dL/dweight, dL/dbias and, where wanted, dL/dresidual. y: the output if ReLU was applied, else None."""
     N, C, H, W = x.shape
     dx = empty(device, x.shape)
     dresidual = empty(device, x.shape) if needs_residual else None
@@ -75,7 +75,7 @@ def _standardise_serves(device: CpuDevice, x: Array, axes: Axes, eps: float) -> 
 def standardise(device: CpuDevice, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
     y, _, var, factor = batch_norm(device, x, None, None, eps)
     if not np.isfinite(var).all():
-        return ops.standardise.reference(device, x, axes, eps)  # which scales what overflows
+        return ops.standardise.reference(device, x, axes, eps)  # it scales values that overflow
     return y, factor.reshape(1, -1, 1, 1)
 
 
@@ -85,7 +85,7 @@ def _standardise_gradient_serves(device: CpuDevice, dy: Array, y: Array, factor:
 
 @implements(ops.standardise_gradient, on="cpu", when=_standardise_gradient_serves)
 def standardise_gradient(device: CpuDevice, dy: Array, y: Array, factor: Array, axes: Axes) -> Array:
-    """As of numbers of mean 0 and variance 1, times the factor."""
+    """The gradient for values of mean 0 and variance 1, times the factor."""
     C = y.shape[1]
     return batch_norm_gradients(
         device, dy, y, None, factor.reshape(C), np.zeros(C, FLOAT), np.ones(C, FLOAT)
@@ -116,7 +116,7 @@ def update_running_statistics(
 
 
 def same_memory(arrays: Sequence[Array]) -> list[Array] | None:
-    """Return arrays of one shape as vectors, element by element alike; None where their memory is not dense or differs."""
+    """Return arrays of one shape as vectors with matching elements; None if their memory is not dense or differs."""
     first = arrays[0]
     if all(a.flags.c_contiguous and a.flags.aligned for a in arrays):
         return [a.reshape(-1) for a in arrays]
@@ -158,7 +158,7 @@ def _alike(arrays: Sequence[Array]) -> list[Array]:
 
 
 def empty_like(device: CpuDevice, x: Array) -> Array:
-    """Return uninitialised memory in the order of axes that dense ``x`` has."""
+    """Return uninitialised memory with the axis order of dense ``x``."""
     order = sorted(range(x.ndim), key=lambda axis: (-x.strides[axis], axis))
     back = sorted(range(x.ndim), key=order.__getitem__)
     return device.workspace.empty(tuple(x.shape[axis] for axis in order), x.dtype).transpose(back)
@@ -184,7 +184,7 @@ def cross_entropy(device: CpuDevice, logits: Array, target: Array, needs_gradien
 
 
 def _vectors(device: CpuDevice, *arrays: Array | None) -> bool:
-    """Whether all of them are float32 vectors without gaps."""
+    """Whether all arrays are contiguous float32 vectors."""
     return serves(device, *arrays) and all(a is None or (a.ndim == 1 and a.flags.carray) for a in arrays)
 
 

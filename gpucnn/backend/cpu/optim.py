@@ -1,4 +1,4 @@
-"""The optimisers' updates on the CPU, with as few passes and as little memory as NumPy needs."""
+"""The optimisers' updates on the CPU, with the fewest passes and temporaries that NumPy allows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpucnn.backend.dispatch import implements
 from gpucnn.backend.ops.optim import Number, Steps
 
 CLEARED_EVERY = 16
-"""Steps of Adam after which moments are looked through for the smallest."""
+"""Adam steps between searches for subnormal moments."""
 
 
 @implements(ops.sgd_update, on="cpu")
@@ -37,7 +37,7 @@ def adam_update(
     lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps,
     decoupled: bool = False, where: Array | bool = True,
 ) -> None:  # fmt: skip
-    """With one array of scratch."""
+    """Uses one temporary array."""
     if not where:
         return
     if weight_decay and decoupled:
@@ -59,7 +59,7 @@ def adam_update(
     p -= scratch
     if step % CLEARED_EVERY == 0:
         _clear_smallest(m)
-        if eps * eps > _smallest(v):  # else its root counts beside eps
+        if eps * eps > _smallest(v):  # otherwise its root matters beside eps
             _clear_smallest(v)
 
 
@@ -68,7 +68,7 @@ def _smallest(array: Array) -> float:
 
 
 def _clear_smallest(array: Array) -> None:
-    """Set to zero what would soon be subnormal, as running means of zero gradients would: cores are slow at such numbers.
+    """Set nearly subnormal numbers to zero. Running means of zero gradients become subnormal, which is slow to compute with.
 
     LeNet at batch 64 after 1,500 steps at batch 1: 42,000 of 61,706 momenta were subnormal, and Adam took 0.94 ms, not 0.14.
     """

@@ -1,4 +1,4 @@
-"""Pooling on the CPU: one pass over the image for each element of the window, some channels at a time.
+"""Pooling on the CPU: one pass over the image per window element, for a block of channels at a time.
 
 All arrays here are (C, H, W, N), the batch last.
 """
@@ -19,18 +19,18 @@ from gpucnn.backend.geometry import elements as kernel_elements
 from gpucnn.backend.ops.pool import Divisor
 
 BLOCK_BYTES = 512 * 1024
-"""Size of the channels worked on together, so that every pass but the first finds them in the second-level cache."""
+"""Size of a block of channels, so that all passes but the first read it from the second-level cache."""
 
 
 def elements(window: Window, H: int, W: int) -> Iterator[tuple[int, Cut, Cut]]:
-    """Yield for each window element its number, the output pixels for which it lies in the image, and what they see."""
+    """Yield each window element's index, the output pixels for which it lies in the image, and their input pixels."""
     OH, OW = window.output_size(H, W)
     for kh, kw, out, seen in kernel_elements(window, Block(slice(0, OH), slice(0, OW)), H, W):
         yield kh * window.kernel[1] + kw, out, seen
 
 
 def channel_blocks(image: Array) -> Iterator[slice]:
-    """Cut the channels of a (C, H, W, N) image into blocks that fit the cache."""
+    """Split the channels of a (C, H, W, N) image into blocks that fit the cache."""
     C = image.shape[0]
     count = max(BLOCK_BYTES * C // max(image.nbytes, 1), 1)
     return (slice(first, min(first + count, C)) for first in range(0, C, count))
@@ -42,9 +42,9 @@ def _max_serves(device: CpuDevice, x: Array, window: Window, needs_indices: bool
 
 @implements(ops.max_pool2d, on="cpu", when=_max_serves)
 def max_pool2d(device: CpuDevice, x: Array, window: Window, needs_indices: bool = True) -> tuple[Array, Array | None]:
-    """The later element of a window wins only by being greater.
+    """A later element of a window replaces the maximum only if it is greater.
 
-    The index of a NaN is not found (nothing is greater): ``_choose_nans`` then does that.
+    That does not find the index of a NaN; ``_choose_nans`` does.
     """
     N, C, H, W = x.shape
     OH, OW = window.output_size(H, W)
@@ -83,7 +83,7 @@ def max_pool2d(device: CpuDevice, x: Array, window: Window, needs_indices: bool 
 
 
 def _choose_nans(inside: list[tuple[int, Cut, Cut]], inner: Array, chosen: Array) -> None:
-    """Make each window with a NaN choose the first one."""
+    """Set the index of each window with a NaN to its first NaN."""
     for k, out, seen in reversed(inside):
         chosen[:, *out][np.isnan(inner[:, *seen])] = k
 
@@ -94,7 +94,7 @@ def _max_gradient_serves(device: CpuDevice, dy: Array, indices: Array, shape: Sh
 
 @implements(ops.max_pool2d_gradient, on="cpu", when=_max_gradient_serves)
 def max_pool2d_gradient(device: CpuDevice, dy: Array, indices: Array, shape: Shape, window: Window) -> Array:
-    """For each window element, add up the gradients of the outputs that chose it."""
+    """For each window element, add the gradients of the outputs whose argmax it is."""
     N, C, H, W = shape
     dx, gradient, chosen = (
         _new(device, dy, shape),
@@ -109,7 +109,7 @@ def max_pool2d_gradient(device: CpuDevice, dy: Array, indices: Array, shape: Sha
         for k, out, seen in inside:
             target = dx[mine, *seen]
             np.equal(chosen[mine, *out], k, out=won[:, *out])
-            if apart:  # each pixel belongs to one window at most
+            if apart:  # windows do not overlap
                 np.multiply(gradient[mine, *out], won[:, *out], out=target)
             else:
                 target += gradient[mine, *out] * won[:, *out]

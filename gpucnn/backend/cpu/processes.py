@@ -1,12 +1,12 @@
-"""Worker processes: other cores' parts of kernels that are too small for threads to share.
+"""Worker processes, for parts of kernels that are too small for threads.
 
-Python's threads meet at the interpreter's lock with every call of NumPy, and where a sleeping core takes 40 microseconds to
-wake, each meeting costs as much. A process has an interpreter of its own. What its part of a kernel reads is copied into
-memory that both processes see, what it writes is copied out, and both watch their end of a socket for a moment before they
-sleep on it: handing over takes 3 microseconds (docs/performance.md).
+Python's threads contend for the interpreter lock in every NumPy call, and if waking a core takes 40 microseconds, each wait
+costs as much. A process has its own interpreter. The inputs of its part of a kernel are copied into shared memory and the
+outputs are copied back. Both sides poll their socket for a moment before they block on it, so a dispatch takes 3
+microseconds (docs/performance.md).
 
-A call is described once; when one with the same shapes comes again, its number is all that is sent. Who does a part makes no
-difference to its bits. The other end is ``gpucnn.backend.cpu.worker_process``.
+A call is described once. A later call with the same shapes sends only its number. The bits of a part do not depend on the
+process that computes it. The other end is ``gpucnn.backend.cpu.worker_process``.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ SUPPORTED = (
     sys.platform == "linux" and hasattr(os, "memfd_create")  # which Pythons built for an old glibc do not have
     and bool(sys.executable) and not getattr(sys, "frozen", False)
 )  # fmt: skip
-"""Whether memory and sockets of the kinds used here exist, and an interpreter that can be started again."""
+"""Whether the system has the needed kinds of memory and sockets, and an interpreter that can be started."""
 HANDING_OVER = 1.5e6
-"""Floating-point operations that a core does while a part is handed over and fetched: some 40 microseconds."""
+"""Floating-point operations of a core in the time of dispatching and fetching a part: some 40 microseconds."""
 MOST = 8
-"""Processes, the caller's own among them: each takes 30 MB, and one hands over to all of them."""
+"""The most processes, including the caller's: each takes 30 MB, and one process dispatches to all of them."""
 LARGEST_PART = 6 << 20
-"""Bytes of a part's arrays up to which copying them costs less than threads, whose calls of NumPy are long then."""
+"""Bytes of a part's arrays up to which processes are faster. Above it, NumPy calls are long enough for threads."""
 FIRST_CALLS = 16
-"""Kernels that are done alone first: starting a process takes 150 ms, and a program of a moment needs none."""
+"""Kernels run without processes at first: starting one takes 150 ms, too long for a short program."""
 AWAKE = 0.002
-"""Seconds for which a message is watched for before its receiver sleeps."""
+"""Seconds for which a receiver polls for a message before it blocks."""
 JUDGED = 10
-"""Shared kernels after which it is judged whether that pays: on busy cores one waits for longer than one works."""
+"""Shared kernels between evaluations of whether sharing pays. On busy cores, waiting takes longer than working."""
 REST, LONGEST_REST = 0.02, 5.0
-"""Seconds for which processes are left alone where it does not; twice as long each time that it still does not."""
+"""Seconds of back-off if sharing does not pay, doubled after each further failure up to the longest."""
 LOSSES = 3
-"""Processes that may be lost before no more are started."""
+"""The number of lost processes after which no more are started."""
 KNOWN = 256
-"""Descriptions that a process keeps."""
+"""The most call descriptions that a process keeps."""
 MESSAGE = 1 << 16
 NUMBER = 4
 """Bytes of a message: of the longest, and of one that is a number only: of a known call, or of the calls done so far."""
@@ -84,33 +84,33 @@ class Call:
         self.kernel(device, self.window, *self.arrays, *self.options)
 
     def key(self) -> tuple[Any, ...]:
-        """Return what calls have in common that differ in nothing but numbers."""
+        """Return the key of a call: equal for calls that differ only in the values of their arrays."""
         seen = (None if a is None else (a.shape, a.strides, a.dtype.char) for a in self.arrays)
         return self.kernel, self.window, self.options, *seen
 
     def described(self) -> dict[str, Any]:
-        """Return the call as plain values, its arrays as places in shared memory: offset, shape, order of axes, dtype."""
-        places: list[Any] = []
+        """Return the call as plain values; its arrays as (offset, shape, order of axes, dtype) in shared memory."""
+        layout: list[Any] = []
         size = 0
         for array in self.arrays:
             if array is None:
-                places.append(None)
+                layout.append(None)
                 continue
             order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-            places.append((size, [array.shape[axis] for axis in order], order, array.dtype.str))
+            layout.append((size, [array.shape[axis] for axis in order], order, array.dtype.str))
             size += -(-array.nbytes // 64) * 64
         name = f"{self.kernel.__module__}:{self.kernel.__name__}"
         window = self.window
         shape = window.kernel, window.stride, window.padding, window.dilation
-        return {"kernel": name, "window": shape, "places": places, "options": self.options, "size": size}
+        return {"kernel": name, "window": shape, "layout": layout, "options": self.options, "size": size}
 
 
-def arrays_at(memory: mmap.mmap, places: Sequence[Any]) -> list[Array | None]:
-    """Return the arrays that lie in shared memory as ``Call.described`` says."""
+def arrays_at(memory: mmap.mmap, layout: Sequence[Any]) -> list[Array | None]:
+    """Return the arrays in shared memory, laid out by ``Call.described``."""
     found: list[Array | None] = []
-    for place in places:
-        if place is not None:
-            offset, shape, order, dtype = place
+    for entry in layout:
+        if entry is not None:
+            offset, shape, order, dtype = entry
             back = sorted(range(len(order)), key=order.__getitem__)
             found.append(np.ndarray(shape, dtype, memory, offset).transpose(back))
         else:
@@ -119,12 +119,12 @@ def arrays_at(memory: mmap.mmap, places: Sequence[Any]) -> list[Array | None]:
 
 
 def numbered(number: int) -> bytes:
-    """Return the message that is a number only."""
+    """Return a number as a message."""
     return number.to_bytes(NUMBER, "little")
 
 
 def receive(connection: socket.socket) -> bytes:
-    """Return the next message, b"" where the other end is gone. Watch for it for a moment, then sleep."""
+    """Return the next message, or b"" if the other end is closed. Poll for a moment, then block."""
     until = time.perf_counter() + AWAKE
     while time.perf_counter() < until:
         with contextlib.suppress(BlockingIOError):
@@ -139,11 +139,11 @@ def _copy(sources: Sequence[Array | None], targets: Sequence[Array | None]) -> N
 
 
 class Lost(Exception):
-    """The process is gone, or could not do its part."""
+    """The process ended, or its part failed."""
 
 
 class Process:
-    """A worker process, as its owner sees it: ready some time after its start; it may be lost at any time."""
+    """The owner's handle of a worker process. It is ready some time after its start, and may be lost at any time."""
 
     def __init__(self) -> None:
         self._size = 0
@@ -172,11 +172,11 @@ class Process:
 
     @property
     def number(self) -> int:
-        """The system's number of the process."""
+        """The process id."""
         return self._process.pid
 
     def ready(self) -> bool:
-        """Whether it has said that it is; Lost where it ended instead."""
+        """Whether the process has reported that it is ready; Lost if it has ended."""
         if not self._ready:
             try:
                 answer = self._connection.recv(MESSAGE, socket.MSG_DONTWAIT)
@@ -188,7 +188,7 @@ class Process:
         return True
 
     def start(self, call: Call, limit: int) -> None:
-        """Hand over a call, which may take ``limit`` bytes for padded images."""
+        """Dispatch a call, which may use ``limit`` bytes for padded images."""
         key = (limit, *call.key())
         if key in self._known:
             message, self._shared = self._known[key]
@@ -199,13 +199,13 @@ class Process:
         self._connection.send(message)
 
     def finish(self, call: Call) -> None:
-        """Wait until the call handed over is done, and fetch what it wrote; Lost for the answer to an earlier call."""
+        """Wait for the dispatched call and fetch its outputs; Lost if the answer is to an earlier call."""
         if receive(self._connection) != numbered(self._handed_over):
             raise Lost
         _copy(self._shared[len(call.given) :], call.written)
 
     def _introduce(self, key: Any, call: Call, limit: int) -> bytes:
-        """Lay out the arrays of a call that is new; return its description."""
+        """Lay out the arrays of a new call and return its description."""
         described = call.described()
         if self._memory is None or described["size"] > self._size:
             self._size = 2 * described["size"]
@@ -215,18 +215,18 @@ class Process:
         if forget:
             self._known.clear()
         number = next(self._numbers)
-        self._shared = arrays_at(self._memory, described["places"])
+        self._shared = arrays_at(self._memory, described["layout"])
         self._known[key] = numbered(number), self._shared
         described |= {"number": number, "limit": limit, "memory": self._size, "forget": forget}
         return json.dumps(described).encode()
 
     def forget(self) -> None:
-        """Let go of it without a word, in a process that was forked from its owner."""
+        """Drop the handle without a message, in a process forked from the owner."""
         self._opened.close()
-        self._process.returncode = 0  # it is no child of this process
+        self._process.returncode = 0  # not a child of this process
 
     def end(self) -> None:
-        """End it; it goes when it is done with what it does, or after a second."""
+        """End the process, after its current call or after a second."""
         self._opened.close()
         try:
             self._process.wait(1)
@@ -236,9 +236,9 @@ class Process:
 
 
 class Processes:
-    """Up to ``count`` - 1 worker processes, each started once it is worth it, and the caller's own.
+    """A pool of up to ``count`` - 1 worker processes, started when they pay, and the caller's own process.
 
-    While they work for one caller another does all of its work itself. They end with this object, or with the program.
+    While they work for one caller, other callers do all their work themselves. They end with this object or the program.
     """
 
     def __init__(self, count: int) -> None:
@@ -252,15 +252,15 @@ class Processes:
         _all.add(self)
 
     def takes(self, nbytes: int) -> bool:
-        """Whether arrays of so many bytes together are soon copied."""
+        """Whether arrays of this total size are fast to copy."""
         return self.supported and nbytes <= LARGEST_PART * self.count
 
     def parts(self, work: float) -> int:
-        """Return how many parts are the fastest for so many operations: work / parts + parts * HANDING_OVER is least."""
+        """Return the number of parts that minimises work / parts + parts * HANDING_OVER."""
         return max(min(self.count, math.isqrt(int(work // HANDING_OVER))), 1)
 
     def run(self, device: Any, calls: Sequence[Call], limit: int) -> None:
-        """Do the calls, each but the first in a process of its own as far as those are to be had."""
+        """Run the calls: the first in this process, the others in worker processes as far as those are available."""
         if len(calls) < 2 or not self._free.acquire(blocking=False):
             for call in calls:
                 call.run(device)
@@ -303,11 +303,11 @@ class Processes:
             if shared:
                 self._judge(own, time.perf_counter() - begun - own)
         finally:
-            for process in busy:  # after an interrupt it may still be at work
+            for process in busy:  # after an interrupt it may still be working
                 self._let_go(process)
 
     def _ready(self, wanted: int) -> list[Process]:
-        """Return the processes that can be given something to do now; start more where they are fewer than wanted."""
+        """Return the processes that are ready; start more if there are fewer than wanted."""
         self._calls += 1
         if self._calls <= FIRST_CALLS or time.monotonic() < self._rest_until or not self._end.alive:
             return []
@@ -336,18 +336,18 @@ class Processes:
 
     @contextlib.contextmanager
     def _watching(self, process: Process) -> Iterator[None]:
-        """Let a process go that turns out to be lost; its part is for the caller to do."""
+        """Drop a process that is lost. The caller then computes its part."""
         try:
             yield
         except (Lost, OSError):
             self._losses += 1
             self._let_go(process)
-        except BaseException:  # an interrupt, at any line: what was said to the process is not known
+        except BaseException:  # an interrupt at any line: the state of the process is unknown
             self._let_go(process)
             raise
 
     def _let_go(self, process: Process) -> None:
-        if process in self._crew:  # not where the program ends meanwhile
+        if process in self._crew:  # not if the program is ending
             self._crew.remove(process)
         process.end()
 
@@ -361,7 +361,7 @@ _all: weakref.WeakSet[Processes] = weakref.WeakSet()
 
 
 def _forget_processes() -> None:
-    """In a forked process: the worker processes are its parent's."""
+    """In a forked process, drop the worker processes: they are the parent's."""
     for processes in _all:
         processes._free = threading.Lock()
         while processes._crew:

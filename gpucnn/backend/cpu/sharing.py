@@ -1,4 +1,4 @@
-"""How a convolution is shared: among processes where its arrays are quickly copied, among threads where it is large."""
+"""Sharing a convolution: among processes if its arrays are fast to copy, among threads if it is large."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpucnn.backend.geometry import Band, Shape, Window, bands, overlap
 
 
 def parts_worth(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window, pool: int = 1) -> int:
-    """Return how many parts a convolution is worth, for processes or for threads; ``pool`` pixels become one."""
+    """Return the number of parts of a convolution that pays, for processes or threads. ``pool``: pixels pooled into one."""
     if device.workers.count == 1:
         return 1
     N, C, H, W = shape
@@ -29,13 +29,13 @@ def parts_worth(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window,
 
 
 def row_bands(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window) -> list[Band]:
-    """Return the bands of output rows of a convolution that are done at the same time; one for too little work."""
+    """Return the bands of output rows that are computed in parallel; one band for little work."""
     OH, _ = window.output_size(*shape[2:])
     return bands(window, shape[2], OH, 1, parts_worth(device, shape, w_shape, window))
 
 
 def share(device: CpuDevice, calls: Sequence[Call]) -> None:
-    """Do the calls at the same time."""
+    """Run the calls in parallel."""
     if len(calls) == 1:
         calls[0].run(device)
     elif len(calls) <= device.processes.count and device.processes.takes(sum(call.nbytes for call in calls)):
@@ -45,7 +45,7 @@ def share(device: CpuDevice, calls: Sequence[Call]) -> None:
 
 
 def image_parts(device: CpuDevice, shape: Shape, dtype: Any, plan: Sequence[Band]) -> tuple[Array, list[Array]]:
-    """Return memory for the gradient of images, and what each part writes: some of it, or an array to be joined."""
+    """Return memory for the gradient of images, and each part's output: a view of it, or an array for ``join``."""
     N, C, _, W = shape
     dx = device.workspace.empty_batch_last(shape, dtype)
     if not overlap(plan):

@@ -1,8 +1,8 @@
-"""How many threads the CPU's kernels are shared among, and the BLAS's threads beside them.
+"""The numbers of threads: for the CPU's kernels, and of the BLAS.
 
-Two kinds of threads that wait awake for each other do harm, so there is one kind at a time. By default that is ours
-(``workers``), which share large kernels, beside the ``processes`` that share smaller ones, while the BLAS keeps to
-one; ``GPUCNN_BLAS_THREADS`` asks for the BLAS's instead. Measured in docs/performance.md.
+Two pools of threads that spin while they wait slow each other down, so only one is used. By default it is ours
+(``workers``) for large kernels, with ``processes`` for smaller ones, while the BLAS has one thread.
+``GPUCNN_BLAS_THREADS`` selects the BLAS's threads instead. Measurements are in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gpucnn.errors import ParameterError
 
 
 def available_threads() -> int:
-    """Return ``GPUCNN_THREADS``, or else the number of cores that this process may use, as a container limits them."""
+    """Return ``GPUCNN_THREADS``, or the number of cores that this process, or its container, may use."""
     if (asked := _asked("GPUCNN_THREADS")) is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -35,7 +35,7 @@ def _asked(variable: str) -> int | None:
 
 
 def positive(variable: str, asked: str, words: str) -> int:
-    """Return the number that an environment variable asks for; ParameterError for what is none, or none that can be meant.
+    """Return the number in an environment variable; ParameterError unless it is a plausible positive number.
 
     >>> positive("GPUCNN_THREADS", "4", "a positive whole number")
     4
@@ -46,7 +46,7 @@ def positive(variable: str, asked: str, words: str) -> int:
 
 
 def _container_cores() -> int | None:
-    """Return the cores that the control group grants (version 2), rounded up; None where it sets no limit."""
+    """Return the core limit of the control group (version 2), rounded up; None if there is no limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return None if quota == "max" else -(-int(quota) // int(period))
@@ -64,7 +64,7 @@ class BlasThreads:
 
     @property
     def count(self) -> int:
-        """The threads of the BLAS now; 1 where no BLAS is known."""
+        """The current number of BLAS threads; 1 if no BLAS is known."""
         return max((library.get_num_threads() for library in self._libraries), default=1)
 
     def names(self) -> list[str]:

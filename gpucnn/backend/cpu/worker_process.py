@@ -1,6 +1,6 @@
-"""The worker process of ``gpucnn.backend.cpu.processes``: does parts of kernels in shared memory until its owner is gone.
+"""The worker process of ``gpucnn.backend.cpu.processes``: it runs parts of kernels in shared memory until its owner ends.
 
-``python -m gpucnn.backend.cpu.worker_process SOCKET MEMORY``, the numbers of open files that it inherits.
+``python -m gpucnn.backend.cpu.worker_process SOCKET MEMORY``, two inherited file descriptors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpucnn.backend.geometry import Window
 
 
 def serve(connection: socket.socket, memory_file: int) -> None:
-    """Answer every message with the number of calls done so far, or with what went wrong, until there are no more."""
+    """Answer every message with the number of calls done so far, or with the error, until the socket closes."""
     device = CpuDevice(threads=1)
     memory = None
     known: dict[int, Any] = {}
@@ -49,11 +49,11 @@ def serve(connection: socket.socket, memory_file: int) -> None:
 
 
 def prepared(described: dict[str, Any], device: CpuDevice, memory: mmap.mmap) -> partial[None]:
-    """Return the described call with everything it takes."""
+    """Return the described call with all its arguments bound."""
     module, name = described["kernel"].split(":")
     kernel = getattr(importlib.import_module(module), name)
     window = Window(*(tuple(pair) for pair in described["window"]))
-    return partial(kernel, device, window, *arrays_at(memory, described["places"]), *described["options"])
+    return partial(kernel, device, window, *arrays_at(memory, described["layout"]), *described["options"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Threads that take a part of a large kernel each.
+"""A pool of threads that share large kernels.
 
-Small kernels are not for threads: waking a core takes tens of microseconds (docs/performance.md). Parts do not depend on
-how busy the machine is, so the same number of threads gives the same bits.
+Small kernels do not use threads, because waking a core takes tens of microseconds (docs/performance.md). The split into
+parts does not depend on the load of the machine, so the same number of threads gives the same bits.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 LEAST_PART = 25e6
-"""Floating-point operations from which a part is worth a thread: half a millisecond to a whole one."""
+"""Floating-point operations of a part that justify a thread: 0.5 to 1 millisecond."""
 
 
 class Workers:
-    """``count`` - 1 threads, made when they are first needed, and the caller's own.
+    """A pool of ``count`` - 1 threads, started at first use, and the caller's thread.
 
-    While they work for one caller, another does all of its work itself. They end with this object.
+    While they work for one caller, other callers do all their work themselves. They end with this object.
     """
 
     def __init__(self, count: int) -> None:
@@ -37,10 +37,10 @@ class Workers:
             worker.end()
 
     def run(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-        """Return ``work`` of each of the parts, in their order. What one raises is raised, once all are done.
+        """Return ``work(part)`` for each part, in order. An exception in a part is raised when all parts are done.
 
-        An interrupt of the caller while it waits comes at once: threads that are at work then end when that is done, and
-        others are made for the next caller.
+        An interrupt of the waiting caller is raised at once. Busy threads then end after their work, and the next caller
+        starts new ones.
         """
         if len(parts) < 2 or not self._free.acquire(blocking=False):
             return [work(part) for part in parts]
@@ -67,7 +67,7 @@ class Workers:
                 try:
                     raise errors[0]
                 finally:
-                    del errors  # the traceback knows this frame: together they would keep the arrays
+                    del errors  # the traceback refers to this frame: a cycle would keep the arrays
             return results
         finally:
             if self._threads is not crew:
@@ -77,14 +77,14 @@ class Workers:
 
 
 def _enlarge(crew: list[Worker], count: int) -> None:
-    """Add workers until there are ``count``, or as many as the system lets us have: none while Python shuts down."""
+    """Add workers up to ``count``, or as many as the system allows: none while Python shuts down."""
     with contextlib.suppress(RuntimeError):
         while len(crew) < count:
             crew.append(Worker())
 
 
 class Worker:
-    """A thread that sleeps until it is given something to do. Two locks hand over faster than a queue."""
+    """A thread that sleeps until it gets a task. Two locks dispatch faster than a queue."""
 
     def __init__(self) -> None:
         self._given, self._done = threading.Lock(), threading.Lock()
@@ -100,13 +100,13 @@ class Worker:
         self._given.release()
 
     def wait(self) -> BaseException | None:
-        """Wait until the task is done; return what it raised."""
+        """Wait until the task is done; return its exception, or None."""
         self._done.acquire()
         error, self._error = self._error, None
         return error
 
     def end(self) -> None:
-        """Let the thread go, when it is done with what it does."""
+        """End the thread after its current task."""
         self._ended = True
         if self._given.locked():  # else it is about to wake anyway
             self._given.release()
@@ -115,11 +115,11 @@ class Worker:
         while self._given.acquire() and not self._ended:
             assert self._task is not None
             try:
-                with np.errstate(all="ignore"):  # as the caller has it: NumPy keeps this for each thread
+                with np.errstate(all="ignore"):  # as in the caller: NumPy's error state is per thread
                     self._task()
             except BaseException as error:
                 self._error = error
-            self._task = None  # and with it, the arrays it holds on to
+            self._task = None  # frees the task's arrays
             self._done.release()
 
 
@@ -127,7 +127,7 @@ _all: weakref.WeakSet[Workers] = weakref.WeakSet()
 
 
 def _forget_threads() -> None:
-    """In a forked process there are no threads but the one that forked."""
+    """Drop the threads in a forked process, which has only the thread that forked."""
     for workers in _all:
         workers._threads, workers._free = [], threading.Lock()
 

@@ -1,4 +1,4 @@
-"""CUDA through CuPy: its device, and our kernels for what the references in ``ops`` say. CuPy is imported late."""
+"""The CUDA device (CuPy), and CUDA implementations of the operations in ``ops``. CuPy is imported lazily."""
 
 from gpucnn.backend.cuda import activation, conv, data, graph, linear, loss, norm, optim, pool, prefetch
 from gpucnn.backend.cuda.device import CudaDevice

@@ -60,7 +60,7 @@ def dropout_mask(device: CudaDevice, shape: tuple[int, ...], p: float, dtype: An
 
 
 def draws_on(device: CudaDevice, generator: Generator) -> Draws:
-    """Return the seed and the number of a generator's next draw on the device; they are written where they are not known."""
+    """Return the device's copy of a generator's seed and draw counter, updated if it is stale."""
     draws = generator.mirrors.get(device)
     if draws is None:
         draws = generator.mirrors[device] = Draws(device.xp.empty((2,), np.uint64))

@@ -1,4 +1,4 @@
-"""Choice of a kernel by timing, with ``GPUCNN_AUTOTUNE=1``: what won is kept for the process, and can be reported."""
+"""Autotuning with ``GPUCNN_AUTOTUNE=1``: kernels are chosen by timing, once per process and case."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from types import ModuleType
 from typing import Any
 
 ROUNDS = 3
-"""Timed runs of each candidate, after one that compiles and fills the memory pool; the fastest counts."""
+"""Timed runs of each candidate, of which the fastest counts. An untimed run first compiles and fills the memory pool."""
 
 
 class Autotuner:
-    """For each case, which of several ways to one result is the fastest. The results differ in their last bits only."""
+    """Chooses the fastest of several implementations for each case. Their results differ in the last bits only."""
 
     def __init__(self, xp: ModuleType) -> None:
         self._xp = xp
         self.chosen: dict[Hashable, str] = {}
 
     def run(self, case: Hashable, candidates: Mapping[str, Callable[[], Any]]) -> Any:
-        """Return what the fastest candidate returns; the first time that a case is met, all are timed."""
+        """Run the fastest candidate and return its result. The first run of a case times all candidates."""
         if case not in self.chosen:
             times = {name: self._milliseconds(candidate) for name, candidate in candidates.items()}
             self.chosen[case] = min(times, key=times.__getitem__)
@@ -41,5 +41,5 @@ class Autotuner:
         return best
 
     def report(self) -> dict[str, str]:
-        """Return what was chosen, by case in words."""
+        """Return the chosen candidates, by the text of their case."""
         return {str(case): name for case, name in self.chosen.items()}

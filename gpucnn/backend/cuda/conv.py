@@ -1,8 +1,8 @@
-"""Convolution on CUDA: as an implicit product by our own kernels, or with columns in memory and cuBLAS.
+"""Convolution on CUDA: as an implicit GEMM by our own kernels, or as im2col and cuBLAS.
 
-The implicit product gathers its tile of columns into shared memory; nothing but the result is written, and bias, ReLU and
-2x2 max-pooling can be done on the way out. It serves every float32 convolution; the other takes the deep and wide ones,
-where cuBLAS makes up for writing the columns.
+The implicit GEMM gathers its tile of columns into shared memory. It writes only the result, after bias, ReLU and 2x2
+max-pooling if they are fused. It serves every float32 convolution. Deep and wide ones use im2col and cuBLAS, which is then
+faster in spite of writing the columns.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ LIMIT = 2**31
 
 # Not measured on a device yet: chosen from tile sizes and by what cuBLAS needs to fill a GPU.
 COLUMNS_DEPTH = 2048
-"""Columns of a window (C/G * KH * KW) from which cuBLAS is taken, where there are also ..."""
+"""Columns of a window (C/G * KH * KW) from which cuBLAS is used, if there are at least ``COLUMNS_FILTERS`` filters."""
 COLUMNS_FILTERS = 256
-"""... that many filters."""
+"""Filters from which cuBLAS is used, see ``COLUMNS_DEPTH``."""
 WEIGHT_BLOCKS = 512
-"""Blocks that a weight gradient is cut into; a constant, and not the device's, so that every GPU sums in one order."""
+"""The most blocks of a weight gradient; constant, so that every GPU sums in the same order."""
 WEIGHT_PIXELS = 256
-"""Pixels that a block of a weight gradient sums at least."""
+"""The fewest pixels that a block of a weight gradient sums."""
 
 log = logging.getLogger("gpucnn")
 
 
 @lru_cache(maxsize=512)
 def sizes(x_shape: Shape, w_shape: Shape, window: Window, groups: int) -> tuple[np.int32, ...]:
-    """Return the arguments that kernels.cu calls SIZES."""
+    """Return the kernel arguments that kernels.cu calls SIZES."""
     N, C, H, W = x_shape
     F, _, KH, KW = w_shape
     top, _, left, _ = window.padding
@@ -57,12 +57,12 @@ def sizes(x_shape: Shape, w_shape: Shape, window: Window, groups: int) -> tuple[
 
 
 def tile(rows: int) -> int:
-    """Return the rows of the tile for a product of so many rows."""
+    """Return the rows of the tile for a GEMM with this many rows."""
     return 8 if rows <= 8 else 16 if rows <= 32 else 64
 
 
 def takes(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: Any) -> bool:
-    """Whether the kernels take this case: float32, something to compute, no image too large for 32-bit offsets."""
+    """Whether the kernels serve this case: float32, not empty, no image too large for 32-bit offsets."""
     if not all(array is None or array.dtype == np.float32 for array in arrays) or 0 in x_shape or 0 in w_shape:
         return False
     OH, OW = window.output_size(x_shape[2], x_shape[3])
@@ -71,11 +71,11 @@ def takes(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: 
 
 
 def takes_columns(w_shape: Shape, groups: int) -> bool:
-    """The table: whether a convolution goes through columns in memory and cuBLAS."""
+    """Whether a convolution uses im2col and cuBLAS, unless autotuning decides."""
     return groups == 1 and w_shape[0] >= COLUMNS_FILTERS and w_shape[1] * w_shape[2] * w_shape[3] >= COLUMNS_DEPTH
 
 
-# --- what the dispatcher calls -----------------------------------------------------------------------------------------
+# --- implementations ---------------------------------------------------------------------------------------------------
 
 
 def _im2col_serves(device: CudaDevice, x: Array, window: Window) -> bool:
@@ -153,7 +153,7 @@ def conv2d_weight_gradient(
 
 
 def _choose(device: CudaDevice, what: str, key: Any, implicit: Callable[[], Any], columns: Callable[[], Any]) -> Any:
-    """Run one of two ways to the same result: the one in the table, or, autotuning, the faster one."""
+    """Run one of two implementations: that of ``takes_columns`` or, with autotuning, the faster one."""
     w_shape, groups = key[1], key[3]
     if device.autotuner is not None and groups == 1:
         case = (what, *key, "tf32") if device.in_tf32 else (what, *key)
@@ -197,7 +197,7 @@ def conv2d_relu_max_pool2d_gradients(
     return (dx, *weight_gradient(device, x, dy, indices, w.shape, window, groups))
 
 
-# --- implicit products -----------------------------------------------------------------------------------------------
+# --- implicit GEMM ----------------------------------------------------------------------------------------------------
 
 
 def forward(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
@@ -266,7 +266,7 @@ def weight_gradient(
     return dw, db
 
 
-# --- columns in memory -------------------------------------------------------------------------------------------------
+# --- im2col and cuBLAS -------------------------------------------------------------------------------------------------
 
 
 def transpose_pages(device: CudaDevice, x: Array, y: Array, bias: Array | None = None) -> None:
@@ -279,7 +279,7 @@ def transpose_pages(device: CudaDevice, x: Array, y: Array, bias: Array | None =
 
 
 def columns_forward(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window) -> Array:
-    """Return y (N, F, OH, OW) by im2col and one product."""
+    """Return y (N, F, OH, OW) by im2col and one GEMM."""
     x, w = device.contiguous(x, w)
     F = w.shape[0]
     OH, OW = window.output_size(x.shape[2], x.shape[3])
@@ -336,7 +336,7 @@ def _rows(device: CudaDevice, dy: Array) -> Array:
 
 
 def in_parts(what: str, device: CudaDevice, N: int, work: Callable[[slice], None]) -> None:
-    """Do ``work`` on all images; on half as many at a time, and again half, where memory does not suffice."""
+    """Run ``work`` on all images at once; while memory does not suffice, on halves, quarters, and so on."""
     waiting = [slice(0, N)]
     while waiting:
         images = waiting.pop()

@@ -1,4 +1,4 @@
-"""Gathering batches on CUDA, and the sums over an epoch."""
+"""Gathering batches on CUDA, and the running metrics of an epoch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def gather_next(
     device: CudaDevice, images: Array, labels: Array, order: Array, seen: Array, count: int,
     scale: Array, shift: Array, dtype: Any,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """The place in the order is read on the device."""
+    """The position in ``order`` is read on the device."""
     M, C, H, W = images.shape
     y = device.empty("gather", (count, C, H, W), np.float32)
     taken = device.empty("gather", (count,), np.int64)

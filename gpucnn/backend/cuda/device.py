@@ -1,6 +1,6 @@
 """CUDA through CuPy: a GPU's memory, streams and kernels.
 
-The kernels of ``kernels.cu`` serve float32; for everything else there are the references in ``ops``, on CuPy.
+The kernels of ``kernels.cu`` serve float32. Everything else uses the references in ``ops``, on CuPy.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from gpucnn.errors import DeviceError, OutOfMemoryError, how_to_add
 
 OLDER = "(or cuda12 for drivers older than 580)"
 RESIDENT_SHARE = 0.5
-"""Of the memory that is free, what a data set may take to be kept on the device; the rest is for the training."""
+"""The share of free memory that a data set on the device may use. The remainder is for training."""
 LESS = "Use smaller batches, or end other programs on this GPU."
 
 
 class CudaDevice(Device):
-    """Arrays on the GPU with number ``index``. Raises DeviceError, with the reason, where it cannot work."""
+    """The GPU with number ``index`` and its arrays. Raises DeviceError, with the reason, if it cannot compute."""
 
     kind = "cuda"
     captures = True
@@ -51,10 +51,10 @@ class CudaDevice(Device):
         self.autotuner = Autotuner(self.xp) if os.environ.get("GPUCNN_AUTOTUNE") == "1" else None
 
     def _probe(self) -> None:
-        """Do a small piece of real work: a driver, NVRTC or cuBLAS that is missing shows only then."""
+        """Run a small computation, which detects a missing driver, NVRTC or cuBLAS."""
         try:
             count = self.xp.cuda.runtime.getDeviceCount()
-        except Exception as error:  # CuPy's own kinds of error cannot be named without a working CuPy
+        except Exception as error:  # CuPy's exception classes need a working CuPy
             words = f"CUDA finds no usable GPU or driver ({_one_line(error)})."
             raise DeviceError(words, remedy="see: gpucnn doctor") from None
         if self.index >= count:
@@ -74,7 +74,7 @@ class CudaDevice(Device):
 
     @property
     def recording(self) -> Any:
-        """The ``Recording`` that this thread watches, records or replays now; None as a rule."""
+        """The capture state (``Recording``) of this thread while it observes or captures a step; otherwise None."""
         return getattr(self._thread, "recording", None)
 
     @recording.setter
@@ -111,7 +111,7 @@ class CudaDevice(Device):
             return array.__dlpack__(**options)
 
     def fits(self, size: int) -> bool:
-        """Whether ``size`` bytes leave enough of the free memory, that of CuPy's pool too."""
+        """Whether ``size`` bytes leave enough free memory, counting free memory of CuPy's pool."""
         with self._device:
             free, _ = self.xp.cuda.runtime.memGetInfo()
             return bool(size <= RESIDENT_SHARE * (free + self.xp.get_default_memory_pool().free_bytes()))
@@ -140,13 +140,13 @@ class CudaDevice(Device):
                 yield
             except OutOfMemoryError:
                 raise
-            except MemoryError as error:  # of what CuPy does by itself
+            except MemoryError as error:  # from CuPy's own operations
                 self.free_memory()
                 raise OutOfMemoryError(f"{self.name}: {_one_line(error)} {self._free()} {LESS}") from None
 
     @property
     def kernels(self) -> Kernels:
-        """The kernels in what this thread multiplies in."""
+        """The kernels for this thread's precision, float32 or TF32."""
         return self._kernels[self.in_tf32]
 
     def warm_up(self) -> None:
@@ -155,18 +155,18 @@ class CudaDevice(Device):
                 kernels.compile()
 
     def contiguous(self, *arrays: Array) -> list[Array]:
-        """Return the arrays C-ordered: themselves where they are."""
+        """Return the arrays in C order, copied only if necessary."""
         return [self.xp.ascontiguousarray(array) for array in arrays]
 
     def constant(self, values: tuple[float, ...], dtype: Any) -> Array:
-        """Return an array of values that never change, moved to the device once."""
+        """Return an array of constant values, which is copied to the device once."""
         key = (values, np.dtype(dtype).char)
         if key not in self._constants:
             self._constants[key] = self.asarray(np.array(values, dtype))
         return self._constants[key]
 
     def empty(self, what: str, shape: Sequence[int], dtype: Any) -> Array:
-        """Return uninitialised memory. OutOfMemoryError, naming ``what`` asks, where there is none after a clean-up."""
+        """Return uninitialised memory; OutOfMemoryError, naming ``what``, if there is none even after freeing the pool."""
         try:
             return self.xp.empty(shape, dtype)
         except MemoryError:
@@ -182,7 +182,7 @@ class CudaDevice(Device):
         return f"{free:,} of {total:,} bytes are free."
 
     def free_memory(self) -> None:
-        """Give memory that no array uses back to the driver."""
+        """Return unused memory to the driver."""
         self.xp.get_default_memory_pool().free_all_blocks()
 
     # --- random numbers ----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""A step as one CUDA graph: recorded on a private stream, with memory of its own, and replayed in one launch.
+"""A step as one CUDA graph: captured on a private stream with private memory, and replayed in one launch.
 
-Recording runs nothing. The memory that the step takes while it is recorded stays the graph's: it comes from a pool that
-nobody else uses, filled by an ordinary run before, so that recording itself asks nothing of the driver.
+Capture executes nothing. The memory that the step allocates during capture belongs to the graph. It comes from a private
+pool, which an eager run has filled before, so that capture makes no allocations from the driver.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 class Graph:
-    """One recorded step of one device."""
+    """One captured step on one device."""
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
@@ -34,7 +34,7 @@ class Graph:
     @contextmanager
     def _inside(self, mode: Literal["watch", "record"]) -> Iterator[None]:
         device = self._device
-        device.synchronize()  # the private stream waits for nobody: what it reads must be there
+        device.synchronize()  # the private stream does not wait for others: its inputs must be ready
         with device.active(), device.xp.cuda.using_allocator(self._pool.malloc), self._stream:
             self._recording.start(mode)
             device.recording = self._recording
@@ -44,14 +44,14 @@ class Graph:
                 device.recording = None
 
     def watch(self, step: Callable[[], Result]) -> tuple[Result, Recording]:
-        """Run ``step`` as usual, in the graph's memory; return its result and who stepped and drew in it."""
+        """Run ``step`` eagerly in the graph's memory; return its result and the optimisers and generators it used."""
         with self._inside("watch"):
             result = step()
             self._stream.synchronize()
         return result, self._recording
 
     def record(self, step: Callable[[], Result]) -> Result:
-        """Record ``step``; its result is memory that each replay fills. Raises whatever cannot be recorded raises."""
+        """Capture ``step`` and return its result, whose memory each replay fills. Errors of the capture are raised."""
         with self._device.active():
             draws = [draws_on(self._device, generator) for generator, _ in self._recording.draws()]
         known = [one.known for one in draws]
@@ -64,15 +64,15 @@ class Graph:
                     self._graph = self._stream.end_capture()
         finally:
             for one, before in zip(draws, known, strict=True):
-                one.known = before  # recording draws nothing
+                one.known = before  # capture draws nothing
         return result
 
     def changed(self) -> set[Hashable]:
-        """Return what the run before noted as changed in place."""
+        """Return the versions that the previous run changed in place."""
         return set(self._recording.changed)
 
     def replay(self) -> None:
-        """Do the host's part of the step, and run the recorded launches on the current stream."""
+        """Do the host's part of the step, and launch the captured graph on the current stream."""
         device, recording = self._device, self._recording
         with device.active():
             for _, again in recording.optimizers:

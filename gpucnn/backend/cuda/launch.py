@@ -1,8 +1,7 @@
-"""How the kernels of ``kernels.cu`` get compiled and launched.
+"""Compiling and launching the kernels of ``kernels.cu``.
 
-They are compiled by NVRTC when the first of them is launched, all in one module, or two: one computes in float32, one
-multiplies in TF32. CuPy keeps the binaries on disk (``CUPY_CACHE_DIR``), so that later processes load them.
-``gpucnn doctor --warmup`` does it ahead of time.
+NVRTC compiles them at the first launch, all in one module per precision: float32, and TF32 where it is used. CuPy caches
+the binaries on disk (``CUPY_CACHE_DIR``) for later processes. ``gpucnn doctor --warmup`` compiles them ahead of time.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ import numpy as np
 Grid = tuple[int, ...]
 
 THREADS = 256
-"""Threads in a block of the element-wise kernels, the products and the reductions."""
+"""Threads per block of the element-wise kernels, the GEMMs and the reductions."""
 MOST_BLOCKS = 65_536
-"""Blocks of an element-wise kernel, whose threads then take several elements each."""
+"""The most blocks of an element-wise kernel. Beyond it, each thread processes several elements."""
 OPTIONS = ("-std=c++17",)
 TF32 = (*OPTIONS, "-DTF32=1")
 
@@ -47,17 +46,17 @@ class Kernels:
         function(grid, block, arguments)
 
     def each(self, name: str, count: int, *arguments: Any) -> None:
-        """Run a kernel with a thread for each of ``count`` elements (several where they are very many)."""
+        """Run a kernel with one thread for each of ``count`` elements (several elements if there are very many)."""
         self.launch(name, (min(-(-count // THREADS), MOST_BLOCKS),), (THREADS,), *arguments)
 
     def compile(self) -> None:
-        """Compile, or load from the disk cache, all of them now."""
+        """Compile all kernels now, or load them from the disk cache."""
         self._module = self._xp.RawModule(code=source(), options=self._options)
         self._module.compile()
 
 
 def int32(*numbers: int) -> tuple[np.int32, ...]:
-    """Return the numbers as a kernel takes an ``int``: CuPy would pass Python's as 64 bits."""
+    """Return the numbers as int32 for a kernel's ``int``. CuPy would pass Python's ints as 64 bits."""
     return tuple(np.int32(number) for number in numbers)
 
 

@@ -12,15 +12,15 @@ from gpucnn.backend.dispatch import implements
 
 # Not measured on a device yet.
 CUBLAS_FROM = 2**30
-"""Multiplications from which a product is left to cuBLAS, which a captured step cannot contain."""
+"""Multiplications from which cuBLAS is used. A captured step cannot contain it."""
 LARGE_TILES = 128
-"""Tiles of 64 x 64 from which they fill a GPU; below that, smaller ones spread the work over more blocks."""
+"""Number of 64 x 64 tiles that fills a GPU. With fewer, smaller tiles spread the work over more blocks."""
 # The side of a tile and its threads, as the kernels in kernels.cu are instantiated.
 LARGE, SMALL, SMALL_TF32 = (64, 256), (16, 256), (32, 128)
 
 
 def in_order(device: CudaDevice, a: Array) -> tuple[str, Array]:
-    """Return "n" and a C-ordered matrix as it lies in memory, or "t" and the transpose of one that is the other way round.
+    """Return "n" and a C-ordered matrix, or "t" and the transpose of an F-ordered one.
 
     A matrix in any other order is copied.
     """
@@ -30,7 +30,7 @@ def in_order(device: CudaDevice, a: Array) -> tuple[str, Array]:
 
 
 def _product_serves(device: CudaDevice, a: Array, b: Array) -> bool:
-    """Whether our kernels take the product of two matrices."""
+    """Whether our kernels serve the product of two matrices."""
     if a.ndim != 2 or b.ndim != 2 or not (a.dtype == b.dtype == np.float32) or a.shape[1] != b.shape[0]:
         return False
     return bool(0 < a.shape[0] * a.shape[1] * b.shape[1] < CUBLAS_FROM)
@@ -71,7 +71,7 @@ def _launch(device: CudaDevice, a: Array, b: Array, bias: Array | None, c: Array
     large = -(-M // 64) * -(-N // 64) >= LARGE_TILES
     side, threads = LARGE if large else SMALL_TF32 if device.in_tf32 else SMALL
     (way_a, a), (way_b, b) = in_order(device, a), in_order(device, b)
-    if way_a + way_b == "tt":  # for which there is no kernel
+    if way_a + way_b == "tt":  # there is no kernel for it
         way_b, b = "n", device.contiguous(b.T)[0]
     device.kernels.launch(
         f"product_{way_a}{way_b}_{'large' if large else 'small'}", (-(-N // side), -(-M // side)), (threads,),

@@ -11,7 +11,7 @@ from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
 
 LOSSES = 65_536
-"""Losses that one block sums."""
+"""The most losses that one block sums."""
 
 
 def _cross_entropy_serves(device: CudaDevice, logits: Array, target: Array, needs_gradient: bool) -> bool:

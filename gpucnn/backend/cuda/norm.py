@@ -1,4 +1,4 @@
-"""Normalisation over the batch on CUDA: two stages over the values of a channel."""
+"""Batch normalisation on CUDA, with a two-stage reduction over each channel."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gpucnn.backend.dispatch import implements
 from gpucnn.backend.ops.norm import Axes
 
 CHANNEL_BLOCKS = 512
-"""Blocks that a reduction over channels is cut into; a constant, so that every GPU sums in one order."""
+"""The most blocks of a reduction over channels; constant, so that every GPU sums in the same order."""
 CHANNEL_VALUES = 4096
-"""Values that a block sums at least."""
+"""The fewest values that a block sums."""
 MOST_CHANNELS = 65_535
-"""What a grid takes along its second axis."""
+"""The largest second dimension of a grid."""
 
 
 def _takes(x: Array, axes: Axes) -> bool:
-    """Whether the kernels take this case: float32, over all axes but the second."""
+    """Whether the kernels serve this case: float32, over all axes but the second."""
     return (
         x.dtype == np.float32
         and x.size > 0
@@ -31,7 +31,7 @@ def _takes(x: Array, axes: Axes) -> bool:
 
 
 def _splits(C: int, values: int) -> tuple[int, np.int64]:
-    """Return the number of blocks for each channel and the values of each."""
+    """Return the number of blocks per channel and the values per block."""
     splits = max(min(-(-values // CHANNEL_VALUES), CHANNEL_BLOCKS // C), 1)
     return splits, np.int64(-(-values // splits))
 
@@ -42,7 +42,7 @@ def _serves(device: CudaDevice, x: Array, axes: Axes, eps: float) -> bool:
 
 @implements(ops.standardise, on="cuda", when=_serves)
 def standardise(device: CudaDevice, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
-    """Here the factor is (C,)."""
+    """The factor has shape (C,)."""
     (x,) = device.contiguous(x)
     N, C, Q = pages(x.shape)
     splits, each = _splits(C, N * Q)

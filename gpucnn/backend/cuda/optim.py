@@ -1,4 +1,4 @@
-"""The optimisers' updates on CUDA: one launch over a flat buffer, for Adam after one that counts the update."""
+"""The optimisers' updates on CUDA: one launch per flat buffer, and for Adam another that counts the update."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from gpucnn.backend.dispatch import implements
 from gpucnn.backend.ops.optim import Number, Steps
 
 PIECES = 12
-"""Arrays that one launch of ``copy_pieces`` copies."""
+"""The most arrays that one launch of ``copy_pieces`` copies."""
 
 
 def takes(*arrays: Array | None) -> bool:
-    """Whether the kernels take these arrays: float32 and in one piece."""
+    """Whether the kernels serve these arrays: float32, contiguous and not empty."""
     return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous and a.size > 0) for a in arrays)
 
 
 def _condition(where: Array | bool, unused: Array) -> tuple[Array, np.int32]:
-    """Return the pointer that a kernel reads its condition from, and whether it does."""
+    """Return the array from which a kernel reads its condition, and whether it does so."""
     return (unused.view(np.bool_), np.int32(0)) if isinstance(where, bool) else (where, np.int32(1))
 
 
 def _number(device: CudaDevice, number: Number) -> tuple[Array, np.float64]:
-    """Return the pointer that a captured kernel reads a number from, and the number that an ordinary one is given."""
+    """Return the array from which a captured kernel reads a number, and the number that is passed otherwise."""
     if isinstance(number, (int, float)):
         return device.constant((0.0,), np.float64), np.float64(number)
     return number, np.float64(0)
@@ -101,7 +101,7 @@ def _copy_serves(device: CudaDevice, pairs: Sequence[tuple[Array, Array]]) -> bo
 
 @implements(ops.copy_all, on="cuda", when=_copy_serves)
 def copy_all(device: CudaDevice, pairs: Sequence[tuple[Array, Array]]) -> None:
-    """Many arrays in one launch; what the kernel does not take is copied one by one."""
+    """Copy many arrays in one launch. Arrays that the kernel does not serve are copied one by one."""
     plain = [pair for pair in pairs if takes(*pair)]
     for target, source in pairs:
         if not takes(target, source):

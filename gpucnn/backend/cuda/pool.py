@@ -1,4 +1,4 @@
-"""Pooling on CUDA: one thread for each output."""
+"""Pooling on CUDA, with one thread per output."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gpucnn.backend.ops.pool import Divisor
 Shape = tuple[int, ...]
 
 BYTE = 255
-"""Window elements up to which an index fits one byte."""
+"""The most window elements whose index fits one byte."""
 
 
 @lru_cache(maxsize=512)
 def sizes(shape: Shape, window: Window) -> tuple[Any, ...]:
-    """Return the arguments that kernels.cu calls POOL_SIZES."""
+    """Return the kernel arguments that kernels.cu calls POOL_SIZES."""
     N, C, H, W = shape
     top, _, left, _ = window.padding
     return np.int64(N * C), *int32(
@@ -32,12 +32,12 @@ def sizes(shape: Shape, window: Window) -> tuple[Any, ...]:
 
 
 def takes(*arrays: Array) -> bool:
-    """Whether the kernels take these arrays."""
+    """Whether the kernels serve these arrays."""
     return all(array.dtype == np.float32 and array.size for array in arrays)
 
 
 def knows_indices(indices: Array, window: Window) -> bool:
-    """Whether ``indices`` are what ``max_pool2d`` returns for this window."""
+    """Whether ``indices`` have the dtype that ``max_pool2d`` returns for this window."""
     return bool(indices.dtype == (np.uint8 if window.kernel[0] * window.kernel[1] <= BYTE else np.int32))
 
 
@@ -99,7 +99,7 @@ def avg_pool2d_gradient(device: CudaDevice, dy: Array, shape: Shape, window: Win
 
 
 def _divisor(device: CudaDevice, unused: Array, divisor: Divisor) -> tuple[Any, ...]:
-    """Return the counts of rows and columns, the one divisor, and which of the two counts."""
+    """Return the counts of rows and columns, the single divisor, and whether the counts apply."""
     if not isinstance(divisor, tuple):
         return unused, unused, np.float32(divisor), np.int32(0)
     rows, columns = (device.constant(tuple(counts), np.float32) for counts in divisor)

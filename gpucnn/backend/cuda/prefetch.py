@@ -1,12 +1,12 @@
-"""Batches copied to the GPU while the step before computes.
+"""Prefetch: batches are copied to the GPU while the previous step computes.
 
-A batch from the host goes through pinned memory, which the copy engine reads by itself: ``stream`` has two buffers there
-and two on the device, and a CUDA stream for copies. Four orders must hold, each by an event:
+A batch goes through pinned memory, which the copy engine reads by itself. ``stream`` has two pinned buffers, two buffers on
+the device, and a CUDA stream for copies. Events enforce four orders:
 
-- the host fills a pinned buffer again only when the copy out of it is done;
-- a copy into a buffer of the device begins only when the step that read the batch there before has ended;
-- a step begins only when its batch is there;
-- new memory on the device is copied into only when what used that memory before has ended.
+- the host refills a pinned buffer only after the copy out of it is done;
+- a copy into a device buffer starts only after the step that read the previous batch there has ended;
+- a step starts only after its batch has arrived;
+- a copy into newly allocated device memory starts only after the previous use of that memory has ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpucnn.backend.dispatch import implements
 
 @implements(ops.stream, on="cuda")
 def stream(device: CudaDevice, batches: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Array, ...]]:
-    """A batch is read and copied after the step before was launched, so while that computes."""
+    """A batch is read and copied after the previous step was launched, while that computes."""
     with device.active():
         copies = device.xp.cuda.Stream(non_blocking=True)
         slots = [_Slot(device, copies) for _ in range(2)]
@@ -33,11 +33,11 @@ def stream(device: CudaDevice, batches: Iterable[tuple[Any, ...]]) -> Iterator[t
             yield slot.send(batch)
             slot.release()
     finally:
-        copies.synchronize()  # the buffers go back to their pools
+        copies.synchronize()  # before the buffers return to their pools
 
 
 class _Slot:
-    """One batch under way: its pinned memory, its memory on the device, and the events between the two streams."""
+    """One batch in flight: its pinned memory, its device memory, and the events between the two streams."""
 
     def __init__(self, device: CudaDevice, copies: Any) -> None:
         event = device.xp.cuda.Event
@@ -46,10 +46,10 @@ class _Slot:
         self._buffers: list[tuple[Any, Array]] = []
 
     def send(self, batch: tuple[Any, ...]) -> tuple[Array, ...]:
-        """Copy a batch, and let what the current stream does from now on wait for it; return it there."""
+        """Copy a batch to the device, make the current stream wait for it, and return it."""
         self._copied.synchronize()
         with self._device.active():
-            self._make_room(batch)
+            self._allocate(batch)
             self._copies.wait_event(self._used)
             arrays = []
             for host, (pinned, device) in zip(batch, self._buffers, strict=True):
@@ -61,11 +61,11 @@ class _Slot:
         return tuple(arrays)
 
     def release(self) -> None:
-        """Note that all that reads the batch is launched, on the current stream."""
+        """Note that everything that reads the batch has been launched on the current stream."""
         with self._device.active():
             self._used.record(self._device.xp.cuda.get_current_stream())
 
-    def _make_room(self, batch: tuple[Any, ...]) -> None:
+    def _allocate(self, batch: tuple[Any, ...]) -> None:
         pairs = zip(batch, self._buffers, strict=False)
         if self._buffers and all(_holds(pinned, host) for host, (pinned, _) in pairs):
             return

@@ -1,8 +1,8 @@
-"""What a captured step changes on the host's side, and the random draws that it makes on the device's.
+"""Capture state: the host's part of a captured step, and the counters of its random draws on the device.
 
-A captured launch has its scalars baked in. What changes from step to step (learning rate, momentum, number of updates,
-number of a random draw) is therefore read from the device: rates from arrays of the optimiser, which the host writes when
-they change; counts from arrays that the step itself advances.
+The scalar arguments of a captured launch are fixed. Values that change from step to step are therefore read from the
+device: rates (learning rate, momentum) from arrays of the optimiser, which the host writes when they change; counters
+(updates, random draws) from arrays that the step itself increments.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gpucnn.backend.random import Generator
 
 
 class Draws:
-    """The seed and the number of the next draw of one generator on one device: (2,) uint64, and what is known of them."""
+    """A generator's seed and draw counter on one device, (2,) uint64, and the values that the host knows to be there."""
 
     def __init__(self, state: Array) -> None:
         self.state = state
@@ -24,19 +24,19 @@ class Draws:
 
 
 class Recording:
-    """What one step does beside its launches."""
+    """The host's part of one step: optimiser steps, random draws and in-place changes."""
 
     def __init__(self) -> None:
         self.mode: Literal["watch", "record"] = "watch"
         self.optimizers: list[tuple[Any, Callable[[], None]]] = []
-        """Each optimiser that stepped, and how to do the host's part of that step again."""
+        """Each optimiser that stepped, and the function that repeats the host's part of the step."""
         self.generators: list[Generator] = []
         """The generator of each draw."""
         self.changed: list[Hashable] = []
-        """The version of each Tensor that is changed in place."""
+        """The version of each Tensor that was changed in place."""
 
     def start(self, mode: Literal["watch", "record"]) -> None:
-        """Begin to watch an ordinary step, or to record one."""
+        """Start to observe an eager step, or to capture one."""
         self.optimizers, self.generators, self.changed = [], [], []
         self.mode = mode
 
@@ -53,6 +53,6 @@ class Recording:
         self.generators.append(generator)
 
     def draws(self) -> list[tuple[Generator, int]]:
-        """Return each generator that was drawn from, and how often."""
+        """Return each generator that was drawn from, with the number of draws."""
         counts = Counter(map(id, self.generators))
         return [(generator, counts[key]) for key, generator in {id(one): one for one in self.generators}.items()]
