@@ -103,6 +103,18 @@ def elementwise_cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def their_logits_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
+    """The loss by PyTorch's logarithms of sigmoids: its own gradient, sigmoid(x) - target, cancels where both are near 1."""
+    import torch
+
+    log = torch.nn.functional.logsigmoid
+    each = -target * log(x) - (1 - target) * log(-x)
+    return each if reduction == "none" else getattr(each, reduction)()
+
+
+OF_OUR_OWN = {"hinge_loss": their_hinge_loss, "binary_cross_entropy_with_logits": their_logits_loss}
+
+
 def hold_elementwise_loss_against_pytorch(backend: Backend, case: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
     rng, name, shape = np.random.default_rng(case["seed"]), case["name"], case["shape"]
@@ -116,7 +128,7 @@ def hold_elementwise_loss_against_pytorch(backend: Backend, case: dict[str, Any]
         x = rng.random(shape).round() if case["extreme"] else rng.random(shape) * 0.98 + 0.01
     if name == "hinge_loss":
         target = np.where(target < 0, -1.0, 1.0)
-    theirs = their_hinge_loss if name == "hinge_loss" else getattr(torch.nn.functional, name)
+    theirs = OF_OUR_OWN[name] if name in OF_OUR_OWN else getattr(torch.nn.functional, name)
     # The logarithms that the loss cuts off at -100, PyTorch leaves infinite in the gradient by the target.
     fixed = name == "binary_cross_entropy" and case["extreme"]
     our_target, their_target = gpucnn.tensor(target.astype(case["dtype"])), torch.tensor(target)
