@@ -479,7 +479,7 @@ def state_files() -> st.SearchStrategy[Files]:
 def read_state(folder: Path) -> object:
     from gpucnn.training import RunFolder, SavedModel
 
-    saved = SavedModel.load(RunFolder.open(folder), "cpu")
+    saved = SavedModel.load(RunFolder.open(folder), "cpu", "last")
     return saved.class_names, saved.image_shape
 
 

@@ -1,4 +1,4 @@
-// The CUDA kernels of gpucnn, float32. `cuda_kernels.py` compiles this file; `cuda*.py` launch what is in it.
+// The CUDA kernels of gpucnn, float32. `launch.py` compiles this file; `cuda*.py` launch what is in it.
 // Compiled with TF32=1, products and convolutions round their factors to TF32 and multiply on tensor cores.
 //
 // Shapes, here and everywhere: N images, C channels, H x W pixels, F filters, KH x KW kernel, stride SH x SW, dilation
