@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+import gpucnn
 from crash.program import Ended, run
 
 KINDS = ("exact", "random", "no-space")
@@ -53,8 +54,8 @@ def prepare(folder: Path) -> dict[str, str]:
     no_plots = folder / "no_plots" / "matplotlib"  # drawing takes longer than training
     no_plots.mkdir(parents=True)
     (no_plots / "__init__.py").write_text("raise ImportError('left out, for speed')\n")
-    tests, root = Path(__file__).parents[1], Path(__file__).parents[2]
-    path = os.pathsep.join(map(str, (no_plots.parent, root, tests, tests / "support")))
+    tests, installed = Path(__file__).parents[1], Path(gpucnn.__file__).parents[1]
+    path = os.pathsep.join(map(str, (no_plots.parent, installed, tests, tests / "support")))
     return {
         **os.environ, "PYTHONPATH": path, "LD_PRELOAD": str(library), "GPUCNN_THREADS": "1", "GPUCNN_DEVICE": "cpu",
         "GPUCNN_CACHE": str(folder / "cache"),

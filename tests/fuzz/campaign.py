@@ -24,6 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gpucnn
+
 CPU_SECONDS = 5
 MEMORY = 2**30
 LONGEST_MESSAGE = 1000
@@ -162,8 +164,8 @@ def play_known() -> tuple[int, list[str]]:
 
 def _process(arguments: list[str], work: Path) -> tuple[str, str]:
     """Run this module in a process of its own; return in words how it ended, and what it said."""
-    tests, root = Path(__file__).parents[1], Path(__file__).parents[2]
-    path = os.pathsep.join(map(str, (root, tests, tests / "support")))
+    tests, installed = Path(__file__).parents[1], Path(gpucnn.__file__).parents[1]
+    path = os.pathsep.join(map(str, (installed, tests, tests / "support")))
     env = {
         **os.environ, "PYTHONPATH": path, "GPUCNN_THREADS": "1", "GPUCNN_DEVICE": "cpu",
         "OPENBLAS_NUM_THREADS": "1", "HOME": str(work), "GPUCNN_CACHE": str(work / "cache"),

@@ -20,12 +20,15 @@ from unittest import mock
 
 import numpy as np
 
+import gpucnn as gpucnn_package
 from gpucnn.cli import main
 from gpucnn.data import ArrayDataset, Splits, draw_digits
 from gpucnn.disk import pointed_at
 from gpucnn.training import Reporter, RunFolder, Settings, Trainer
 
 ROOT = Path(__file__).parents[2]
+INSTALLED = Path(gpucnn_package.__file__).parents[1]
+"""Where this process found gpucnn: with its compiled kernels, which a clone lacks."""
 
 
 @functools.cache
@@ -144,7 +147,7 @@ def gpucnn(*arguments: Any) -> Result:
 
 def environment(**changes: str) -> dict[str, str]:
     """Return this process's environment for another one that finds the same gpucnn."""
-    folders = [ROOT, ROOT / "tests", ROOT / "tests" / "support"]
+    folders = [INSTALLED, ROOT / "tests", ROOT / "tests" / "support"]
     path = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default", **changes}
 
