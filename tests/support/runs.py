@@ -149,7 +149,8 @@ def environment(**changes: str) -> dict[str, str]:
     """Return this process's environment for another one that finds the same gpucnn."""
     folders = [INSTALLED, ROOT / "tests", ROOT / "tests" / "support"]
     path = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default", **changes}
+    # Safe path: the current folder, a clone whose kernels are not compiled, does not come before the package.
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "default", **changes}
 
 
 def python(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:

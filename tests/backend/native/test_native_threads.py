@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from native_kernels import Device
+from runs import environment
 
 from gpucnn.backend import Window
 from gpucnn.backend.cpu import native as calls
@@ -91,7 +92,9 @@ for _ in range(50):
     calls.conv2d(Device, x, w, None, Window((3, 3)))
 print("done")
 """
-    done = subprocess.run([sys.executable, "-c", code, threads], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, threads], capture_output=True, text=True, timeout=120, env=environment()
+    )
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
 
 
