@@ -12,6 +12,7 @@ def page() -> str:
     """Return the README as a package index shows it: links to files become their names in the source distribution."""
     text = Path("README.md").read_text(encoding="utf-8")
     text = re.sub(r"<!--.*?-->\n", "", text)
+    text = re.sub(r"!\[[^\]]*\]\((?!https?://)[^)]*\)\n*", "", text)
     return re.sub(r"\[([^\]]+)\]\((?!https?://)([^)\s]+)\)", r"\1 (`\2`)", text)
 
 
