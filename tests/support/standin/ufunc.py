@@ -26,8 +26,8 @@ class ufunc:
         self.name = self.__name__ = self._real.name
         self.nin, self.nout, self.nargs = self._real.nin, self._real.nout, self._real.nargs
         self.types: list[str] = self._real.types
-        # The output types that CuPy compiles kernels for.
-        self._output_types = {tuple(map(np.dtype, one.split("->")[1])) for one in self.types}
+        # The output types that CuPy compiles kernels for. "E" is its bfloat16, there where ml_dtypes is: no type of NumPy's.
+        self._output_types = {tuple(map(np.dtype, one.split("->")[1])) for one in self.types if "E" not in one}
         self._resolved: dict[Any, tuple[np.dtype[Any], ...]] = {}
 
     def __getattr__(self, name: str) -> Any:
