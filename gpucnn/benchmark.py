@@ -23,7 +23,6 @@ import numpy as np
 import gpucnn
 from gpucnn import nn, optim
 from gpucnn.backend import Backend, get_backend, ops, use
-from gpucnn.backend.cpu import CpuDevice
 from gpucnn.errors import GpucnnError, ParameterError, UsageError, did_you_mean
 from gpucnn.functional import max_pool2d
 from gpucnn.models.structure import layer_classes
@@ -195,19 +194,15 @@ def images_per_second(
 def peak_memory(train: Step, batch_size: int, count: int) -> int:
     """Return the peak memory of training at this batch size, in bytes above the state after five steps at batch 16.
 
-    For a process of its own: what came before must not have been larger. Worker processes, which are started first, are
-    counted with it, and memory shared with them twice. Linux tells; elsewhere it is the process's peak.
+    For a process of its own: what came before must not have been larger, except on Linux.
     """
     for _ in range(5):
         train(np.arange(16) % count)
-    backend = get_backend("cpu")
-    assert isinstance(backend, CpuDevice)
-    everyone = ["self", *map(str, backend.processes.wait())]
-    before = sum(map(_reset_peak, everyone))
+    before = _reset_peak()
     order = np.random.default_rng(0).permutation(count)
     for first in range(0, 8 * batch_size, batch_size):
         train(np.take(order, np.arange(first, first + batch_size), mode="wrap"))
-    return sum(map(_peak, everyone)) - before
+    return _peak() - before
 
 
 def peak_memory_apart(call: str) -> int:
@@ -227,30 +222,30 @@ def memory_of(what: str, shape: Shape, batch_size: int) -> int:
     )
 
 
-def _reset_peak(process: str) -> int:
+def _reset_peak() -> int:
     """Reset the highest resident size, where the system can, and return it (Linux: the current size)."""
     try:
-        Path(f"/proc/{process}/clear_refs").write_text("5", encoding="utf-8")
-        return _status(process, "VmRSS")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        return _status("VmRSS")
     except OSError:
-        return _peak(process)
+        return _peak()
 
 
-def _peak(process: str) -> int:
+def _peak() -> int:
     try:
-        return _status(process, "VmHWM")
+        return _status("VmHWM")
     except OSError:
         import resource  # not on Windows
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _status(process: str, key: str) -> int:
-    """Return a size that Linux reports of a process; OSError on other systems."""
-    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
+def _status(key: str) -> int:
+    """Return a size that Linux reports of this process; OSError on other systems."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/{process}/status has no {key}")
+    raise OSError(f"/proc/self/status has no {key}")
 
 
 # --- reports -----------------------------------------------------------------------------------------------------

@@ -7,10 +7,9 @@ Output size, for one axis of length ``n`` with padding ``before`` and ``after``,
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 from gpucnn.errors import ShapeError
 
@@ -135,63 +134,3 @@ def elements(window: Window, block: Block, H: int, W: int) -> Iterator[tuple[int
     for kh, (out_rows, in_rows) in enumerate(rows):
         for kw, (out_columns, in_columns) in enumerate(columns):
             yield kh, kw, (out_rows, out_columns), (in_rows, in_columns)
-
-
-# --- parts for several cores: bands of rows, or some of the images -----------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """Some output rows of some images, the input rows that they see, and the window with the padding that applies there."""
-
-    images: slice
-    rows: slice
-    seen: slice
-    window: Window
-
-
-def bands(window: Window, H: int, rows: int, unit: int, count: int) -> list[Band]:
-    """Split ``rows`` output rows, each made of ``unit`` rows of windows, into ``count`` bands.
-
-    There are no more bands than rows, and only one if some windows see nothing but padding.
-    """
-    everything = slice(None)
-    top, bottom, left, right = window.padding
-    SH, EH = window.stride[0], window.extent[0]
-    count = min(count, rows) if top < EH and bottom < EH else 1
-    if count == 1:
-        return [Band(everything, slice(0, rows), slice(0, H), window)]
-    cuts = [rows * i // count for i in range(count + 1)]
-    found = []
-    for first, last in itertools.pairwise(cuts):
-        start, stop = first * unit * SH - top, (last * unit - 1) * SH + EH - top
-        padding = (max(-start, 0), max(stop - H, 0), left, right)
-        seen = slice(max(start, 0), min(stop, H))
-        found.append(Band(everything, slice(first, last), seen, window.with_padding(padding)))
-    return found
-
-
-def batches(window: Window, N: int, H: int, rows: int, count: int) -> list[Band]:
-    """Split ``N`` images, with ``rows`` output rows each, into ``count`` parts."""
-    cuts = [N * i // count for i in range(count + 1)]
-    return [Band(slice(i, j), slice(0, rows), slice(0, H), window) for i, j in itertools.pairwise(cuts)]
-
-
-def overlap(plan: Sequence[Band]) -> bool:
-    """Whether parts may see the same pixels."""
-    return len(plan) > 1 and plan[0].images == plan[1].images
-
-
-def join(parts: Sequence[Any], plan: Sequence[Band], y: Any) -> None:
-    """Sum overlapping parts into ``y`` (N, C, H, W), with zeros where no part reaches. Without overlap, do nothing."""
-    if not overlap(plan):
-        return
-    done = 0
-    for part, band in zip(parts, plan, strict=True):
-        first, last = band.seen.start, band.seen.stop
-        both = min(max(done - first, 0), last - first)
-        y[:, :, done:first] = 0
-        y[:, :, first : first + both] += part[:, :, :both]
-        y[:, :, first + both : last] = part[:, :, both:]
-        done = max(done, last)
-    y[:, :, done:] = 0

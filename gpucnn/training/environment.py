@@ -49,8 +49,8 @@ def describe(backend: Backend) -> dict[str, Any]:
 def decides_bits(backend: Backend) -> dict[str, Any]:
     """Return what the last bits of a run's results depend on besides its settings, as JSON values."""
     device = backend.describe()
-    found = {"device": backend.name, "threads": device.get("threads"), "processor": processor_name()}
-    found |= {key: device[key] for key in ("gpu", "cuda") if key in device}
+    found = {"device": backend.name, "processor": processor_name()}
+    found |= {key: device[key] for key in ("gpu", "cuda", "kernels", "blas_threads") if key in device}
     if "blas" in device:
         found["blas"] = ", ".join(device["blas"])
     return found | {name: version for name, version in versions().items() if name not in ("python", "safetensors")}

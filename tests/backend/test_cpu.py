@@ -17,8 +17,9 @@ import pytest
 import gpucnn
 from gpucnn import models, nn, optim
 from gpucnn.backend import Backend, Window, ops
-from gpucnn.backend.cpu import CpuDevice, processes, workers, workspace
+from gpucnn.backend.cpu import CpuDevice, workspace
 from gpucnn.backend.cpu.workspace import Workspace
+from gpucnn.backend.native import library
 from gpucnn.errors import ParameterError
 
 FAST = (
@@ -35,7 +36,9 @@ def digest(arrays: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def train(backend: Backend, model: str = "lenet", batch: int = 16, steps: int = 2) -> str:
+def train(
+    backend: Backend, model: str = "lenet", batch: int = 16, steps: int = 2, shape: tuple[int, int, int] = (1, 28, 28)
+) -> str:
     """Return a digest of the weights after a few steps from fixed numbers."""
     with gpucnn.use(backend):
         net = models.build(model)
@@ -43,32 +46,30 @@ def train(backend: Backend, model: str = "lenet", batch: int = 16, steps: int = 
         net.load_state_dict({name: (rng.random(value.shape) - 0.5) / 4 for name, value in net.state_dict().items()})
         optimizer, loss_fn = optim.Adam(net.parameters(), lr=1e-3), nn.CrossEntropyLoss()
         for _ in range(steps):
-            x, y = rng.standard_normal((batch, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, batch)
+            x, y = rng.standard_normal((batch, *shape)).astype(np.float32), rng.integers(0, 10, batch)
             optimizer.zero_grad()
             loss_fn(net(gpucnn.tensor(x)), gpucnn.tensor(y)).backward()
             optimizer.step()
         return digest(net.state_dict())
 
 
-@pytest.fixture(params=[1, 2, 3])
-def threaded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """A CPU backend that shares even small kernels among one to three threads."""
-    monkeypatch.setattr(workers, "LEAST_PART", 1)
-    monkeypatch.setattr(processes, "SUPPORTED", False)
-    chosen = CpuDevice(threads=request.param, compiled=False)
-    assert chosen.describe()["threads"] == request.param
-    return chosen
+@pytest.fixture(params=["compiled", "NumPy"])
+def kernels(request: pytest.FixtureRequest) -> Backend:
+    """A CPU backend of three threads, with and without compiled kernels."""
+    if request.param == "compiled" and library() is None:
+        pytest.skip("no compiled kernels")
+    return CpuDevice(threads=3, compiled=request.param == "compiled")
 
 
 @pytest.mark.parametrize("model", ["lenet", "lenet:activation=sigmoid,pooling=avg", "lenet:activation=tanh"])
 def test_lenet_takes_the_fast_kernels_for_everything(model: str) -> None:
     backend = CpuDevice(compiled=False)
     train(backend, model)
-    kernels = {name.rpartition(".")[0] for name in backend.ran if name.endswith(".fast")}
+    fast = {name.rpartition(".")[0] for name in backend.ran if name.endswith(".fast")}
     slow = {name for name in backend.ran if name.endswith(".reference")}
-    assert kernels <= set(FAST)
+    assert fast <= set(FAST)
     assert {name.rpartition(".")[0] for name in slow} & set(FAST) == set()
-    assert "conv2d_relu_max_pool2d" in kernels if model == "lenet" else "conv2d" in kernels
+    assert "conv2d_relu_max_pool2d" in fast if model == "lenet" else "conv2d" in fast
 
 
 def test_the_reference_is_taken_where_there_is_nothing_to_compute() -> None:
@@ -80,16 +81,23 @@ def test_the_reference_is_taken_where_there_is_nothing_to_compute() -> None:
 
 
 @pytest.mark.bits
-def test_the_same_bits_every_time(threaded: Backend) -> None:
-    first = train(threaded, batch=64)
-    assert {train(threaded, batch=64) for _ in range(2)} == {first}
+def test_the_same_bits_every_time(kernels: Backend) -> None:
+    first = train(kernels, batch=64)
+    assert {train(kernels, batch=64) for _ in range(2)} == {first}
 
 
 @pytest.mark.bits
-def test_the_same_bits_from_several_threads_at_once(threaded: Backend) -> None:
-    expected = train(threaded)
+@pytest.mark.parametrize(("model", "shape"), [("lenet", (1, 28, 28)), ("resnet:blocks=1", (3, 32, 32))])
+def test_the_same_bits_for_any_number_of_threads(kernels: Backend, model: str, shape: tuple[int, int, int]) -> None:
+    other = CpuDevice(threads=1, compiled=kernels.kernels is not None)  # type: ignore[attr-defined]
+    assert train(kernels, model, 64, 2, shape) == train(other, model, 64, 2, shape)
+
+
+@pytest.mark.bits
+def test_the_same_bits_from_several_threads_at_once(kernels: Backend) -> None:
+    expected = train(kernels)
     found: list[str] = []
-    workers = [threading.Thread(target=lambda: found.append(train(threaded))) for _ in range(3)]
+    workers = [threading.Thread(target=lambda: found.append(train(kernels))) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -119,10 +127,10 @@ def in_a_fork(function: Callable[[], str]) -> str:
 
 @pytest.mark.bits
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_the_same_bits_after_a_fork(threaded: Backend) -> None:
-    expected = train(threaded)
-    assert in_a_fork(lambda: train(threaded)) == expected
-    assert train(threaded) == expected
+def test_the_same_bits_after_a_fork(kernels: Backend) -> None:
+    expected = train(kernels)
+    assert in_a_fork(lambda: train(kernels)) == expected
+    assert train(kernels) == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

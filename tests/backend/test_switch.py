@@ -163,18 +163,24 @@ def test_the_environment_chooses_the_device() -> None:
 
 
 def test_the_environment_chooses_the_threads() -> None:
-    code = "import gpucnn; print(gpucnn.get_backend('cpu').describe()['threads'])"
-    assert run_python(code, GPUCNN_THREADS="1").stdout == "1\n"
-    for wrong in ("0", "-1", "two", "1.5"):
-        assert (
-            "GPUCNN_THREADS: value: expected a positive whole number" in run_python(code, GPUCNN_THREADS=wrong).stderr
-        )
+    code = "import gpucnn; cpu = gpucnn.get_backend('cpu'); print(cpu.threads, cpu.blas.count)"
+    assert run_python(code, GPUCNN_THREADS="7").stdout == "7 1\n"
+    assert run_python(code, GPUCNN_THREADS="", GPUCNN_BLAS_THREADS="2").stdout.endswith(" 2\n")
+    for variable in ("GPUCNN_THREADS", "GPUCNN_BLAS_THREADS"):
+        for wrong in ("0", "-1", "two", "1.5", "9" * 30):
+            said = run_python(code, **{variable: wrong}).stderr.splitlines()[-1]
+            assert f"{variable}: value: expected a positive whole number, got '{wrong}'" in said
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
 def test_a_wrong_number_of_threads_is_named(threads: Any) -> None:
     with pytest.raises(ParameterError, match="CpuDevice: threads: expected a positive int"):
         CpuDevice(threads=threads)
+
+
+def test_threads_may_be_counted_by_numpy() -> None:
+    count = CpuDevice(threads=np.int64(3)).threads  # type: ignore[arg-type]
+    assert (count, type(count)) == (3, int)
 
 
 def test_the_backend_follows_from_the_array(standin: Backend) -> None:

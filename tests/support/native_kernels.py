@@ -37,8 +37,7 @@ class Device:
     GUARD = int(os.environ.get("GPUCNN_TEST_GUARD", "64"))
 
     def __init__(self, threads: int = 1) -> None:
-        self.kernels, self.workspace, self.workers = library(), self, self
-        self.count = threads
+        self.kernels, self.workspace, self.threads = library(), self, threads
         self.given: list[Host] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Host:

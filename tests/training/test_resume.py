@@ -211,13 +211,14 @@ def test_other_data_of_the_same_size_is_refused(tmp_path: Path) -> None:
     assert resumed(tmp_path / "run", splits=small_splits(), data="moved elsewhere").train()["epoch"] == 2
 
 
-def test_other_number_of_threads_is_noted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "value"), [("blas_threads", 77), ("kernels", "abacus")])
+def test_other_kernels_and_threads_of_the_blas_are_noted(tmp_path: Path, key: str, value: Any) -> None:
     trainer(tmp_path / "run", epochs=1).train()
-    damage_state(RunFolder.open(tmp_path / "run"), threads=77)
+    damage_state(RunFolder.open(tmp_path / "run"), threads=3, **{key: value})  # any number of threads gives these bits
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         resumed(tmp_path / "run")
-    assert [str(w.message).startswith("resumed with threads 77 -> ") for w in noted] == [True]
+    assert [str(w.message).startswith(f"resumed with {key} {value} -> ") for w in noted] == [True]
 
 
 def damage_state(folder: RunFolder, **changes: Any) -> None:

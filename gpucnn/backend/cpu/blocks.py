@@ -112,7 +112,7 @@ def forward(device: CpuDevice, window: Window, x: Array, w: Array, b: Array | No
     filters = np.empty((F, depth + 1), w.dtype)
     filters[:, :depth] = w.reshape(F, depth)
     filters[:, depth] = 0 if b is None else b
-    for tile in tiles(x.shape, x.itemsize, window, device.workspace.limit_of_each):
+    for tile in tiles(x.shape, x.itemsize, window, device.workspace.limit):
         flat = flat_rows(device, y, tile)
         for g, pixels, columns in column_blocks(device, x, window, tile, groups):
             mine = slice(g * FG, (g + 1) * FG)
@@ -124,7 +124,7 @@ def weight_gradient(device: CpuDevice, window: Window, x: Array, dy: Array, dw: 
     F, CG, KH, KW = dw.shape
     FG, depth = F // groups, CG * KH * KW
     total = np.zeros((groups, depth + 1, FG), x.dtype)
-    for tile in tiles(x.shape, x.itemsize, window, device.workspace.limit_of_each):
+    for tile in tiles(x.shape, x.itemsize, window, device.workspace.limit):
         flat = flat_rows(device, dy, tile)
         for g, pixels, columns in column_blocks(device, x, window, tile, groups):
             add_product(total[g], columns, flat[g * FG : (g + 1) * FG, pixels])

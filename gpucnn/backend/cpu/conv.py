@@ -14,7 +14,6 @@ Compared with ``blocks`` (one core, AVX-512, 3x3, 64 to 64 channels, 32x32 pixel
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,11 +21,9 @@ import numpy as np
 from gpucnn.backend import ops
 from gpucnn.backend.cpu import blocks
 from gpucnn.backend.cpu.device import CpuDevice
-from gpucnn.backend.cpu.processes import Call
-from gpucnn.backend.cpu.sharing import image_parts, row_bands, share, summed
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
-from gpucnn.backend.geometry import Block, Shape, Window, bands, join, steps_inside
+from gpucnn.backend.geometry import Block, Shape, Window, steps_inside
 
 BAND_BYTES = 16 << 20
 """Bytes of the image rows stored at one time."""
@@ -52,16 +49,7 @@ def conv2d(device: CpuDevice, x: Array, w: Array, b: Array | None, window: Windo
     N, _, H, W = x.shape
     kernel = forward if _takes_rows(device, x.shape, w.shape, window, LONG, x.itemsize) else blocks.forward
     y = device.workspace.empty_batch_last((N, w.shape[0], *window.output_size(H, W)), x.dtype)
-    if device.workers.count == 1:
-        kernel(device, window, x, w, b, y, groups)
-        return y
-    share(
-        device,
-        [
-            Call(kernel, band.window, (x[:, :, band.seen], w, b), (y[:, :, band.rows],), (groups,))
-            for band in row_bands(device, x.shape, w.shape, window)
-        ],
-    )
+    kernel(device, window, x, w, b, y, groups)
     return y
 
 
@@ -79,17 +67,8 @@ def conv2d_input_gradient(
     flipped = window.flipped()
     if window.stride == (1, 1) and min(flipped.padding) >= 0:
         return conv2d(device, dy, flipped_filters(w, groups), None, flipped, groups)
-    small = math.prod(shape) * dy.itemsize <= device.workspace.limit
-    plan = row_bands(device, shape, w.shape, window) if small else bands(window, shape[2], dy.shape[2], 1, 1)
-    dx, parts = image_parts(device, shape, dy.dtype, plan)
-    share(
-        device,
-        [
-            Call(blocks.input_gradient, band.window, (dy[:, :, band.rows], w), (part,), (groups,))
-            for band, part in zip(plan, parts, strict=True)
-        ],
-    )
-    join(parts, plan, dx)
+    dx = device.workspace.empty_batch_last(shape, dy.dtype)
+    blocks.input_gradient(device, window, dy, w, dx, groups)
     return dx
 
 
@@ -103,23 +82,11 @@ def _weight_gradient_serves(
 def conv2d_weight_gradient(
     device: CpuDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> tuple[Array, Array]:
-    """Each part has its own sum. The sums are added in a fixed order."""
     by_rows = _takes_rows(device, x.shape, shape, window, LONG_SUM, x.itemsize)
     kernel = weight_gradient if by_rows else blocks.weight_gradient
-    if device.workers.count == 1:
-        dw, db = np.empty(shape, x.dtype), np.empty(shape[0], x.dtype)
-        kernel(device, window, x, dy, dw, db, groups)
-        return dw, db
-    plan = row_bands(device, x.shape, shape, window)
-    parts = [(np.empty(shape, x.dtype), np.empty(shape[0], x.dtype)) for _ in plan]
-    share(
-        device,
-        [
-            Call(kernel, band.window, (x[:, :, band.seen], dy[:, :, band.rows]), part, (groups,))
-            for band, part in zip(plan, parts, strict=True)
-        ],
-    )
-    return summed(parts)
+    dw, db = np.empty(shape, x.dtype), np.empty(shape[0], x.dtype)
+    kernel(device, window, x, dy, dw, db, groups)
+    return dw, db
 
 
 def _takes_rows(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window, least: int, itemsize: int) -> bool:
@@ -131,7 +98,7 @@ def _takes_rows(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window,
     _, CG, KH, KW = w_shape
     if window.dilation[0] != 1 or KH * KW == 1 or window.output_size(H, W)[1] * N < least:
         return False
-    return KH * KW * CG * N * itemsize <= device.workspace.limit_of_each
+    return KH * KW * CG * N * itemsize <= device.workspace.limit
 
 
 # --- GEMM by rows -------------------------------------------------------------------------------------------------------
@@ -145,7 +112,7 @@ def held_bands(device: CpuDevice, x: Array, window: Window, groups: int) -> Iter
     N, C, H, W = x.shape
     CG, (KH, KW), SH = C // groups, window.kernel, window.stride[0]
     OH, OW = window.output_size(H, W)
-    numbers = min(BAND_BYTES, device.workspace.limit_of_each) // (KW * CG * x.itemsize)
+    numbers = min(BAND_BYTES, device.workspace.limit) // (KW * CG * x.itemsize)
     width = min(max(numbers // ((KH + min(TOGETHER, OH - 1) * SH) * N), 1), OW)
     line = width * N + GAP
     height = min(max((numbers // line - KH) // SH + 1, 1), OH)

@@ -1,4 +1,4 @@
-"""The CPU device: memory, threads and processes."""
+"""The CPU device: memory and threads."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backend import native
-from gpucnn.backend.cpu.processes import Processes
 from gpucnn.backend.cpu.threads import BlasThreads, available_threads, blas_threads
-from gpucnn.backend.cpu.workers import Workers
 from gpucnn.backend.cpu.workspace import Workspace
 from gpucnn.backend.device import Array, Device
+from gpucnn.checks import is_count, shown
 from gpucnn.errors import ParameterError
 
 
 class CpuDevice(Device):
-    """The CPU and its arrays. Kernels run on ``threads`` threads, or on as many processes, at most eight.
+    """The CPU and its arrays. Compiled kernels, used if they are installed unless ``compiled`` is False, run on ``threads``.
 
-    ``threads`` defaults to ``GPUCNN_THREADS``, or the cores that the process may use. The BLAS of the whole process is set
-    to one thread, or to ``GPUCNN_BLAS_THREADS``. If that is more than one, only the BLAS is multi-threaded. Compiled kernels
-    are used if they are installed, unless ``compiled`` is False.
+    ``threads`` defaults to ``GPUCNN_THREADS``, or the cores that the process may use. NumPy runs on the caller's thread.
+    The BLAS of the whole process is set to one thread, or to ``GPUCNN_BLAS_THREADS``.
     """
 
     name = kind = "cpu"
@@ -30,14 +28,12 @@ class CpuDevice(Device):
 
     def __init__(self, threads: int | None = None, compiled: bool = True) -> None:
         super().__init__()
-        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-            raise ParameterError.expected("CpuDevice", "threads", "a positive int", repr(threads))
+        if threads is not None and not is_count(threads, 1):
+            raise ParameterError.expected("CpuDevice", "threads", "a positive int", shown(threads))
         self.kernels: Any = native.library() if compiled else None
         self.blas = BlasThreads(blas_threads())
-        count = available_threads() if threads is None else threads
-        self.workers = Workers(count if blas_threads() == 1 else 1)
-        self.processes = Processes(self.workers.count)
-        self.workspace = Workspace(self.workers.count)
+        self.threads = available_threads() if threads is None else int(threads)
+        self.workspace = Workspace()
 
     def to_host(self, array: Array) -> Any:
         return np.array(array, order="C")
@@ -45,8 +41,9 @@ class CpuDevice(Device):
     def describe(self) -> dict[str, Any]:
         return {
             "device": self.name,
-            "threads": max(self.workers.count, self.blas.count),
+            "threads": self.threads if self.kernels else self.blas.count,
             "blas": self.blas.names(),
+            "blas_threads": self.blas.count,
             "kernels": native.state(),
         }
 

@@ -20,11 +20,9 @@ import numpy as np
 from gpucnn.backend import ops
 from gpucnn.backend.cpu.blocks import BLOCK_BYTES, add_product
 from gpucnn.backend.cpu.device import CpuDevice
-from gpucnn.backend.cpu.processes import Call
-from gpucnn.backend.cpu.sharing import image_parts, parts_worth, share, summed
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
-from gpucnn.backend.geometry import Band, Shape, Window, bands, batches, join
+from gpucnn.backend.geometry import Shape, Window
 
 DEEPEST = 512
 """Columns of a window (C * KH * KW) up to which the kernel was faster for 3x3 filters, with 1.8 times the arithmetic.
@@ -34,10 +32,6 @@ faster at 27 columns, 1.2 at 144, 1.03 at 288, 0.98 at 576. For 5x5 filters 1.3 
 """
 WIDE = 25
 """Kernel area from which the additional arithmetic is small enough at any depth."""
-
-
-FEW_IMAGES = 16
-"""Images of a part up to which its rows are too short. Then image rows are shared, although they overlap."""
 
 
 def _serves(device: CpuDevice, x: Array, w: Array, window: Window, groups: int) -> bool:
@@ -66,28 +60,8 @@ def conv2d_relu_max_pool2d(
     shape = (x.shape[0], w.shape[0], OH // 2, OW // 2)
     y = device.workspace.empty_batch_last(shape, x.dtype)
     indices = device.workspace.empty_batch_last(shape, np.uint8) if needs_indices else None
-    share(
-        device,
-        [
-            Call(
-                forward,
-                part.window,
-                (x[part.images, :, part.seen], w, b),
-                (y[part.images, :, part.rows], None if indices is None else indices[part.images, :, part.rows]),
-            )
-            for part in _parts(device, x.shape, w.shape, window)
-        ],
-    )
+    forward(device, window, x, w, b, y, indices)
     return y, indices
-
-
-def _parts(device: CpuDevice, shape: Shape, w_shape: Shape, window: Window) -> list[Band]:
-    """Return the parts of the work: some of the images or, if there are few, some rows of all images."""
-    count = parts_worth(device, shape, w_shape, window, 4)
-    OH, _ = window.output_size(*shape[2:])
-    if shape[0] >= FEW_IMAGES * count:
-        return batches(window, shape[0], shape[2], OH // 2, count)
-    return bands(window, shape[2], OH // 2, 2, count)
 
 
 def serves_gradients(
@@ -102,24 +76,10 @@ def conv2d_relu_max_pool2d_gradients(
     device: CpuDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
     needs: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-    plan = _parts(device, x.shape, w.shape, window)
-    dx, dx_parts = image_parts(device, x.shape, dy.dtype, plan) if needs[0] else (None, [None] * len(plan))
-    parts = [(np.empty_like(w), np.empty(w.shape[0], w.dtype)) if needs[1] else (None, None) for _ in plan]
-    share(
-        device,
-        [
-            Call(
-                gradients,
-                part.window,
-                (x[part.images, :, part.seen], w, dy[part.images, :, part.rows], indices[part.images, :, part.rows]),
-                (dx_part, *sums),
-            )
-            for part, dx_part, sums in zip(plan, dx_parts, parts, strict=True)
-        ],
-    )
-    if dx is not None:
-        join(dx_parts, plan, dx)
-    return dx, *(summed(parts) if needs[1] else (None, None))
+    dx = device.workspace.empty_batch_last(x.shape, dy.dtype) if needs[0] else None
+    dw, db = (np.empty_like(w), np.empty(w.shape[0], w.dtype)) if needs[1] else (None, None)
+    gradients(device, window, x, w, dy, indices, dx, dw, db)
+    return dx, dw, db
 
 
 class Plan:

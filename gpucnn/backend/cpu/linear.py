@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from gpucnn.backend import ops
-from gpucnn.backend.cpu import workers
 from gpucnn.backend.cpu.device import CpuDevice
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
@@ -21,16 +20,10 @@ def _is_plain(device: CpuDevice, a: Array, b: Array) -> bool:
 
 @implements(ops.matmul, on="cpu", when=_is_plain)
 def matmul(device: CpuDevice, a: Array, b: Array) -> Array:
-    """Large products are shared among threads by rows; what is batch-last comes out batch-last."""
+    """What is batch-last comes out batch-last."""
     if not a.flags.c_contiguous and a.flags.f_contiguous and b.flags.f_contiguous:
         return matmul(device, b.T, a.T).T
-    y = device.workspace.empty((a.shape[0], b.shape[1]), a.dtype)
-    count = min(device.workers.count, int(2 * a.size * b.shape[1] // workers.LEAST_PART))
-    if count < 2:
-        return np.matmul(a, b, out=y)
-    parts = [slice(len(a) * i // count, len(a) * (i + 1) // count) for i in range(count)]
-    device.workers.run(lambda rows: np.matmul(a[rows], b, out=y[rows]), parts)
-    return y
+    return np.matmul(a, b, out=device.workspace.empty((a.shape[0], b.shape[1]), a.dtype))
 
 
 def _is_plain_layer(device: CpuDevice, x: Array, w: Array, b: Array | None) -> bool:

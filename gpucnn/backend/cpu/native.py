@@ -51,7 +51,7 @@ def batch_last(device: CpuDevice, x: Array, dense: bool = False) -> Array:
             return x
     y = device.workspace.empty((C, H, W, N), x.dtype)
     if x.flags.c_contiguous and x.dtype == FLOAT:
-        device.kernels.transpose(N, C * H * W, x.reshape(-1), y.reshape(-1), device.workers.count)
+        device.kernels.transpose(N, C * H * W, x.reshape(-1), y.reshape(-1), device.threads)
     else:
         np.copyto(y, x.transpose(1, 2, 3, 0))
     return y.transpose(3, 0, 1, 2)
@@ -94,7 +94,7 @@ def convolution(
     F = w.shape[0]
     y = empty(device, (x.shape[0], F, *window.output_size(*x.shape[2:])))
     x, b = batch_last(device, x), None if b is None else _c_order(b)
-    device.kernels.conv2d(x, F, groups, *_numbers(window), _c_order(w), b, y, None, relu, 0, device.workers.count)
+    device.kernels.conv2d(x, F, groups, *_numbers(window), _c_order(w), b, y, None, relu, 0, device.threads)
     return y
 
 
@@ -140,7 +140,7 @@ def conv2d_relu_max_pool2d(
     y = empty(device, (x.shape[0], F, OH // 2, OW // 2))
     indices = empty(device, (x.shape[0], F, OH // 2, OW // 2), np.uint8) if needs_indices else None
     x, b = batch_last(device, x), None if b is None else _c_order(b)
-    device.kernels.conv2d(x, F, groups, *_numbers(window), _c_order(w), b, y, indices, 1, 1, device.workers.count)
+    device.kernels.conv2d(x, F, groups, *_numbers(window), _c_order(w), b, y, indices, 1, 1, device.threads)
     return y, indices
 
 
@@ -172,7 +172,7 @@ def _gradients(
     filters = _c_order(w) if needs[0] else None
     device.kernels.conv2d_gradients(
         seen, batch_last(device, dy), indices, *shape, w.shape[0], groups, *_numbers(window), filters, dx, dw, db,
-        device.workers.count,
+        device.threads,
     )  # fmt: skip
     return dx, dw, db
 
@@ -189,7 +189,7 @@ def max_pool2d(device: CpuDevice, x: Array, window: Window, needs_indices: bool 
     shape = (*x.shape[:2], *window.output_size(*x.shape[2:]))
     y = empty(device, shape)
     indices = empty(device, shape, np.uint8) if needs_indices else None
-    device.kernels.max_pool2d(batch_last(device, x, True), *_numbers(window), y, indices, device.workers.count)
+    device.kernels.max_pool2d(batch_last(device, x, True), *_numbers(window), y, indices, device.threads)
     return y, indices
 
 
@@ -202,7 +202,7 @@ def max_pool2d_gradient(device: CpuDevice, dy: Array, indices: Array, shape: Sha
     if indices.dtype != np.uint8:
         indices = indices.astype(np.uint8)
     dx, dy, indices = empty(device, shape), batch_last(device, dy, True), batch_last(device, indices, True)
-    device.kernels.pool2d_gradient(dy, indices, None, *_numbers(window), dx, device.workers.count)
+    device.kernels.pool2d_gradient(dy, indices, None, *_numbers(window), dx, device.threads)
     return dx
 
 
@@ -215,7 +215,7 @@ def avg_pool2d(device: CpuDevice, x: Array, window: Window, divisor: Divisor) ->
     OH, OW = window.output_size(*x.shape[2:])
     y = empty(device, (*x.shape[:2], OH, OW))
     share = _share(divisor, OH, OW)
-    device.kernels.avg_pool2d(batch_last(device, x, True), *_numbers(window), y, share, device.workers.count)
+    device.kernels.avg_pool2d(batch_last(device, x, True), *_numbers(window), y, share, device.threads)
     return y
 
 
@@ -226,9 +226,7 @@ def _avg_pool2d_gradient_serves(device: CpuDevice, dy: Array, shape: Shape, wind
 @implements(ops.avg_pool2d_gradient, on="cpu", when=_avg_pool2d_gradient_serves)
 def avg_pool2d_gradient(device: CpuDevice, dy: Array, shape: Shape, window: Window, divisor: Divisor) -> Array:
     dx, share = empty(device, shape), _share(divisor, *dy.shape[2:])
-    device.kernels.pool2d_gradient(
-        batch_last(device, dy, True), None, share, *_numbers(window), dx, device.workers.count
-    )
+    device.kernels.pool2d_gradient(batch_last(device, dy, True), None, share, *_numbers(window), dx, device.threads)
     return dx
 
 

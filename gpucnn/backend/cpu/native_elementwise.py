@@ -41,7 +41,7 @@ def batch_norm(
     device.kernels.batch_norm(
         C, N * H * W, flat(batch_last(device, x, True)),
         None if residual is None else flat(batch_last(device, residual, True)), weight, bias, flat(y), mean, var, factor,
-        eps, moments is None, relu, device.workers.count,
+        eps, moments is None, relu, device.threads,
     )  # fmt: skip
     return y, mean, var, factor
 
@@ -58,7 +58,7 @@ def batch_norm_gradients(
     device.kernels.batch_norm_gradient(
         C, N * H * W, flat(batch_last(device, dy, True)), flat(batch_last(device, x, True)),
         None if y is None else flat(batch_last(device, y, True)), weight, mean, factor, flat(dx),
-        None if dresidual is None else flat(dresidual), dweight, dbias, training, device.workers.count,
+        None if dresidual is None else flat(dresidual), dweight, dbias, training, device.threads,
     )  # fmt: skip
     return dx, dweight, dbias, dresidual
 
@@ -106,7 +106,7 @@ def update_running_statistics(
     now, spread, factor = (np.empty(C, FLOAT) for _ in range(3))
     device.kernels.batch_norm(
         C, count, flat(batch_last(device, x, True)), None, None, None, None, now, spread, factor, 0.0, 1, 0,
-        device.workers.count,
+        device.threads,
     )  # fmt: skip
     for running, batch in ((mean, now), (var, spread * (count / (count - 1)))):
         running[...] = (1 - momentum) * running + momentum * batch
@@ -135,7 +135,7 @@ def _relu_serves(device: CpuDevice, x: Array) -> bool:
 def relu(device: CpuDevice, x: Array) -> Array:
     y = empty_like(device, x)
     flat_x, flat_y = _alike([x, y])
-    device.kernels.relu(x.size, flat_x, None, flat_y, device.workers.count)
+    device.kernels.relu(x.size, flat_x, None, flat_y, device.threads)
     return y
 
 
@@ -147,7 +147,7 @@ def _relu_gradient_serves(device: CpuDevice, dy: Array, y: Array) -> bool:
 def relu_gradient(device: CpuDevice, dy: Array, y: Array) -> Array:
     dx = empty_like(device, y)
     flat_dy, flat_y, flat_dx = _alike([dy, y, dx])
-    device.kernels.relu_gradient(dy.size, flat_dy, flat_y, flat_dx, device.workers.count)
+    device.kernels.relu_gradient(dy.size, flat_dy, flat_y, flat_dx, device.threads)
     return dx
 
 
@@ -175,7 +175,7 @@ def cross_entropy(device: CpuDevice, logits: Array, target: Array, needs_gradien
     gradient = np.empty((C, N), FLOAT) if needs_gradient else None
     device.kernels.cross_entropy(
         N, C, np.ascontiguousarray(logits.T).reshape(-1), np.ascontiguousarray(target, np.int64), losses,
-        None if gradient is None else gradient.reshape(-1), device.workers.count,
+        None if gradient is None else gradient.reshape(-1), device.threads,
     )  # fmt: skip
     return losses, None if gradient is None else gradient.T
 
@@ -201,7 +201,7 @@ def sgd_update(
     lr: Number, momentum: Number, nesterov: bool, weight_decay: float, where: Array | bool = True,
 ) -> None:  # fmt: skip
     if where:
-        device.kernels.sgd_update(p.size, p, g, velocity, lr, momentum, weight_decay, nesterov, device.workers.count)
+        device.kernels.sgd_update(p.size, p, g, velocity, lr, momentum, weight_decay, nesterov, device.threads)
 
 
 def _adam_serves(
@@ -221,7 +221,7 @@ def adam_update(
 ) -> None:  # fmt: skip
     if where:
         device.kernels.adam_update(
-            p.size, p, g, m, v, lr, beta1, beta2, eps, weight_decay, step, decoupled, device.workers.count
+            p.size, p, g, m, v, lr, beta1, beta2, eps, weight_decay, step, decoupled, device.threads
         )
 
 
@@ -235,6 +235,6 @@ def gather(device: CpuDevice, images: Array, indices: Array, scale: Array, shift
     y = empty(device, (len(indices), *images.shape[1:]))
     device.kernels.gather(
         images, len(indices), np.ascontiguousarray(indices, np.int64), scale.astype(FLOAT), shift.astype(FLOAT), y,
-        device.workers.count,
+        device.threads,
     )  # fmt: skip
     return y

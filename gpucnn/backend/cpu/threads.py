@@ -1,8 +1,7 @@
-"""The numbers of threads: for the CPU's kernels, and of the BLAS.
+"""The numbers of threads: of the compiled kernels, and of the BLAS.
 
-Two pools of threads that spin while they wait slow each other down, so only one is used. By default it is ours
-(``workers``) for large kernels, with ``processes`` for smaller ones, while the BLAS has one thread.
-``GPUCNN_BLAS_THREADS`` selects the BLAS's threads instead. Measurements are in docs/performance.md.
+Two pools of threads that spin while they wait slow each other down, so the BLAS has one thread unless
+``GPUCNN_BLAS_THREADS`` says otherwise. Measurements are in docs/performance.md.
 """
 
 from __future__ import annotations

@@ -51,12 +51,10 @@ class Workspace:
     The pool keeps each buffer in a list. An allocated array and its views refer to the buffer. A buffer that only the list
     refers to is free. A request accepts a buffer of up to twice its size.
 
-    limit: the bytes that one convolution may take for padded images; ``GPUCNN_WORKSPACE`` (in MiB), or 64 MiB. If
-    a kernel is shared among ``sharers`` threads or processes, each gets an equal part of it.
+    limit: the bytes that one convolution may take for padded images; ``GPUCNN_WORKSPACE`` (in MiB), or 64 MiB.
     """
 
-    def __init__(self, sharers: int = 1) -> None:
-        self._sharers = sharers
+    def __init__(self) -> None:
         self.limit = limit_from_environment()
         self._buffers: dict[int, list[np.ndarray[Any, Any]]] = {}
         self._peak = 0
@@ -82,14 +80,6 @@ class Workspace:
             buffer = np.empty(wanted, np.uint8)
             self._buffers.setdefault(wanted, []).append(buffer)
             return np.ndarray(shape, dtype, buffer=buffer)
-
-    @property
-    def limit(self) -> int:
-        return self._limit
-
-    @limit.setter
-    def limit(self, limit: int) -> None:
-        self._limit, self.limit_of_each = limit, max(limit // self._sharers, 1)
 
     def batch_last(self, x: Array) -> Array:
         """Return (N, C, H, W) ``x`` as (C, H, W, N) with C-ordered channels, copied only if necessary.

@@ -81,8 +81,7 @@ from gpucnn.backend.cpu import native as calls
 from gpucnn.backend.native import library
 from gpucnn.backend.cpu.workspace import Workspace
 class Device:
-    kernels, workspace, workers, count = library(), Workspace(), None, int(sys.argv[1])
-Device.workers = Device
+    kernels, workspace, threads = library(), Workspace(), int(sys.argv[1])
 x, w = np.ones((64, 8, 16, 16), np.float32), np.ones((16, 8, 3, 3), np.float32)
 def work():
     while True:
