@@ -38,6 +38,7 @@ class Device:
 
     def __init__(self, threads: int = 1) -> None:
         self.kernels, self.workspace, self.threads = library(), self, threads
+        self.sgemm: tuple[int, bool] | None = None
         self.given: list[Host] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Host:

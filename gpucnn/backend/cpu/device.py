@@ -33,6 +33,7 @@ class CpuDevice(Device):
         self.kernels: Any = native.library() if compiled else None
         self.blas = BlasThreads(blas_threads())
         self.threads = available_threads() if threads is None else int(threads)
+        self.sgemm = self.blas.sgemm() if self.kernels and self.blas.count == 1 else None
         self.workspace = Workspace()
 
     def to_host(self, array: Array) -> Any:

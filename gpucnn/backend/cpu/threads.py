@@ -6,6 +6,7 @@ Two pools of threads that spin while they wait slow each other down, so the BLAS
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,27 @@ class BlasThreads:
     def count(self) -> int:
         """The current number of BLAS threads; 1 if no BLAS is known."""
         return max((library.get_num_threads() for library in self._libraries), default=1)
+
+    def sgemm(self) -> tuple[int, bool] | None:
+        """Return the address of OpenBLAS's ``cblas_sgemm``, and whether its integers have 64 bits; None without one.
+
+        OpenBLAS with threads of its own (pthreads) may be called by several threads of ours at the same time.
+        """
+        for library in self._libraries:
+            if library.internal_api != "openblas" or getattr(library, "threading_layer", None) != "pthreads":
+                continue
+            for name in (
+                "scipy_{}64_",
+                "{}64_",
+                "scipy_{}",
+                "{}",
+            ):  # in NumPy's wheels since version 2, before it, elsewhere
+                function = getattr(library.dynlib, name.format("cblas_sgemm"), None)
+                config = getattr(library.dynlib, name.format("openblas_get_config"), None)
+                if function is not None and config is not None:
+                    config.restype = ctypes.c_char_p
+                    return ctypes.cast(function, ctypes.c_void_p).value or 0, b"USE64BITINT" in config()
+        return None
 
     def names(self) -> list[str]:
         """Return the name, version and processor kind of each BLAS library."""

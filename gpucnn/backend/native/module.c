@@ -5,11 +5,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels.h"
+#include "product.h"
 
 static const Kernels *kernels;
 
@@ -589,6 +591,54 @@ static PyObject *transpose(PyObject *self, PyObject *const *arguments, Py_ssize_
   return finish(&call, 1);
 }
 
+static Matrix matrix(Call *call, Index rows, Index columns, const char *what) {
+  Matrix m = {0};
+  Py_buffer *view = array(call, READ, 'f', what);
+  if (!view) refuse(call, what, "an array");
+  if (call->failed) return m;
+  if (view->ndim != 2 || view->shape[0] != rows || view->shape[1] != columns) {
+    refuse(call, what, "another shape");
+    return m;
+  }
+  m.data = view->buf;
+  m.transposed = columns > 1 && view->strides[1] != 4;
+  Index inner = m.transposed ? rows : columns, outer = m.transposed ? columns : rows, step = view->strides[m.transposed ? 1 : 0];
+  if (m.transposed && rows > 1 && view->strides[0] != 4) refuse(call, what, "rows or columns without gaps");
+  m.line = outer > 1 ? step / 4 : inner;
+  if (outer > 1 && (step % 4 || m.line < inner)) refuse(call, what, "rows or columns one after another");
+  return m;
+}
+
+/* y = a @ b, plus a bias of rows or columns; sgemm is the address of the BLAS's function. */
+static PyObject *matmul(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+  (void)self;
+  CALL("matmul");
+  Product p = {0};
+  PyObject *address = next_argument(&call);
+  p.sgemm = (void (*)(void))(address ? PyLong_AsVoidPtr(address) : NULL);
+  if (!p.sgemm && !call.failed) {
+    if (!PyErr_Occurred()) refuse(&call, "sgemm", "an address");
+    call.failed = 1;
+  }
+  p.wide = integer(&call) != 0;
+  p.M = integer(&call), p.N = integer(&call), p.K = integer(&call);
+  Index most = p.wide ? PTRDIFF_MAX / 8 : INT_MAX;
+  if (p.M < 1 || p.N < 1 || p.K < 1 || p.M > most / p.N || p.K > most / p.N || p.K > most / p.M) refuse(&call, "sizes", "sizes of arrays");
+  p.a = matrix(&call, p.M, p.K, "a");
+  p.b = matrix(&call, p.K, p.N, "b");
+  if (p.a.line > most || p.b.line > most) refuse(&call, "sizes", "sizes of arrays");
+  p.bias_of_rows = integer(&call) != 0;
+  p.bias = flat(&call, READ, 'f', p.bias_of_rows ? p.M : p.N, 1, "bias");
+  p.y = flat(&call, WRITE, 'f', call.failed ? 0 : p.M * p.N, 0, "y");
+  int threads = (int)integer(&call);
+  finish_arguments(&call);
+  if (call.failed) return give_up(&call);
+  Py_BEGIN_ALLOW_THREADS
+  product(&p, threads);
+  Py_END_ALLOW_THREADS
+  return finish(&call, 1);
+}
+
 static PyObject *workers(PyObject *self, PyObject *unused) {
   (void)self, (void)unused;
   return PyLong_FromLong(worker_count());
@@ -610,7 +660,7 @@ static PyObject *use(PyObject *self, PyObject *name) {
 static PyMethodDef methods[] = {
     FAST(conv2d), FAST(conv2d_gradients), FAST(max_pool2d), FAST(avg_pool2d), FAST(pool2d_gradient), FAST(batch_norm),
     FAST(batch_norm_gradient), FAST(relu), FAST(relu_gradient), FAST(cross_entropy), FAST(sgd_update), FAST(adam_update),
-    FAST(gather), FAST(transpose),
+    FAST(gather), FAST(transpose), FAST(matmul),
     {"workers", workers, METH_NOARGS, NULL},
     {"use", use, METH_O, NULL},
     {NULL, NULL, 0, NULL},
