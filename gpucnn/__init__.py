@@ -40,6 +40,7 @@ _ROOMS = (
     "inspect",
     "models",
     "nn",
+    "onnx",
     "optim",
     "report",
     "training",

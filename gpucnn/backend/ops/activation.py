@@ -124,6 +124,11 @@ def erf(device: Device, x: Array) -> Array:
 
 
 @operation()
+def erf_gradient(device: Device, dy: Array, x: Array) -> Array:
+    return dy * (2 / math.sqrt(math.pi) * device.xp.exp(-x * x))
+
+
+@operation()
 def gelu(device: Device, x: Array) -> tuple[Array, Array]:
     """Return x Phi(x), Phi being the normal cumulative distribution function, and Phi(x) for the gradient."""
     cumulative = 0.5 * (1 + erf(device, x / math.sqrt(2)))

@@ -21,6 +21,20 @@ less = array_function("less", "Return whether a < b.")
 less_equal = array_function("less_equal", "Return whether a <= b.")
 greater = array_function("greater", "Return whether a > b.")
 greater_equal = array_function("greater_equal", "Return whether a >= b.")
+logical_and = array_function("logical_and", "Return whether a and b.")
+logical_or = array_function("logical_or", "Return whether a or b.")
+logical_xor = array_function("logical_xor", "Return whether one of a and b.")
+logical_not = array_function("logical_not", "Return whether not a.")
+floor = array_function("floor", "Return the largest whole number up to a.")
+ceil = array_function("ceil", "Return the smallest whole number from a on.")
+nearest_even = array_function("nearest_even", "Return the nearest whole number, of two the even one.", "rint")
+sign = array_function("sign", "Return -1, 0 or 1.")
+is_nan = array_function("is_nan", "Return where the elements are NaN.", "isnan")
+floor_divide = array_function("floor_divide", "Return the largest whole number up to a / b.")
+remainder = array_function("remainder", "Return a - b floor(a / b), which has the sign of b.")
+fmod = array_function("fmod", "Return the remainder of a / b that has the sign of a.")
+sin = array_function("sin", "Return the sine of a.")
+cos = array_function("cos", "Return the cosine of a.")
 
 
 @operation()
@@ -62,6 +76,12 @@ def absolute_gradient(device: Device, dy: Array, a: Array) -> Array:
 @operation()
 def clip(device: Device, a: Array, low: float, high: float) -> Array:
     return device.xp.clip(a, low, high)
+
+
+@operation()
+def clip_gradient(device: Device, dy: Array, a: Array, low: float, high: float) -> Array:
+    """Return dL/da of a clipped to [low, high]: dy where it was not clipped."""
+    return dy * ((a >= low) & (a <= high))
 
 
 @operation()

@@ -100,6 +100,12 @@ def transpose(device: Device, x: Array, axes: Sequence[int]) -> Array:
 
 
 @operation()
+def broadcast(device: Device, x: Array, shape: Shape) -> Array:
+    """Return a read-only view of ``x`` repeated along new axes, and along those of length 1."""
+    return device.xp.broadcast_to(x, shape)
+
+
+@operation()
 def swap_last_axes(device: Device, x: Array) -> Array:
     """Return a view with the last two axes exchanged."""
     return x.swapaxes(-1, -2)

@@ -1,0 +1,9 @@
+"""ONNX files: networks of other frameworks loaded as modules, and networks of gpucnn written for other programs.
+
+The package ``onnx`` (extra ``onnx``) is imported when a file is read or written.
+"""
+
+from gpucnn.onnx.loading import load
+from gpucnn.onnx.module import GraphModule
+
+__all__ = ["GraphModule", "load"]

@@ -1,0 +1,96 @@
+"""What of a graph is constant, and which constants are weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from gpucnn import limits
+from gpucnn.autograd import Tensor, no_grad
+from gpucnn.backend import get_backend
+from gpucnn.errors import ParameterError, did_you_mean, shortened
+from gpucnn.onnx.graph import Constant, Graph, Node
+from gpucnn.onnx.operators import OPERATORS
+from gpucnn.onnx.running import run
+
+MADE_BYTES = 5 * 2**27
+"""Bytes that constants computed from a file may take in all: VGG-19 made of shapes alone takes 575 MB."""
+
+FOLDED = {
+    "Constant", "ConstantOfShape", "Identity", "Cast", "CastLike", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze",
+    "Concat", "Slice", "Split", "Gather", "Expand", "Tile", "Shape", "Size", "Range", "Add", "Sub", "Mul", "Div", "Neg",
+    "Sqrt", "Reciprocal", "Pow", "Abs", "Floor", "Ceil", "Where", "Equal", "Less", "Greater", "LessOrEqual",
+    "GreaterOrEqual", "And", "Or", "Not", "Max", "Min", "Mod",
+}  # fmt: skip
+"""Operators that are computed at loading where all inputs are constants: those whose cost is that of their result."""
+
+
+def needed(graph: Graph, outputs: tuple[str, ...]) -> Graph:
+    """Return the part of a graph that ``outputs`` depend on. ParameterError for a name that it has not."""
+    wanted, kept = set(outputs), []
+    known = {name for node in graph.nodes for name in node.outputs} | {value.name for value in graph.inputs}
+    for name in outputs:
+        if name not in known | graph.constants.keys():
+            raise ParameterError.expected(
+                "load", "outputs", "names of values", repr(shortened(name, 60)), did_you_mean(name, known)
+            )
+    for node in reversed(graph.nodes):
+        if wanted & set(node.outputs):
+            kept.append(node)
+            wanted |= set(node.inputs)
+    constants = {name: value for name, value in graph.constants.items() if name in wanted}
+    inputs = tuple(value for value in graph.inputs if value.name in wanted)
+    return replace(graph, nodes=tuple(reversed(kept)), constants=constants, inputs=inputs, outputs=outputs)
+
+
+def check_operators(nodes: Iterable[Node]) -> None:
+    """Raise ParameterError, which names the node, for an operator that is not there or has too few or many inputs."""
+    missing = [node for node in nodes if node.op not in OPERATORS]
+    if missing:
+        others = sorted({node.op for node in missing} - {missing[0].op})
+        also = f" Also missing: {shortened(', '.join(others), 200)}." if others else ""
+        raise ParameterError(f"{missing[0].place}: there is no such operator in gpucnn, so nothing was run.{also}")
+    for node in nodes:
+        known, given = OPERATORS[node.op], len(node.inputs)
+        if not known.least <= given <= known.most or not all(node.inputs[: known.least]):
+            words = f"{known.least}" if known.least == known.most else f"{known.least} to {known.most}"
+            raise node.expected("inputs", words, given)
+
+
+def folded(graph: Graph) -> Graph:
+    """Return the graph without the nodes whose results are constants, which are computed here, on the host."""
+    constants, nodes, made = dict(graph.constants), [], 0
+    cpu = get_backend("cpu")
+    with no_grad():
+        for node in graph.nodes:
+            if node.op not in FOLDED or not all(not name or name in constants for name in node.inputs):
+                nodes.append(node)
+                continue
+            inputs = [Tensor(cpu.asarray(constants[name]), cpu) if name else None for name in node.inputs]
+            for name, result in zip(node.outputs, run(node, inputs, False), strict=False):
+                if name:
+                    constants[name] = array = result.numpy() if node.inputs else result.array
+                    made += array.nbytes
+            limits.check(node.place, "bytes of constants that the file does not hold", made, MADE_BYTES, ParameterError)
+    return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def roles(graph: Graph) -> tuple[set[str], set[str]]:
+    """Return the names of the constants that are weights, and of those that are only read as numbers, on the host."""
+    weights: set[str] = set()
+    elsewhere: set[str] = set(graph.outputs)
+    for node in graph.nodes:
+        known = OPERATORS[node.op]
+        for position, name in enumerate(node.inputs):
+            if name not in graph.constants:
+                continue
+            value: Constant = graph.constants[name]
+            if position not in known.host:
+                elsewhere.add(name)
+            # A single number in plain arithmetic is part of a formula, such as the 6 of a hard sigmoid.
+            if position in known.trained and value.dtype.kind == "f" and (value.size > 1 or node.op not in ARITHMETIC):
+                weights.add(name)
+    return weights, {n for n, v in graph.constants.items() if n not in elsewhere or v.dtype.kind != "f"}
+
+
+ARITHMETIC = ("Add", "Sub", "Mul", "Div", "MatMul")

@@ -1,0 +1,128 @@
+"""Operations on arrays that ONNX has and the layers of gpucnn do not need, with their gradients.
+
+Their form is described in ``autograd/tape.py``. What has no gradient (rounding, comparisons, integers) gives none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd.operations import Needs, Result, unbroadcast
+from gpucnn.backend import Array, Backend, ops
+
+STEPS = {
+    "Floor": ops.floor, "Ceil": ops.ceil, "Round": ops.nearest_even, "Sign": ops.sign, "Not": ops.logical_not,
+    "IsNaN": ops.is_nan,
+}  # fmt: skip
+PAIRS = {
+    "And": ops.logical_and, "Or": ops.logical_or, "Xor": ops.logical_xor, "FloorDivide": ops.floor_divide,
+    "Remainder": ops.remainder, "FMod": ops.fmod,
+}  # fmt: skip
+
+
+def _step(backend: Backend, x: Array, needs: Needs, kind: str) -> Result:
+    return STEPS[kind](backend, x), None
+
+
+def _pair(backend: Backend, a: Array, b: Array, needs: Needs, kind: str) -> Result:
+    return PAIRS[kind](backend, a, b), None
+
+
+def _clip(backend: Backend, x: Array, needs: Needs, low: float, high: float) -> Result:
+    y = ops.clip(backend, x, low, high)
+    return y, (lambda dy: (ops.clip_gradient(backend, dy, x, low, high),)) if needs[0] else None
+
+
+def _where(backend: Backend, condition: Array, a: Array, b: Array, needs: Needs) -> Result:
+    y = ops.select(backend, condition, a, b)
+    if not any(needs):
+        return y, None
+    a_shape, b_shape = a.shape, b.shape
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        zero = ops.zeros(backend, (), dy.dtype)
+        da = unbroadcast(backend, ops.select(backend, condition, dy, zero), a_shape) if needs[1] else None
+        db = unbroadcast(backend, ops.select(backend, condition, zero, dy), b_shape) if needs[2] else None
+        return None, da, db
+
+    return y, backward
+
+
+def _broadcast(backend: Backend, x: Array, needs: Needs, shape: tuple[int, ...]) -> Result:
+    before = x.shape
+    y = ops.c_ordered_copy(backend, ops.broadcast(backend, x, shape))
+    return y, (lambda dy: (unbroadcast(backend, dy, before),)) if needs[0] else None
+
+
+def _erf(backend: Backend, x: Array, needs: Needs) -> Result:
+    return ops.erf(backend, x), (lambda dy: (ops.erf_gradient(backend, dy, x),)) if needs[0] else None
+
+
+def _sin(backend: Backend, x: Array, needs: Needs) -> Result:
+    y = ops.sin(backend, x)
+    return y, (lambda dy: (ops.multiply(backend, dy, ops.cos(backend, x)),)) if needs[0] else None
+
+
+def _argmax(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
+    return ops.argmax(backend, x, axis), None
+
+
+def step(x: Tensor, kind: str) -> Tensor:
+    """Return a function of ``STEPS`` of each element."""
+    return apply(_step, x, kind=kind)
+
+
+def pair(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    """Return a function of ``PAIRS`` of two tensors."""
+    return apply(_pair, a, b, kind=kind)
+
+
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    """Return x limited to [low, high].
+
+    >>> import gpucnn
+    >>> clip(gpucnn.tensor([-1.0, 7.0]), 0.0, 6.0).tolist()
+    [0.0, 6.0]
+    """
+    return apply(_clip, x, low=low, high=high)
+
+
+def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return a where the condition is true, else b.
+
+    >>> import gpucnn
+    >>> where(gpucnn.tensor([True, False]), gpucnn.tensor([1.0, 2.0]), gpucnn.tensor(0.0)).tolist()
+    [1.0, 0.0]
+    """
+    return apply(_where, condition, a, b)
+
+
+def broadcast(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return x repeated along new axes and along those of length 1.
+
+    >>> import gpucnn
+    >>> broadcast(gpucnn.tensor([[1.0], [2.0]]), (2, 2)).tolist()
+    [[1.0, 1.0], [2.0, 2.0]]
+    """
+    return x if x.shape == shape else apply(_broadcast, x, shape=shape)
+
+
+def erf(x: Tensor) -> Tensor:
+    """Return the error function of x."""
+    return apply(_erf, x)
+
+
+def sin(x: Tensor) -> Tensor:
+    """Return the sine of x."""
+    return apply(_sin, x)
+
+
+def argmax(x: Tensor, axis: int) -> Tensor:
+    """Return the index of the first maximum along ``axis``, int64."""
+    return apply(_argmax, x, axis=axis)
+
+
+def constant(values: Any, dtype: str, like: Tensor) -> Tensor:
+    """Return numbers of the host as a tensor on the device of ``like``."""
+    return like.like(like.backend.asarray(values, dtype))
