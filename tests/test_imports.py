@@ -20,6 +20,7 @@ SOURCES = Path(gpucnn.__file__).parent
 FLOORS: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
+    "formats": set(),
     "checks": {"errors"},
     "limits": {"errors"},
     "backend": {"checks"},
@@ -36,13 +37,13 @@ FLOORS: dict[str, set[str]] = {
     "checkpoint": {"disk", "limits"},
     "training": {"models", "optim", "data", "checkpoint", "options", "captured", "version"},
     "analysis": {"nn"},
-    "report": {"analysis", "version"},
+    "report": {"analysis", "formats", "version"},
     "inspect": {"report"},
     "onnx": {"models", "limits", "disk", "version"},
     "estimator": {"training", "analysis", "captured"},
     "benchmark": {"training", "options"},
     "doctor": {"training"},
-    "cli": {"estimator", "benchmark", "doctor", "onnx", "training", "inspect", "report"},
+    "cli": {"estimator", "benchmark", "doctor", "onnx", "training", "inspect", "report", "formats"},
     "__main__": {"cli"},
 }
 # Rooms whose arrays are the backend's: they name no array module.

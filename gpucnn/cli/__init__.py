@@ -24,6 +24,8 @@ GROUPS = {
         "visualize": "Draw the report of a run, or explain the prediction for one image.",
         "models": "List the networks known by name, with their options.",
         "summary": "Show the shape, cost and receptive field of each layer of a network.",
+        "runs": "List run folders with their best figures.",
+        "compare": "Compare runs: settings that differ, figures, curves over each other.",
     },
     "Data and machine": {
         "data": "List, show, download and convert data sets.",

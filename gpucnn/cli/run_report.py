@@ -6,17 +6,25 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
+from gpucnn import functional as F
 from gpucnn import inspect, nn
+from gpucnn.autograd import no_grad
 from gpucnn.checkpoint import packed, read_packed
 from gpucnn.cli.terminal import say
 from gpucnn.data import Dataset
 from gpucnn.data.cache import cache_home
 from gpucnn.errors import GpucnnError, ParameterError
+from gpucnn.nn.module import evaluating
 from gpucnn.report.html import flattened
-from gpucnn.training import Evaluation, Reporter, RunFolder, Trainer
+from gpucnn.report.images import overlaid
+from gpucnn.report.outcome import calibrated, confusions
+from gpucnn.report.run_report import MOST_SAMPLED, Balance
+from gpucnn.training import Evaluation, Loader, Normalisation, Reporter, RunFolder, Trainer
 
 FILTERS = "first-filters.safetensors"
 """The filters of the first convolution as they were initialised."""
@@ -28,6 +36,12 @@ OF_THE_BEST = "; confusion matrix, mistakes and filters are those of the best ch
 """Appended to the state where the best checkpoint is not the last."""
 
 MOST_MISTAKES = 36
+MOST_EXPLAINED = 12
+"""Mistakes of which the report shows what the network looked at: each takes a pass through the network and back."""
+MOST_EXAMPLES = 6
+"""Images that stand for a class, or for a confusion of two."""
+TOP = 3
+"""Most probable classes that are told of a mistake."""
 
 
 class ReportWriter(Reporter):
@@ -39,6 +53,7 @@ class ReportWriter(Reporter):
     def __init__(self, live: bool = False, quiet: bool = False) -> None:
         self._live, self._quiet = live, quiet
         self._summary: inspect.Summary | None = None
+        self._balance: Balance | None = None
         self._begun = 0
 
     def start(self, trainer: Trainer) -> None:
@@ -46,6 +61,8 @@ class ReportWriter(Reporter):
         with only_noted("summary"):
             self._summary = inspect.summary(trainer.net, trainer.splits.train.image_shape)
             trainer.folder.write("summary.txt", f"{self._summary}\n")
+        with only_noted("training images in the report"):
+            self._balance = balance_of(trainer.train_feed, trainer.normalisation)
         if not trainer.step:
             with only_noted("first filters"):
                 keep_first_filters(trainer.folder, trainer.net)
@@ -75,15 +92,18 @@ class ReportWriter(Reporter):
             measured = trainer.measured.get("test")
             if trainer.tested is not None and trainer.tested["step"] != trainer.step:
                 state += OF_THE_BEST
-            names = trainer.splits.train.class_names
+            names, net = trainer.splits.train.class_names, trainer.tested_net or trainer.net
             run = gather(
                 trainer.folder,
                 f"{settings.model} on {trainer.splits.name}",
                 state,
                 asdict(settings),
-                trainer.tested_net or trainer.net,
+                net,
                 self._summary,
-                None if measured is None else outcome_of(measured, trainer.splits.test, names, trainer.splits.name),
+                None
+                if measured is None
+                else outcome_of(net, trainer.test_feed, measured, trainer.splits.test, names, trainer.splits.name),
+                self._balance,
             )
             trainer.folder.write("report.html", inspect.report(run, refresh).encode())
             return run
@@ -118,25 +138,74 @@ def gather(
     net: nn.Module,
     summary: inspect.Summary | None,
     outcome: inspect.Outcome | None,
+    balance: Balance | None,
 ) -> inspect.Run:
     """Return everything that the report shows of a run; the numbers are those of the folder's files."""
     environment: dict[str, Any] = {}
     with only_noted("environment in the report"):
         environment = dict(flattened(json.loads((folder.path / "environment.json").read_bytes())))
     given = {key: value for key, value in settings.items() if value is not None}
-    before = kept_first_filters(folder)
-    return inspect.Run(title, state, given, environment, folder.metrics(), summary, before, first_filters(net), outcome)
+    return inspect.Run(
+        title, state, given, environment, folder.metrics(), summary, kept_first_filters(folder), first_filters(net),
+        outcome, balance,
+    )  # fmt: skip
 
 
-def outcome_of(measured: Evaluation, data: Dataset, class_names: list[str], source: str) -> inspect.Outcome:
-    """Return the evaluation of a network on a data set, with the images of the worst mistakes."""
+def outcome_of(
+    net: nn.Module, feed: Loader, measured: Evaluation, data: Dataset, class_names: list[str], source: str
+) -> inspect.Outcome:
+    """Return the evaluation of a network on a data set: counts, confused images, and the worst mistakes explained.
+
+    feed: the batches of ``data`` that were measured.
+    """
+    confusion = measured.confusion(len(class_names))
+    right = measured.labels == measured.predictions
+    found = inspect.Outcome(source, class_names, confusion, calibration=calibrated(measured.confidences, right))
+    examples = {}
+    for i, j in confusions(found):
+        places = np.flatnonzero((measured.labels == i) & (measured.predictions == j))[:MOST_EXAMPLES]
+        examples[i, j] = list(data[places][0])
+    return replace(found, mistakes=tuple(_mistakes(net, feed, measured, data)), examples=examples)
+
+
+def _mistakes(net: nn.Module, feed: Loader, measured: Evaluation, data: Dataset) -> Iterator[inspect.Mistake]:
     worst = measured.worst(MOST_MISTAKES)
-    images: Any = data[worst][0] if len(worst) else ()
-    mistakes = tuple(
-        inspect.Mistake(image, int(measured.labels[i]), int(measured.predictions[i]), float(measured.confidences[i]))
-        for image, i in zip(images, worst, strict=True)
-    )
-    return inspect.Outcome(source, class_names, measured.confusion(len(class_names)), mistakes)
+    if not len(worst):
+        return
+    x, _ = feed.batch(worst)
+    with evaluating(net), no_grad():
+        probabilities = F.softmax(net(x)).numpy().astype(np.float32)
+    files = getattr(data, "files", None)
+    for place, (i, image) in enumerate(zip(worst, data[worst][0], strict=True)):
+        top = np.argsort(-probabilities[place], kind="stable")[:TOP]
+        answer, seen = int(measured.predictions[i]), None
+        if place < MOST_EXPLAINED:
+            with suppress(ParameterError):  # a network without convolutions
+                seen = overlaid(image, inspect.grad_cam(net, x[place : place + 1], answer))
+        yield inspect.Mistake(
+            image, int(measured.labels[i]), answer, float(measured.confidences[i]),
+            [(int(k), float(probabilities[place, k])) for k in top], None if files is None else files[i], seen,
+        )  # fmt: skip
+
+
+def balance_of(feed: Loader, normalisation: Normalisation) -> Balance | None:
+    """Return how many training images there are of each class, and some as the network sees them in the first epoch.
+
+    feed: of the training images, with their augmentation. None for a data set that does not know its labels beforehand.
+    """
+    data = feed.data
+    labels = getattr(data, "labels", None)
+    if labels is None:
+        return None
+    counts = np.bincount(labels, minlength=len(data.class_names))
+    samples: list[list[Any]] = [[] for _ in data.class_names]
+    places = [np.flatnonzero(labels == i)[:MOST_EXAMPLES] for i in range(min(len(samples), MOST_SAMPLED))]
+    chosen = np.concatenate(places)
+    x, _ = feed.batch(chosen, (0, 0))
+    mean, std = (np.array(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
+    for label, seen in zip(labels[chosen], x.numpy().astype(np.float64), strict=True):
+        samples[label].append(np.round(seen * std + mean, 6))  # without the last bits, 1 is still white
+    return Balance(data.class_names, counts.tolist(), samples)
 
 
 def draw_pictures(folder: RunFolder, run: inspect.Run, quiet: bool = False) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from gpucnn import inspect
+from gpucnn import data, inspect
 from gpucnn.cli.options import (
     checkpoint_option,
     complete_source,
@@ -19,13 +19,17 @@ from gpucnn.cli.options import (
     note_on_floats,
     trust_option,
 )
-from gpucnn.cli.run_report import OF_THE_BEST, draw_pictures, gather, outcome_of, state_of
+from gpucnn.cli.run_report import OF_THE_BEST, balance_of, draw_pictures, gather, only_noted, outcome_of, state_of
 from gpucnn.cli.terminal import say
 from gpucnn.data import ArrayDataset
+from gpucnn.data.pictures import original_pixels
 from gpucnn.disk import write_atomically
 from gpucnn.errors import GpucnnError, RunFolderError, UsageError, did_you_mean
 from gpucnn.report.curves import epochs_of
-from gpucnn.training import RunFolder, SavedModel, Settings, evaluate, read_toml
+from gpucnn.report.image_report import SIDE
+from gpucnn.report.run_report import Balance
+from gpucnn.training import PRECISIONS, Loader, RunFolder, SavedModel, Settings, evaluate, read_toml
+from gpucnn.training.factory import training_and_validation
 
 
 @click.command(short_help="Draw the report of a run, or explain the prediction for one image.")
@@ -83,12 +87,14 @@ def command(
 
 def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint: str) -> None:
     """Write the report and the plots of a run again."""
-    settings = asdict(Settings(**read_toml(folder.path / "config.toml")))
+    read = Settings(**read_toml(folder.path / "config.toml"))
+    settings = asdict(read)
     name, outcome = saved.data if source is None else source, None
     try:
         name, test = saved.test_set(source)
-        measured = evaluate(saved.net, saved.feed(test))
-        outcome = outcome_of(measured, test, saved.class_names, name)
+        feed = saved.feed(test)
+        measured = evaluate(saved.net, feed)
+        outcome = outcome_of(saved.net, feed, measured, test, saved.class_names, name)
     except GpucnnError as error:
         if source is not None:
             raise
@@ -99,10 +105,21 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
         state += OF_THE_BEST
     summary = inspect.summary(saved.net, saved.image_shape)
     title = f"{settings['model']} on {name if source is None else Path(saved.data).stem}"
-    described = gather(folder, title, state, settings, saved.net, summary, outcome)
+    described = gather(folder, title, state, settings, saved.net, summary, outcome, training_balance(read, saved))
     folder.write("report.html", inspect.report(described).encode())
     say(f"Report: {folder.path / 'report.html'}")
     draw_pictures(folder, described)
+
+
+def training_balance(settings: Settings, saved: SavedModel) -> Balance | None:
+    """Return what the report shows of the training images; None, with a warning, where they cannot be read."""
+    with only_noted("training images in the report"):
+        train, _ = training_and_validation(data.load(settings.data, settings.image_size), settings)
+        precision = PRECISIONS[saved.precision]
+        return balance_of(
+            Loader(train, saved.backend, saved.normalisation, precision, settings.augmentation), saved.normalisation
+        )
+    return None
 
 
 def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None:
@@ -118,7 +135,7 @@ def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None
     note_on_floats(saved)
     pixels = saved.read_picture(path)
     x, _ = saved.feed(ArrayDataset(pixels[None], [0], saved.class_names)).batch(np.arange(1))
-    found = inspect.look(saved.net, pixels, saved.class_names, x, target)
+    found = inspect.look(saved.net, pixels, saved.class_names, x, target, original_pixels(path, SIDE))
     draw = inspect.look_plot if out.suffix.lower() == ".png" else inspect.look_page
     content = draw(found, path.name)
     try:

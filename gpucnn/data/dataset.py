@@ -95,16 +95,23 @@ class ArrayDataset(Dataset):
     """Images and labels held in memory, checked once, here.
 
     images: (N, C, H, W) or (N, H, W), uint8 or floating (floats become float32); labels: (N,) integers from 0, or one-hot,
-    (N, classes) with a single 1 in each row. class_names: by default "0", "1", ... up to the largest label. DataError for
-    what does not fit.
+    (N, classes) with a single 1 in each row. class_names: by default "0", "1", ... up to the largest label. files: the name
+    of each image's file, if they have files. DataError for what does not fit.
 
     >>> data = ArrayDataset(np.zeros((2, 28, 28), np.uint8), [0, 1])
     >>> len(data), data.image_shape, data.class_names
     (2, (1, 28, 28), ['0', '1'])
     """
 
+    files: list[str] | None = None
+
     def __init__(
-        self, images: Any, labels: Any, class_names: Sequence[str] | None = None, where: str = "data set"
+        self,
+        images: Any,
+        labels: Any,
+        class_names: Sequence[str] | None = None,
+        where: str = "data set",
+        files: Sequence[str] | None = None,
     ) -> None:
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim == 3:
@@ -140,6 +147,7 @@ class ArrayDataset(Dataset):
         self.images: Images = np.ascontiguousarray(images)
         self.labels: Labels = labels
         self.class_names = [str(name) for name in class_names]
+        self.files = None if files is None else list(files)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -148,10 +156,11 @@ class ArrayDataset(Dataset):
         return self.images[indices], self.labels[indices]
 
     def subset(self, indices: NDArray[np.int64]) -> ArrayDataset:
-        return ArrayDataset(self.images[indices], self.labels[indices], self.class_names)
+        files = None if self.files is None else [self.files[i] for i in indices]
+        return ArrayDataset(self.images[indices], self.labels[indices], self.class_names, files=files)
 
     def relabelled(self, class_names: Sequence[str]) -> ArrayDataset:
-        return ArrayDataset(self.images, self._places_in(class_names)[self.labels], class_names)
+        return ArrayDataset(self.images, self._places_in(class_names)[self.labels], class_names, files=self.files)
 
 
 def is_one_hot(labels: NDArray[Any]) -> bool:

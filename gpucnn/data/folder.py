@@ -338,7 +338,8 @@ def _read(
     sets = {}
     for part, classes in parts.items():
         labels = np.repeat(range(len(names)), [len(classes[name]) for name in names])
-        sets[part] = ArrayDataset(images[part], labels, names, str(folder))
+        files = [os.path.relpath(path, folder) for path in paths[part]]
+        sets[part] = ArrayDataset(images[part], labels, names, str(folder), files)
     return sets, notes
 
 

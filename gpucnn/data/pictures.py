@@ -88,6 +88,18 @@ def picture_size(path: Path) -> tuple[int, int]:
     return _open(path, None)[1]
 
 
+def original_pixels(path: Path, side: int) -> NDArray[np.uint8]:
+    """Return an image file as it looks, upright, scaled down to at most ``side`` pixels: (H, W, 3) uint8.
+
+    DataError as of ``decode_picture``.
+    """
+    from PIL import Image
+
+    picture, _ = _open(path, "RGB", near=side)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
 def _fitted(picture: Any, H: int, W: int) -> NDArray[np.uint8]:
     """Return the middle of an image, as large as fits the shape, as uint8 (H, W) or (H, W, channels)."""
     from PIL import Image, ImageOps

@@ -2,8 +2,9 @@
 
 from gpucnn.report.image_report import Look, look, look_page
 from gpucnn.report.notebook import LiveCurves
+from gpucnn.report.outcome import Mistake, Outcome
 from gpucnn.report.plots import look_plot, plots
-from gpucnn.report.run_report import Mistake, Outcome, Run, report
+from gpucnn.report.run_report import Run, report
 
 __all__ = [
     "LiveCurves",

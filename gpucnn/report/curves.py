@@ -1,38 +1,19 @@
-"""The numbers of ``metrics.jsonl`` as series, and series as a chart: an SVG that takes its colours from the page."""
+"""The numbers of ``metrics.jsonl`` as series for charts."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from gpucnn.report.html import text
+from gpucnn.report.charts import Series
 
-WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 46
 MOST_STEPS = 600
 """Points of the line of single steps; more cannot be distinguished."""
-MOST_DOTS = 40
-"""Most points that are marked one by one, with their value as a tooltip."""
 
 LARGEST = 1e15
 """Larger numbers do not come from training."""
 
 SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
-
-
-@dataclass(frozen=True)
-class Series:
-    """A line: what it is called, how it is drawn ("train", "val", "test", "steps"), and its points (epoch, value).
-
-    >>> Series("test", "test", ((1, 0.5), (2, 0.25))).points[-1]
-    (2, 0.25)
-    """
-
-    name: str
-    kind: str
-    points: tuple[tuple[float, float], ...]
 
 
 def epochs_of(metrics: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -69,7 +50,7 @@ def series_of(metrics: Sequence[Mapping[str, Any]], what: str) -> list[Series]:
     epochs = epochs_of(metrics)
     found = []
     if what == "loss" and epochs:
-        batches = epochs[-1]["step"] / epochs[-1]["epoch"]
+        batches = steps_of(metrics) or 1
         noted = [v for v in metrics if is_number(v.get("loss")) and is_number(v.get("step"))]
         steps = [(values["step"] / batches, values["loss"]) for values in noted]
         found.append(Series("single steps", "steps", tuple(steps[:: -(-len(steps) // MOST_STEPS) or 1])))
@@ -79,66 +60,32 @@ def series_of(metrics: Sequence[Mapping[str, Any]], what: str) -> list[Series]:
     return [series for series in found if series.points]
 
 
-def chart(title: str, series: Sequence[Series], y_label: str, ends: tuple[float | None, float | None]) -> str:
-    """Return series over the epochs as SVG with its legend. ends: of the y axis; None where the numbers decide.
+def rates_of(metrics: Sequence[Mapping[str, Any]]) -> list[Series]:
+    """Return the series of the learning rate, of single steps and epochs; none where no rate was noted.
 
-    >>> svg = chart("Loss", [Series("test", "test", ((1, 0.5),))], "loss", (0, None))
-    >>> "<title>test, epoch 1: 0.5</title>" in svg
-    True
+    >>> rates_of([{"epoch": 1, "step": 9, "train_loss": 1.5, "lr": 0.1}])[0].points
+    ((1.0, 0.1),)
     """
-    ys = [y for one in series for _, y in one.points]
-    low, high = (choose(ys) if end is None else end for end, choose in zip(ends, (min, max), strict=True))
-    y_ticks = ticks(low, high if high > low else low + 1)
-    low, high = min(low, y_ticks[0]), max(high, y_ticks[-1])
-    last = max(x for one in series for x, _ in one.points)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across, up = x / last, (y - low) / (high - low)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
-    parts = []
-    for y in y_ticks:
-        _, row = place(0, y)
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{row:.1f}" y2="{row:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{row + 5:.1f}" text-anchor="end">{y:g}</text>')
-    for x in ticks(0, math.floor(last), whole=True):
-        column, _ = place(x, low)
-        parts.append(f'<text x="{column:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{x:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">epoch</text>')
-    for one in series:
-        places = [place(x, y) for x, y in one.points]
-        if len(places) > 1:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-            parts.append(f'<polyline class="line {one.kind}" points="{path}"/>')
-        if len(places) <= MOST_DOTS and one.kind != "steps":
-            for (column, row), (x, y) in zip(places, one.points, strict=True):
-                words = f"<title>{text(one.name)}, epoch {x:g}: {y:.4g}</title>"
-                parts.append(f'<circle class="{one.kind}" cx="{column:.1f}" cy="{row:.1f}" r="4">{words}</circle>')
-    finals = "; ".join(f"{one.name} {one.points[-1][1]:.4g}" for one in series)
-    about = f"{title}: {y_label} over {last:g} epochs, at the end {finals}"
-    keys = "".join(
-        f'<li><svg viewBox="0 0 36 14" aria-hidden="true"><line class="line {one.kind}" x1="2" x2="34" y1="7" y2="7"/></svg>'
-        f"{text(one.name)}</li>"
-        for one in series
-    )
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(about)}">{"".join(parts)}</svg>'
-    return f'<figure><h3>{text(title)}</h3><ul class="legend">{keys}</ul>{svg}</figure>'
+    batches = steps_of(metrics)
+    noted = [v for v in metrics if is_number(v.get("lr")) and is_number(v.get("step"))]
+    if batches is None or not noted:
+        return []
+    points = sorted({values["step"] / batches: values["lr"] for values in noted}.items())
+    return [Series("learning rate", "train", tuple(points[:: -(-len(points) // MOST_STEPS) or 1]))]
 
 
-def ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Return about five round numbers (1, 2 or 5 times a power of ten apart) of which all but the ends are inside.
+def steps_of(metrics: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the steps of an epoch; None before the first is done."""
+    epochs = epochs_of(metrics)
+    return epochs[-1]["step"] / epochs[-1]["epoch"] if epochs else None
 
-    whole: whole numbers, all inside.
 
-    >>> ticks(0, 0.83), ticks(1, 5, whole=True)
-    ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [1, 2, 3, 4, 5])
+def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the first epoch of the highest validation accuracy; None without one.
+
+    >>> accuracies = ((1, 0.5), (2, 0.75), (3, 0.75))
+    >>> best_epoch([{"epoch": e, "step": e, "train_loss": 1.0, "val_accuracy": a} for e, a in accuracies])
+    2
     """
-    power = 10.0 ** math.floor(math.log10(max(high - low, 1e-12) / 5))
-    step = next(times * power for times in (1, 2, 5, 10) if (high - low) / (times * power) <= 5.5)
-    if whole:
-        apart = max(math.ceil(step), 1)
-        first = low if apart == 1 else -(-low // apart) * apart
-        return [first + i * apart for i in range(int((high - first) // apart) + 1)]
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(int(first), int(last) + 1)]
+    measured = [values for values in epochs_of(metrics) if values.get("val_accuracy") is not None]
+    return max(measured, key=lambda values: (values["val_accuracy"], -values["epoch"]))["epoch"] if measured else None

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import html as markup
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
 from typing import Any
 
-from gpucnn.report.images import data_uri
+import numpy as np
+
+from gpucnn.formats import ABSENT, cut
+from gpucnn.report.images import coloured, data_uri
 from gpucnn.version import __version__
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -19,72 +23,15 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """What HTML does not allow, and halves of characters, which a file name may hold and UTF-8 does not."""
 
-STYLE = """
-:root { color-scheme: light dark; --paper: #f7f8f9; --panel: #fff; --ink: #1b2126; --quiet: #59636d; --line: #d9dee3;
-  --right: 42 111 182; --wrong: 196 61 44; --train: #2a6fb6; --val: #b35c00; --test: #2e7d4f; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14181c; --panel: #1c2127; --ink: #e4e8ec; --quiet: #a0abb5;
-  --line: #363e46; --right: 82 150 222; --wrong: 232 104 84; --train: #6db0f2; --val: #f0a24b; --test: #6ccf93; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1.25rem 1rem 3rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .25rem; }
-h2 { font-size: 1.2rem; margin: 0 0 .6rem; }
-h3 { font-size: 1rem; margin: 0 0 .3rem; }
-p { margin: 0 0 .6rem; }
-.quiet, figcaption, caption { color: var(--quiet); font-size: .875rem; }
-section { background: var(--panel); border: 1px solid var(--line); border-radius: .6rem; margin-top: 1rem; padding: 1rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; margin: 1rem 0 0; }
-.cards div { background: var(--panel); border: 1px solid var(--line); border-radius: .6rem; padding: .6rem .8rem; }
-.cards dt { color: var(--quiet); font-size: .8rem; }
-.cards dd { margin: 0; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; }
-.row > * { flex: 1 1 19rem; min-width: 0; }
-figure { margin: 0; }
-figcaption { margin-top: .3rem; }
-img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; border-radius: .25rem; }
-svg { display: block; width: 100%; height: auto; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .75rem; margin: 0; padding: 0;
-  list-style: none; }
-.tiles img { width: 100%; }
-.tiles b { color: rgb(var(--wrong)); }
-.scroll { overflow-x: auto; overflow-wrap: normal; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .4rem; }
-caption span { display: inline-block; position: sticky; left: 0; max-width: calc(100vw - 4.2rem); white-space: normal; }
-th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; }
-tbody th { background: var(--panel); position: sticky; left: 0; }
-tbody th, thead th:first-child, .facts td, .words td:nth-child(2), .words th:nth-child(2) { text-align: left; }
-.facts { width: 100%; }
-.facts th { width: 35%; font-weight: 400; color: var(--quiet); vertical-align: top; }
-.facts td { overflow-wrap: anywhere; }
-th bdi, td bdi, .tiles bdi { display: inline-block; max-width: 12rem; overflow: hidden; text-overflow: ellipsis;
-  vertical-align: bottom; white-space: nowrap; }
-.confusion th bdi { max-width: 8rem; }
-.tiles bdi { max-width: 100%; }
-.confusion td.right { background: rgb(var(--right) / calc(var(--share) * .5)); }
-.confusion td.wrong { background: rgb(var(--wrong) / calc(var(--share) * .55)); }
-.confusion td.none { color: var(--quiet); }
-.bars { width: 100%; max-width: 40rem; }
-.bars td:last-child { width: 60%; }
-.bar { display: block; height: .9rem; min-width: 1px; width: calc(var(--share) * 100%); border-radius: .2rem;
-  background: rgb(var(--right)); }
-details { margin-top: .75rem; }
-summary { cursor: pointer; color: var(--quiet); }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: 0 0 .25rem; padding: 0; list-style: none;
-  font-size: .875rem; }
-.legend svg { display: inline-block; width: 1.8rem; height: .7rem; margin-right: .35rem; }
-.line { fill: none; stroke-width: 2.5; stroke-linejoin: round; stroke-linecap: round; }
-.steps { stroke: var(--train); stroke-width: 1; opacity: .65; }
-.train { stroke: var(--train); } .val { stroke: var(--val); stroke-dasharray: 7 5; }
-.test { stroke: var(--test); stroke-dasharray: 1.5 5.5; }
-circle.train { fill: var(--train); } circle.val { fill: var(--val); } circle.test { fill: var(--test); }
-circle { stroke: none !important; }
-.axis { stroke: var(--line); stroke-width: 1; }
-svg text { fill: var(--quiet); font-size: 14px; font-family: inherit; }
-@media (max-width: 40rem) { svg text { font-size: 18px; } }
-footer { margin-top: 1.5rem; }
-"""
+STYLE = resources.files("gpucnn.report").joinpath("style.css").read_text(encoding="utf-8")
+
+
+LONGEST_NAME = 40
+"""Characters of the longest name that is shown whole; the whole name is its tooltip."""
+
+
+MOST_NARROW = 4
+"""Columns of a table up to which it usually fits a phone."""
 
 
 def text(value: Any) -> str:
@@ -102,33 +49,53 @@ def name(value: Any) -> str:
     >>> name("a&b")
     '<bdi title="a&amp;b">a&amp;b</bdi>'
     """
-    return f'<bdi title="{text(value)}">{text(value)}</bdi>'
+    return f'<bdi title="{text(value)}">{text(cut(str(value), LONGEST_NAME))}</bdi>'
 
 
-def page(title: str, html: str, refresh: int | None = None) -> str:
-    """Return a whole page. refresh: seconds after which the browser loads it again.
+def page(title: str, head: str, sections: Sequence[tuple[str, str]], refresh: int | None = None) -> str:
+    """Return a whole page: its ``head`` as HTML, a list of contents, and sections (title, HTML).
 
-    >>> page("A & B", "<p>hello").splitlines()[0]
+    refresh: seconds after which the browser loads the page again.
+
+    >>> page("A & B", "<h1>hello</h1>", []).splitlines()[0]
     '<!doctype html>'
     """
     reload = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh:d}">\n'
+    links = "".join(f'<li><a href="#{_anchor(name)}">{text(name)}</a></li>' for name, _ in sections)
+    contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(sections) > 1 else ""
+    main = "\n".join(section(name, html) for name, html in sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{reload}'
         f'<link rel="icon" href="data:,">\n<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n'
-        f'<body>\n{html}\n<footer class="quiet">Made by gpucnn {__version__}. '
+        f'<body>\n<a class="skip" href="#main">Skip to the content</a>\n<header>{head}</header>\n{contents}\n'
+        f'<main id="main">\n{main}\n</main>\n<footer class="quiet">Made by gpucnn {__version__}. '
         "This page loads nothing from elsewhere.</footer>\n</body>\n</html>\n"
     )
+
+
+def exactly(value: Any, form: Callable[[Any], str]) -> str:
+    """Return a number as ``form`` writes it, with the exact value for programs; a dash for None.
+
+    >>> exactly(0.5, lambda value: f"{value:.0%}")
+    '<data value="0.5">50%</data>'
+    """
+    return ABSENT if value is None else f'<data value="{value!r}">{form(value)}</data>'
 
 
 def section(title: str, html: str) -> str:
     """Return a part of a page under its heading.
 
-    >>> section("A", "<p>b")
-    '<section><h2>A</h2>\\n<p>b</section>'
+    >>> section("All of it", "<p>b</p>")
+    '<section aria-labelledby="all-of-it"><h2 id="all-of-it">All of it</h2>\\n<p>b</p></section>'
     """
-    return f"<section><h2>{text(title)}</h2>\n{html}</section>"
+    anchor = _anchor(title)
+    return f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{text(title)}</h2>\n{html}</section>'
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def picture(pixels: Any, alt: str, caption: str = "", width: int | None = None) -> str:
@@ -145,13 +112,24 @@ def picture(pixels: Any, alt: str, caption: str = "", width: int | None = None) 
     return f'<figure><img src="{data_uri(pixels)}" alt="{text(alt)}" {size}>{below}</figure>'
 
 
-def scrolling(label: str, html: str) -> str:
-    """Return wide content in a box of its own that scrolls, also with the keyboard.
+def colour_bar(colours: Any, low: str, high: str, alt: str) -> str:
+    """Return the scale of colours (K, 3) between what its ends stand for.
 
-    >>> scrolling("Numbers", "<p>1")
-    '<div class="scroll" role="region" aria-label="Numbers" tabindex="0"><p>1</div>'
+    >>> "0.5</div>" in colour_bar([[0, 0, 0], [255, 0, 0]], "0", "0.5", "from black to red")
+    True
     """
-    return f'<div class="scroll" role="region" aria-label="{text(label)}" tabindex="0">{html}</div>'
+    pixels = coloured(np.linspace(0, 1, 64)[None], colours)
+    return f'<div class="scale">{text(low)} <img src="{data_uri(pixels)}" alt="{text(alt)}"> {text(high)}</div>'
+
+
+def scrolling(label: str, html: str, wide: bool = False) -> str:
+    """Return wide content in a box of its own that scrolls, also with the keyboard. wide: wider than a phone, surely.
+
+    >>> scrolling("Numbers", "<p>1</p>").startswith('<div class="scroll" role="region" aria-label="Numbers" tabindex="0">')
+    True
+    """
+    hint = '<p class="hint">Wider than a phone: scroll sideways.</p>' if wide else ""
+    return f'<div class="scroll" role="region" aria-label="{text(label)}" tabindex="0">{html}</div>{hint}'
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
@@ -165,7 +143,7 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
     )
     html = f'<table class="{kind}"><caption><span>{text(caption)}</span></caption><thead><tr>{heads}</tr></thead>'
-    return scrolling(caption, f"{html}<tbody>{body}</tbody></table>")
+    return scrolling(caption, f"{html}<tbody>{body}</tbody></table>", len(head) > MOST_NARROW)
 
 
 def facts(caption: str, values: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from gpucnn import functional as F
 from gpucnn import nn
 from gpucnn.analysis.feature_maps import edge_filter, feature_maps, responses
 from gpucnn.analysis.saliency import CONVOLUTIONS, grad_cam, occlusion
+from gpucnn.analysis.titles import layer_titles
 from gpucnn.autograd import Tensor, tensor
 from gpucnn.errors import ShapeError
-from gpucnn.report.html import name, page, picture, section, table, text
-from gpucnn.report.images import SIGNED, coloured, enlarged, image_pixels, overlaid, sheet
+from gpucnn.report.html import colour_bar, name, page, picture, table, text
+from gpucnn.report.images import SIGNED, WARM, coloured, enlarged, image_pixels, overlaid, sheet
+from gpucnn.report.outcome import tile
 from gpucnn.report.run_report import MOST_FILTERS
 
 MOST_ANSWERS = 10
@@ -32,7 +34,8 @@ class Look:
 
     probabilities: (K,). target: the class that the looking is about. cam: Grad-CAM (H, W), None without a convolution.
     covered: occlusion (H, W). maps: each convolution's dotted name and feature maps (F, h, w). edges: what the filters for
-    vertical and horizontal edges answer to the grey image, 0 to 1.
+    vertical and horizontal edges answer to the grey image, 0 to 1. titles: what layers are called, by dotted name. original:
+    the picture as it is in its file, (H, W) or (H, W, 3) uint8.
 
     >>> sorted(look(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), np.zeros((1, 2, 2)), ["a", "b"]).edges)
     ['horizontal', 'vertical']
@@ -46,14 +49,22 @@ class Look:
     covered: Any
     maps: Mapping[str, Any]
     edges: Mapping[str, Any]
+    titles: Mapping[str, str] = field(default_factory=dict)
+    original: Any = None
 
 
 def look(
-    model: nn.Module, image: Any, class_names: Sequence[str], x: Tensor | None = None, target: int | None = None
+    model: nn.Module,
+    image: Any,
+    class_names: Sequence[str],
+    x: Tensor | None = None,
+    target: int | None = None,
+    original: Any = None,
 ) -> Look:
     """Return the explained prediction of ``model`` for ``image`` (C, H, W). target: by default the predicted class.
 
-    x: the image as the model takes it, (1, C, H, W) normalised; by default as it is. Errors: see ``grad_cam``.
+    x: the image as the model takes it, (1, C, H, W) normalised; by default as it is. original: the picture that
+    ``image`` was made from, uint8 pixels. Errors: see ``grad_cam``.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3))
     >>> {name: maps.shape for name, maps in look(net, np.zeros((1, 8, 8)), "abc").maps.items()}
@@ -74,7 +85,9 @@ def look(
     pixels = image_pixels(image).astype(np.float32) / 255
     grey = pixels if pixels.ndim == 2 else pixels.mean(2)
     edges = {which: responses(grey, edge_filter(which)) for which in ("vertical", "horizontal")}
-    return Look(image, list(class_names), probabilities, chosen, cam, covered, maps, edges)
+    return Look(
+        image, list(class_names), probabilities, chosen, cam, covered, maps, edges, layer_titles(model), original
+    )
 
 
 def look_page(found: Look, title: str) -> str:
@@ -87,12 +100,11 @@ def look_page(found: Look, title: str) -> str:
     label = found.class_names[found.target]
     answer = int(found.probabilities.argmax())
     said = f"The network says {name(found.class_names[answer])}, with probability {found.probabilities[answer]:.1%}."
-    parts = [
-        f"<header><h1>{text(title)}</h1><p>{said}</p></header>",
-        section("Where it looked", _places(found, label)),
-        section("Probabilities", _probabilities(found)),
+    parts = [("Where it looked", _places(found, label)), ("Probabilities", _probabilities(found))]
+    parts += [
+        (f"Feature maps of {found.titles.get(key, key)}", _maps(found.titles.get(key, key), maps))
+        for key, maps in found.maps.items()
     ]
-    parts += [section(f"Feature maps of layer {key or 0}", _maps(key, maps)) for key, maps in found.maps.items()]
     figures = (
         picture(_large(coloured((values + 1) / 2, SIGNED)), f"The image's {which} edges", f"{which} edges")
         for which, values in found.edges.items()
@@ -101,8 +113,8 @@ def look_page(found: Look, title: str) -> str:
         "<p>Not learnt: the difference of neighbouring pixels, which is all an edge is. Blue gets lighter, red darker; "
         "left to right for vertical edges, top to bottom for horizontal ones.</p>"
     )
-    parts.append(section("Edges by hand-made filters", f'{about}<div class="row">{"".join(figures)}</div>'))
-    return page(title, "\n".join(parts))
+    parts.append(("Edges by hand-made filters", f'{about}<div class="row">{"".join(figures)}</div>'))
+    return page(title, f"<h1>{text(title)}</h1><p>{said}</p>", parts)
 
 
 def heats(found: Look) -> dict[str, Any]:
@@ -118,14 +130,20 @@ def heats(found: Look) -> dict[str, Any]:
 
 
 def _places(found: Look, label: str) -> str:
-    shown = [picture(_large(image_pixels(found.image)), "The image as the network reads it", "as the network reads it")]
+    shown = []
+    if found.original is not None:
+        shown.append(picture(_large(tile(found.original, SIDE)), "The original picture", "the picture"))
+    shown.append(
+        picture(_large(image_pixels(found.image)), "The image as the network reads it", "as the network reads it")
+    )
     captions = {
         "Grad-CAM": "Grad-CAM: the lighter, the more the last convolution found there that speaks for the class",
         "Occlusion": "Occlusion: the lighter, the more the probability falls when a square there is covered; "
         f"by {max(float(found.covered.max()), 0):.1%} at most",
     }
     shown += [picture(_large(pixels), f"{what} for {label}", captions[what]) for what, pixels in heats(found).items()]
-    return f'<p>For the class {name(label)}.</p><div class="row">{"".join(shown)}</div>'
+    bar = colour_bar(WARM, "0", "most", "Colours of the maps, from nothing to the most of this image")
+    return f'<p>For the class {name(label)}.</p><div class="row">{"".join(shown)}</div>{bar}'
 
 
 def _probabilities(found: Look) -> str:
@@ -142,8 +160,8 @@ def _maps(key: str, maps: Any) -> str:
     F_, h, w = maps.shape
     tiles, largest = map_pixels(maps)
     about = f"{F_} maps of {h}x{w}" + (f", the first {MOST_FILTERS} shown" if F_ > MOST_FILTERS else "")
-    about += f"; blue is negative, white 0, red positive, full colour {largest:.3g}."
-    return f"<p>{about}</p>{picture(sheet(tiles, side=640), f'Feature maps of layer {key}')}"
+    bar = colour_bar(SIGNED, f"{-largest:.3g}", f"{largest:.3g}", "Colours of the maps, 0 in the middle")
+    return f"<p>{about}.</p>{bar}{picture(sheet(tiles, side=640), f'Feature maps of {key}')}"
 
 
 def map_pixels(maps: Any) -> tuple[Any, float]:

@@ -16,7 +16,8 @@ from gpucnn.errors import GpucnnError, how_to_add
 from gpucnn.report.curves import epochs_of, series_of
 from gpucnn.report.image_report import MOST_ANSWERS, Look, heats, map_pixels
 from gpucnn.report.images import SIGNED, coloured, filter_pixels, image_pixels, sheet, shown_filters
-from gpucnn.report.run_report import MOST_CLASSES, MOST_FILTERS, Outcome, Run
+from gpucnn.report.outcome import MOST_CLASSES, Outcome
+from gpucnn.report.run_report import MOST_FILTERS, Run
 
 STYLES: dict[str, dict[str, Any]] = {
     "steps": {"color": "tab:blue", "linewidth": 0.7, "alpha": 0.5},

@@ -1,76 +1,50 @@
-"""The report of a run: one page with its settings, curves, confusion matrix, mistakes, filters and layers."""
+"""The report of a run: one page with its verdict, curves, classes, confusions, mistakes, filters, layers and settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gpucnn.analysis.summary import Summary
-from gpucnn.report.curves import SPLITS, chart, epochs_of, series_of
-from gpucnn.report.html import facts, name, page, picture, scrolling, section, table, text
-from gpucnn.report.images import (
-    WARM,
-    coloured,
-    data_uri,
-    enlarged,
-    filter_pixels,
-    image_pixels,
-    sheet,
-    shown_filters,
-)
+from gpucnn.formats import date_text, duration, loss_text, percent
+from gpucnn.report.charts import chart, columns
+from gpucnn.report.curves import SPLITS, best_epoch, epochs_of, rates_of, series_of, steps_of
+from gpucnn.report.html import colour_bar, exactly, facts, name, page, picture, table, text
+from gpucnn.report.images import SIGNED, data_uri, filter_pixels, image_pixels, sheet, shown_filters
+from gpucnn.report.outcome import Outcome, classes_part, confusion_part, mistakes_part, tile
 
 MOST_FILTERS = 64
 """Most filters that are drawn; the others are counted."""
 
-MOST_CLASSES = 20
-"""Classes up to which the confusion matrix is a table of numbers; beyond, it is an image, and the worst are named."""
-
 MOST_LAYERS = 30
 """Most layers whose table is open at first."""
 
-LARGEST_TILE = 96
-"""Longest side of a mistake's image in pixels; larger images are scaled down."""
+MOST_SAMPLED = 24
+"""Most classes of which sample images are shown."""
+
+GAP = 0.08
+"""How much better the training accuracy is than that of validation where a network is said to overfit."""
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """An image (C, H, W), as in the data set, that was misclassified: its class, the prediction and its probability.
+class Balance:
+    """The training images: how many there are of each class, and some of each (C, H, W), as the network sees them.
 
-    >>> Mistake(np.zeros((1, 28, 28), np.uint8), label=4, answer=9, confidence=0.98).answer
-    9
+    >>> Balance(["cat", "dog"], [30, 70]).share
+    0.3
     """
 
-    image: Any
-    label: int
-    answer: int
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The evaluation on the test images of ``data``: counts (K, K), row = true class, column = prediction; mistakes.
-
-    >>> Outcome("pets", ["cat", "dog"], np.array([[5, 1], [0, 4]])).accuracy
-    0.9
-    """
-
-    data: str
     class_names: Sequence[str]
-    confusion: Any
-    mistakes: Sequence[Mistake] = ()
+    counts: Sequence[int]
+    samples: Sequence[Sequence[Any]] = ()
 
     @property
-    def count(self) -> int:
-        """The number of images."""
-        return int(self.confusion.sum())
-
-    @property
-    def accuracy(self) -> float:
-        """The accuracy, 0 to 1."""
-        return float(np.trace(self.confusion)) / self.count
+    def share(self) -> float:
+        """The share of the images that the rarest class has."""
+        return min(self.counts) / max(sum(self.counts), 1)
 
 
 @dataclass(frozen=True)
@@ -79,6 +53,7 @@ class Run:
 
     state: in a few words, how far the run is. settings and environment: names and values. metrics: the objects of
     ``metrics.jsonl``. filters_before, filters_after: of the first convolution (F, C, KH, KW), as initialised and now.
+    outcome: on the test images. balance: of the training images. links: other pages about the run, {text: address}.
 
     >>> Run("lenet on digits", "1 epoch done").outcome is None
     True
@@ -93,6 +68,8 @@ class Run:
     filters_before: Any = None
     filters_after: Any = None
     outcome: Outcome | None = None
+    balance: Balance | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def report(run: Run, refresh: int | None = None) -> str:
@@ -102,24 +79,78 @@ def report(run: Run, refresh: int | None = None) -> str:
     >>> "<h1>lenet on &lt;digits&gt;</h1>" in html, "<script" in html
     (True, False)
     """
-    again = "" if refresh is None else f" This page loads itself again every {refresh} seconds until the run ends."
-    parts = [f'<header><h1>{text(run.title)}</h1><p class="quiet">{text(run.state)}.{again}</p></header>', _cards(run)]
+    parts = []
     if epochs_of(run.metrics):
-        parts.append(section("Curves", _curves(run)))
+        parts.append(("Curves", _curves(run)))
     if run.outcome is not None:
-        parts.append(section("Confusion matrix", _confusion(run.outcome)))
-        parts.append(section("Worst mistakes", _mistakes(run.outcome)))
+        parts.append(("Classes", classes_part(run.outcome)))
+        parts.append(("Confusion matrix", confusion_part(run.outcome)))
+        parts.append(("Worst mistakes", mistakes_part(run.outcome)))
+    if run.balance is not None:
+        parts.append(("Training images", _balance(run.balance)))
     if run.filters_after is not None:
-        parts.append(section("Filters of the first convolution", _filters(run.filters_before, run.filters_after)))
+        parts.append(("Filters of the first convolution", _filters(run.filters_before, run.filters_after)))
     if run.summary is not None:
-        parts.append(section("Layers", _layers(run.summary)))
+        parts.append(("Layers", _layers(run.summary)))
     for title, caption, values in (
         ("Configuration", "Every setting, as resolved; also in config.toml", run.settings),
         ("Environment", "What the run ran on; also in environment.json", run.environment),
     ):
         if values:
-            parts.append(section(title, facts(caption, values)))
-    return page(run.title, "\n".join(parts), refresh)
+            parts.append((title, facts(caption, values)))
+    return page(run.title, _head(run, refresh), parts, refresh)
+
+
+def _head(run: Run, refresh: int | None) -> str:
+    again = "" if refresh is None else f" This page loads itself again every {refresh} seconds until the run ends."
+    kind, words = verdict(run.metrics)
+    judged = f'<p class="verdict"><b class="{kind}">{text(words)}</b></p>' if words else ""
+    epochs = epochs_of(run.metrics)
+    lines = {
+        "Started": date_text(run.environment.get("date")) if run.environment.get("date") else None,
+        "Training took": duration(sum(values.get("seconds") or 0 for values in epochs)) if epochs else None,
+        "Command": run.environment.get("command"),
+        "Commit": run.environment.get("commit"),
+    }
+    known = "".join(
+        f"<dt>{what}</dt><dd>{f'<code>{text(value)}</code>' if what in ('Command', 'Commit') else text(value)}</dd>"
+        for what, value in lines.items()
+        if value
+    )
+    links = " ".join(f'<a href="{text(address)}">{text(words)}</a>' for words, address in run.links.items())
+    return (
+        f'<h1>{text(run.title)}</h1><p class="quiet">{text(run.state)}.{again}</p>{judged}'
+        + (f'<dl class="head">{known}</dl>' if known else "")
+        + (f"<p>{links}</p>" if links else "")
+        + _cards(run)
+    )
+
+
+def verdict(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return a plain judgement of how the training went: "good", "warn" or "bad", and a sentence; empty before an epoch.
+
+    >>> verdict([{"epoch": 1, "step": 9, "train_loss": 0.1, "train_accuracy": 0.98, "val_accuracy": 0.48}])
+    ('bad', 'Training 98 %, validation 48 %: overfitting.')
+    """
+    epochs = epochs_of(metrics)
+    if not epochs or epochs[-1].get("train_accuracy") is None:
+        return "", ""
+    last, best = epochs[-1], best_epoch(metrics)
+    train, val = last["train_accuracy"], last.get("val_accuracy")
+    said = f"Training {percent(train, 0)}" + ("" if val is None else f", validation {percent(val, 0)}")
+    if val is None:
+        return "warn", f"{said}. Without a validation split nothing tells whether it overfits."
+    first = epochs[0]["train_loss"]
+    if len(epochs) > 1 and last["train_loss"] > 0.95 * first and train < 0.5:
+        return "bad", f"{said}: it has hardly learnt. Try another learning rate."
+    if train - val > GAP:
+        kind = "bad" if train - val > 3 * GAP else "warn"
+        return kind, f"{said}: overfitting{'' if kind == 'bad' else ' has begun'}."
+    if best is not None and best <= last["epoch"] - 3:
+        return "warn", f"{said}: the best epoch was {best} of {last['epoch']}; the later ones did not help."
+    if len(epochs) > 1 and best == last["epoch"] and val - epochs[-2].get("val_accuracy", val) > 0.005:
+        return "good", f"{said}: it was still getting better; more epochs may help."
+    return "good", f"{said}: no sign of overfitting."
 
 
 def _cards(run: Run) -> str:
@@ -127,124 +158,66 @@ def _cards(run: Run) -> str:
     cards = []
     if epochs:
         last = epochs[-1]
-        for key, words in (("test", "Test"), ("val", "Validation"), ("train", "Training")):
+        if run.outcome is not None:
+            cards.append(("Test accuracy", exactly(run.outcome.accuracy, percent)))
+        elif last.get("test_accuracy") is not None:
+            cards.append(("Test accuracy", exactly(last["test_accuracy"], percent)))
+        for key, words in (("val", "Validation"), ("train", "Training")):
             if last.get(f"{key}_accuracy") is not None:
-                cards.append((f"{words} accuracy", _exactly(last[f"{key}_accuracy"], ".2%")))
+                cards.append((f"{words} accuracy", exactly(last[f"{key}_accuracy"], percent)))
         cards.append(("Epochs", str(last["epoch"])))
+        if (best := best_epoch(run.metrics)) is not None:
+            cards.append(("Best epoch", str(best)))
         seconds = sum(values.get("seconds") or 0 for values in epochs)
-        cards.append(("Training time", f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"))
+        cards.append(("Training time", duration(seconds)))
         cards.append(("Images per second", f"{last.get('images_per_second') or 0:,.0f}"))
     if run.summary is not None:
         cards.append(("Parameters", f"{run.summary.parameters:,}"))
     return f'<dl class="cards">{"".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for what, value in cards)}</dl>'
 
 
-def _exactly(value: Any, form: str) -> str:
-    """Return a number rounded for display, with the exact value for programs; a dash for None."""
-    return "-" if value is None else f'<data value="{value!r}">{value:{form}}</data>'
-
-
 def _curves(run: Run) -> str:
+    steps, best = steps_of(run.metrics), best_epoch(run.metrics)
     ends: dict[str, tuple[float | None, float | None]] = {"loss": (0, None), "accuracy": (None, 1)}
     drawn = ((what, series_of(run.metrics, what)) for what in ends)
-    charts = [chart(what.capitalize(), series, what, ends[what]) for what, series in drawn if series]
-    columns = [(f"{words} {what}", f"{key}_{what}") for key, words in SPLITS for what in ("loss", "accuracy")]
+    charts = [chart(what.capitalize(), series, what, ends[what], steps, best) for what, series in drawn if series]
+    if rates := rates_of(run.metrics):
+        charts.append(chart("Learning rate", rates, "learning rate", (0, None), steps))
+    heads = [(f"{words} {what}", f"{key}_{what}") for key, words in SPLITS for what in ("loss", "accuracy")]
+    forms: dict[str, Callable[[Any], str]] = {"loss": loss_text, "accuracy": percent}
     rows = (
-        [str(v["epoch"]), *(_exactly(v.get(key), ".4f") for _, key in columns), f"{v.get('seconds') or 0:.1f}"]
+        [str(v["epoch"]), f"{v['step']:,}", *(exactly(v.get(key), forms[key.partition("_")[2]]) for _, key in heads),
+         duration(v.get("seconds") or 0)]
         for v in epochs_of(run.metrics)
-    )
-    numbers = table("One row per epoch", ["epoch", *(words for words, _ in columns), "seconds"], rows)
-    return f'<div class="row">{"".join(charts)}</div><details><summary>All numbers</summary>{numbers}</details>'
+    )  # fmt: skip
+    numbers = table("One row per epoch", ["epoch", "step", *(words for words, _ in heads), "time"], rows)
+    return f'<div class="charts">{"".join(charts)}</div><details><summary>All numbers</summary>{numbers}</details>'
 
 
-def _confusion(outcome: Outcome) -> str:
-    about = (
-        f"{outcome.count:,} test images of {name(outcome.data)}, {np.trace(outcome.confusion):,} answered rightly: "
-        f"{_exactly(outcome.accuracy, '.4f')}. A row is the true class, a column the answer."
-    )
-    draw = _confusion_table if len(outcome.class_names) <= MOST_CLASSES else _confusion_picture
-    return f"<p>{about}</p>{draw(outcome)}"
-
-
-def _confusion_table(outcome: Outcome) -> str:
-    counts = np.asarray(outcome.confusion)
-    wrong = counts - np.diag(np.diag(counts))
-    most = max(int(wrong.max()), 1)
-    names = [name(label) for label in outcome.class_names]
-    rows = []
-    for i, label in enumerate(names):
-        cells = []
-        for j, count in enumerate(counts[i]):
-            kind = "right" if i == j else "wrong"
-            share = count / max(int(counts[i].sum()), 1) if i == j else count / most
-            cells.append(
-                f'<td class="{kind}" style="--share: {share:.3f}">{count}</td>' if count else '<td class="none">0</td>'
-            )
-        rows.append(
-            f'<tr><th scope="row">{label}</th>{"".join(cells)}<td>{_share(counts[i, i], counts[i].sum())}</td></tr>'
+def _balance(balance: Balance) -> str:
+    total, K = sum(balance.counts), len(balance.class_names)
+    rarest, commonest = (choose(range(K), key=lambda i: balance.counts[i]) for choose in (min, max))
+    about = f"{total:,} images of {K} classes, as the network sees them."
+    if balance.counts[commonest] > 1.5 * balance.counts[rarest]:
+        about += (
+            f" {name(balance.class_names[commonest])} has {balance.counts[commonest]:,}, "
+            f"{name(balance.class_names[rarest])} {balance.counts[rarest]:,}."
         )
-    precision = "".join(f"<td>{_share(counts[i, i], counts[:, i].sum())}</td>" for i in range(len(names)))
-    head = "".join(f'<th scope="col">{label}</th>' for label in names)
-    return scrolling(
-        "Confusion matrix",
-        '<table class="confusion"><caption><span>Recall: the right share of a row; precision: of a column</span></caption>'
-        f'<thead><tr><th scope="col">true \\ answer</th>{head}<th scope="col">recall</th></tr></thead>'
-        f'<tbody>{"".join(rows)}<tr><th scope="row">precision</th>{precision}<td></td></tr></tbody></table>',
-    )
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.4f}" if whole else "-"
-
-
-def _confusion_picture(outcome: Outcome) -> str:
-    counts = np.asarray(outcome.confusion)
-    K = len(outcome.class_names)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    pixels = enlarged(coloured(np.sqrt(shares), WARM), max(600 // K, 1))
-    alt = f"Confusion matrix of {K} classes; correct predictions lie on the diagonal. The most frequent mistakes are listed"
-    wrong = counts - np.diag(np.diag(counts))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CLASSES]
-    pairs = [(int(at) // K, int(at) % K) for at in order if wrong.flat[at]]
-    rows = (
-        [
-            name(outcome.class_names[i]),
-            name(outcome.class_names[j]),
-            f"{wrong[i, j]}",
-            _share(wrong[i, j], counts[i].sum()),
-        ]
-        for i, j in pairs
-    )
-    words = table("The most frequent mistakes", ["true class", "answer", "times", "share of the class"], rows, "words")
-    caption = "Row: true class, column: answer, both from the first class at the top left; lighter is more"
-    return f'<div class="row">{picture(pixels, alt, caption)}{words if pairs else ""}</div>'
-
-
-def _mistakes(outcome: Outcome) -> str:
-    if not outcome.mistakes:
-        return "<p>None: every test image is answered rightly.</p>"
-    tiles = []
-    for mistake in outcome.mistakes:
-        label, answer = outcome.class_names[mistake.label], outcome.class_names[mistake.answer]
-        pixels = _tile(image_pixels(mistake.image))
-        H, W = pixels.shape[:2]
-        alt = text(f"Test image of class {label}, answered {answer}")
-        tiles.append(
-            f'<li><figure><img src="{data_uri(pixels)}" alt="{alt}" width="{W}" height="{H}"><figcaption>{name(label)} '
-            f"as <b>{name(answer)}</b> ({mistake.confidence:.1%})</figcaption></figure></li>"
+    drawn = columns("Images of each class", balance.class_names, balance.counts, "images")
+    shown = [i for i in range(min(K, len(balance.samples), MOST_SAMPLED)) if len(balance.samples[i])]
+    rows = "".join(
+        f'<tr><th scope="row">{name(balance.class_names[i])}</th><td><div class="strip">'
+        + "".join(
+            f'<img src="{data_uri(tile(image_pixels(image)))}" alt="Training image of class '
+            f'{text(balance.class_names[i])}">'
+            for image in balance.samples[i]
         )
-    count = outcome.count - int(np.trace(outcome.confusion))
-    about = f"{len(tiles)} of {count:,} mistakes, the highest loss first: the true class, the answer, its probability."
-    return f'<p>{about}</p><ul class="tiles">{"".join(tiles)}</ul>'
-
-
-def _tile(pixels: Any) -> Any:
-    """Return an image scaled down to at most ``LARGEST_TILE`` rows and columns."""
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((LARGEST_TILE, LARGEST_TILE), Image.Resampling.BOX)
-    return np.asarray(picture)
+        + "</div></td></tr>"
+        for i in shown
+    )
+    more = f", the first {len(shown)} of {K} classes" if len(shown) < K else ""
+    samples = f'<table class="names"><caption><span>Samples{more}</span></caption><tbody>{rows}</tbody></table>'
+    return f'<p>{about}</p><div class="row">{drawn}{samples if shown else ""}</div>'
 
 
 def _filters(before: Any, after: Any) -> str:
@@ -256,15 +229,15 @@ def _filters(before: Any, after: Any) -> str:
     about = f"{F} filters of {KH}x{KW} pixels" + (f", the first {MOST_FILTERS} shown" if F > MOST_FILTERS else "")
     if C == 3:
         about += f"; red, green and blue are the three channels, grey is 0, black {-largest:.2f}, white {largest:.2f}."
+        bar = ""
     else:
-        about += (", the mean of their channels" if C > 1 else "") + (
-            f"; blue is negative, white 0, red positive, full colour {largest:.2f}. Both images have one scale."
-        )
+        about += (", the mean of their channels" if C > 1 else "") + ", on one scale."
+        bar = colour_bar(SIGNED, f"{-largest:.3g}", f"{largest:.3g}", "Colours of the filters, 0 in the middle")
     figures = [
         picture(sheet(filter_pixels(stack[:MOST_FILTERS], largest)), f"Filters of the first convolution {when}", when)
         for when, stack in shown
     ]
-    return f'<p>{about}</p><div class="row">{"".join(figures)}</div>'
+    return f'<p>{about}</p>{bar}<div class="row">{"".join(figures)}</div>'
 
 
 def _layers(summary: Summary) -> str:

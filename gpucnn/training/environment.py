@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+import subprocess
 import sys
 from datetime import datetime
 from importlib import metadata
@@ -34,14 +35,24 @@ def processor_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def current_commit() -> str | None:
+    """Return the commit of the repository that the current folder is in; None outside one, or without git."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return found.stdout.strip() or None
+
+
 def describe(backend: Backend) -> dict[str, Any]:
-    """Return versions, platform, processor, device, threads, and when and how this program was started."""
+    """Return versions, platform, processor, device, threads, and when, how and at which commit this program was started."""
     return {
         "versions": versions(),
         "platform": platform.platform(),
         "processor": processor_name(),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
+        **({} if (commit := current_commit()) is None else {"commit": commit}),
         **backend.describe(),
     }
 

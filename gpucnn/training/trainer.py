@@ -281,7 +281,8 @@ class Trainer(Loop):
         loss, accuracy = self.totals.loss, self.totals.accuracy
         values: dict[str, Any] = {"epoch": self.epoch + 1, "step": self.step, "train_loss": loss}
         values |= {"train_accuracy": accuracy, **measured, "seconds": self.seconds}
-        return {**values, "images_per_second": self.totals.count / max(self.seconds, 1e-9)}
+        values["images_per_second"] = self.totals.count / max(self.seconds, 1e-9)
+        return {**values, "lr": self.optimizer.param_groups[0]["lr"]}
 
     def validate(self) -> dict[str, Any]:
         each = self.test_feed if self.settings.test_each_epoch else None

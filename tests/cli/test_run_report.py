@@ -70,11 +70,14 @@ def check_report(run: str, images: np.ndarray, labels: np.ndarray) -> None:
         assert cells == [values[key] for key in keys]
     wrong = [i for i in range(len(labels)) if found[i] != labels[i]]
     worst = sorted(wrong, key=lambda i: probabilities[i, labels[i]])[:36]
-    tiles = report.section("Worst mistakes").all("li")
+    tiles = report.section("Worst mistakes").all("ul", **{"class": "tiles"})[0].inside
     assert len(tiles) == len(worst) > 10
     for tile, i in zip(tiles, worst, strict=True):
         assert (pages.pixels(tile.all("img")[0]) == images[i].reshape(28, 28)).all()
-        assert tile.text == f"{labels[i]} as {found[i]} ({probabilities[i, found[i]]:.1%})"
+        said = tile.all("figcaption")[0].text
+        assert said == f"{labels[i]} as {found[i]} ({100 * probabilities[i, found[i]]:.1f} %)"
+        best = sorted(range(10), key=lambda k: -probabilities[i, k])[:3]
+        assert [bar.text for bar in tile.all("li")] == [f"{k}{100 * probabilities[i, k]:.1f} %" for k in best]
 
 
 def test_what_a_run_leaves(data: Path) -> None:
@@ -133,9 +136,9 @@ def test_filters_before_training_outlive_a_resume(data: Path) -> None:
     train(data, "--seed", 3, "--validation", 0)
     kept = safetensors.numpy.load(Path("run/first-filters.safetensors").read_bytes())["filters"]
     np.testing.assert_array_equal(kept, initial_filters(3))
-    first = page().section("Filters of the first convolution").all("img")
+    first = page().section("Filters of the first convolution").figures()
     assert gpucnn("train", "--resume", "run", "--epochs", 3).code == 0
-    second = page().section("Filters of the first convolution").all("img")
+    second = page().section("Filters of the first convolution").figures()
     assert "Finished after 3 epochs" in page().text
     after = inspect.filters(SavedModel.load(RunFolder.open(Path("run")), "cpu").net)
     largest = max(np.abs(kept).max(), np.abs(after).max())
@@ -147,7 +150,7 @@ def test_filters_before_training_outlive_a_resume(data: Path) -> None:
     result = gpucnn("visualize", "run", "--device", "cpu")
     assert result.code == 0
     assert "Note: no filters from before training" in result.err
-    assert len(page().section("Filters of the first convolution").all("img")) == 1
+    assert len(page().section("Filters of the first convolution").figures()) == 1
 
 
 def test_stopped_within_the_first_epoch_after_a_resume(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,8 +254,8 @@ def test_colour_images_of_many_classes(data: Path) -> None:
     images, labels = rng.integers(0, 256, (300, 3, 28, 28), np.uint8), np.arange(300) % 25
     np.savez("colour.npz", x_train=images, y_train=labels, x_test=images[:50], y_test=labels[:50])
     assert train(Path("colour.npz")).code == 0
-    assert len(page().section("Confusion matrix").all("img")) == 1
-    tiles = page().section("Worst mistakes").all("img")
+    assert page().section("Confusion matrix").all("svg")
+    tiles = page().section("Worst mistakes").figures()
     shown = {pages.pixels(tile).tobytes() for tile in tiles}
     assert shown < {np.ascontiguousarray(image.transpose(1, 2, 0)).tobytes() for image in images[:50]}
     assert "red, green and blue" in page().section("Filters of the first convolution").text
@@ -356,7 +359,7 @@ def test_what_the_network_makes_of_a_picture(data: Path, picture: Path) -> None:
     rows = pages.table(found.section("Probabilities"))[1:]
     every = json.loads(gpucnn("predict", "run", picture, "--top", 10, "--json").out)["answers"]
     assert [(row[0], row[1]) for row in rows] == [(a["class"], f"{a['probability']:.2%}") for a in every]
-    assert found.section("Feature maps of layer 0").all("img")
+    assert found.section("Feature maps of conv1").all("img")
     assert f"For the class {every[0]['class']}." in found.section("Where it looked").text
     about = ("--class", every[3]["class"], "--out", "sub/a.html", "--device", "cpu")
     assert gpucnn("visualize", "run", picture, *about).code == 0

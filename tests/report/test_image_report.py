@@ -59,14 +59,14 @@ def test_the_page(net: nn.Module) -> None:
     rows = pages.table(page.section("Probabilities"))[1:]
     order = sorted(range(10), key=lambda i: -found.probabilities[i])
     assert [row[:2] for row in rows] == [[f"<{i}>", f"{found.probabilities[i]:.2%}"] for i in order]
-    (original, cam, covered) = page.section("Where it looked").all("img")
+    (original, cam, covered) = page.section("Where it looked").figures()
     times = 336 // 28
     assert (pages.pixels(original)[::times, ::times] == digit()[0]).all()
     hot = np.unravel_index(found.cam.argmax(), (28, 28))
     assert pages.pixels(cam)[hot[0] * times, hot[1] * times].tolist() != [digit()[0][hot]] * 3
     assert pages.pixels(covered).shape == (336, 336, 3)
-    assert "6 maps of 28x28" in page.section("Feature maps of layer 0").text
-    assert "16 maps of 10x10" in page.section("Feature maps of layer 3").text
+    assert "6 maps of 28x28" in page.section("Feature maps of conv1").text
+    assert "16 maps of 10x10" in page.section("Feature maps of conv2").text
     assert len(page.section("Edges by hand-made filters").all("img")) == 2
     assert all(image.attributes["alt"] for image in page.all("img"))
 
@@ -77,7 +77,7 @@ def test_a_sure_answer_shows_no_noise(net: nn.Module) -> None:
     loud = dataclasses.replace(found, covered=np.full((28, 28), 0.5, np.float32))
 
     def colours(one: object) -> np.ndarray:
-        return pages.pixels(pages.read(look_page(one, "t")).section("Where it looked").all("img")[2]).astype(int)  # type: ignore[arg-type]
+        return pages.pixels(pages.read(look_page(one, "t")).section("Where it looked").figures()[2]).astype(int)  # type: ignore[arg-type]
 
     assert np.ptp(colours(quiet), axis=-1).max() == 0, "grey"
     assert np.ptp(colours(loud), axis=-1).max() > 50
@@ -91,7 +91,10 @@ def test_colour_images_deep_networks_and_none_with_a_convolution() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     found = look(flat, image, list("ab"))
     assert found.cam is None
-    assert len(pages.read(look_page(found, "t")).section("Where it looked").all("img")) == 2
+    assert len(pages.read(look_page(found, "t")).section("Where it looked").figures()) == 2
+    whole = dataclasses.replace(found, original=np.zeros((90, 40, 3), np.uint8))
+    original = pages.read(look_page(whole, "t")).section("Where it looked").figures()[0]
+    assert (original.attributes["alt"], pages.pixels(original).shape) == ("The original picture", (270, 120, 3))
 
 
 def test_mistakes(net: nn.Module) -> None:

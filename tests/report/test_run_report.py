@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from gpucnn import models, nn
 from gpucnn.inspect import Mistake, Outcome, Run, filters, report, summary
-from gpucnn.report.curves import Series, chart, series_of, ticks
+from gpucnn.report.charts import Series, chart, ticks
+from gpucnn.report.curves import series_of
+from gpucnn.report.outcome import calibrated
+from gpucnn.report.run_report import Balance, verdict
 
 pytest.importorskip("PIL")
 
@@ -60,12 +63,15 @@ def test_the_numbers_are_those_of_the_metrics(validation: bool) -> None:
     assert len(rows) == 3
     for row, values in zip(rows, expected, strict=True):
         assert row.all("th")[0].text == str(values["epoch"])
-        cells = row.all("td")[:6]
+        assert row.all("td")[0].text == f"{values['step']:,}"
+        cells = row.all("td")[1:7]
         exact = [float(cell.all("data")[0].attributes["value"]) if cell.all("data") else None for cell in cells]
         assert exact == [values[key] for key in keys], "to the last bit"
-        assert [cell.text for cell in cells] == ["-" if x is None else f"{x:.4f}" for x in exact]
+        forms = [lambda x: f"{x:.4f}", lambda x: f"{100 * x:.2f} %"] * 3
+        texts = ["\N{EN DASH}" if x is None else form(x) for form, x in zip(forms, exact, strict=True)]
+        assert [cell.text for cell in cells] == texts
     cards = dict(zip([d.text for d in page.all("dt")], [d.text for d in page.all("dd")], strict=True))
-    assert cards["Test accuracy"] == f"{expected[-1]['test_accuracy']:.2%}"
+    assert cards["Test accuracy"] == f"{100 * expected[-1]['test_accuracy']:.2f} %"
     assert ("Validation accuracy" in cards) is validation
     assert cards["Training time"] == "3.8 s"
 
@@ -86,9 +92,14 @@ def test_the_curves_stand_where_the_numbers_are() -> None:
             for values, dot in zip(objects[1::2], dots, strict=True):
                 y = low + (bottom - 5 - float(dot.attributes["cy"])) / (bottom - top) * (high - low)
                 assert y == pytest.approx(values[f"{split}_{what}"], abs=(high - low) / 500)
-                assert f"epoch {values['epoch']}: {values[f'{split}_{what}']:.4g}" in dot.text
             columns = [float(dot.attributes["cx"]) for dot in dots]
             np.testing.assert_allclose(np.diff(columns), columns[1] - columns[0], atol=0.2)
+        words = {"train": "training", "val": "validation", "test": "test"}
+        for place, values in zip(svg.all("rect", **{"class": "hit"}), objects[1::2], strict=True):
+            told = [f"{word}: {values[f'{split}_{what}']:.4g}" for split, word in words.items()]
+            assert place.text == "\n".join([f"epoch {values['epoch']}", *told])
+            left, wide = (float(place.attributes[key]) for key in ("x", "width"))
+            assert left <= columns[values["epoch"] - 1] <= left + wide
         lines = svg.all("polyline")
         assert len(lines) == (4 if what == "loss" else 3)
     first_step = pages.read(chart("T", series_of(objects, "loss"), "loss", (0, None))).all("polyline")[0]
@@ -134,28 +145,87 @@ def test_confusion_counts() -> None:
     part = read(Run("t", "s", outcome=given_outcome)).section("Confusion matrix")
     counts = given_outcome.confusion
     rows = pages.table(part)
-    assert rows[0] == ["true \\ answer", "class 0", "class 1", "class 2", "class 3", "recall"]
+    assert rows[0] == ["true \\ answer", "class 0", "class 1", "class 2", "class 3"]
     for i in range(4):
-        assert rows[1 + i][:5] == [f"class {i}", *map(str, counts[i])]
-        assert rows[1 + i][5] == f"{counts[i, i] / counts[i].sum():.4f}"
-    assert rows[5] == ["precision", *(f"{counts[i, i] / counts[:, i].sum():.4f}" for i in range(4)), ""]
+        assert rows[1 + i] == [f"class {i}", *map(str, counts[i])]
     right = sum(int(counts[i, i]) for i in range(4))
-    assert f"{counts.sum():,} test images of small, {right} answered rightly: {right / counts.sum():.4f}" in part.text
+    share = f"{100 * right / counts.sum():.2f} %"
+    assert f"{counts.sum():,} test images of small, {right} answered rightly: {share}" in part.text
 
 
-def test_many_classes_are_a_picture_and_the_most_frequent_mistakes() -> None:
+def test_classes_with_their_precision_recall_and_f1_worst_first() -> None:
+    counts = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
+    part = read(Run("t", "s", outcome=Outcome("d", ["a", "b", "c"], counts))).section("Classes")
+    assert pages.table(part) == [
+        ["class", "images", "precision", "recall", "F1"],
+        ["c", "0", "\N{EN DASH}", "\N{EN DASH}", "\N{EN DASH}"],
+        ["b", "4", "60.00 %", "75.00 %", "66.67 %"],  # 3 of 5 answers, 3 of 4 images: 2 * 3 / (5 + 4)
+        ["a", "10", "88.89 %", "80.00 %", "84.21 %"],
+    ]
+
+
+def test_calibration_is_the_mean_distance_of_confidence_and_accuracy() -> None:
+    # Four images at 0.95, three of them right; one at 0.55, wrong: (4 * 0.2 + 1 * 0.55) / 5 = 0.27.
+    bins = calibrated(np.array([0.95, 0.95, 0.95, 0.95, 0.55]), np.array([True, True, True, False, False]))
+    assert [count for _, _, count in bins] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 4]
+    assert calibrated(np.array([1.0]), np.array([True]))[-1] == (1.0, 1.0, 1), "full confidence is in the last step"
+    found = Outcome("d", ["a", "b"], np.array([[3, 0], [2, 0]]), calibration=bins)
+    assert found.calibration_error == pytest.approx(0.27)
+    part = read(Run("t", "s", outcome=found)).section("Classes")
+    assert "Expected calibration error 27.00 %: the network is too sure of its answers." in part.text
+    assert "confidence 95.0%: 75.0% right of 4 images" in part.text
+
+
+def test_the_verdict() -> None:
+    def of(*accuracies: tuple[float, float | None]) -> str:
+        epochs = [
+            {"epoch": i, "step": i, "train_loss": 1.0 / i, "train_accuracy": train, "val_accuracy": val}
+            for i, (train, val) in enumerate(accuracies, 1)
+        ]
+        return verdict(epochs)[1]
+
+    assert of((0.98, 0.48)) == "Training 98 %, validation 48 %: overfitting."
+    assert of((0.9, 0.8)) == "Training 90 %, validation 80 %: overfitting has begun."
+    assert of((0.8, 0.7), (0.9, 0.9)) == (
+        "Training 90 %, validation 90 %: it was still getting better; more epochs may help."
+    )
+    assert of((0.9, 0.9), (0.9, 0.9)) == "Training 90 %, validation 90 %: no sign of overfitting."
+    assert "the best epoch was 1 of 4" in of((0.9, 0.93), (0.9, 0.92), (0.9, 0.92), (0.9, 0.92))
+    assert "nothing tells whether it overfits" in of((0.9, None))
+    stuck = [{"epoch": i, "step": i, "train_loss": 2.3, "train_accuracy": 0.1, "val_accuracy": 0.1} for i in (1, 2)]
+    assert verdict(stuck) == ("bad", "Training 10 %, validation 10 %: it has hardly learnt. Try another learning rate.")
+    assert verdict([]) == ("", "")
+
+
+def test_the_balance_of_classes_and_samples() -> None:
+    images = [[RNG.integers(0, 256, (1, 7, 7), np.uint8) for _ in range(2)] for _ in range(2)]
+    part = read(Run("t", "s", balance=Balance(["rare", "common"], [10, 90], images))).section("Training images")
+    assert "100 images of 2 classes, as the network sees them. common has 90, rare 10." in part.text
+    assert [column.text for column in part.all("rect", **{"class": "column"})] == ["rare: 10", "common: 90"]
+    heights = [float(column.attributes["height"]) for column in part.all("rect", **{"class": "column"})]
+    assert heights[1] == pytest.approx(9 * heights[0], rel=0.01)
+    shown = [pages.pixels(image) for image in part.all("img")]
+    assert [pixels.tolist() for pixels in shown] == [image[0].tolist() for of_class in images for image in of_class]
+
+
+def test_many_classes_are_drawn_with_the_most_frequent_mistakes() -> None:
     names = [f"n{i}" for i in range(30)]
     confusion = 40 * np.eye(30, dtype=int)
     confusion[7, 3], confusion[2, 29], confusion[5, 5] = 12, 30, 0
     page = read(Run("t", "s", outcome=Outcome("d", names, confusion)))
     part = page.section("Confusion matrix")
     rows = pages.table(part)[1:]
-    assert rows == [["n2", "n29", "30", f"{30 / 70:.4f}"], ["n7", "n3", "12", f"{12 / 52:.4f}"]]
-    shown = pages.pixels(part.all("img")[0])
-    brightness = shown[10::20, 10::20].astype(int).sum(-1)
-    assert shown.shape == (600, 600, 3)
-    assert sorted(zip(*np.nonzero(brightness > 20), strict=True)) == sorted(zip(*np.nonzero(confusion), strict=True))
-    assert brightness[2, 29] > brightness[7, 3]
+    dash = "\N{EN DASH}"
+    assert rows == [["n2", "n29", "30", "42.86 %", dash], ["n7", "n3", "12", "23.08 %", dash]]
+    cells = [cell for cell in part.all("rect") if cell.attributes["class"].startswith("cell")]
+    told = {tuple(cell.text.partition(":")[0].split(" answered as ")): cell for cell in cells}
+    assert set(told) == {(names[i], names[j]) for i, j in zip(*np.nonzero(confusion), strict=True)}
+    assert told["n2", "n29"].text == "n2 answered as n29: 30 (42.9%)"
+    assert {cell.attributes["class"] for (i, j), cell in told.items() if i == j} == {"cell right"}
+    strength = {pair: float(cell.attributes["fill-opacity"]) for pair, cell in told.items()}
+    assert strength["n0", "n0"] > strength["n2", "n29"] > strength["n7", "n3"]
+    x, y = (float(told["n2", "n29"].attributes[key]) for key in "xy")
+    assert (x, y) == (pytest.approx(110 + 29 * 530 / 30, abs=0.01), pytest.approx(110 + 2 * 530 / 30, abs=0.01))
 
 
 @pytest.mark.parametrize("C", [1, 3])
@@ -166,7 +236,7 @@ def test_mistakes_show_the_images(C: int) -> None:
     for tile, mistake in zip(tiles, given_outcome.mistakes, strict=True):
         image = mistake.image[0] if C == 1 else mistake.image.transpose(1, 2, 0)
         assert (pages.pixels(tile.all("img")[0]) == image).all()
-        words = f"class {mistake.label} as class {mistake.answer} ({mistake.confidence:.1%})"
+        words = f"class {mistake.label} as class {mistake.answer} ({100 * mistake.confidence:.1f} %)"
         assert tile.all("figcaption")[0].text == words
         assert (
             tile.all("img")[0].attributes["alt"]
@@ -180,23 +250,25 @@ def test_no_mistakes_and_one_class() -> None:
     perfect = Outcome("d", ["only"], np.array([[7]]))
     page = read(Run("t", "s", outcome=perfect))
     assert "None: every test image is answered rightly." in page.section("Worst mistakes").text
-    assert pages.table(page.section("Confusion matrix"))[1] == ["only", "7", "1.0000"]
+    assert pages.table(page.section("Confusion matrix"))[1] == ["only", "7"]
 
 
 def test_filters_before_and_after_stand_side_by_side() -> None:
     before, after = RNG.standard_normal((4, 1, 3, 3)), np.zeros((4, 1, 3, 3))
     after[2, 0, 1, 1] = 2 * np.abs(before).max()
     part = read(Run("t", "s", filters_before=before, filters_after=after)).section("Filters of the first convolution")
-    first, second = part.all("img")
+    first, second = part.figures()
     assert ["before" in image.attributes["alt"] for image in (first, second)] == [True, False]
     shown = pages.pixels(second)
     assert (shown == (178, 24, 43)).all(-1).any(), "the largest of both is full red"
     assert not (pages.pixels(first) == (178, 24, 43)).all(-1).any(), "one scale for both"
     alone = read(Run("t", "s", filters_after=after)).section("Filters of the first convolution")
-    assert [image.attributes["alt"] for image in alone.all("img")] == [
+    assert [image.attributes["alt"] for image in alone.figures()] == [
         "Filters of the first convolution after training"
     ]
     assert "before" not in alone.text
+    scale = part.all("div", **{"class": "scale"})[0]
+    assert scale.text.split() == [f"{-after.max():.3g}", f"{after.max():.3g}"]
     many = read(Run("t", "s", filters_after=np.full((100, 5, 3, 3), np.nan)))
     assert "100 filters of 3x3 pixels, the first 64 shown, the mean of their channels" in many.text
     assert "red, green and blue" in read(Run("t", "s", filters_after=RNG.random((4, 3, 5, 5)))).text
@@ -215,7 +287,7 @@ def everything(name: str, classes: int) -> Run:
     return Run(
         name, name, {name: name, "list": [name]}, {"outer": {name: [name, name]}}, metrics(2),
         summary(nn.Sequential(nn.Conv2d(3, 4, 3)), (3, 9, 9)), RNG.random((4, 3, 3, 3)), RNG.random((4, 3, 3, 3)),
-        outcome(classes, 3, names=[name] * classes),
+        outcome(classes, 3, names=[name] * classes), Balance([name] * classes, [5] * classes),
     )  # fmt: skip
 
 
@@ -231,7 +303,9 @@ def test_hostile_names_are_only_text(classes: int) -> None:
     shown = EVIL.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
     page = pages.read(evil)
     assert page.all("h1")[0].text == shown
-    assert page.section("Worst mistakes").all("bdi")[0].text == shown
+    named = page.section("Worst mistakes").all("bdi")[0]
+    assert named.attributes["title"] == shown
+    assert (len(named.text), named.text[:20], named.text[-19:]) == (40, shown[:20], shown[-19:]), "cut in the middle"
     evil.encode()  # half a character would not go
 
 
@@ -245,7 +319,12 @@ def test_the_page_needs_nothing_and_can_be_read_by_everyone() -> None:
     ]
     addresses = [v for t in page.tags() for e in page.all(t) for k, v in e.attributes.items() if k in ("src", "href")]
     assert addresses
-    assert all(address.startswith("data:") for address in addresses)
+    anchors = [address for address in addresses if address.startswith("#")]
+    assert all(address.startswith("data:") for address in addresses if address not in anchors)
+    ids = {e.attributes["id"] for t in page.tags() for e in page.all(t) if "id" in e.attributes}
+    assert {anchor[1:] for anchor in anchors} <= ids
+    assert len(anchors) == len(page.all("section")) + 1, "a link to each section, and past the list of them"
+    assert len(page.all("header")) == len(page.all("nav")) == len(page.all("main")) == len(page.all("footer")) == 1
     assert not re.search(r"url\(|@import|https?:", page.all("style")[0].text)
     assert all(image.attributes["alt"] for image in page.all("img"))
     assert all(cell.attributes.get("scope") in ("row", "col") for cell in page.all("th"))
@@ -261,6 +340,7 @@ def test_a_live_report_loads_itself_again_and_a_finished_one_does_not() -> None:
     done = read(Run("t", "finished"))
     assert not done.all("meta", **{"http-equiv": "refresh"})
     assert not done.all("section")
+    assert not done.all("nav"), "nothing to list"
 
 
 def test_filters_of_a_network() -> None:

@@ -39,6 +39,10 @@ class Element:
         inner = (part.tags() for part in self.inside if isinstance(part, Element))
         return {self.tag}.union(*inner)
 
+    def figures(self) -> list[Element]:
+        """Return the images of the figures inside."""
+        return [image for figure in self.all("figure") for image in figure.all("img")]
+
     def section(self, title: str) -> Element:
         (found,) = [part for part in self.all("section") if part.all("h2")[0].text == title]
         return found
