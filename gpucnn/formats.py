@@ -32,7 +32,7 @@ def duration(seconds: float | None) -> str:
     """Return a time in the two largest of its units.
 
     >>> duration(0.25), duration(75.4), duration(7384), duration(200000)
-    ('0.2 s', '1 min 15 s', '2 h 3 min', '2 d 8 h')
+    ('0.2 s', '1 min 15 s', '2 h 3 min', '2 d 7 h')
     """
     if seconds is None:
         return ABSENT

@@ -263,9 +263,7 @@ def test_filters_before_and_after_stand_side_by_side() -> None:
     assert (shown == (178, 24, 43)).all(-1).any(), "the largest of both is full red"
     assert not (pages.pixels(first) == (178, 24, 43)).all(-1).any(), "one scale for both"
     alone = read(Run("t", "s", filters_after=after)).section("Filters of the first convolution")
-    assert [image.attributes["alt"] for image in alone.figures()] == [
-        "Filters of the first convolution after training"
-    ]
+    assert [image.attributes["alt"] for image in alone.figures()] == ["Filters of the first convolution after training"]
     assert "before" not in alone.text
     scale = part.all("div", **{"class": "scale"})[0]
     assert scale.text.split() == [f"{-after.max():.3g}", f"{after.max():.3g}"]
