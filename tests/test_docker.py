@@ -35,6 +35,10 @@ def stages(text: str) -> list[list[tuple[str, str]]]:
     return found
 
 
+WHEEL, BUILD, LAST = stages(TEXT)
+FROM_WHEEL = ("COPY", "--from=wheel /wheels /wheels")
+
+
 def environment(stage: list[tuple[str, str]]) -> dict[str, str]:
     pairs = " ".join(argument for name, argument in stage if name == "ENV").split()
     return dict(pair.split("=", 1) for pair in pairs)
@@ -45,59 +49,74 @@ def test_the_base_is_the_builders_choice() -> None:
     assert steps[0][0] == "ARG"
     assert steps[0][1].startswith("BASE_IMAGE=")
     assert steps[0][1].partition("=")[2]
-    assert [argument.split()[0] for name, argument in steps if name == "FROM"] == ["${BASE_IMAGE}"] * 2
+    assert [argument.split()[0] for name, argument in steps if name == "FROM"] == ["${BASE_IMAGE}"] * 3
+
+
+def test_the_compiler_stays_in_a_stage_of_its_own() -> None:
+    assert FROM_WHEEL in BUILD
+    wheel = [f"{name} {argument}" for name, argument in WHEEL]
+    compiler = next(i for i, step in enumerate(wheel) if "install" in step and "gcc" in step)
+    assert compiler < next(i for i, step in enumerate(wheel) if step.startswith("COPY gpucnn")), (
+        "a layer that stays as it is"
+    )
+    assert wheel[compiler].endswith("|| true"), "without a compiler the image has no compiled kernels"
+    assert not any("gcc" in argument for _, argument in BUILD + LAST)
 
 
 def test_dependencies_are_a_layer_before_the_source() -> None:
-    build = [f"{name} {argument}" for name, argument in stages(TEXT)[0]]
-    order = [next(i for i, step in enumerate(build) if words in step) for words in (
-        "RUN python3 -m venv ", "COPY pyproject.toml ./", "-r needs.txt", "COPY gpucnn", "--no-deps .")]  # fmt: skip
+    build = [f"{name} {argument}" for name, argument in BUILD]
+    order = [
+        next(i for i, step in enumerate(build) if words in step)
+        for words in (
+            "RUN python3 -m venv ",
+            "COPY pyproject.toml ./",
+            "-r needs.txt",
+            *FROM_WHEEL[1:],
+            "--no-deps /wheels/",
+        )
+    ]
     assert order == sorted(order)
     assert all("--no-cache-dir" in step for step in build if "pip install" in step)
 
 
 def test_only_the_virtual_environment_is_taken_over() -> None:
-    last = stages(TEXT)[-1]
-    assert [argument for name, argument in last if name == "COPY"] == ["--from=build /opt/gpucnn /opt/gpucnn"]
-    assert environment(last)["PATH"].startswith("/opt/gpucnn/bin:")
+    assert [argument for name, argument in LAST if name == "COPY"] == ["--from=build /opt/gpucnn /opt/gpucnn"]
+    assert environment(LAST)["PATH"].startswith("/opt/gpucnn/bin:")
     assert not any(name == "ADD" for name, _ in instructions(TEXT))
 
 
 def test_it_runs_gpucnn_and_not_as_root() -> None:
-    last = stages(TEXT)[-1]
-    users = [argument for name, argument in last if name == "USER"]
+    users = [argument for name, argument in LAST if name == "USER"]
     assert users == ["gpucnn"]
-    assert [json.loads(argument) for name, argument in last if name == "ENTRYPOINT"] == [["gpucnn"]]
-    made = next(i for i, (name, argument) in enumerate(last) if name == "RUN" and "useradd" in argument)
-    assert made < last.index(("USER", "gpucnn"))
+    assert [json.loads(argument) for name, argument in LAST if name == "ENTRYPOINT"] == [["gpucnn"]]
+    made = next(i for i, (name, argument) in enumerate(LAST) if name == "RUN" and "useradd" in argument)
+    assert made < LAST.index(("USER", "gpucnn"))
 
 
 def test_runs_and_data_are_volumes_that_the_user_may_write() -> None:
-    last = stages(TEXT)[-1]
-    volumes = json.loads(next(argument for name, argument in last if name == "VOLUME"))
-    owned = next(argument for name, argument in last if name == "RUN" and "install -d -m 1777 -o gpucnn" in argument)
+    volumes = json.loads(next(argument for name, argument in LAST if name == "VOLUME"))
+    owned = next(argument for name, argument in LAST if name == "RUN" and "install -d -m 1777 -o gpucnn" in argument)
     assert volumes == ["/work/runs", "/data"]
     assert all(folder in owned.split() for folder in (*volumes, "/work"))
-    assert dict(last)["WORKDIR"] == "/work", "runs/ is made in the working folder"
-    assert environment(last)["GPUCNN_DATA"] == "/data"
-    assert environment(last)["GPUCNN_CACHE"].startswith("/data/")
+    assert dict(LAST)["WORKDIR"] == "/work", "runs/ is made in the working folder"
+    assert environment(LAST)["GPUCNN_DATA"] == "/data"
+    assert environment(LAST)["GPUCNN_CACHE"].startswith("/data/")
 
 
 def test_whoever_the_user_is_may_write() -> None:
     """`--user` names anybody: folders are for all, and there is a home to look for settings in."""
-    last = stages(TEXT)[-1]
-    assert any(name == "RUN" and "install -d -m 1777" in argument for name, argument in last)
-    assert environment(last)["HOME"] == "/tmp"
+    assert any(name == "RUN" and "install -d -m 1777" in argument for name, argument in LAST)
+    assert environment(LAST)["HOME"] == "/tmp"
 
 
 def test_kernels_that_were_compiled_are_kept_in_the_volume() -> None:
-    assert environment(stages(TEXT)[-1])["CUPY_CACHE_DIR"].startswith("/data/")
+    assert environment(LAST)["CUPY_CACHE_DIR"].startswith("/data/")
 
 
 def test_an_argument_adds_cuda() -> None:
-    assert ("ARG", "CUDA=") in stages(TEXT)[0], "without it the image is for the CPU"
+    assert ("ARG", "CUDA=") in BUILD, "without it the image is for the CPU"
     assert "'${CUDA}' and e['cuda' + '${CUDA}']" in TEXT
-    values = environment(stages(TEXT)[-1])
+    values = environment(LAST)
     assert values["NVIDIA_VISIBLE_DEVICES"] == "all"
     assert set(values["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}
 
@@ -107,7 +126,7 @@ def test_what_is_installed(cuda: str, more: str, tmp_path: Path) -> None:
     """The Dockerfile's own line of Python, run: each requirement that it writes is one of pyproject.toml's."""
     import tomllib
 
-    step = next(argument for name, argument in stages(TEXT)[0] if name == "RUN" and "needs.txt" in argument)
+    step = next(argument for name, argument in BUILD if name == "RUN" and "needs.txt" in argument)
     code = step.split('"')[1].replace("${CUDA}", cuda).replace("${EXTRAS}", more)
     (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
     said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -130,7 +149,8 @@ def test_the_extras_named_exist() -> None:
 def test_what_is_copied_is_let_through_and_little_else() -> None:
     rules = (ROOT / ".dockerignore").read_text().split()
     assert rules[0] == "*"
-    copied = {word for name, argument in stages(TEXT)[0] if name == "COPY" for word in argument.split()[:-1]}
+    steps = [step for step in WHEEL + BUILD if step != FROM_WHEEL]
+    copied = {word for name, argument in steps if name == "COPY" for word in argument.split()[:-1]}
     assert {rule[1:] for rule in rules if rule.startswith("!")} == copied
     assert all((ROOT / name).exists() for name in copied)
 

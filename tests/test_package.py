@@ -1,18 +1,20 @@
-"""The package as an index shows it and as its source distribution holds it."""
+"""The package as an index shows it, as its source distribution holds it, and built from that with and without a compiler."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from email.parser import BytesParser
 from pathlib import Path
 
 import pytest
-from runs import ROOT
+from runs import ROOT, write_npz
 
 pytest.importorskip("setuptools", minversion="77", reason="setuptools 77 or newer builds the package")
 if not (ROOT / "pyproject.toml").is_file():
@@ -86,3 +88,78 @@ def test_classifiers_exist() -> None:
 
     project = tomllib.loads(Path(ROOT, "pyproject.toml").read_text())["project"]
     assert set(project["classifiers"]) <= trove.classifiers
+
+
+# Built from the source distribution.
+
+
+def built_wheel(archive: tarfile.TarFile, folder: Path, **variables: str) -> Path:
+    """Return a folder that holds the contents of a wheel, which lies beside it."""
+    archive.extractall(folder, filter="data")
+    (source,) = folder.iterdir()
+    code = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+    built = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(folder)], cwd=source, env={**os.environ, **variables},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    wheel = folder / built.stdout.splitlines()[-1]
+    with zipfile.ZipFile(wheel) as contents:
+        contents.extractall(folder / "installed")
+    return wheel
+
+
+def said(folder: Path, *command: str) -> str:
+    """Return what Python says, run with the package in ``folder`` and without a compiler, or any other program."""
+    env = {**os.environ, "PYTHONPATH": str(folder), "PATH": "", "GPUCNN_DEVICE": "cpu", "GPUCNN_NATIVE": ""}
+    done = subprocess.run([sys.executable, *command], cwd=folder.parent, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def train(folder: Path) -> None:
+    data = write_npz(folder.parent / "small.npz", 200, 100)
+    said(folder, "-m", "gpucnn", "train", "--data", str(data), "--epochs", "1", "--out", "run")
+
+
+def test_without_a_compiler_it_installs_and_the_doctor_says_what_is_missing(
+    archive: tarfile.TarFile, tmp_path: Path
+) -> None:
+    wheel = built_wheel(archive, tmp_path, CC="/nonexistent")
+    folder = tmp_path / "installed"
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if "_kernels" in name and name.endswith(".so")]
+    assert f"{'compiled':<15}not built: reinstall gpucnn where a C compiler is\n" in said(
+        folder, "-m", "gpucnn", "doctor"
+    )
+    assert str(folder) in said(folder, "-c", "import gpucnn; print(gpucnn.__file__)")
+    train(folder)
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["kernels"].startswith("not built")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="no C compiler")
+def test_a_wheel_serves_every_later_python_and_needs_no_compiler_where_it_runs(
+    archive: tarfile.TarFile, tmp_path: Path
+) -> None:
+    wheel = built_wheel(archive, tmp_path)
+    assert re.fullmatch(r"gpucnn-[\w.]+-cp311-abi3-\w+\.whl", wheel.name)
+    held = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("gpucnn/backend/native/")]
+    assert sorted(Path(name).suffix for name in held) == [".py", ".so"], (
+        "the kernels, and not what they were compiled from"
+    )
+    folder = tmp_path / "installed"
+    found = json.loads(said(folder, "-m", "gpucnn", "doctor", "--json"))
+    assert found["compiled"] in ("avx512", "avx2", "sse2", "neon", "generic")
+    code = "from gpucnn.backend import native; print(native.library().__file__)"
+    assert said(folder, "-c", code).startswith(str(folder))
+    train(folder)
+
+
+def test_wheels_of_a_release_are_for_systems_that_the_kernels_compile_on() -> None:
+    import tomllib
+
+    settings = tomllib.loads(Path(ROOT, "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    assert settings["build"] == "cp311-*"
+    assert "*-win*" in settings["skip"]
+    assert (settings["linux"]["archs"], settings["macos"]["archs"]) == (["x86_64", "aarch64"], ["x86_64", "arm64"])

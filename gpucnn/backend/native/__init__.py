@@ -12,13 +12,17 @@ import os
 from functools import cache
 from typing import Any
 
+from gpucnn.checks import shown
 from gpucnn.errors import ParameterError
 
 
 @cache
 def _load() -> tuple[Any, str]:
     """Return the module, at the vector width asked for, and its name; or None and why there is none."""
-    if os.environ.get("GPUCNN_NATIVE", "") == "0":
+    wanted = os.environ.get("GPUCNN_NATIVE", "") or "1"
+    if wanted not in ("0", "1"):
+        raise ParameterError.expected("GPUCNN_NATIVE", "value", "0 or 1", shown(wanted))
+    if wanted == "0":
         return None, "turned off by GPUCNN_NATIVE=0"
     try:
         module = importlib.import_module("gpucnn.backend.native._kernels")
@@ -34,7 +38,7 @@ def _load() -> tuple[Any, str]:
             "GPUCNN_CPU",
             "value",
             "sse2, avx2, avx512, neon or generic, as far as this processor has them",
-            repr(asked),
+            shown(asked),
             "unset it to take the widest",
         ) from None
 
