@@ -39,7 +39,7 @@ FLOORS: dict[str, set[str]] = {
     "analysis": {"nn"},
     "report": {"analysis", "formats", "version"},
     "inspect": {"report"},
-    "onnx": {"models", "limits", "disk", "version"},
+    "onnx": {"analysis", "models", "limits", "disk", "version"},
     "estimator": {"training", "analysis", "captured"},
     "benchmark": {"training", "options"},
     "doctor": {"training"},

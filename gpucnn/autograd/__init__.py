@@ -3,7 +3,7 @@
 from gpucnn.autograd.creation import concatenate, tensor
 from gpucnn.autograd.exchange import from_dlpack
 from gpucnn.autograd.parameter import Parameter, ParameterStore, store_of
-from gpucnn.autograd.tape import apply, is_grad_enabled, no_grad, on_device_of
+from gpucnn.autograd.tape import apply, is_grad_enabled, no_grad, on_device_of, watching
 from gpucnn.autograd.tensor import Tensor
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "on_device_of",
     "store_of",
     "tensor",
+    "watching",
 ]

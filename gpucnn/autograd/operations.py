@@ -206,6 +206,10 @@ def minimum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], kee
     return _extremum(backend, a, ops.min(backend, a, axes, keepdims), needs, axes)
 
 
+def argmax(backend: Backend, a: Array, needs: Needs, axis: int | None) -> Result:
+    return ops.argmax(backend, a, axis), None
+
+
 def _extremum(backend: Backend, a: Array, y: Array, needs: Needs, axes: tuple[int, ...]) -> Result:
     if not needs[0]:
         return y, None

@@ -18,8 +18,8 @@ import heapq
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -95,6 +95,21 @@ class no_grad:
 def is_grad_enabled() -> bool:
     """Return whether this thread records operations."""
     return not getattr(_thread, "disabled", False)
+
+
+Watch = Callable[[Operation, Sequence[Any], dict[str, Any], Any], None]
+"""Called with an operation, the tensors it was applied to, its parameters and its result."""
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Call ``watch`` after each operation of this thread within the block: a trace of what a network computes."""
+    before = getattr(_thread, "watch", None)
+    _thread.watch = watch
+    try:
+        yield
+    finally:
+        _thread.watch = before
 
 
 class Version:
@@ -231,4 +246,7 @@ def apply(operation: Operation, first: T, *others: Recorded | None, view: bool =
         sources = [(t.node or t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)]
         result.node = Node(operation.__name__.lstrip("_"), backward, sources, versions)
         result.requires_grad = True
+    watch = getattr(_thread, "watch", None)
+    if watch is not None:
+        watch(operation, tensors, params, result)
     return result

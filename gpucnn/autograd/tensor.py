@@ -617,7 +617,7 @@ class Tensor:
         if axis is not None and not is_integer(axis):
             raise ShapeError.expected("argmax", "axis", "one int, or None", shown(axis))
         self._nonempty(axis, "argmax")
-        return self.like(ops.argmax(self.backend, self.array, axis))
+        return self._apply(operations.argmax, axis=axis)
 
     def _nonempty(self, axis: Axis, where: str) -> tuple[int, ...]:
         axes = self._axes(axis, where)

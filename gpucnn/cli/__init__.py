@@ -19,6 +19,7 @@ GROUPS = {
         "train": "Train a network and keep the run in a folder.",
         "evaluate": "Evaluate a trained network on a data set.",
         "predict": "Classify image files.",
+        "export": "Write a trained network to an ONNX file.",
     },
     "Inspect": {
         "visualize": "Draw the report of a run, or explain the prediction for one image.",

@@ -48,6 +48,22 @@ AT_ONCE = 1000
     is_flag=True,
     help="Print one CSV line per image: file, class, probability. --top N repeats the last two.",
 )
+@click.option(
+    "--mean",
+    metavar="M[,M,M]",
+    help="Of an ONNX file that does not say how it reads images: what is subtracted from pixels from 0 to 1.  [default: 0]",
+)
+@click.option(
+    "--std",
+    metavar="S[,S,S]",
+    help="Of such an ONNX file: what the difference is divided by.  [default: 1]",
+)
+@click.option(
+    "--image-size",
+    "image_size",
+    metavar="S|HxW",
+    help="Of an ONNX file that takes images of any size: the size that they are brought to.",
+)
 @no_limits_option
 def command(
     run: Path,
@@ -59,9 +75,13 @@ def command(
     top: int,
     as_json: bool,
     as_csv: bool,
+    mean: str | None,
+    std: str | None,
+    image_size: str | None,
 ) -> int:
     """Print the class that the network in folder RUN predicts for each image file, with its probability. IMAGE may be a
-    folder: all images in it and its subfolders are read, sorted by name.
+    folder: all images in it and its subfolders are read, sorted by name. RUN may be an ONNX file, whose name ends with
+    .onnx.
 
     Images are converted to grey or colour and scaled as in training. Where those were centred, as MNIST's are, a grey
     drawing may be dark on light or light on dark and of any size. A file that cannot be read is reported, the other files
@@ -69,16 +89,24 @@ def command(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other: leave one out.")
-    saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model, trust)
-    note_on_floats(saved)
-    reader = _Reader(saved)
+    if run.suffix == ".onnx":
+        _refuse({"--checkpoint": checkpoint, "--model": model, "--trust": trust}, "for run folders, not ONNX files")
+        from gpucnn.cli.onnx_file import OnnxClassifier
+
+        network: Any = OnnxClassifier(run, device, mean, std, image_size)
+    else:
+        _refuse({"--mean": mean, "--std": std, "--image-size": image_size}, "for ONNX files: a run knows its own")
+        network = _RunClassifier(run, SavedModel.load(RunFolder.open(run), device, checkpoint, model, trust))
+    reader = _Reader(network)
     if as_csv:
-        say(_csv_line(["file", *["class", "probability"] * min(top, len(saved.class_names))]))
+        say(_csv_line(["file", *["class", "probability"] * min(top, len(network.class_names))]))
     images = reader.images(pictures)
     while batch := list(islice(images, AT_ONCE)):
-        for path, row in zip((path for path, _ in batch), _probabilities(saved, batch, run), strict=True):
+        for path, row in zip(
+            (path for path, _ in batch), network.probabilities(np.stack([image for _, image in batch])), strict=True
+        ):
             best = np.argsort(-row, kind="stable")[:top]
-            answers = [{"class": saved.class_names[i], "probability": float(row[i])} for i in best]
+            answers = [{"class": network.class_names[i], "probability": float(row[i])} for i in best]
             if as_json:
                 say_json({"file": str(path), "answers": answers})
             elif as_csv:
@@ -88,11 +116,17 @@ def command(
     return 1 if reader.failed else 0
 
 
+def _refuse(options: dict[str, Any], why: str) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"predict: {', '.join(given)}: {why}. Leave it out.")
+
+
 class _Reader:
     """Reads images one by one; an image that cannot be read is reported at once and counted."""
 
-    def __init__(self, saved: SavedModel) -> None:
-        self._saved = saved
+    def __init__(self, network: Any) -> None:
+        self._network = network
         self.failed = 0
 
     def images(self, paths: tuple[Path, ...]) -> Iterator[tuple[Path, Any]]:
@@ -104,7 +138,7 @@ class _Reader:
                 continue
             for path in found:
                 try:
-                    yield path, self._saved.read_picture(path)
+                    yield path, self._network.read_picture(path)
                 except DataError as error:
                     self._tell(error)
 
@@ -113,15 +147,25 @@ class _Reader:
         say_error(str(error))
 
 
-def _probabilities(saved: SavedModel, batch: list[tuple[Path, Any]], run: Path) -> Any:
-    images = np.stack([image for _, image in batch])
-    feed = saved.feed(ArrayDataset(images, np.zeros(len(images), int), saved.class_names))
-    with no_grad(), saved.as_trained():
-        x, _ = feed.batch(np.arange(len(images)))
-        probabilities = F.softmax(saved.net(x)).numpy()
-    if not np.isfinite(probabilities).all():
-        raise CheckpointError(f"{run}: the network's weights are damaged: its outputs are not finite.")
-    return probabilities
+class _RunClassifier:
+    """A trained network of a run folder."""
+
+    def __init__(self, run: Path, saved: SavedModel) -> None:
+        self.run, self.saved, self.class_names = run, saved, saved.class_names
+        note_on_floats(saved)
+
+    def read_picture(self, path: Path) -> Any:
+        return self.saved.read_picture(path)
+
+    def probabilities(self, images: Any) -> Any:
+        saved = self.saved
+        feed = saved.feed(ArrayDataset(images, np.zeros(len(images), int), saved.class_names))
+        with no_grad(), saved.as_trained():
+            x, _ = feed.batch(np.arange(len(images)))
+            probabilities = F.softmax(saved.net(x)).numpy()
+        if not np.isfinite(probabilities).all():
+            raise CheckpointError(f"{self.run}: the network's weights are damaged: its outputs are not finite.")
+        return probabilities
 
 
 def _csv_line(cells: list[Any]) -> str:

@@ -256,9 +256,13 @@ def max_pool2d_with_indices(
     y = max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
     x, is_single = image_batch(input, "max_pool2d")
     window, _ = pooling_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
-    _, chosen = ops.max_pool2d(x.backend, x.array, window)
-    indices = x.like(ops.indices_in_image(x.backend, chosen, window, x.shape))
-    return y, unbatch(indices, is_single)
+    return y, unbatch(apply(_max_pool2d_indices, x, window=window), is_single)
+
+
+def _max_pool2d_indices(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
+    """On arrays: where in its channel each maximum is."""
+    _, chosen = ops.max_pool2d(backend, x, window)
+    return ops.indices_in_image(backend, chosen, window, x.shape), None
 
 
 def _max_unpool2d(backend: Backend, x: Array, indices: Array, needs: Needs, size: Pair) -> Result:

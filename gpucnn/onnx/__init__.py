@@ -3,7 +3,8 @@
 The package ``onnx`` (extra ``onnx``) is imported when a file is read or written.
 """
 
+from gpucnn.onnx.exporting import Exported, Preprocessing, export
 from gpucnn.onnx.loading import load
 from gpucnn.onnx.module import GraphModule
 
-__all__ = ["GraphModule", "load"]
+__all__ = ["Exported", "GraphModule", "Preprocessing", "export", "load"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from gpucnn.autograd import Parameter, Tensor, on_device_of
+from gpucnn.autograd import Parameter, Tensor, on_device_of, tensor
 from gpucnn.backend import Backend, get_backend
 from gpucnn.errors import DTypeError, ParameterError, ShapeError, kind_of
 from gpucnn.nn import Module
 from gpucnn.onnx.folding import roles
-from gpucnn.onnx.graph import Graph, Value
+from gpucnn.onnx.graph import Graph, Node, Value
 from gpucnn.onnx.running import run
+
+After = Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], None]
 
 
 class GraphModule(Module):
@@ -60,16 +62,37 @@ class GraphModule(Module):
         found: Tensor = registry[key]
         return found
 
+    def is_weight(self, name: str) -> bool:
+        """Whether the constant of this name in the file is a parameter."""
+        return name in self._homes and self._homes[name][0] is self._parameters
+
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.run_graph(inputs)
+
+    def run_graph(self, inputs: Sequence[Any], after: After | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Run the nodes; ``after(node, inputs, results)`` is called after each."""
         values = dict(self._checked(inputs))
+        fixed, given_batch = self._batches(inputs)
         with on_device_of(inputs[0] if inputs else None):
             for node, finished in zip(self.graph.nodes, self._last, strict=True):
-                results = run(node, [self._value(name, values) for name in node.inputs], self.training)
+                given = [self._value(name, values) for name in node.inputs]
+                if fixed != given_batch and node.op == "Reshape":
+                    given = _for_batch(given, fixed, given_batch)
+                results = run(node, given, self.training)
+                if after is not None:
+                    after(node, given, results)
                 values.update(zip(node.outputs, results, strict=False))
                 for name in finished:
                     values.pop(name, None)
         outputs = tuple(self._output(name, values) for name in self.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _batches(self, inputs: Sequence[Tensor]) -> tuple[int, int]:
+        """Return the number of images that the file was made for, and how many there are; both alike where it takes any."""
+        if not inputs or not inputs[0].ndim:
+            return 0, 0
+        shape, given = self.graph.inputs[0].shape, inputs[0].shape[0]
+        return (shape[0] or given) if shape else given, given
 
     def _value(self, name: str, values: dict[str, Tensor]) -> Tensor | None:
         if not name:
@@ -85,24 +108,35 @@ class GraphModule(Module):
             raise ParameterError.expected("load", "output", "a value that its node gives", repr(name))
         return found
 
-    def _checked(self, inputs: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
+    def _checked(self, inputs: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
         """Yield the name and tensor of each input; an error unless number, dtypes and shapes are the file's."""
         where, wanted = "onnx", self.graph.inputs
         if len(inputs) != len(wanted):
             names = ", ".join(value.name for value in wanted)
             raise ParameterError.expected(where, "inputs", f"{len(wanted)} tensors ({names})", len(inputs))
-        for value, tensor in zip(wanted, inputs, strict=True):
-            if not isinstance(tensor, Tensor):
+        for value, x in zip(wanted, inputs, strict=True):
+            if not isinstance(x, Tensor):
                 remedy = "wrap it in gpucnn.tensor(...)"
-                raise DTypeError.expected(where, f"input {value.name}", "a Tensor", kind_of(tensor), remedy)
-            if tensor.dtype != value.dtype and not tensor.dtype.kind == tensor.backend.dtype(value.dtype).kind == "f":
-                raise DTypeError.expected(where, f"input {value.name}", value.dtype, tensor.dtype)
-            check_shape(value, tensor.shape)
-            yield value.name, tensor
+                raise DTypeError.expected(where, f"input {value.name}", "a Tensor", kind_of(x), remedy)
+            if x.dtype != value.dtype and not x.dtype.kind == x.backend.dtype(value.dtype).kind == "f":
+                raise DTypeError.expected(where, f"input {value.name}", value.dtype, x.dtype)
+            check_shape(value, x.shape)
+            yield value.name, x
 
     def extra_repr(self) -> str:
         inputs = ", ".join(f"{value.name} {shape_words(value)}" for value in self.graph.inputs)
         return f"{len(self.graph.nodes)} nodes, inputs: {inputs}"
+
+
+def _for_batch(given: list[Tensor | None], fixed: int, batch: int) -> list[Tensor | None]:
+    """Return the inputs of a Reshape to a shape that begins with a fixed number of images, for another number of them."""
+    x, shape = given[0], given[1] if len(given) > 1 else None
+    if x is None or shape is None or not x.ndim or not shape.size:
+        return given
+    lengths = shape.reshape(-1).tolist()
+    if x.shape[0] == batch and lengths[0] == fixed:
+        return [x, tensor([batch, *lengths[1:]], "int64", "cpu")]
+    return given
 
 
 def check_shape(value: Value, shape: tuple[int, ...]) -> None:

@@ -64,10 +64,6 @@ def _sin(backend: Backend, x: Array, needs: Needs) -> Result:
     return y, (lambda dy: (ops.multiply(backend, dy, ops.cos(backend, x)),)) if needs[0] else None
 
 
-def _argmax(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
-    return ops.argmax(backend, x, axis), None
-
-
 def step(x: Tensor, kind: str) -> Tensor:
     """Return a function of ``STEPS`` of each element."""
     return apply(_step, x, kind=kind)
@@ -116,11 +112,6 @@ def erf(x: Tensor) -> Tensor:
 def sin(x: Tensor) -> Tensor:
     """Return the sine of x."""
     return apply(_sin, x)
-
-
-def argmax(x: Tensor, axis: int) -> Tensor:
-    """Return the index of the first maximum along ``axis``, int64."""
-    return apply(_argmax, x, axis=axis)
 
 
 def constant(values: Any, dtype: str, like: Tensor) -> Tensor:

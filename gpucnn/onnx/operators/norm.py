@@ -124,7 +124,7 @@ def hardmax(node: Node, x: Tensor) -> Tensor:
 
 
 def _one_hot(x: Tensor, axis: int) -> Tensor:
-    first = tape.argmax(x, axis)
+    first = x.argmax(axis)
     shape = (*first.shape[:axis], 1, *first.shape[axis:])
     classes = tape.constant(range(x.shape[axis]), "int64", x).reshape(-1, *(1,) * (x.ndim - axis - 1))
     return (first.reshape(*shape) == classes).to(x.dtype)

@@ -89,7 +89,7 @@ def arg(node: Node, x: Tensor) -> Tensor:
     signed = x if node.op == "ArgMax" else -x.to("int64" if x.dtype.kind in "iu" else x.dtype)
     if node.flag("select_last_index"):
         backwards = signed[(*(slice(None),) * axis, slice(None, None, -1))]
-        y = (n - 1) - tape.argmax(backwards, axis)
+        y = (n - 1) - backwards.argmax(axis)
     else:
-        y = tape.argmax(signed, axis)
+        y = signed.argmax(axis)
     return y.reshape(*y.shape[:axis], 1, *y.shape[axis:]) if node.flag("keepdims", True) else y
