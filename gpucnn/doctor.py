@@ -14,7 +14,8 @@ from gpucnn.training import environment
 
 EXTRAS = {
     "pooch": ("pooch", "download", "data sets by name"),
-    "matplotlib": ("matplotlib", "plots", "the plots of a run as PNG files"),
+    "matplotlib": ("matplotlib", "plots", "curves that grow while a network learns, in a notebook"),
+    "resvg_py": ("resvg_py", "png", "the pictures of a report as PNG files"),
     "tensorboardX": ("tensorboardX", "tensorboard", "gpucnn train --tensorboard"),
 }
 

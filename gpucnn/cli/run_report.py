@@ -17,12 +17,12 @@ from gpucnn.autograd import no_grad
 from gpucnn.checkpoint import packed, read_packed
 from gpucnn.cli.terminal import say
 from gpucnn.data import Dataset
-from gpucnn.data.cache import cache_home
-from gpucnn.errors import GpucnnError, ParameterError
+from gpucnn.errors import ParameterError
 from gpucnn.nn.module import evaluating
 from gpucnn.report.html import flattened
 from gpucnn.report.images import overlaid
 from gpucnn.report.outcome import calibrated, confusions
+from gpucnn.report.pictures import check_drawer
 from gpucnn.report.run_report import MOST_SAMPLED, Balance
 from gpucnn.training import Evaluation, Loader, Normalisation, Reporter, RunFolder, Trainer
 
@@ -47,11 +47,14 @@ TOP = 3
 class ReportWriter(Reporter):
     """Keeps the first filters and ``summary.txt`` when a run begins, and draws the report when it ends.
 
-    live: the report is also drawn after each epoch and reloads itself. quiet: print nothing on standard output.
+    live: the report is also drawn after each epoch and reloads itself. quiet: print nothing on standard output. png: its
+    pictures are written as PNG files too; GpucnnError where what draws them is missing.
     """
 
-    def __init__(self, live: bool = False, quiet: bool = False) -> None:
-        self._live, self._quiet = live, quiet
+    def __init__(self, live: bool = False, quiet: bool = False, png: bool = False) -> None:
+        if png:
+            check_drawer()
+        self._live, self._quiet, self._png = live, quiet, png
         self._summary: inspect.Summary | None = None
         self._balance: Balance | None = None
         self._begun = 0
@@ -81,7 +84,8 @@ class ReportWriter(Reporter):
         done = trainer.epoch >= trainer.settings.epochs
         if run is not None and done:
             say(f"Report: {trainer.folder.path / 'report.html'}", self._quiet)
-            draw_pictures(trainer.folder, run, self._quiet)
+            if self._png:
+                draw_pictures(trainer.folder, run)
 
     def _write(self, trainer: Trainer, refresh: int | None = None) -> inspect.Run | None:
         with only_noted("report"):
@@ -208,28 +212,11 @@ def balance_of(feed: Loader, normalisation: Normalisation) -> Balance | None:
     return Balance(data.class_names, counts.tolist(), samples)
 
 
-def draw_pictures(folder: RunFolder, run: inspect.Run, quiet: bool = False) -> None:
-    """Write the plots as files; without Matplotlib, print how to install it."""
-    try:
+def draw_pictures(folder: RunFolder, run: inspect.Run) -> None:
+    """Write the report's pictures as PNG files; a failure to draw is only a warning."""
+    with only_noted("pictures"):
         for name, content in inspect.plots(run):
             folder.write(name, content)
-    except GpucnnError as error:
-        say_once("plots", str(error), quiet)
-    except Exception as error:
-        warnings.warn(f"no plots: {error or type(error).__name__}", stacklevel=2)
-
-
-def say_once(topic: str, message: str, quiet: bool) -> None:
-    """Print a message the first time only: a file in the cache remembers it."""
-    home = cache_home()
-    told = None if home is None else home / "told" / topic
-    if told is not None and told.exists():
-        return
-    say(message, quiet)
-    with suppress(OSError):
-        if told is not None:
-            told.parent.mkdir(parents=True, exist_ok=True)
-            told.touch()
 
 
 def first_filters(net: nn.Module) -> Any:

@@ -132,6 +132,7 @@ def either(names: Iterable[str]) -> str:
 @trust_option
 @click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
 @click.option("--live", is_flag=True, help="Update the report after each epoch; an open page reloads itself.")
+@click.option("--png", is_flag=True, help="Also write the report's pictures as PNG files (extra png).")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files, to tensorboard/ in the run folder.")
 @click.option(
     "--json", "as_json", is_flag=True,
@@ -146,6 +147,7 @@ def command(
     trust: bool,
     overwrite: bool,
     live: bool,
+    png: bool,
     tensorboard: bool,
     as_json: bool,
     **options: Any,
@@ -175,7 +177,7 @@ def command(
     check_named(settings)
     check_model(settings.model)  # report a wrong device or name before reading the data
     say(f"Reading {settings.data} ...", as_json)
-    reporter = Reporters(reporter_for(as_json), *extra, ReportWriter(live, quiet=as_json))
+    reporter = Reporters(reporter_for(as_json), *extra, ReportWriter(live, quiet=as_json, png=png))
     trainer = Trainer(settings, data.load(settings.data, settings.image_size), folder, reporter)
     if resume is not None:
         trainer.resume()

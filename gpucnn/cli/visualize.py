@@ -27,6 +27,7 @@ from gpucnn.disk import write_atomically
 from gpucnn.errors import GpucnnError, RunFolderError, UsageError, did_you_mean
 from gpucnn.report.curves import epochs_of
 from gpucnn.report.image_report import SIDE
+from gpucnn.report.pictures import check_drawer
 from gpucnn.report.run_report import Balance
 from gpucnn.training import PRECISIONS, Loader, RunFolder, SavedModel, Settings, evaluate, read_toml
 from gpucnn.training.factory import training_and_validation
@@ -49,6 +50,7 @@ from gpucnn.training.factory import training_and_validation
     metavar="FILE",
     help="With IMAGE: file to write, .html or .png.  [default: RUN/looks/IMAGE.html]",
 )
+@click.option("--png", is_flag=True, help="Without IMAGE: also write the report's pictures as PNG files (extra png).")
 @device_option("auto")
 @checkpoint_option
 @model_option
@@ -60,33 +62,38 @@ def command(
     source: str | None,
     about: str | None,
     out: Path | None,
+    png: bool,
     device: str,
     checkpoint: str | None,
     model: str | None,
     trust: bool,
 ) -> None:
-    """Draw the report and plots of the run in folder RUN again: curves, confusion matrix, worst mistakes, filters.
+    """Draw the report of the run in folder RUN again: curves, classes, confusion matrix, worst mistakes, filters.
 
     With IMAGE, an image file, write one page about its prediction instead: saliency (Grad-CAM and occlusion), the feature
-    maps of each convolution, the probabilities, and edges found by hand-made filters. PNG files need the plots extra:
-    pip install 'gpucnn[plots]'.
+    maps of each convolution, the probabilities, and edges found by hand-made filters. PNG files need the png extra:
+    pip install 'gpucnn[png]'.
     """
     if image is None and (about is not None or out is not None):
         raise UsageError("--class and --out need an IMAGE: name it after the run.")
     if image is not None and source is not None:
         raise UsageError("--data is about the whole run: leave it out, or leave out the image.")
+    if image is not None and png:
+        raise UsageError("--png is about the whole run: name a file with --out, such as looks/IMAGE.png.")
+    if png:
+        check_drawer()
     folder = RunFolder.open(run)
     checkpoint = checkpoint or folder.default_checkpoint()
     saved = SavedModel.load(folder, device, checkpoint, model, trust)
     with saved.as_trained():
         if image is None:
-            redraw(folder, saved, source, checkpoint)
+            redraw(folder, saved, source, checkpoint, png)
         else:
             look_at(saved, image, about, out or folder.place("looks", f"{image.stem}.html"))
 
 
-def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint: str) -> None:
-    """Write the report and the plots of a run again."""
+def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint: str, png: bool) -> None:
+    """Write the report of a run again, and with ``png`` its pictures."""
     read = Settings(**read_toml(folder.path / "config.toml"))
     settings = asdict(read)
     name, outcome = saved.data if source is None else source, None
@@ -108,7 +115,8 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
     described = gather(folder, title, state, settings, saved.net, summary, outcome, training_balance(read, saved))
     folder.write("report.html", inspect.report(described).encode())
     say(f"Report: {folder.path / 'report.html'}")
-    draw_pictures(folder, described)
+    if png:
+        draw_pictures(folder, described)
 
 
 def training_balance(settings: Settings, saved: SavedModel) -> Balance | None:

@@ -3,7 +3,7 @@
 from gpucnn.report.image_report import Look, look, look_page
 from gpucnn.report.notebook import LiveCurves
 from gpucnn.report.outcome import Mistake, Outcome
-from gpucnn.report.plots import look_plot, plots
+from gpucnn.report.pictures import look_plot, plots
 from gpucnn.report.run_report import Run, report
 
 __all__ = [

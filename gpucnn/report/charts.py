@@ -57,14 +57,27 @@ def chart(
     best: float | None = None,
     named: bool = True,
 ) -> str:
-    """Return series over the epochs as SVG with its legend.
-
-    ends: of the y axis; None where the numbers decide. steps: of an epoch, for a second scale. best: the epoch to mark.
-    named: whether the legend is there.
+    """Return series over the epochs as a figure: title, legend (unless not ``named``) and ``chart_svg``.
 
     >>> svg = chart("Loss", [Series("test", "test", ((1, 0.5),))], "loss", (0, None))
     >>> "<title>epoch 1\\ntest: 0.5</title>" in svg
     True
+    """
+    svg = chart_svg(title, series, y_label, ends, steps, best)
+    return f"<figure><h3>{text(title)}</h3>{legend(series) if named else ''}{svg}</figure>"
+
+
+def chart_svg(
+    title: str,
+    series: Sequence[Series],
+    y_label: str,
+    ends: tuple[float | None, float | None],
+    steps: float | None = None,
+    best: float | None = None,
+) -> str:
+    """Return series over the epochs as SVG.
+
+    ends: of the y axis; None where the numbers decide. steps: of an epoch, for a second scale. best: the epoch to mark.
     """
     ys = [y for one in series for _, y in one.points]
     low, high = (choose(ys) if end is None else end for end, choose in zip(ends, (min, max), strict=True))
@@ -101,8 +114,7 @@ def chart(
     parts += _tooltips(series, lambda x: place(x, low)[0])
     finals = "; ".join(f"{one.name} {one.points[-1][1]:.4g}" for one in series)
     about = f"{title}: {y_label} over {last:g} epochs, at the end {finals}"
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(about)}">{"".join(parts)}</svg>'
-    return f"<figure><h3>{text(title)}</h3>{legend(series) if named else ''}{svg}</figure>"
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(about)}">{"".join(parts)}</svg>'
 
 
 def legend(series: Sequence[Series]) -> str:
@@ -212,11 +224,11 @@ def calibration_chart(bins: Sequence[tuple[float, float, int]], error: float) ->
     return f"<figure><h3>Calibration</h3>{svg}</figure>"
 
 
-def matrix_chart(counts: Any, names: Sequence[str]) -> str:
+def matrix_chart(counts: Any, names: Sequence[str], numbers: bool = False) -> str:
     """Return a confusion matrix (K, K) as SVG: cells in the colour of right or wrong, stronger for larger shares of a row.
 
     Class names stand beside the rows and above the columns where there is room, and every cell that is not empty tells its
-    classes and count where the pointer rests.
+    classes and count where the pointer rests. numbers: also write the counts into the cells where there is room.
     """
     counts = np.asarray(counts)
     K = len(names)
@@ -241,6 +253,10 @@ def matrix_chart(counts: Any, names: Sequence[str]) -> str:
             f'<rect class="cell {kind}" x="{margin + j * cell:.2f}" y="{margin + i * cell:.2f}" width="{cell:.2f}" '
             f'height="{cell:.2f}" fill-opacity="{strength:.2f}"><title>{text(words)}</title></rect>'
         )
+        if numbers and cell > 24:
+            kind = "paper" if strength > 0.6 else "ink"
+            place = f'x="{margin + (j + 0.5) * cell:.1f}" y="{margin + (i + 0.5) * cell + 5:.1f}"'
+            parts.append(f'<text class="{kind}" {place} text-anchor="middle">{counts[i, j]}</text>')
     about = (
         f"Confusion matrix of {K} classes: rows are true classes, columns answers; right answers lie on the diagonal"
     )

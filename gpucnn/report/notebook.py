@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import io
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from gpucnn.errors import GpucnnError
-from gpucnn.report.plots import draw_curves, figure_class, png_of
+from gpucnn.errors import GpucnnError, how_to_add
+from gpucnn.report.curves import series_of
+
+STYLES: dict[str, dict[str, Any]] = {
+    "steps": {"color": "tab:blue", "linewidth": 0.7, "alpha": 0.5},
+    "train": {"color": "tab:blue", "marker": "o"},
+    "val": {"color": "tab:orange", "marker": "s", "linestyle": "--"},
+    "test": {"color": "tab:green", "marker": "^", "linestyle": ":"},
+}
 
 
 class LiveCurves:
@@ -42,3 +51,36 @@ class LiveCurves:
             self._handle = self._display.display(picture, display_id=True)
         else:
             self._handle.update(picture)
+
+
+def figure_class() -> Any:
+    """Return Matplotlib's Figure; GpucnnError, with the command that adds it, where it is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise GpucnnError(f"Plots need Matplotlib. Install it: {how_to_add('plots')}.") from None
+    return Figure
+
+
+def png_of(page: Any) -> bytes:
+    """Return a Matplotlib figure as the bytes of a PNG file."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that Matplotlib's font has not are drawn as boxes
+        page.savefig(file, format="png")
+    return file.getvalue()
+
+
+def draw_curves(page: Any, metrics: Any) -> None:
+    """Draw the loss and the accuracy side by side on a Matplotlib figure."""
+    page.set_size_inches(10, 4)
+    for axes, what in zip(page.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        drawn = series_of(metrics, what)
+        for series in drawn:
+            xs, ys = zip(*series.points, strict=True)
+            axes.plot(xs, ys, label=series.name, markersize=4, **STYLES[series.kind])
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        if drawn:
+            axes.legend()

@@ -100,10 +100,14 @@ def test_what_a_run_leaves(data: Path) -> None:
 
 
 def test_pictures_as_files(data: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("resvg_py")
     from PIL import Image
 
     train(data)
+    assert not list(Path("run").glob("*.png")), "they are drawn on request"
+    gpucnn("visualize", "run", "--device", "cpu", "--png")
+    assert sorted(path.name for path in Path("run").glob("*.png")) == PICTURES
+    train(data, "--png", "--overwrite")
     assert sorted(path.name for path in Path("run").glob("*.png")) == PICTURES
     for name in PICTURES:
         with Image.open(Path("run", name)) as picture:
@@ -111,19 +115,12 @@ def test_pictures_as_files(data: Path) -> None:
             assert len(np.unique(np.asarray(picture.convert("L")))) > 2
 
 
-def test_without_matplotlib_one_line_says_what_adds_the_pictures(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPUCNN_CACHE", "cache")
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    result = train(data)
-    assert (result.code, result.err) == (0, "")
-    assert result.out.splitlines()[-1].endswith("pip install 'gpucnn[plots]'.")
-    assert Path("run/report.html").is_file()
-    assert not list(Path("run").glob("*.png"))
-    assert "gpucnn[plots]" not in train(data, "--overwrite").out, "it is said once"
-    monkeypatch.setenv("GPUCNN_CACHE", "another cache")
-    quiet = train(data, "--json", "--overwrite")
-    assert [json.loads(line)["epoch"] for line in quiet.out.splitlines()[:-1]] == [1, 2]
-    assert "gpucnn[plots]" in quiet.err
+def test_without_what_draws_pictures_nothing_is_begun(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    assert_refused(train(data, "--png"), 1, "pip install 'gpucnn[png]'")
+    assert not Path("run").exists()
+    assert train(data).code == 0
+    assert_refused(gpucnn("visualize", "run", "--png"), 1, "pip install 'gpucnn[png]'")
 
 
 def initial_filters(seed: int) -> np.ndarray:
@@ -367,13 +364,13 @@ def test_what_the_network_makes_of_a_picture(data: Path, picture: Path) -> None:
 
 
 def test_a_look_as_a_png_file(data: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("resvg_py")
     train(data)
     assert gpucnn("visualize", "run", picture, "--out", "a.PNG", "--device", "cpu").code == 0
     assert Path("a.PNG").read_bytes()[:4] == b"\x89PNG"
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
     result = gpucnn("visualize", "run", picture, "--out", "b.png", "--device", "cpu")
-    assert_refused(result, 1, "pip install 'gpucnn[plots]'")
+    assert_refused(result, 1, "pip install 'gpucnn[png]'")
 
 
 def test_mistakes(data: Path, picture: Path) -> None:
@@ -385,6 +382,7 @@ def test_mistakes(data: Path, picture: Path) -> None:
     assert_refused(gpucnn("visualize", "run", picture, "--out", "a.gif", *cpu), 2, "ends in .html or .png, got a.gif")
     assert_refused(gpucnn("visualize", "run", "--class", "1", *cpu), 2, "name it after the run")
     assert_refused(gpucnn("visualize", "run", picture, "--data", "digits", *cpu), 2, "leave out the image")
+    assert_refused(gpucnn("visualize", "run", picture, "--png", *cpu), 2, "--png is about the whole run")
     Path("file").write_text("")
     assert_refused(gpucnn("visualize", "run", picture, "--out", "file/a.html", *cpu), 1, "cannot be written")
 
