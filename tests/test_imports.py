@@ -39,11 +39,12 @@ FLOORS: dict[str, set[str]] = {
     "analysis": {"nn"},
     "report": {"analysis", "formats", "version"},
     "inspect": {"report"},
+    "playground": {"report"},
     "onnx": {"analysis", "models", "limits", "disk", "version"},
     "estimator": {"training", "analysis", "captured"},
     "benchmark": {"training", "options"},
     "doctor": {"training"},
-    "cli": {"estimator", "benchmark", "doctor", "onnx", "training", "inspect", "report", "formats"},
+    "cli": {"estimator", "benchmark", "doctor", "onnx", "training", "inspect", "report", "playground", "formats"},
     "__main__": {"cli"},
 }
 # Rooms whose arrays are the backend's: they name no array module.

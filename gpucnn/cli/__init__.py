@@ -23,6 +23,7 @@ GROUPS = {
     },
     "Inspect": {
         "visualize": "Draw the report of a run, or explain the prediction for one image.",
+        "playground": "Write a page that runs the network in the browser.",
         "models": "List the networks known by name, with their options.",
         "summary": "Show the shape, cost and receptive field of each layer of a network.",
         "runs": "List run folders with their best figures.",

@@ -29,6 +29,8 @@ from gpucnn.training import Evaluation, Loader, Normalisation, Reporter, RunFold
 FILTERS = "first-filters.safetensors"
 """The filters of the first convolution as they were initialised."""
 
+PLAYGROUND_FILE, PLAYGROUND_LINK = "playground.html", "Playground: draw, and see how this network sees"
+
 RELOAD = 5
 """Seconds between reloads of a live report in the browser."""
 
@@ -151,8 +153,13 @@ def gather(
     given = {key: value for key, value in settings.items() if value is not None}
     return inspect.Run(
         title, state, given, environment, folder.metrics(), summary, kept_first_filters(folder), first_filters(net),
-        outcome, balance,
+        outcome, balance, links_in(folder),
     )  # fmt: skip
+
+
+def links_in(folder: RunFolder) -> dict[str, str]:
+    """Return the other pages about a run that are in its folder, {text: address}."""
+    return {PLAYGROUND_LINK: PLAYGROUND_FILE} if (folder.path / PLAYGROUND_FILE).is_file() else {}
 
 
 def outcome_of(

@@ -72,6 +72,12 @@ class Run:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
+PLAYGROUND = (
+    '<p class="quiet">gpucnn playground RUN writes a page on which you draw, and see how this network sees.</p>'
+)
+"""What is said in place of the link to the playground before there is one."""
+
+
 def report(run: Run, refresh: int | None = None) -> str:
     """Return the report as HTML: one file that needs no other. refresh: seconds until the page reloads itself.
 
@@ -121,7 +127,7 @@ def _head(run: Run, refresh: int | None) -> str:
     return (
         f'<h1>{text(run.title)}</h1><p class="quiet">{text(run.state)}.{again}</p>{judged}'
         + (f'<dl class="head">{known}</dl>' if known else "")
-        + (f"<p>{links}</p>" if links else "")
+        + (f"<p>{links}</p>" if links else PLAYGROUND if run.settings else "")
         + _cards(run)
     )
 

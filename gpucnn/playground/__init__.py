@@ -1,0 +1,6 @@
+"""The playground: a page that holds a network and runs it in the browser. Text from arrays, no files."""
+
+from gpucnn.playground.operations import Operation, Operations, operations_of
+from gpucnn.playground.page import Subject, playground
+
+__all__ = ["Operation", "Operations", "Subject", "operations_of", "playground"]
