@@ -16,7 +16,7 @@ import numpy as np
 
 from gpucnn import nn
 from gpucnn.autograd import Tensor
-from gpucnn.errors import ParameterError
+from gpucnn.errors import ParameterError, shortened
 from gpucnn.functional.pool import centre_weights, pooling_window, window_counts
 
 Shape = tuple[int, ...]
@@ -98,10 +98,9 @@ class Operations:
             result: int = own(self, value, path)
             return result
         for kind in type(module).__mro__:
-            if kind in LAYERS and type(module).forward is kind.forward:  # not a subclass that does something else
+            if kind in LAYERS and _same(type(module), kind):
                 return LAYERS[kind](self, module, value, path)
-        words = f"one of {', '.join(sorted(kind.__name__ for kind in LAYERS))}"
-        raise refused(path, words, "a layer that the page cannot run")
+        raise refused(path, "a layer that the page can run", shortened(repr(module), 30))
 
     def layer(self, kind: str, module: nn.Layer, value: int, path: str, **rest: Any) -> int:
         """Add a layer with one input, whose shape it knows itself."""
@@ -115,9 +114,9 @@ def operations_of(net: nn.Module, image_shape: Shape) -> list[Operation]:
     Raises ParameterError, which names the layer, for a layer that the page cannot run, ShapeError for images that it does
     not take.
 
-    >>> operations_of(nn.Sequential(nn.Flatten(), nn.LayerNorm(4)), (1, 2, 2))
+    >>> operations_of(nn.Sequential(nn.LPPool2d(2, 2)), (1, 2, 2))
     Traceback (most recent call last):
-    gpucnn.errors.ParameterError: playground: layer 1: expected a layer that the page can run, got LayerNorm((4,), eps=1e-05).
+    gpucnn.errors.ParameterError: playground: layer 0: expected a layer that the page can run, got LPPool2d(2, kernel_size=(2,....
     """
     steps = Operations(image_shape)
     last = steps.follow(net, IMAGE, "")
@@ -128,10 +127,14 @@ def operations_of(net: nn.Module, image_shape: Shape) -> list[Operation]:
     return steps.all
 
 
+def _same(own: type[nn.Module], kind: type[nn.Module]) -> bool:
+    """Whether a layer of class ``own``, derived from ``kind``, computes the same."""
+    return all(getattr(own, name, None) is getattr(kind, name, None) for name in ("forward", "function"))
+
+
 def refused(path: str, expected: str, got: str) -> ParameterError:
     """Return the error for a layer that the page cannot run."""
-    words = f"{module!r}".splitlines()[0][:60].rstrip("(")
-    return ParameterError.expected("playground", f"layer {path or 'the network'}, {words}", expected, got)
+    return ParameterError.expected("playground", f"layer {path}" if path else "network", expected, got)
 
 
 def below(path: str, name: str) -> str:
