@@ -100,7 +100,7 @@ class Operations:
         for kind in type(module).__mro__:
             if kind in LAYERS and _same(type(module), kind):
                 return LAYERS[kind](self, module, value, path)
-        raise refused(path, "a layer that the page can run", shortened(repr(module), 30))
+        raise refused(path, "one that the page can run", shortened(repr(module), 24))
 
     def layer(self, kind: str, module: nn.Layer, value: int, path: str, **rest: Any) -> int:
         """Add a layer with one input, whose shape it knows itself."""
@@ -116,7 +116,7 @@ def operations_of(net: nn.Module, image_shape: Shape) -> list[Operation]:
 
     >>> operations_of(nn.Sequential(nn.LPPool2d(2, 2)), (1, 2, 2))
     Traceback (most recent call last):
-    gpucnn.errors.ParameterError: playground: layer 0: expected a layer that the page can run, got LPPool2d(2, kernel_size=(2,....
+    gpucnn.errors.ParameterError: playground: layer 0: expected one that the page can run, got LPPool2d(2, kernel_si....
     """
     steps = Operations(image_shape)
     last = steps.follow(net, IMAGE, "")
