@@ -3,7 +3,7 @@
 from gpucnn.autograd.creation import concatenate, tensor
 from gpucnn.autograd.exchange import from_dlpack
 from gpucnn.autograd.parameter import Parameter, ParameterStore, store_of
-from gpucnn.autograd.tape import apply, is_grad_enabled, no_grad, on_device_of, watching
+from gpucnn.autograd.tape import apply, is_grad_enabled, is_watched, no_grad, on_device_of, watching
 from gpucnn.autograd.tensor import Tensor
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "concatenate",
     "from_dlpack",
     "is_grad_enabled",
+    "is_watched",
     "no_grad",
     "on_device_of",
     "store_of",

@@ -112,6 +112,11 @@ def watching(watch: Watch) -> Iterator[None]:
         _thread.watch = before
 
 
+def is_watched() -> bool:
+    """Return whether the operations of this thread are watched."""
+    return getattr(_thread, "watch", None) is not None
+
+
 class Version:
     """The number of in-place changes of a piece of memory. Tensors that share memory share it."""
 

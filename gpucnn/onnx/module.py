@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from gpucnn.autograd import Parameter, Tensor, on_device_of, tensor
+from gpucnn.autograd import Parameter, Tensor, is_grad_enabled, is_watched, on_device_of, tensor
 from gpucnn.backend import Backend, get_backend
 from gpucnn.errors import DTypeError, ParameterError, ShapeError, kind_of
 from gpucnn.nn import Module
 from gpucnn.onnx.folding import roles
+from gpucnn.onnx.fusing import Fused, Part, last_uses, plan
 from gpucnn.onnx.graph import Graph, Node, Value
 from gpucnn.onnx.running import run
 
@@ -42,17 +43,11 @@ class GraphModule(Module):
             registry: dict[str, Any] = self._parameters if name in weights else self._buffers
             registry[key] = Parameter(tensor) if name in weights else tensor
             self._homes[name] = (registry, key)
-        self._last = self._last_uses()
+        self._plain: list[Part] = list(graph.nodes)
+        self._fused = plan(graph, self.constant)
+        known = self._homes.__contains__
+        self._last_plain, self._last_fused = (last_uses(p, graph.outputs, known) for p in (self._plain, self._fused))
         graph.constants.clear()  # they are the module's now, and change with training
-
-    def _last_uses(self) -> list[tuple[str, ...]]:
-        """Return for each node the values that no later node reads."""
-        seen, found = set(self.graph.outputs), []
-        for node in reversed(self.graph.nodes):
-            names = {name for name in node.inputs if name and name not in seen and name not in self._homes}
-            seen |= names
-            found.append((*names, *(name for name in node.outputs if name not in seen)))
-        return found[::-1]
 
     def constant(self, name: str) -> Tensor | None:
         """Return the weight, buffer or number of this name in the file; None if it is not a constant."""
@@ -74,14 +69,19 @@ class GraphModule(Module):
         values = dict(self._checked(inputs))
         fixed, given_batch = self._batches(inputs)
         with on_device_of(inputs[0] if inputs else None):
-            for node, finished in zip(self.graph.nodes, self._last, strict=True):
-                given = [self._value(name, values) for name in node.inputs]
-                if fixed != given_batch and node.op == "Reshape":
-                    given = _for_batch(given, fixed, given_batch)
-                results = run(node, given, self.training)
-                if after is not None:
-                    after(node, given, results)
-                values.update(zip(node.outputs, results, strict=False))
+            fast = not (self.training or is_grad_enabled() or is_watched() or after or fixed != given_batch)
+            parts, last = (self._fused, self._last_fused) if fast else (self._plain, self._last_plain)
+            for part, finished in zip(parts, last, strict=True):
+                if isinstance(part, Fused):
+                    values[part.outputs[0]] = part.run(values[part.inputs[0]], self.constant)
+                else:
+                    given = [self._value(name, values) for name in part.inputs]
+                    if fixed != given_batch and part.op == "Reshape":
+                        given = _for_batch(given, fixed, given_batch)
+                    results = run(part, given, self.training)
+                    if after is not None:
+                        after(part, given, results)
+                    values.update(zip(part.outputs, results, strict=False))
                 for name in finished:
                     values.pop(name, None)
         outputs = tuple(self._output(name, values) for name in self.graph.outputs)

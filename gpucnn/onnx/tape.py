@@ -55,6 +55,11 @@ def _broadcast(backend: Backend, x: Array, needs: Needs, shape: tuple[int, ...])
     return y, (lambda dy: (unbroadcast(backend, dy, before),)) if needs[0] else None
 
 
+def _hardswish(backend: Backend, x: Array, needs: Needs, factor: float, shift: float) -> Result:
+    """For evaluation alone: it has no gradient."""
+    return ops.hardswish(backend, x, factor, shift), None
+
+
 def _erf(backend: Backend, x: Array, needs: Needs) -> Result:
     return ops.erf(backend, x), (lambda dy: (ops.erf_gradient(backend, dy, x),)) if needs[0] else None
 
@@ -102,6 +107,16 @@ def broadcast(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     [[1.0, 1.0], [2.0, 2.0]]
     """
     return x if x.shape == shape else apply(_broadcast, x, shape=shape)
+
+
+def hardswish(x: Tensor, factor: float = 1.0, shift: float = 0.0) -> Tensor:
+    """Return factor x clip(x + 3, 0, 6) / 6 + shift, without a gradient.
+
+    >>> import gpucnn
+    >>> hardswish(gpucnn.tensor([-4.0, 0.0, 3.0])).tolist()
+    [-0.0, 0.0, 3.0]
+    """
+    return apply(_hardswish, x, factor=factor, shift=shift)
 
 
 def erf(x: Tensor) -> Tensor:

@@ -87,6 +87,43 @@ def test_weights_are_parameters_under_their_names_and_formulas_are_not() -> None
     assert other.state_dict()["fc.bias"].tolist() == [7] * 5
 
 
+def test_what_runs_in_evaluation_follows_the_weights() -> None:
+    """There, convolutions with what follows are one, and are made anew when a weight changes."""
+    net = gpucnn.onnx.load(small().SerializeToString())
+    proto = small()
+    for number in range(2):
+        with gpucnn.no_grad():
+            fast = net(images()).numpy()
+        np.testing.assert_allclose(fast, net(images()).numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(fast, reference(proto, images()), rtol=1e-4, atol=1e-5)
+        state = net.state_dict()
+        for tensor in proto.graph.initializer:
+            if tensor.name in ("conv.weight", "bn.mean", "bn.var"):
+                state[tensor.name] = state[tensor.name] * 1.5
+                tensor.CopyFrom(numpy_helper.from_array(state[tensor.name], tensor.name))
+        net.load_state_dict(state)
+        assert number == 1 or not np.allclose(reference(proto, images()), fast, rtol=1e-3)
+    from gpucnn.onnx.fusing import Fused
+
+    assert [part.node.op for part in net._fused if isinstance(part, Fused)] == ["Conv", "Add"]
+
+
+@pytest.mark.parametrize("order", ["C", "batch last", "neither", "small"])
+def test_the_hard_swish_of_evaluation(order: str, backend: Backend) -> None:
+    from gpucnn.onnx import tape
+
+    x = np.random.default_rng(0).standard_normal((3, 8, 40, 42)).astype(np.float32) * 4
+    x = x[:, :2, :3, :3] if order == "small" else x
+    given = gpucnn.tensor(x)
+    if order == "batch last":
+        given = gpucnn.tensor(np.ascontiguousarray(x.transpose(1, 2, 3, 0))).transpose(3, 0, 1, 2)
+    elif order == "neither":
+        given = given[:, :, ::2]
+    values = given.numpy().astype(np.float64)
+    wanted = 0.7 * values * np.clip(values + 3, 0, 6) / 6 - 0.2
+    np.testing.assert_allclose(tape.hardswish(given, 0.7, -0.2).numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     net = gpucnn.onnx.load(small().SerializeToString()).to("float64")
     x = images().to("float64")

@@ -117,6 +117,20 @@ def hardsigmoid_gradient(device: Device, dy: Array, x: Array) -> Array:
     return device.xp.where((x > -3) & (x < 3), dy / 6, device.xp.zeros((), x.dtype))
 
 
+@operation()
+def hardswish(device: Device, x: Array, factor: float, shift: float) -> Array:
+    """Return factor x clip(x + 3, 0, 6) / 6 + shift, in one piece of memory. Source: Howard et al. 2019."""
+    xp = device.xp
+    y = x + 3
+    xp.maximum(y, 0, out=y)
+    xp.minimum(y, 6, out=y)
+    y *= x
+    y *= factor / 6
+    if shift:
+        y += shift
+    return y
+
+
 @operation(widens=True)
 def erf(device: Device, x: Array) -> Array:
     """Return the error function of each element."""

@@ -121,5 +121,9 @@ def pair(w: Writer, step: Step, a: str, b: str) -> str:
         return w.node("Mod", [a, b])
     if kind == "FloorDivide" and whole:
         return w.node("Div", [w.node("Sub", [a, w.node("Mod", [a, b])]), b])
-    quotient = w.node("Floor", [w.node("Div", [a, b])])
-    return quotient if kind == "FloorDivide" else w.node("Sub", [a, w.node("Mul", [b, quotient])])
+    if kind == "FloorDivide":
+        return w.node("Floor", [w.node("Div", [a, b])])
+    rest, zero = w.node("Mod", [a, b], fmod=1), w.constant(0, step.dtype)  # of the sign of a; wanted is that of b
+    other_sign = w.node("Xor", [w.node("Less", [rest, zero]), w.node("Less", [b, zero])])
+    wrong = w.node("And", [other_sign, w.node("Not", [w.node("Equal", [rest, zero])])])
+    return w.node("Where", [wrong, w.node("Add", [rest, b]), rest])

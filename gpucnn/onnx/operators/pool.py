@@ -64,6 +64,8 @@ def global_pool(node: Node, x: Tensor) -> Tensor:
     if node.op == "GlobalMaxPool":
         return x.max(axes, keepdims=True)
     if node.op == "GlobalAveragePool":
+        if x.ndim == 4:
+            return F.global_avg_pool2d(x)
         return x.mean(axes, keepdims=True)
     power = float(_power(node))
     return (abs(x) ** power).sum(axes, keepdims=True) ** (1 / power)

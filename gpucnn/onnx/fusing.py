@@ -1,0 +1,212 @@
+"""What runs in evaluation without gradients: convolutions with the arithmetic after them folded in, the hard swish as one.
+
+Batch normalisation and multiplication by constants become part of a convolution's filters. Files of PaddlePaddle, among
+others, write x clip(x + 3, 0, 6) / 6 as four nodes. The folded filters are kept as long as the weights are unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpucnn.autograd import Tensor
+from gpucnn.onnx import tape
+from gpucnn.onnx.graph import Graph, Node
+from gpucnn.onnx.running import run
+
+Lookup = Callable[[str], Tensor | None]
+ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+
+
+@dataclass
+class Fused:
+    """Several nodes that run as one: the first of them, its inputs that are no constants, the result."""
+
+    node: Node
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    absorbed: tuple[Node, ...]
+    reads: tuple[str, ...]
+    """The constants that it depends on."""
+    compute: Callable[[Fused, Lookup], Any]
+    """Returns what is kept between runs."""
+    apply: Callable[[Fused, Tensor, Any], Tensor]
+    key: tuple[Any, ...] = ()
+    kept: Any = field(default=None, repr=False)
+
+    def run(self, x: Tensor, lookup: Lookup) -> Tensor:
+        tensors = [lookup(name) for name in self.reads]
+        key = tuple((id(t.array), t.version.count) for t in tensors if t is not None)
+        if key != self.key:
+            self.kept, self.key = self.compute(self, lookup), key
+        return self.apply(self, x, self.kept)
+
+
+Part = Node | Fused
+
+
+def plan(graph: Graph, lookup: Lookup) -> list[Part]:
+    """Return the graph's nodes with neighbours fused where that changes nothing but the rounding."""
+    uses: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            uses.setdefault(name, []).append(node)
+    ends = set(graph.outputs)
+
+    def only_user(name: str) -> Node | None:
+        users = uses.get(name, [])
+        return users[0] if len(users) == 1 and name not in ends else None
+
+    found: list[Part] = []
+    gone: set[int] = set()
+    for node in graph.nodes:
+        if id(node) in gone:
+            continue
+        fused = _convolution(node, only_user, lookup) or _hard_swish(node, uses, only_user, lookup)
+        found.append(fused or node)
+        gone |= {id(one) for one in fused.absorbed} if fused else set()
+    return found
+
+
+def last_uses(parts: Sequence[Part], outputs: Iterable[str], constants: Callable[[str], bool]) -> list[tuple[str, ...]]:
+    """Return for each part the values that no later one reads."""
+    seen, found = set(outputs), []
+    for part in reversed(parts):
+        names = {name for name in part.inputs if name and name not in seen and not constants(name)}
+        seen |= names
+        found.append((*names, *(name for name in part.outputs if name not in seen)))
+    return found[::-1]
+
+
+# --- a convolution and what follows ---------------------------------------------------------------------------------------
+
+
+def _convolution(node: Node, only_user: Callable[[str], Node | None], lookup: Lookup) -> Fused | None:
+    def constant(names: Iterable[str]) -> bool:
+        return all(not name or lookup(name) is not None for name in names)
+
+    if node.op not in ("Conv", "ConvTranspose") or not constant(node.inputs[1:]) or constant(node.inputs[:1]):
+        return None
+    weight = lookup(node.inputs[1])
+    if weight is None or weight.ndim != 4 or (node.op == "ConvTranspose" and node.attributes.get("group", 1) != 1):
+        return None
+    F = weight.shape[0 if node.op == "Conv" else 1]
+    absorbed: list[Node] = []
+    end = node.outputs[0]
+    while (after := only_user(end)) is not None and _folds(after, end, F, lookup):
+        absorbed.append(after)
+        end = after.outputs[0]
+    if not absorbed:
+        return None
+    reads = [*node.inputs[1:], *(name for one in absorbed for name in one.inputs if lookup(name) is not None)]
+    return Fused(node, node.inputs[:1], (end,), tuple(absorbed), tuple(filter(None, reads)), _filters, _convolve)
+
+
+def _folds(node: Node, value: str, F: int, lookup: Lookup) -> bool:
+    """Whether a node is a multiple and a shift of each channel of ``value``."""
+    if node.op == "BatchNormalization":
+        return (
+            node.inputs[0] == value
+            and len(node.outputs) == 1
+            and all(lookup(name) is not None for name in node.inputs[1:])
+        )
+    if node.op not in ARITHMETIC or len(node.inputs) != 2 or node.version < 7:
+        return False
+    other = node.inputs[1 if node.inputs[0] == value else 0]
+    constant = lookup(other)
+    turned = node.inputs[0] != value and node.op in ("Sub", "Div")
+    if constant is None or turned or constant.dtype.kind != "f":
+        return False
+    shape = constant.shape
+    return (constant.size == 1 and len(shape) <= 4) or (
+        constant.size == F and shape[-3:] == (F, 1, 1) and len(shape) <= 4
+    )
+
+
+def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor]:
+    """Return the filters and biases that do what the convolution and the nodes after it do."""
+    node = fused.node
+    weight = lookup(node.inputs[1])
+    assert weight is not None
+    F = weight.shape[0 if node.op == "Conv" else 1]
+    scale = tape.broadcast(tape.constant(1.0, str(weight.dtype), weight), (F,))
+    bias = lookup(node.inputs[2]) if len(node.inputs) > 2 else None
+    shift = scale * 0 if bias is None else bias
+    for one in fused.absorbed:
+        constants = [t for t in map(lookup, one.inputs) if t is not None]
+        if one.op == "BatchNormalization":
+            gamma, beta, mean, var = constants
+            factor = gamma / (var + one.float("epsilon", 1e-5)).sqrt()
+            scale, shift = scale * factor, (shift - mean) * factor + beta
+            continue
+        c = constants[0].reshape(-1)
+        if one.op in ("Mul", "Div"):
+            scale, shift = (scale * c, shift * c) if one.op == "Mul" else (scale / c, shift / c)
+        else:
+            shift = shift + c if one.op == "Add" else shift - c
+    shape = (F, 1, 1, 1) if node.op == "Conv" else (1, F, 1, 1)
+    return weight * scale.reshape(*shape), shift
+
+
+def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor]) -> Tensor:
+    return run(fused.node, [x, *kept], False)[0]
+
+
+# --- the hard swish -------------------------------------------------------------------------------------------------------
+
+
+def _hard_swish(
+    node: Node, uses: dict[str, list[Node]], only_user: Callable[[str], Node | None], lookup: Lookup
+) -> Fused | None:
+    """Recognise Add 3, Clip from 0 to 6, Mul, Div 6, and a factor and a shift that may follow."""
+    x = _operand(node, "Add", 3, lookup)
+    if x is None or len(uses.get(x, ())) != 2:
+        return None
+    clip = only_user(node.outputs[0])
+    if clip is None or clip.op != "Clip" or [_number(lookup(name)) for name in clip.inputs[1:]] != [0, 6]:
+        return None
+    product = only_user(clip.outputs[0])
+    if product is None or product.op != "Mul" or set(product.inputs) != {x, clip.outputs[0]}:
+        return None
+    quotient = only_user(product.outputs[0])
+    if quotient is None or _operand(quotient, "Div", 6, lookup) != product.outputs[0]:
+        return None
+    absorbed, end = [clip, product, quotient], quotient.outputs[0]
+    for op in ("Mul", "Add"):
+        after = only_user(end)
+        if after is None or _operand(after, op, None, lookup) != end:
+            break
+        absorbed.append(after)
+        end = after.outputs[0]
+    reads = tuple(n for one in (node, *absorbed) for n in one.inputs if lookup(n) is not None)
+    return Fused(node, (x,), (end,), tuple(absorbed), reads, _factor_and_shift, _swish)
+
+
+def _operand(node: Node, op: str, number: float | None, lookup: Lookup) -> str | None:
+    """Return the value that a node adds, multiplies or divides by a single ``number`` (None: by any); else None."""
+    if node.op != op or len(node.inputs) != 2 or node.version < 7:
+        return None
+    for value, other in (node.inputs, node.inputs[::-1]):
+        constant = lookup(other)
+        if constant is not None and lookup(value) is None and constant.size == 1 and constant.ndim <= 1:
+            if number is not None and _number(constant) != number:
+                return None
+            return None if op == "Div" and value != node.inputs[0] else value
+    return None
+
+
+def _number(tensor: Tensor | None) -> float | None:
+    return None if tensor is None or tensor.size != 1 else float(tensor.item())
+
+
+def _factor_and_shift(fused: Fused, lookup: Lookup) -> tuple[float, float]:
+    values = [1.0, 0.0]
+    for one in fused.absorbed[3:]:
+        constant = next(t for t in map(lookup, one.inputs) if t is not None)
+        values[("Mul", "Add").index(one.op)] = float(constant.item())
+    return values[0], values[1]
+
+
+def _swish(fused: Fused, x: Tensor, kept: tuple[float, float]) -> Tensor:
+    return tape.hardswish(x, *kept)
