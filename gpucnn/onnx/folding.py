@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ MADE_BYTES = 5 * 2**27
 
 FOLDED = {
     "Constant", "ConstantOfShape", "Identity", "Cast", "CastLike", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze",
-    "Concat", "Slice", "Split", "Gather", "Expand", "Tile", "Shape", "Size", "Range", "Add", "Sub", "Mul", "Div", "Neg",
+    "Concat", "Slice", "Split", "Gather", "Shape", "Size", "Range", "Add", "Sub", "Mul", "Div", "Neg",
     "Sqrt", "Reciprocal", "Pow", "Abs", "Floor", "Ceil", "Where", "Equal", "Less", "Greater", "LessOrEqual",
     "GreaterOrEqual", "And", "Or", "Not", "Max", "Min", "Mod",
 }  # fmt: skip
@@ -63,16 +64,29 @@ def folded(graph: Graph) -> Graph:
     cpu = get_backend("cpu")
     with no_grad():
         for node in graph.nodes:
-            if node.op not in FOLDED or not all(not name or name in constants for name in node.inputs):
+            known = [constants[name] for name in node.inputs if name in constants]
+            if node.op not in FOLDED or len(known) < sum(map(bool, node.inputs)) or not _is_cheap(known):
                 nodes.append(node)
                 continue
+            _check_made(node, made + sum(array.nbytes for array in known))
             inputs = [Tensor(cpu.asarray(constants[name]), cpu) if name else None for name in node.inputs]
             for name, result in zip(node.outputs, run(node, inputs, False), strict=False):
                 if name:
-                    constants[name] = array = result.numpy() if node.inputs else result.array
+                    own = node.op in ("Constant", "ConstantOfShape")  # others may be views of what they are made from
+                    constants[name] = array = result.array if own else result.numpy()
                     made += array.nbytes
-            limits.check(node.place, "bytes of constants that the file does not hold", made, MADE_BYTES, ParameterError)
+            _check_made(node, made)
     return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _check_made(node: Node, made: int) -> None:
+    limits.check(node.place, "bytes of constants that the file does not hold", made, MADE_BYTES, ParameterError)
+
+
+def _is_cheap(arrays: list[Constant]) -> bool:
+    """Whether a result of these arrays cannot be much larger than they are, as by broadcasting."""
+    large = [array for array in arrays if array.size > 1]
+    return len({array.shape for array in large}) <= 1 or math.prod(array.size for array in large) <= 2**22
 
 
 def roles(graph: Graph) -> tuple[set[str], set[str]]:

@@ -20,7 +20,7 @@ import numpy as np
 from hypothesis import strategies as st
 from runs import idx
 
-from fuzz.damage import as_json, as_toml, damaged, damaged_tree
+from fuzz.damage import NUMBERS, as_json, as_toml, damaged, damaged_tree
 
 Files = dict[str, bytes]
 """A folder's files by name."""
@@ -422,6 +422,108 @@ def read_classifier(folder: Path) -> object:
     from gpucnn import Classifier
 
     return Classifier.load(folder / "net", device="cpu").predict(np.zeros((1, 8, 8), np.uint8))
+
+
+# --- ONNX --------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def onnx_models() -> list[bytes]:
+    """Return files of small networks: one of gpucnn, one that makes its weights and shapes by nodes, as others do."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    from gpucnn import models
+    from gpucnn.onnx import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        export(models.build("lenet:hidden=8", image_size=(12, 12)), Path(folder, "net.onnx"), (1, 12, 12), opset=17)
+        first = Path(folder, "net.onnx").read_bytes()
+    shape = numpy_helper.from_array(np.array([2, 3, 1, 1]))
+    nodes = [
+        helper.make_node("Constant", [], ["s"], value=shape),
+        helper.make_node("ConstantOfShape", ["s"], ["w"], value=numpy_helper.from_array(np.array([0.5], np.float32))),
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Shape", ["a"], ["b"]),
+        helper.make_node("Slice", ["b", "zero", "one"], ["c"]),
+        helper.make_node("Concat", ["c", "rest"], ["d"], axis=0),
+        helper.make_node("Reshape", ["a", "d"], ["e"]),
+        helper.make_node("Resize", ["a", "", "scales"], ["f"], mode="nearest"),
+        helper.make_node("Pad", ["f", "pads"], ["g"]),
+        helper.make_node("Softmax", ["e"], ["y"], axis=1),
+    ]
+    constants = {
+        "zero": np.array([0]), "one": np.array([1]), "rest": np.array([-1]), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", 1, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info(name, 1, None) for name in ("y", "g")],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )  # fmt: skip
+    second = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    assert onnx.IR_VERSION >= 8
+    return [first, second.SerializeToString()]
+
+
+ODD = [-(2**63), -1, *(n for n in NUMBERS if n < 2**63), 2**40]
+
+
+@st.composite
+def onnx_files(draw: st.DrawFn) -> Files:
+    """A file whose bytes are damaged, or whose lengths, attributes, types and names are those that a stranger would choose."""
+    import onnx
+
+    content = draw(st.sampled_from(onnx_models()))
+    if draw(st.booleans()):
+        return {"net.onnx": draw(damaged([content]))}
+    model = onnx.ModelProto.FromString(content)
+    graph = model.graph
+    names = sorted({name for node in graph.node for name in (*node.input, *node.output)} | {"", "x" * 50_000})
+    for _ in range(draw(st.integers(1, 3))):
+        edit = draw(
+            st.sampled_from(["dims", "ints", "type", "name", "op", "value", "input", "output", "external", "opset"])
+        )
+        node, tensor = draw(st.sampled_from(list(graph.node))), draw(st.sampled_from(list(graph.initializer)))
+        number = draw(st.sampled_from(ODD))
+        if edit == "dims" and tensor.dims:
+            tensor.dims[draw(st.integers(0, len(tensor.dims) - 1))] = number
+        elif edit == "ints":
+            for attribute in node.attribute:
+                attribute.i = number
+                attribute.ints[:] = [number] * len(attribute.ints)
+        elif edit == "type":
+            tensor.data_type = number % 2**31
+        elif edit == "name" and node.input:
+            node.input[draw(st.integers(0, len(node.input) - 1))] = draw(st.sampled_from(names))
+        elif edit == "output" and node.output:
+            node.output[0] = draw(st.sampled_from(names))
+        elif edit == "op":
+            node.op_type = draw(
+                st.sampled_from(["Expand", "Tile", "Range", "Loop", "Identity", "Add", "Concat", "Split", "\x1b"])
+            )
+        elif edit == "value":
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    values = np.full(4, number)
+                    attribute.t.CopyFrom(onnx.numpy_helper.from_array(values))
+        elif edit == "input":
+            del graph.input[:]
+        elif edit == "external":
+            tensor.data_location = 1
+            place = draw(st.sampled_from(["../net.onnx", "/etc/passwd", "net.onnx", "\0", "."]))
+            for key, value in (("location", place), ("offset", str(number)), ("length", str(2**40))):
+                tensor.external_data.add(key=key, value=value)
+        elif edit == "opset":
+            model.opset_import[0].version = number
+    return {"net.onnx": model.SerializeToString()}
+
+
+@reads("onnx", onnx_files)
+def read_onnx(folder: Path) -> object:
+    import gpucnn
+
+    return repr(gpucnn.onnx.load(folder / "net.onnx", "cpu"))
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------------

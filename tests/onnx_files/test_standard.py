@@ -39,6 +39,7 @@ def played(case: Any) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_every_node_test_passes_or_is_named_with_its_reason() -> None:
     wrong: dict[str, str] = {}
     counts: Counter[str] = Counter()
@@ -81,6 +82,7 @@ def written(net: Any, inputs: list[Any]) -> list[Any]:
     return runtime.run(None, dict(zip(names, inputs, strict=True)))  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_every_node_test_that_passes_does_so_in_onnxruntime_after_export() -> None:
     pytest.importorskip("onnxruntime")
     wrong: dict[str, str] = {}

@@ -21,8 +21,8 @@ from gpucnn.onnx.graph import Node
 Results = Tensor | tuple[Tensor, ...]
 F = TypeVar("F", bound=Callable[..., Any])
 
-MOST_ELEMENTS = 2**28
-"""The most elements of a result: 1 GiB of float32."""
+MOST_BYTES = 2**29
+"""The most bytes of a result."""
 MOST_NUMBERS = 100_000
 """The most numbers of a shape, of axes, of pads or the like."""
 
@@ -74,11 +74,11 @@ def whole_numbers(node: Node, argument: str, tensor: Tensor) -> tuple[int, ...]:
     return tuple(numbers(node, argument, tensor))
 
 
-def room_for(node: Node, shape: Sequence[int]) -> tuple[int, ...]:
+def room_for(node: Node, shape: Sequence[int], itemsize: int = 4) -> tuple[int, ...]:
     """Return the shape of a result; ShapeError, before memory is taken, where it is negative or beyond the bound."""
     if any(n < 0 for n in shape):
         raise ShapeError.expected(node.place, "output shape", "lengths of 0 or more", tuple(shape))
-    limits.check(f"{node.place}: output", "elements", math.prod(shape), MOST_ELEMENTS, ShapeError)
+    limits.check(f"{node.place}: output", "bytes", math.prod(shape) * itemsize, MOST_BYTES, ShapeError)
     return tuple(shape)
 
 

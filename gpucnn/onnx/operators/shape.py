@@ -285,8 +285,8 @@ def constant(node: Node) -> Tensor:
 
 @operator("ConstantOfShape", host=(0,))
 def constant_of_shape(node: Node, shape: Tensor) -> Tensor:
-    lengths = room_for(node, whole_numbers(node, "shape", shape))
     value = node.attributes.get("value")
+    lengths = room_for(node, whole_numbers(node, "shape", shape), getattr(getattr(value, "dtype", None), "itemsize", 4))
     if value is not None and (not hasattr(value, "shape") or value.size != 1):
         raise node.expected("value", "a tensor of one number", getattr(value, "shape", value))
     one = tensor(0.0, "float32", "cpu") if value is None else tensor(value.reshape(()), None, "cpu")
