@@ -5,6 +5,7 @@ What is timed is the loop that a user writes by hand, batches gathered from memo
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -70,7 +71,7 @@ def network_steps(
 ) -> dict[str, Step]:
     """Return the steps "train" (cross-entropy, Adam) and "infer" (the class of each image) of a network on its device.
 
-    captured: training is recorded once and replayed, which only a GPU does.
+    A copy of the network in evaluation mode infers. captured: training is recorded once and replayed, which only a GPU does.
 
     >>> images, labels = images_of((1, 28, 28))
     >>> steps = network_steps(build_model("lenet", (1, 28, 28), 10, "float32", get_backend("cpu")), images, labels, "cpu")
@@ -86,6 +87,7 @@ def network_steps(
         optimizer.step()
         return loss
 
+    resting = copy.deepcopy(net).eval()
     step = gpucnn.capture(work, state=[net, optimizer]) if captured else work
 
     def train(chosen: np.ndarray[Any, Any]) -> None:
@@ -93,7 +95,7 @@ def network_steps(
 
     def infer(chosen: np.ndarray[Any, Any]) -> None:
         with gpucnn.no_grad():
-            net(all_images[chosen]).argmax(1)
+            resting(all_images[chosen]).argmax(1)
 
     return {"train": train, "infer": infer}
 
@@ -278,7 +280,7 @@ def measure(
     return rows
 
 
-def rates(device: str, seconds: float = 0.2) -> dict[str, float]:
+def rates(device: str | Backend, seconds: float = 0.2) -> dict[str, float]:
     """Return the peak performance of the device: a large matrix product, and copies within and beyond the caches.
 
     >>> sorted(rates("cpu", seconds=0.001))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from runs import ROOT, assert_refused, gpucnn, python
+from runs import ROOT, assert_refused, environment, gpucnn, python
 
 from gpucnn import benchmark, nn
 from gpucnn.errors import GpucnnError
@@ -128,3 +130,32 @@ def test_the_script_beside_pytorch(tmp_path: Path) -> None:
     for row in rows:
         best = max(row["torch contiguous"], row["torch channels-last"])
         assert row["ratio"] == pytest.approx(row["gpucnn"] / best, abs=0.01)
+
+
+def table(file: Path, *words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "bench_cpu.py", "--network", "64 channels", "--rounds", "1", "--seconds",
+         "0.001", "--json", file, *words], env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(file.read_text())
+    assert report["machine"]["processor"]
+    return report
+
+
+def test_a_part_of_the_table_of_the_cpu(tmp_path: Path) -> None:
+    report = table(tmp_path / "r.json", "--part", "numpy")
+    assert list(report) == ["machine", "rates", "numpy"]
+    assert [row["mode"] for row in report["numpy"]] == ["train", "infer"]
+
+
+@pytest.mark.slow
+def test_the_table_of_the_cpu(tmp_path: Path) -> None:
+    report = table(tmp_path / "r.json")
+    assert list(report) == ["machine", "rates", "speed", "threads", "numpy", "busy", "kernels"]
+    for part in ("speed", "threads", "numpy", "busy"):
+        assert [row["mode"] for row in report[part]] == ["train", "infer"]
+    kernels = {row["kernel"]: row for row in report["kernels"]}
+    row, peak = kernels["64 to 64 3x3 on 32x32, batch 32: forward"], kernels["the machine: product of 1024x1024"]
+    assert row["unit"] == peak["unit"] == "GFLOP/s"
+    assert row["share 1"] == pytest.approx(row["1 threads"] / peak["1 threads"], abs=0.02)
