@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("standin", "the real CuPy, which the stand-in for it takes its names from"),
         ("mnist", "MNIST in the folder GPUCNN_DATA/mnist"),
         ("mpi", "mpi4py, an MPI and its launcher"),
+        ("rapidocr", "the networks of the package rapidocr-onnxruntime"),
     ):
         parser.addoption(f"--require-{name}", action="store_true", help=f"fail, rather than skip, without {what}")
 

@@ -46,6 +46,7 @@ NOT_RUN = [
         "python scripts/bench.py vgg --input-shape 3,32,32 --batch-size 64 --memory",
         "needs PyTorch and a clone",
     ),
+    ("docs/onnx.md", "pip install '.[onnx]' onnxruntime", "installs from a clone"),
     ("docs/start.md", "python3 -m venv .venv", "installs from a clone"),
     ("docs/start.md", "pip install '.[cuda13]'     # NVIDIA driver 580 or newer", "needs a GPU"),
     ("docs/start.md", 'gpucnn.use("cuda")', "needs a GPU"),

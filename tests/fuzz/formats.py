@@ -471,7 +471,7 @@ ODD = [-(2**63), -1, *(n for n in NUMBERS if n < 2**63), 2**40]
 
 @st.composite
 def onnx_files(draw: st.DrawFn) -> Files:
-    """A file whose bytes are damaged, or whose lengths, attributes, types and names are those that a stranger would choose."""
+    """A file whose bytes are damaged, or whose lengths, attributes, types and names a stranger chose."""
     import onnx
 
     content = draw(st.sampled_from(onnx_models()))
