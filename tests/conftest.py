@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from browser import window  # noqa: F401  # a fixture
 from hypothesis import HealthCheck, settings
 
 from gpucnn import use

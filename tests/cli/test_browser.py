@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import browser
 import numpy as np
 import pytest
-from browser import DESK, PHONE, Browser
+from browser import CONTRASTS, DESK, LEAST_CONTRAST, PHONE, Browser
 from runs import drawn, gpucnn
 
 from gpucnn import inspect
-
-LEAST_CONTRAST = 4.5
-"""Between text and what is behind it: the Web Content Accessibility Guidelines' level AA."""
-
-CONTRASTS = """
-(() => {
-  const parse = c => (c.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
-  const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const behind = e => { const c = parse(getComputedStyle(e).backgroundColor);
-    const a = c.length > 3 ? c[3] : 1; if (a == 1) return c;
-    const under = e.parentElement ? behind(e.parentElement) : [255, 255, 255];
-    return [0, 1, 2].map(i => a * c[i] + (1 - a) * under[i]); };
-  const texts = [...document.body.querySelectorAll('*')].filter(
-    e => !e.closest('svg') && [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()));
-  return Math.min(...texts.map(e => { const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(behind(e))];
-    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05); }));
-})()
-"""
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if browser.find() is None:
-        pytest.skip(f"no browser is installed: none of {', '.join(browser.NAMES)}")
-    try:
-        one = Browser(tmp_path_factory.mktemp("profile"))
-    except (OSError, RuntimeError, TimeoutError) as error:
-        pytest.skip(f"the browser does not start: {error}")
-    yield one
-    one.close()
 
 
 def check(window: Browser, path: Path | str, size: tuple[int, int], dark: bool, pictures: int) -> None:

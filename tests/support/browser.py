@@ -11,12 +11,35 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 PHONE, DESK = (390, 844), (1280, 900)
+
+LEAST_CONTRAST = 4.5
+"""Between text and what is behind it: the Web Content Accessibility Guidelines' level AA."""
+
+CONTRASTS = """
+(() => {
+  const parse = c => (c.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const behind = e => { const c = parse(getComputedStyle(e).backgroundColor);
+    const a = c.length > 3 ? c[3] : 1; if (a == 1) return c;
+    const under = e.parentElement ? behind(e.parentElement) : [255, 255, 255];
+    return [0, 1, 2].map(i => a * c[i] + (1 - a) * under[i]); };
+  const texts = [...document.body.querySelectorAll('*')].filter(
+    e => !e.closest('svg') && [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()));
+  return Math.min(...texts.map(e => { const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(behind(e))];
+    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05); }));
+})()
+"""
 
 
 def find() -> str | None:
@@ -98,8 +121,11 @@ class Browser:
         self._events = [event for event in self._events if event["method"] != "Page.loadEventFired"]
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression in the page."""
-        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """Return the value of a JavaScript expression in the page; RuntimeError where it throws."""
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"].get("exception", {}).get("description", "thrown"))
+        return answer["result"].get("value")
 
     @property
     def problems(self) -> list[str]:
@@ -133,3 +159,16 @@ class Browser:
         self._process.wait(30)
         os.close(self._in)
         os.close(self._out)
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for the tests of a module; skipped where there is none. Import it by name to use it."""
+    if find() is None:
+        pytest.skip(f"no browser is installed: none of {', '.join(NAMES)}")
+    try:
+        one = Browser(tmp_path_factory.mktemp("profile"))
+    except (OSError, RuntimeError, TimeoutError) as error:
+        pytest.skip(f"the browser does not start: {error}")
+    yield one
+    one.close()
