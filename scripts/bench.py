@@ -1,6 +1,7 @@
 """Measure gpucnn beside PyTorch in one run: alternating rounds of the loop that a user writes by hand.
 
 python scripts/bench.py --json benchmarks/cpu.json
+python scripts/bench.py --onnx detector.onnx --input-shape 3,320,320 --batch-size 1
 python scripts/bench.py Conv2d:in_channels=64,out_channels=64,kernel_size=3,padding=1 --input-shape 64,32,32 --batch-size 32
 
 PyTorch runs the same network with the same weights, its images in memory too, in both memory formats and with the fused
@@ -243,6 +244,43 @@ def scaling(device: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
+def onnx_rows(
+    file: Path, shape: tuple[int, int, int], device: str, sizes: tuple[int, ...], rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Return images/s of an ONNX file here and by onnxruntime on the CPU, in alternating rounds, on random images."""
+    import onnxruntime
+
+    import gpucnn
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("GPUCNN_THREADS") or len(os.sched_getaffinity(0)))
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    net, backend = gpucnn.onnx.load(file, device), get_backend(device)
+    (value,) = net.graph.inputs
+    rows = []
+    for size in sizes:
+        x = (np.random.default_rng(0).random((size, *shape)) * 255).astype(value.dtype)
+        x = x if value.dtype == "uint8" else x / np.float32(255)
+        given = gpucnn.tensor(x, device=backend)
+
+        def ours(chosen: np.ndarray, given: Any = given) -> None:
+            with gpucnn.no_grad():
+                net(given)
+
+        def theirs(chosen: np.ndarray, x: Any = x) -> None:
+            session.run(None, {value.name: x})
+
+        rates: dict[str, list[float]] = {"gpucnn": [], "onnxruntime": []}
+        for _ in range(rounds):
+            rates["gpucnn"].append(benchmark.images_per_second(ours, size, seconds, backend, size))
+            rates["onnxruntime"].append(benchmark.images_per_second(theirs, size, seconds, None, size))
+        ratios = [a / b for a, b in zip(rates["gpucnn"], rates["onnxruntime"], strict=True)]
+        best = {name: round(max(values), 1) for name, values in rates.items()}
+        spread = {"ratio": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+        rows.append({"file": file.name, "batch": size, **best, **{k: round(v, 2) for k, v in spread.items()}})
+    return rows
+
+
 def has_torch() -> bool:
     try:
         import torch  # noqa: F401
@@ -267,6 +305,9 @@ def torch_device(device: str) -> str:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--memory", "with_memory", is_flag=True, help="Also the peak memory of training, on the CPU.")
 @click.option("--scaling", "with_scaling", is_flag=True, help="Also the cost against batch size and image area.")
+@click.option(
+    "--onnx", "onnx_file", type=click.Path(path_type=Path), help="An ONNX file beside onnxruntime, instead of a model."
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here as well.")
 def main(
     model: str,
@@ -278,9 +319,16 @@ def main(
     device: str,
     with_memory: bool,
     with_scaling: bool,
+    onnx_file: Path | None,
     json_file: Path | None,
 ) -> None:
     C, H, W = map(int, input_shape.split(","))
+    if onnx_file is not None:
+        found = onnx_rows(onnx_file, (C, H, W), device, sizes, rounds, seconds)
+        click.echo(benchmark.table(found))
+        if json_file is not None:
+            benchmark.write_json(json_file, {"machine": benchmark.machine(device), "onnx": found})
+        return
     if not has_torch():
         click.echo("PyTorch is not installed: measuring gpucnn alone.", err=True)
     report: dict[str, Any] = {"model": model, "input_shape": [C, H, W], "machine": benchmark.machine(device)}
