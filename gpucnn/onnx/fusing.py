@@ -10,12 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.onnx import tape
 from gpucnn.onnx.graph import Graph, Node
+from gpucnn.onnx.operators.window import window_of
 from gpucnn.onnx.running import run
 
 Lookup = Callable[[str], Tensor | None]
+MOST_SIZES = 64
+"""Sizes of images whose geometry a convolution remembers."""
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 
 
@@ -91,19 +95,17 @@ def _convolution(node: Node, only_user: Callable[[str], Node | None], lookup: Lo
     weight = lookup(node.inputs[1])
     if weight is None or weight.ndim != 4 or (node.op == "ConvTranspose" and node.attributes.get("group", 1) != 1):
         return None
-    F = weight.shape[0 if node.op == "Conv" else 1]
+    channels = weight.shape[0 if node.op == "Conv" else 1]
     absorbed: list[Node] = []
     end = node.outputs[0]
-    while (after := only_user(end)) is not None and _folds(after, end, F, lookup):
+    while (after := only_user(end)) is not None and _folds(after, end, channels, lookup):
         absorbed.append(after)
         end = after.outputs[0]
-    if not absorbed:
-        return None
     reads = [*node.inputs[1:], *(name for one in absorbed for name in one.inputs if lookup(name) is not None)]
     return Fused(node, node.inputs[:1], (end,), tuple(absorbed), tuple(filter(None, reads)), _filters, _convolve)
 
 
-def _folds(node: Node, value: str, F: int, lookup: Lookup) -> bool:
+def _folds(node: Node, value: str, channels: int, lookup: Lookup) -> bool:
     """Whether a node is a multiple and a shift of each channel of ``value``."""
     if node.op == "BatchNormalization":
         return (
@@ -120,17 +122,19 @@ def _folds(node: Node, value: str, F: int, lookup: Lookup) -> bool:
         return False
     shape = constant.shape
     return (constant.size == 1 and len(shape) <= 4) or (
-        constant.size == F and shape[-3:] == (F, 1, 1) and len(shape) <= 4
+        constant.size == channels and shape[-3:] == (channels, 1, 1) and len(shape) <= 4
     )
 
 
-def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor]:
-    """Return the filters and biases that do what the convolution and the nodes after it do."""
+def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor | None, dict[Any, Any]]:
+    """Return the filters and biases that do what the convolution and the nodes after it do, and room for geometries."""
     node = fused.node
     weight = lookup(node.inputs[1])
     assert weight is not None
-    F = weight.shape[0 if node.op == "Conv" else 1]
-    scale = tape.broadcast(tape.constant(1.0, str(weight.dtype), weight), (F,))
+    if not fused.absorbed:
+        return weight, lookup(node.inputs[2]) if len(node.inputs) > 2 else None, {}
+    channels = weight.shape[0 if node.op == "Conv" else 1]
+    scale = tape.broadcast(tape.constant(1.0, str(weight.dtype), weight), (channels,))
     bias = lookup(node.inputs[2]) if len(node.inputs) > 2 else None
     shift = scale * 0 if bias is None else bias
     for one in fused.absorbed:
@@ -145,12 +149,23 @@ def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor]:
             scale, shift = (scale * c, shift * c) if one.op == "Mul" else (scale / c, shift / c)
         else:
             shift = shift + c if one.op == "Add" else shift - c
-    shape = (F, 1, 1, 1) if node.op == "Conv" else (1, F, 1, 1)
-    return weight * scale.reshape(*shape), shift
+    shape = (channels, 1, 1, 1) if node.op == "Conv" else (1, channels, 1, 1)
+    return weight * scale.reshape(*shape), shift, {}
 
 
-def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor]) -> Tensor:
-    return run(fused.node, [x, *kept], False)[0]
+def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor | None, dict[Any, Any]]) -> Tensor:
+    """Run the node; for a size of images that it has met before, without reading and checking its attributes again."""
+    node, (weight, bias, known) = fused.node, kept
+    geometry = known.get(x.shape)
+    if geometry is not None:
+        return F.conv2d(x, weight, bias, *geometry)
+    y = run(node, [x, weight, bias], False)[0]
+    if node.op == "Conv" and x.ndim == 4:
+        _, stride, padding, dilation = window_of(node, weight.shape[2:], x.shape[2:])
+        if len(known) > MOST_SIZES:
+            known.clear()
+        known[x.shape] = stride, padding, dilation, node.int("group", 1)
+    return y
 
 
 # --- the hard swish -------------------------------------------------------------------------------------------------------
