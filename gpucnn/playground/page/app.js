@@ -2,6 +2,7 @@
 
 const values = emptyValues();
 const unchanged = emptyValues(); // with nothing switched off, for comparison
+let camClass = null; // the class that it explained last
 let explained = null; // the class that Grad-CAM explains; null: the answer
 
 // --- running ---------------------------------------------------------------------------------------------------------
@@ -85,21 +86,21 @@ function showProbabilities() {
   bars.forEach((bar, i) => {
     bar.index = order[i];
     const p = probabilities[bar.index];
-    bar.name.textContent = given.classes[bar.index];
+    setText(bar.name, given.classes[bar.index]);
     bar.name.title = given.classes[bar.index];
     bar.fill.style.width = `${100 * p}%`;
-    bar.before.hidden = !before;
+    bar.before.hidden = !before || Math.abs(before[bar.index] - p) < 0.005;
     if (before) bar.before.style.left = `${100 * before[bar.index]}%`;
-    bar.number.textContent = percent(p);
+    setText(bar.number, percent(p));
     bar.button.classList.toggle("answer", bar.index === answer);
     bar.button.setAttribute("aria-pressed", String(bar.index === explained));
     bar.button.title = before ? `${percent(before[bar.index])} with all maps on` : "Explain this class by Grad-CAM";
   });
   const words = source.empty ? "" : `${given.classes[answer]}, ${percent(probabilities[answer])}`;
-  if ($("answer").textContent !== words) $("answer").textContent = words;
+  setText($("answer"), words);
   const maps = [...off.values()].reduce((sum, channels) => sum + channels.size, 0);
   $("off").hidden = !maps;
-  $("off-text").textContent = `${maps} ${maps === 1 ? "map is" : "maps are"} off; the line in a bar shows the probability without that.`;
+  setText($("off-text"), `${maps} ${maps === 1 ? "map is" : "maps are"} off; the line in a bar shows the probability without that.`);
 }
 
 $("all-on").addEventListener("click", () => {
@@ -138,6 +139,8 @@ function showCam(pixels) {
     image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
+  if (target === camClass) return;
+  camClass = target;
   canvas.setAttribute("aria-label", `Grad-CAM: what in the image speaks for ${given.classes[target]}`);
   $("cam-text").replaceChildren("Grad-CAM: what speaks for ", element("bdi", {}, given.classes[target]));
 }

@@ -88,7 +88,7 @@ function inspect(values) {
   $("parts").replaceChildren(...inspectorParts(explanation, values));
   if (focused >= 0) ($("parts").querySelectorAll("button")[focused] ?? $("step")).focus();
   const words = `${placeText(value, index)}: ${shown(explanation.y)}`;
-  if (pointed.pinned && $("pointed").textContent !== words) $("pointed").textContent = words;
+  if (pointed.pinned) setText($("pointed"), words);
 }
 
 const line_ = (...children) => element("p", {}, ...children);

@@ -22,6 +22,11 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** Change the text of an element, if it is another: the browser would lay out the page again. */
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 const nameOf = (value) => (value ? operations[value - 1].name : "image");
 const times = (sizes) => sizes.join("\u00d7");
 
@@ -60,7 +65,8 @@ class LayerRow {
     this.current = 0;
     const operation = operations[value - 1];
     const path = operation.path ? ` (${operation.path})` : "";
-    this.range = element("span", { class: "range" });
+    this.ends = [element("span"), element("i"), element("span")];
+    this.range = element("span", { class: "range" }, ...this.ends);
     const summary = element("summary", {},
       element("h3", {}, element("bdi", { title: `${operation.name}${path}` }, operation.name)),
       element("span", { class: "what" }, described(operation)),
@@ -102,12 +108,13 @@ class LayerRow {
   }
 
   strip(C) {
-    const columns = Math.min(C, 40);
+    const even = Array.from({ length: 27 }, (_, i) => 42 - i).find((n) => C % n === 0);
+    const columns = C <= 42 ? C : even ?? 40;
     const rows = Math.ceil(C / columns);
     const canvas = element("canvas", { width: columns, height: rows });
     const map = element("div", { class: "map strip", tabindex: 0, role: "application",
       "aria-label": `${nameOf(this.value)}, ${C} numbers: arrow keys move over them, Enter goes back to the biggest cause, O switches one off` }, canvas);
-    canvas.style.width = `min(100%, ${columns * (C > 40 ? 12 : 24)}px)`;
+    canvas.style.width = `min(100%, ${columns * (C > 42 ? 12 : 24)}px)`;
     canvas.style.aspectRatio = `${columns} / ${rows}`;
     const root = element("div", { class: "tile wide" }, map);
     this.listen(map, canvas, (x, y) => Math.min(Math.min(Math.floor(y * rows), rows - 1) * columns + Math.min(Math.floor(x * columns), columns - 1), C - 1));
@@ -183,10 +190,13 @@ class LayerRow {
         const padded = new Float32Array(tile.canvas.width * tile.canvas.height);
         padded.set(array);
         paint(tile.canvas, padded, 0, scale);
+        const last = array.length % tile.columns;
+        if (last) tile.canvas.getContext("2d").clearRect(last, tile.rows - 1, tile.columns, 1);
       }
     }
-    const ends = [scale.signed ? -scale.most : 0, scale.most].map(shown);
-    this.range.replaceChildren(ends[0], element("i", { class: scale.signed ? "signed" : "warm" }), ends[1]);
+    setText(this.ends[0], shown(scale.signed ? -scale.most : 0));
+    setText(this.ends[2], shown(scale.most));
+    this.ends[1].className = scale.signed ? "signed" : "warm";
     this.mark();
   }
 

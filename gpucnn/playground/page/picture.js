@@ -14,24 +14,34 @@ function greyOf(rgba) {
   return grey;
 }
 
+/** For n pixels scaled to m: the first source pixel that each target pixel covers, how many, and the share of each. */
+function covered(n, m) {
+  const size = n / m;
+  return Array.from({ length: m }, (_, i) => {
+    const [start, end] = [i * size, Math.min((i + 1) * size, n)];
+    const first = Math.floor(start + 1e-9);
+    const shares = [];
+    for (let at = first; at < end - 1e-9; at++) shares.push((Math.min(end, at + 1) - Math.max(start, at)) / (end - start));
+    return { first, shares };
+  });
+}
+
 /** A plane (h, w) scaled to (H, W) by the mean of the area that each pixel covers. */
 function resized(plane, h, w, H, W) {
   const across = new Float32Array(h * W);
-  averaged(w, W, (x, from, share) => { for (let y = 0; y < h; y++) across[y * W + x] += share * plane[y * w + from]; });
+  covered(w, W).forEach(({ first, shares }, x) => {
+    for (let y = 0; y < h; y++) {
+      let sum = 0;
+      for (let k = 0; k < shares.length; k++) sum += shares[k] * plane[y * w + first + k];
+      across[y * W + x] = sum;
+    }
+  });
   const out = new Float32Array(H * W);
-  averaged(h, H, (y, from, share) => { for (let x = 0; x < W; x++) out[y * W + x] += share * across[from * W + x]; });
+  covered(h, H).forEach(({ first, shares }, y) => {
+    for (let k = 0; k < shares.length; k++)
+      for (let x = 0; x < W; x++) out[y * W + x] += shares[k] * across[(first + k) * W + x];
+  });
   return out;
-}
-
-/** Call `add(target, source, share)` for each source pixel that a target pixel covers, of n pixels scaled to m. */
-function averaged(n, m, add) {
-  const size = n / m;
-  for (let i = 0; i < m; i++) {
-    const start = i * size;
-    const end = start + size;
-    for (let from = Math.floor(start); from < Math.min(Math.ceil(end - 1e-9), n); from++)
-      add(i, from, (Math.min(end, from + 1) - Math.max(start, from)) / size);
-  }
 }
 
 /** Ink, light on dark, whichever way it came: the distance of each pixel from the paper, whose brightness the border has. */
@@ -41,9 +51,15 @@ function inkOf(grey, h, w) {
   for (let y = 0; y < h; y++) border.push(grey[y * w], grey[y * w + w - 1]);
   border.sort((a, b) => a - b);
   const paper = border[border.length >> 1];
-  const ink = grey.map((v) => Math.abs(v - paper));
-  const most = ink.reduce((a, b) => Math.max(a, b), 0);
-  return most < FAINTEST ? null : ink.map((v) => (v * 255) / most);
+  const ink = new Float32Array(grey.length);
+  let most = 0;
+  for (let i = 0; i < grey.length; i++) {
+    ink[i] = Math.abs(grey[i] - paper);
+    if (ink[i] > most) most = ink[i];
+  }
+  if (most < FAINTEST) return null;
+  for (let i = 0; i < ink.length; i++) ink[i] *= 255 / most;
+  return ink;
 }
 
 /** The ink in a box of 20/28 of the image, its centre of mass in the middle, as MNIST was made (LeCun et al. 1998). */
@@ -54,10 +70,10 @@ function centred(ink, h, w) {
   for (let y = 0; y < h; y++)
     for (let x = 0; x < w; x++)
       if (ink[y * w + x] > MARKED) {
-        top = Math.min(top, y);
-        bottom = Math.max(bottom, y);
-        left = Math.min(left, x);
-        right = Math.max(right, x);
+        if (y < top) top = y;
+        if (y > bottom) bottom = y;
+        if (x < left) left = x;
+        if (x > right) right = x;
       }
   const boxH = bottom - top + 1;
   const boxW = right - left + 1;
@@ -87,17 +103,19 @@ function thickened(box, h, w) {
   const side = Math.min(Math.max(h, w), 160);
   const H = Math.max(Math.round((h * side) / Math.max(h, w)), 1);
   const W = Math.max(Math.round((w * side) / Math.max(h, w)), 1);
-  let page = resized(box, h, w, H, W);
-  const most = page.reduce((a, b) => Math.max(a, b), 1);
-  page = page.map((v) => (v * 255) / most);
-  const marked = (y, x) => y >= 0 && y < H && x >= 0 && x < W && page[y * W + x] > MARKED;
+  const page = resized(box, h, w, H, W);
+  let most = 1;
+  for (let i = 0; i < page.length; i++) if (page[i] > most) most = page[i];
+  for (let i = 0; i < page.length; i++) page[i] *= 255 / most;
   let [all, inner] = [0, 0];
-  for (let y = 0; y < H; y++)
-    for (let x = 0; x < W; x++)
-      if (marked(y, x)) {
-        all++;
-        if (marked(y - 1, x) && marked(y + 1, x) && marked(y, x - 1) && marked(y, x + 1)) inner++;
-      }
+  for (let y = 0; y < H; y++) {
+    for (let x = 0; x < W; x++) {
+      const i = y * W + x;
+      if (page[i] <= MARKED) continue;
+      all++;
+      if (x && y && x < W - 1 && y < H - 1 && Math.min(page[i - 1], page[i + 1], page[i - W], page[i + W]) > MARKED) inner++;
+    }
+  }
   const width = (2 * all) / Math.max(all - inner, 1); // a stroke has two edges
   if (width >= 0.06 * side) return { plane: box, h, w };
   const steps = Math.round((0.1 * side - width) / 2);
