@@ -11,7 +11,6 @@ the machine, its largest product for convolutions and its copies for the rest.
 The file is written after each part, so that what was measured stays if the run ends early.
 """
 
-import os
 import statistics
 import subprocess
 import sys
@@ -28,8 +27,9 @@ import bench
 from gpucnn import benchmark
 from gpucnn.backend import Window, ops
 from gpucnn.backend.cpu import CpuDevice
+from gpucnn.backend.cpu.threads import available_threads
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = available_threads()
 Shape = tuple[int, int, int]
 NETWORKS: dict[str, tuple[str, Shape, tuple[int, ...], tuple[int, ...]]] = {  # batch sizes of training, of inference
     "LeNet": ("lenet", (1, 28, 28), (1, 64, 256, 1000), (1, 64, 256, 1000)),

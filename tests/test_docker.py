@@ -60,6 +60,8 @@ def test_the_compiler_stays_in_a_stage_of_its_own() -> None:
         "a layer that stays as it is"
     )
     assert wheel[compiler].endswith("|| true"), "without a compiler the image has no compiled kernels"
+    assert "Python.h" in wheel[compiler + 1], "Debian's Python comes without its headers"
+    assert wheel[compiler + 1].endswith("|| true")
     assert not any("gcc" in argument for _, argument in BUILD + LAST)
 
 

@@ -128,7 +128,7 @@ def test_without_a_compiler_it_installs_and_the_doctor_says_what_is_missing(
     wheel = built_wheel(archive, tmp_path, CC="/nonexistent")
     folder = tmp_path / "installed"
     assert not [name for name in zipfile.ZipFile(wheel).namelist() if "_kernels" in name and name.endswith(".so")]
-    assert f"{'compiled':<15}not built: reinstall gpucnn where a C compiler is\n" in said(
+    assert f"{'compiled':<15}not built: reinstall gpucnn where a C compiler and Python's headers are\n" in said(
         folder, "-m", "gpucnn", "doctor"
     )
     assert str(folder) in said(folder, "-c", "import gpucnn; print(gpucnn.__file__)")

@@ -28,7 +28,7 @@ def _load() -> tuple[Any, str]:
         module = importlib.import_module("gpucnn.backend.native._kernels")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
-            return None, "not built: reinstall gpucnn where a C compiler is"
+            return None, "not built: reinstall gpucnn where a C compiler and Python's headers are"
         return None, f"built, but not loadable: {error}"
     asked = os.environ.get("GPUCNN_CPU", "")
     try:
