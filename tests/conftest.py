@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import browser
 import pytest
-from browser import window  # noqa: F401  # a fixture
 from hypothesis import HealthCheck, settings
 
 from gpucnn import use
@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("mnist", "MNIST in the folder GPUCNN_DATA/mnist"),
         ("mpi", "mpi4py, an MPI and its launcher"),
         ("rapidocr", "the networks of the package rapidocr-onnxruntime"),
+        ("browser", "Chromium or Chrome"),
     ):
         parser.addoption(f"--require-{name}", action="store_true", help=f"fail, rather than skip, without {what}")
 
@@ -177,3 +178,16 @@ def mnist(pytestconfig: pytest.Config) -> Path:
     if home is None or not (folder := Path(home, "mnist")).is_dir():
         skip_or_fail(pytestconfig, "mnist", "no MNIST: set GPUCNN_DATA to a folder that holds mnist/")
     return folder
+
+
+@pytest.fixture(scope="module")
+def window(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    """A headless browser for the tests of a module."""
+    if browser.find() is None:
+        skip_or_fail(request.config, "browser", f"no browser is installed: none of {', '.join(browser.NAMES)}")
+    try:
+        one = browser.Browser(tmp_path_factory.mktemp("profile"))
+    except (OSError, RuntimeError, TimeoutError) as error:
+        skip_or_fail(request.config, "browser", f"the browser does not start: {error}")
+    yield one
+    one.close()

@@ -11,11 +11,8 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -159,16 +156,3 @@ class Browser:
         self._process.wait(30)
         os.close(self._in)
         os.close(self._out)
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser for the tests of a module; skipped where there is none. Import it by name to use it."""
-    if find() is None:
-        pytest.skip(f"no browser is installed: none of {', '.join(NAMES)}")
-    try:
-        one = Browser(tmp_path_factory.mktemp("profile"))
-    except (OSError, RuntimeError, TimeoutError) as error:
-        pytest.skip(f"the browser does not start: {error}")
-    yield one
-    one.close()
