@@ -28,11 +28,11 @@ def hardswish(device: CpuDevice, x: Array, factor: float, shift: float) -> Array
     y = empty(device, x.shape) if pooled else np.empty_like(x)
     source, target = (x.transpose(1, 2, 3, 0), y.transpose(1, 2, 3, 0)) if _is_batch_last(x) else (x, y)
     source, target = source.reshape(-1), target.reshape(-1)
+    low, high = x.dtype.type(0), x.dtype.type(6)
     for start in range(0, x.size, BLOCK):
         part, result = source[start : start + BLOCK], target[start : start + BLOCK]
         np.add(part, 3, out=result)
-        np.maximum(result, 0, out=result)
-        np.minimum(result, 6, out=result)
+        np.clip(result, low, high, out=result)
         np.multiply(result, part, out=result)
         np.multiply(result, factor / 6, out=result)
         if shift:
