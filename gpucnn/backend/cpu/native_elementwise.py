@@ -139,6 +139,18 @@ def relu(device: CpuDevice, x: Array) -> Array:
     return y
 
 
+def _hardswish_serves(device: CpuDevice, x: Array, factor: float, shift: float) -> bool:
+    return _relu_serves(device, x)
+
+
+@implements(ops.hardswish, on="cpu", when=_hardswish_serves)
+def hardswish(device: CpuDevice, x: Array, factor: float, shift: float) -> Array:
+    y = empty_like(device, x)
+    flat_x, flat_y = _alike([x, y])
+    device.kernels.hardswish(x.size, flat_x, flat_y, factor / 6, shift, device.threads)
+    return y
+
+
 def _relu_gradient_serves(device: CpuDevice, dy: Array, y: Array) -> bool:
     return y.size >= LEAST_NUMBERS and serves(device, dy, y) and same_memory([y, dy]) is not None
 

@@ -27,6 +27,34 @@ static void relu_gradient_part(void *job, Index part) {
   for (; i < end; i++) m->y[i] = m->b[i] > 0 ? m->a[i] : 0;
 }
 
+typedef struct {
+  Index n;
+  const float *x;
+  float *y, factor, shift;
+} HardSwish;
+
+/* factor x min(max(x + 3, 0), 6) / 6 + shift; `factor` holds the division by 6 */
+static void hardswish_part(void *job, Index part) {
+  const HardSwish *h = job;
+  Index i = part * NUMBERS_OF_A_PART, end = least(h->n, i + NUMBERS_OF_A_PART);
+  for (; i + W <= end; i += W) {
+    V x = load(h->x + i), v = x + 3;
+    v = keep(~(v < 0), v);
+    v = choose(v > 6, splat(6), v);
+    store(h->y + i, v * x * h->factor + h->shift);
+  }
+  for (; i < end; i++) {
+    float x = h->x[i], v = x + 3;
+    v = v < 0 ? 0 : v > 6 ? 6 : v;
+    h->y[i] = v * x * h->factor + h->shift;
+  }
+}
+
+static void hardswish(Index n, const float *x, float *y, float factor, float shift, int threads) {
+  HardSwish job = {n, x, y, factor, shift};
+  parallel(ceiling(n, NUMBERS_OF_A_PART), n > 4 * NUMBERS_OF_A_PART ? threads : 1, hardswish_part, &job);
+}
+
 INLINE void run_map(Map map, int threads, Work work) {
   parallel(ceiling(map.n, NUMBERS_OF_A_PART), map.n > 4 * NUMBERS_OF_A_PART ? threads : 1, work, &map);
 }

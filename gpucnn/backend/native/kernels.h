@@ -94,6 +94,7 @@ typedef struct {
   void (*batch_norm_gradient)(const BatchNorm *, int threads);
   void (*relu)(Index n, const float *x, const float *added, float *y, int threads);
   void (*relu_gradient)(Index n, const float *dy, const float *y, float *dx, int threads);
+  void (*hardswish)(Index n, const float *x, float *y, float factor, float shift, int threads);
   void (*cross_entropy)(Index N, Index C, const float *x, Index step, const int64_t *target, float *loss, float *gradient,
                         Index gradient_step, int threads);
   void (*update)(const Update *, int threads);

@@ -467,6 +467,20 @@ static PyObject *relu(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
   return finish(&call, 1);
 }
 
+static PyObject *hardswish(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
+  (void)self;
+  CALL("hardswish");
+  Index n = integer(&call);
+  const float *x = flat(&call, READ, 'f', n, 0, "x");
+  float *y = flat(&call, WRITE, 'f', n, 0, "y");
+  float factor = (float)number(&call), shift = (float)number(&call);
+  int threads = (int)integer(&call);
+  finish_arguments(&call);
+  if (call.failed) return give_up(&call);
+  RUN(kernels->hardswish(n, x, y, factor, shift, threads))
+  return finish(&call, 1);
+}
+
 static PyObject *relu_gradient(PyObject *self, PyObject *const *arguments, Py_ssize_t count) {
   (void)self;
   CALL("relu_gradient");
@@ -659,7 +673,7 @@ static PyObject *use(PyObject *self, PyObject *name) {
 #define FAST(NAME) {#NAME, (PyCFunction)(void (*)(void))NAME, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     FAST(conv2d), FAST(conv2d_gradients), FAST(max_pool2d), FAST(avg_pool2d), FAST(pool2d_gradient), FAST(batch_norm),
-    FAST(batch_norm_gradient), FAST(relu), FAST(relu_gradient), FAST(cross_entropy), FAST(sgd_update), FAST(adam_update),
+    FAST(batch_norm_gradient), FAST(relu), FAST(relu_gradient), FAST(hardswish), FAST(cross_entropy), FAST(sgd_update), FAST(adam_update),
     FAST(gather), FAST(transpose), FAST(matmul),
     {"workers", workers, METH_NOARGS, NULL},
     {"use", use, METH_O, NULL},

@@ -42,6 +42,7 @@ const Kernels KERNELS = {
     .batch_norm_gradient = batch_norm_gradient,
     .relu = relu,
     .relu_gradient = relu_gradient,
+    .hardswish = hardswish,
     .cross_entropy = cross_entropy,
     .update = update,
     .transpose = transpose,

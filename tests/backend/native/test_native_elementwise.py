@@ -85,6 +85,20 @@ def test_relu_keeps_nan_and_zeros_what_is_negative(n: int, width: str) -> None:
     device.check()
 
 
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 100, 40_000])
+def test_hardswish_keeps_nan_and_is_its_definition(n: int, width: str) -> None:
+    device, rng = Device(2), np.random.default_rng(n)
+    x = rng.standard_normal(n).astype(np.float32) * 4
+    if n > 3:
+        x[:4] = np.nan, np.inf, -4, 1e30
+    x = guarded(device, x.reshape(1, 1, 1, n), "C-ordered").reshape(n)
+    y = calls.hardswish(device, x, 0.7, -0.2)
+    wide = x.astype(np.float64)
+    wanted = 0.7 * wide * np.clip(wide + 3, 0, 6) / 6 - 0.2
+    np.testing.assert_allclose(y, wanted, rtol=1e-6, atol=1e-6)
+    device.check()
+
+
 @pytest.mark.parametrize(("N", "C"), [(1, 1), (1, 10), (5, 3), (64, 10), (100, 1000)])
 def test_cross_entropy_and_its_gradient(N: int, C: int, width: str) -> None:
     device, rng = Device(2), np.random.default_rng(N)
