@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpucnn import functional as F
 from gpucnn.autograd import Tensor
+from gpucnn.backend import Window, ops
 from gpucnn.onnx import tape
 from gpucnn.onnx.graph import Graph, Node
 from gpucnn.onnx.operators.window import window_of
@@ -154,18 +154,20 @@ def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor | None, dict[
 
 
 def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor | None, dict[Any, Any]]) -> Tensor:
-    """Run the node; for a size of images that it has met before, without reading and checking its attributes again."""
+    """Run the node; for images of a kind that it has met before, without reading and checking its attributes again."""
     node, (weight, bias, known) = fused.node, kept
-    geometry = known.get(x.shape)
-    if geometry is not None:
-        return F.conv2d(x, weight, bias, *geometry)
-    y = run(node, [x, weight, bias], False)[0]
-    if node.op == "Conv" and x.ndim == 4:
-        _, stride, padding, dilation = window_of(node, weight.shape[2:], x.shape[2:])
+    kind = x.shape, x.dtype, x.backend
+    if kind in known:
+        window, groups = known[kind]
+        y = ops.conv2d(x.backend, x.array, weight.array, None if bias is None else bias.array, window, groups)
+        return x.like(y)
+    result = run(node, [x, weight, bias], False)[0]
+    if node.op == "Conv" and x.ndim == 4 and x.backend is weight.backend:
         if len(known) > MOST_SIZES:
             known.clear()
-        known[x.shape] = stride, padding, dilation, node.int("group", 1)
-    return y
+        kernel, stride, padding, dilation = window_of(node, weight.shape[2:], x.shape[2:])
+        known[kind] = Window(kernel, stride, padding, dilation), node.int("group", 1)
+    return result
 
 
 # --- the hard swish -------------------------------------------------------------------------------------------------------

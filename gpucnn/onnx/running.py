@@ -30,9 +30,9 @@ def run(node: Node, inputs: Sequence[Tensor | None], training: bool) -> tuple[Te
 
 
 def _placed(inputs: Sequence[Tensor | None], host: tuple[int, ...]) -> list[Tensor | None]:
-    cpu = get_backend("cpu")
-    if all(tensor is None or tensor.backend is cpu for tensor in inputs):
+    if all(tensor is None or tensor.backend.kind == "cpu" for tensor in inputs):
         return list(inputs)
+    cpu = get_backend("cpu")
     own = [tensor.backend for i, tensor in enumerate(inputs) if tensor is not None and i not in host]
     home = next((backend for backend in own if backend is not cpu), cpu)
     return [t if t is None else t.to(cpu if i in host else home) for i, t in enumerate(inputs)]
