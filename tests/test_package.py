@@ -82,6 +82,21 @@ def test_the_page_on_an_index(archive: tarfile.TarFile) -> None:
     assert len(message.get_all("Classifier")) > 10
 
 
+def test_package_data_names_every_file_that_is_no_python() -> None:
+    import tomllib
+
+    project = tomllib.loads(Path(ROOT, "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = project["package-data"]["gpucnn"] + [
+        "backend/native/*.[ch]"
+    ]  # the latter is for the source distribution
+    package = ROOT / "gpucnn"
+    known = {path for pattern in patterns for path in package.glob(pattern)}
+    made = {".py", ".so", ".pyc", ".pyd"}
+    there = {path for path in package.rglob("*") if path.is_file() and path.suffix not in made}
+    assert len(there) > 20
+    assert there - known == set()
+
+
 def test_classifiers_exist() -> None:
     trove = pytest.importorskip("trove_classifiers", reason="trove-classifiers is not installed")
     import tomllib

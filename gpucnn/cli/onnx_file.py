@@ -108,6 +108,13 @@ class OnnxClassifier:
         fits = isinstance(names, list) and len(names) == classes and all(isinstance(n, str) for n in names)
         return names if fits else [str(i) for i in range(classes)]
 
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of each channel, of pixels from 0 to 1, that inputs are given with."""
+        C = self.image_shape[0]
+        if self._pixels:
+            return [0.0] * C, [1 / 255] * C
+        return self._mean.reshape(-1).tolist(), self._std.reshape(-1).tolist()
+
     def read_picture(self, path: Path) -> Any:
         """Return an image file as the network reads it: uint8 (C, H, W)."""
         return read_picture(path, self.image_shape, self.framing)

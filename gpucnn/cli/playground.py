@@ -19,10 +19,11 @@ from gpucnn.cli.options import (
 )
 from gpucnn.cli.run_report import PLAYGROUND_FILE, PLAYGROUND_LINK, kept_first_filters
 from gpucnn.cli.terminal import say
-from gpucnn.data import Dataset
+from gpucnn.data import Dataset, load_test
 from gpucnn.disk import write_atomically
-from gpucnn.errors import GpucnnError, RunFolderError, UsageError
-from gpucnn.playground import Subject, playground
+from gpucnn.errors import DataError, GpucnnError, RunFolderError, UsageError
+from gpucnn.nn import Module
+from gpucnn.playground import Subject, operations_of, playground
 from gpucnn.report.run_report import PLAYGROUND
 from gpucnn.training import RunFolder, SavedModel, read_toml
 
@@ -42,14 +43,14 @@ SAMPLE = 500
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"File to write, .html.  [default: RUN/{PLAYGROUND_FILE}]",
+    help=f"File to write, .html.  [default: RUN/{PLAYGROUND_FILE}; of an ONNX file, its name with .html]",
 )
 @click.option(
     "--data",
     "source",
     metavar="SOURCE",
     shell_complete=complete_source,
-    help="Data set whose test images the page offers.  [default: that of the run]",
+    help="Data set whose test images the page offers.  [default: that of the run; none with an ONNX file]",
 )
 @checkpoint_option
 @model_option
@@ -63,7 +64,8 @@ def command(
     model: str | None,
     trust: bool,
 ) -> None:
-    """Write a page that holds the network of folder RUN and runs it in the browser: no server, no network, one file.
+    """Write a page that holds the network of folder RUN and runs it in the browser: no server, no network, one file. RUN may
+    be an ONNX file, whose name ends with .onnx.
 
     Draw on it, drop a picture or take a test image, and watch the probabilities, the feature maps of every layer and
     Grad-CAM. Point at a pixel of a map to see the window, the filter and the sum that made it, and go back layer by layer;
@@ -73,15 +75,48 @@ def command(
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise UsageError.expected("playground", "--out", "a file name that ends in .html", out.name)
+    if run.suffix == ".onnx":
+        if checkpoint or model or trust:
+            raise UsageError("playground: --checkpoint, --model and --trust are for run folders. Leave them out.")
+        content = playground(_of_file(run, source)).encode()
+        _write(out or run.with_suffix(".html"), content)
+        return
     folder = RunFolder.open(run)
-    saved = SavedModel.load(folder, "cpu", checkpoint, model, trust)
+    content = playground(_of_run(folder, SavedModel.load(folder, "cpu", checkpoint, model, trust), source)).encode()
+    if out is not None:
+        _write(out, content)
+        return
+    folder.write(PLAYGROUND_FILE, content)
+    _link_from_report(folder)
+    _say(folder.path / PLAYGROUND_FILE, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be written ({error.strerror}).") from None
+    _say(path, content)
+
+
+def _say(path: Path, content: bytes) -> None:
+    say(f"Playground: {path} ({len(content) / 1e6:.2f} MB)")
+
+
+def _about(net: Module, classes: int) -> str:
+    count = sum(parameter.size for parameter in net.parameters())
+    return f"This page runs the network itself: {count:,} parameters, {classes} classes."
+
+
+def _of_run(folder: RunFolder, saved: SavedModel, source: str | None) -> Subject:
+    """Return the network of a run with what its page needs."""
     note_on_floats(saved)
     images, labels = _test_images(saved, source)
     settings: dict[str, Any] = read_toml(folder.path / "config.toml")
-    count = sum(parameter.size for parameter in saved.net.parameters())
-    subject = Subject(
+    return Subject(
         f"{settings.get('model', 'network')} on {Path(saved.data).stem}",
-        f"This page runs the network itself: {count:,} parameters, {len(saved.class_names)} classes.",
+        _about(saved.net, len(saved.class_names)),
         saved.net,
         saved.class_names,
         saved.image_shape,
@@ -92,17 +127,26 @@ def command(
         labels,
         kept_first_filters(folder),
     )
-    content = playground(subject).encode()
-    if out is None:
-        folder.write(PLAYGROUND_FILE, content)
-        _link_from_report(folder)
-    else:
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(out, content)
-        except OSError as error:
-            raise RunFolderError(f"{out}: cannot be written ({error.strerror}).") from None
-    say(f"Playground: {out or folder.path / PLAYGROUND_FILE} ({len(content) / 1e6:.2f} MB)")
+
+
+def _of_file(path: Path, source: str | None) -> Subject:
+    """Return the network of an ONNX file with what its page needs."""
+    from gpucnn.cli.onnx_file import OnnxClassifier
+
+    network = OnnxClassifier(path, "cpu", None, None, None)
+    images: Any = None
+    labels: list[int] = []
+    if source is not None:
+        _, test = load_test(source, network.image_shape, network.framing)
+        if test.classes > len(network.class_names):
+            raise DataError.expected("data", "classes", f"at most {len(network.class_names)}", test.classes)
+        images, labels = some_of_each(test)
+    mean, std = network.normalisation()
+    last = operations_of(network.net, network.image_shape)[-1]
+    return Subject(
+        path.stem, _about(network.net, len(network.class_names)), network.net, network.class_names, network.image_shape,
+        mean, std, network.framing == "centred", images, labels, gives_probabilities=last.kind == "softmax",
+    )  # fmt: skip
 
 
 def _test_images(saved: SavedModel, source: str | None) -> tuple[Any, list[int]]:

@@ -87,6 +87,12 @@ class GraphModule(Module):
         outputs = tuple(self._output(name, values) for name in self.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
+    def as_operations(self, steps: Any, value: int, path: str) -> int:
+        """Add the nodes to the operations of a playground and return the number of the result."""
+        from gpucnn.onnx.steps import add_graph
+
+        return add_graph(self, steps, value, path)
+
     def _batches(self, inputs: Sequence[Tensor]) -> tuple[int, int]:
         """Return the number of images that the file was made for, and how many there are; both alike where it takes any."""
         if not inputs or not inputs[0].ndim:

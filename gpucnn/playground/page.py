@@ -35,7 +35,8 @@ class Subject:
 
     image_shape: (C, H, W). mean, std: of each channel, of pixels from 0 to 1. centred: whether the ink of a grey image is
     centred before the network sees it. images (N, C, H, W), uint8 or floats, and labels (N,): test images to take.
-    filters_before: of the first convolution, as initialised.
+    filters_before: of the first convolution, as initialised. gives_probabilities: whether the network does, and no softmax
+    is to follow.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Subject:
     images: Any = None
     labels: Sequence[int] = ()
     filters_before: Any = None
+    gives_probabilities: bool = False
 
 
 def playground(subject: Subject) -> str:
@@ -96,6 +98,7 @@ def playground(subject: Subject) -> str:
         "palettes": {"signed": SIGNED.tolist(), "warm": WARM.tolist()},
         "filtersBefore": _filters_before(subject, operations, numbers),
         "operations": described,
+        "givesProbabilities": subject.gives_probabilities,
     }
     kept = images if images.dtype == np.uint8 else images.astype(np.float32)
     return _html(subject.title, given, {"numbers": numbers.bytes(), "images": np.ascontiguousarray(kept).tobytes()})

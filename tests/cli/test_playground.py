@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from runs import assert_refused, gpucnn
 
 NETS = """
@@ -76,3 +77,26 @@ def test_images_of_each_class_take_turns() -> None:
     assert chosen[:20] == list(range(20))
     images, chosen = some_of_each(ArrayDataset(np.zeros((4, 3, 300, 300), np.uint8), [0, 1, 0, 1]))
     assert len(images) == 1, "one is there whatever it takes"
+
+
+def test_of_an_onnx_file(data: Path) -> None:
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    trained(data)
+    assert gpucnn("export", "run", "net.onnx").code == 0
+    done = gpucnn("playground", "net.onnx", "--data", data)
+    assert done.code == 0, done.err
+    page = Path("net.html").read_text()
+    assert "<h1>net</h1>" in page
+    assert '"count":30' in page
+    assert '"centred"' in page
+    assert_refused(gpucnn("playground", "net.onnx", "--checkpoint", "best"), 2, "for run folders")
+
+
+def test_a_node_that_the_page_cannot_run_is_named(data: Path) -> None:
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    from gpucnn import nn, onnx
+
+    net = nn.Sequential(nn.ConvTranspose2d(1, 1, 2), nn.Flatten(), nn.Linear(9, 2))
+    onnx.export(net, "odd.onnx", (1, 2, 2))
+    assert_refused(gpucnn("playground", "odd.onnx"), 1, "ConvTranspose", "one that the page can run")
+    assert not Path("odd.html").exists()

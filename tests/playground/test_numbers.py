@@ -85,6 +85,32 @@ def test_its_numbers_are_those_of_python(window: Browser, tmp_path: Path, name: 
     assert window.problems == []
 
 
+@pytest.mark.parametrize("name", ["lenet", "vgg", "resnet", "silu"])
+def test_a_network_of_an_onnx_file_gives_pythons_numbers(window: Browser, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    from gpucnn import onnx
+
+    if name == "silu":
+        shape = GREY
+        net: Any = seasoned(lambda: models.lenet(activation="silu", pooling="avg"), shape)
+    else:
+        net, shape = made(name), NETS[name][1]
+    onnx.export(net, tmp_path / "net.onnx", shape, probabilities=True)
+    loaded = onnx.load(tmp_path / "net.onnx").eval()
+    shown(window, tmp_path / "page.html", loaded, shape, 10, gives_probabilities=True)
+    x = images(shape, 100)
+    with no_grad():
+        expected = [net(tensor(x[start : start + 50])) for start in (0, 50)]
+    logits = np.concatenate([y.numpy() for y in expected])
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    got = window.evaluate(
+        f"(() => {{ const all = {as_script(x)}; const n = all.length / 100; return Array.from({{length: 100}}, "
+        "(_, i) => Array.from(playground.forward(all.subarray(i * n, (i + 1) * n)).at(-1))); })()"
+    )
+    np.testing.assert_allclose(got, powers / powers.sum(1, keepdims=True), rtol=0, atol=CLOSE)
+    assert window.problems == []
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_grad_cam_is_that_of_python(window: Browser, tmp_path: Path, name: str) -> None:
     _, shape, classes = NETS[name]

@@ -37,6 +37,8 @@ const activations = {
   hardsigmoid: (x) => Math.min(Math.max(x / 6 + 0.5, 0), 1),
   affine: (x, { slope, intercept }) => slope * x + intercept,
   exponential: Math.exp,
+  hardswish: (x) => x * Math.min(Math.max(x / 6 + 0.5, 0), 1),
+  clip: (x, { slope, intercept, low, high }) => Math.min(Math.max(slope * x + intercept, low), high),
 };
 
 kernels.activation = (operation, [x], y) => {

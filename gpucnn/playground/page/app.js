@@ -77,9 +77,12 @@ function showBars() {
   $("more-classes").textContent = `The ${count} most probable of ${given.classes.length} classes.`;
 }
 
+/** Probabilities from what the network gives. */
+const asProbabilities = (scores) => (given.givesProbabilities ? Array.from(scores) : softmax(scores));
+
 function showProbabilities() {
-  const probabilities = softmax(values.at(-1));
-  const before = off.size ? softmax(unchanged.at(-1)) : null;
+  const probabilities = asProbabilities(values.at(-1));
+  const before = off.size ? asProbabilities(unchanged.at(-1)) : null;
   const order = [...probabilities.keys()];
   if (order.length > MOST_BARS) order.sort((a, b) => probabilities[b] - probabilities[a]);
   const answer = probabilities.indexOf(Math.max(...probabilities));

@@ -85,6 +85,7 @@ const explanations = {
   identity: (operation, place, values, index) => sameIndex(operation, values, index),
   add: (operation, place, values, index) =>
     ({ parts: operation.inputs.map((from) => ({ from, list: true, cells: [{ index, x: values[from][index], w: 1 }], sum: values[from][index] })) }),
+  multiply: (operation, place, values, index) => ({ ...explanations.add(operation, place, values, index), formula: { kind: "product" } }),
   concat(operation, place, values, index) {
     let at = index;
     const from = operation.inputs.find((k) => at < values[k].length || ((at -= values[k].length), false));

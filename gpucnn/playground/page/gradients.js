@@ -100,6 +100,8 @@ gradients.linear = (operation, dy, [x]) => {
 gradients.flatten = gradients.identity = (operation, dy) => [dy];
 gradients.add = (operation, dy, inputs) => inputs.map(() => dy);
 
+gradients.multiply = (operation, dy, [a, b]) => [dy.map((d, i) => d * b[i]), dy.map((d, i) => d * a[i])];
+
 gradients.concat = (operation, dy, inputs) => {
   let at = 0;
   return inputs.map((x) => dy.subarray(at, (at += x.length)));

@@ -124,6 +124,7 @@ function formulaText({ operation, parts, formula, y, index }, values) {
   if (formula?.kind === "norm") return `(${shown(x)} \u2212 ${put(formula.mean)}) \u00d7 ${put(formula.scale)} + ${put(formula.shift)} = ${shown(y)}`;
   if (formula?.kind === "function") return `${formula.name}(${shown(x)}) = ${shown(y)}`;
   if (formula?.kind === "softmax") return `${formula.logarithm ? "log of " : ""}e^${put(x)} over the sum of all e^x = ${shown(y)}`;
+  if (formula?.kind === "product") return `${parts.map((part) => put(part.sum)).join(" \u00d7 ")} = ${shown(y)}`;
   if (operation.kind === "add") return `${parts.map((part) => put(part.sum)).join(" + ")} = ${shown(y)}`;
   return `the same number: ${shown(y)}`;
 }

@@ -218,6 +218,10 @@ kernels.add = (operation, inputs, y) => {
   for (const x of inputs.slice(1)) for (let i = 0; i < y.length; i++) y[i] += x[i];
 };
 
+kernels.multiply = (operation, [a, b], y) => {
+  for (let i = 0; i < y.length; i++) y[i] = a[i] * b[i];
+};
+
 kernels.concat = (operation, inputs, y) => {
   let at = 0;
   for (const x of inputs) {
