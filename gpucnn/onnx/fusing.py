@@ -12,6 +12,7 @@ from typing import Any
 
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Window, ops
+from gpucnn.functional import conv2d
 from gpucnn.onnx import tape
 from gpucnn.onnx.graph import Graph, Node
 from gpucnn.onnx.operators.window import window_of
@@ -153,6 +154,23 @@ def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor | None, dict[
     return weight * scale.reshape(*shape), shift, {}
 
 
+def _spreads(node: Node, weight: Tensor) -> bool:
+    """Whether a transposed convolution gives each pixel a block of its own, as at stride 2 with a 2x2 kernel."""
+    count = len(weight.shape) - 2
+    plain = all(not any(node.ints(name, (0,) * n)) for name, n in (("pads", 2 * count), ("output_padding", count)))
+    same = node.ints("strides", (1,) * count) == weight.shape[2:] and set(node.ints("dilations", (1,))) == {1}
+    given = "output_shape" in node.attributes or node.text("auto_pad", "NOTSET") != "NOTSET"
+    return node.op == "ConvTranspose" and plain and same and not given
+
+
+def _spread(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return such a transposed convolution: a 1x1 convolution makes the pixels of the blocks, which move side by side."""
+    (_, F, KH, KW), (N, _, H, W) = weight.shape, x.shape
+    filters = weight.transpose(1, 2, 3, 0).reshape(F * KH * KW, -1, 1, 1)
+    y = conv2d(x, filters).reshape(N, F, KH, KW, H, W).transpose(0, 1, 4, 2, 5, 3).reshape(N, F, H * KH, W * KW)
+    return y if bias is None else y + bias.reshape(F, 1, 1)
+
+
 def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor | None, dict[Any, Any]]) -> Tensor:
     """Run the node; for images of a kind that it has met before, without reading and checking its attributes again."""
     node, (weight, bias, known) = fused.node, kept
@@ -161,6 +179,8 @@ def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor | None, dict[A
         window, groups = known[kind]
         y = ops.conv2d(x.backend, x.array, weight.array, None if bias is None else bias.array, window, groups)
         return x.like(y)
+    if x.ndim == 4 and x.shape[1] == weight.shape[0] and x.dtype == weight.dtype and _spreads(node, weight):
+        return _spread(x, weight, bias)
     result = run(node, [x, weight, bias], False)[0]
     if node.op == "Conv" and x.ndim == 4 and x.backend is weight.backend:
         if len(known) > MOST_SIZES:

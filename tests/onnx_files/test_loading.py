@@ -108,6 +108,31 @@ def test_what_runs_in_evaluation_follows_the_weights() -> None:
     assert [part.node.op for part in net._fused if isinstance(part, Fused)] == ["Conv", "Add"]
 
 
+@pytest.mark.parametrize(
+    ("options", "kernel"),
+    [({"strides": [2, 2]}, (2, 2)), ({"strides": [3, 2]}, (3, 2)), ({"strides": [2, 2]}, (3, 2)), ({}, (1, 1)),
+     ({"strides": [2, 2], "pads": [1, 0, 0, 1]}, (2, 2)), ({"strides": [2, 2], "output_shape": [11, 9]}, (2, 2))],
+)  # fmt: skip
+@pytest.mark.parametrize("bias", [True, False])
+def test_transposed_convolutions_of_evaluation(options: dict[str, Any], kernel: Any, bias: bool) -> None:
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.standard_normal((3, 4, *kernel)).astype(np.float32)}
+    if bias:
+        constants["b"] = rng.standard_normal(4).astype(np.float32)
+    constants["two"] = np.float32(2)
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w", "b"] if bias else ["x", "w"], ["a"], **options),
+        helper.make_node("Mul", ["a", "two"], ["y"]),
+    ]
+    proto = model(nodes, {"x": ["N", 3, None, None]}, ["y"], constants)
+    x = gpucnn.tensor(rng.standard_normal((2, 3, 5, 4)).astype(np.float32))
+    net = gpucnn.onnx.load(proto.SerializeToString())
+    with gpucnn.no_grad():
+        fast = net(x).numpy()
+    np.testing.assert_allclose(fast, net(x).numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(fast, reference(proto, x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("order", ["C", "batch last", "neither", "small"])
 def test_the_hard_swish_of_evaluation(order: str, backend: Backend) -> None:
     from gpucnn.onnx import tape
