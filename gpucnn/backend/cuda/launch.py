@@ -7,7 +7,7 @@ the binaries on disk (``CUPY_CACHE_DIR``) for later processes. ``gpucnn doctor -
 from __future__ import annotations
 
 import math
-from importlib.resources import files
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +25,7 @@ TF32 = (*OPTIONS, "-DTF32=1")
 
 def source() -> str:
     """Return the text of ``kernels.cu``."""
-    return files("gpucnn.backend.cuda").joinpath("kernels.cu").read_text(encoding="utf-8")
+    return Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
 
 
 class Kernels:
