@@ -44,6 +44,14 @@ function placeText(value, index) {
   return `${nameOf(value)}${map}${H * W === 1 ? "" : `, row ${row + 1}, column ${column + 1}`}`;
 }
 
+/** A place in few words: "pool2, map 11 (1, 4)", the row and the column in brackets. */
+function shortPlace(value, index) {
+  const [C, H, W] = asMaps(shapeOf(value));
+  if (H * W === 1) return placeText(value, index);
+  const { channel, row, column } = placeOf(value, index);
+  return `${nameOf(value)}${C === 1 ? "" : `, map ${channel + 1}`} (${row + 1}, ${column + 1})`;
+}
+
 /** Boxes, in pixels of the tile, around what is to be outlined on it. */
 function marksOn(value, tile, isVector) {
   const explanation = pointed.value < 0 ? null : pointed.explanation;
@@ -195,7 +203,11 @@ function weightedSum(explanation) {
   const sorted = biggest(part.cells.map((cell) => ({ ...cell, sum: cell.x * cell.w })));
   const items = sorted.slice(0, MOST_CAUSES).map((cell) => {
     const origin = originOf(part.from, cell.index);
-    return { button: causeButton(part.from, cell.index, `${placeText(...origin)}: ${shown(cell.x)} \u00d7 ${shown(cell.w)}`), sum: cell.sum };
+    const button = causeButton(part.from, cell.index, shortPlace(...origin));
+    const words = `${placeText(...origin)}: ${shown(cell.x)} times weight ${shown(cell.w)}`;
+    button.title = words;
+    button.setAttribute("aria-label", words);
+    return { button: element("span", {}, button, element("small", {}, `${shown(cell.x)} \u00d7 ${shown(cell.w)}`)), sum: cell.sum };
   });
   const others = sorted.slice(MOST_CAUSES);
   const rest = others.length ? { words: `${others.length} others`, sum: others.reduce((sum, cell) => sum + cell.sum, 0) } : null;
