@@ -218,3 +218,46 @@ def test_arguments_that_do_not_fit_are_refused(width: str) -> None:
     out.flags.writeable = False
     with pytest.raises((ValueError, BufferError)):
         conv(last, 4, 1, *numbers, w, None, out, None, 0, 0, 1)
+
+
+def over_taps_inside(x: Host, w: Host, dy: Host) -> tuple[Host, Host, Host]:
+    """Return y, dx and dw of a 3x3 convolution with one pixel of padding, where taps in the padding are left out."""
+    y, dx, dw = np.zeros(dy.shape), np.zeros(x.shape), np.zeros(w.shape)
+    H, W = x.shape[2:]
+    for i in range(3):
+        for j in range(3):
+            out = (..., slice(max(1 - i, 0), min(H + 1 - i, H)), slice(max(1 - j, 0), min(W + 1 - j, W)))
+            seen = (..., slice(max(i - 1, 0), min(H + i - 1, H)), slice(max(j - 1, 0), min(W + j - 1, W)))
+            y[out] += np.einsum("fc,nchw->nfhw", w[:, :, i, j].astype(float), x[seen])
+            dx[seen] += np.einsum("fc,nfhw->nchw", w[:, :, i, j].astype(float), dy[out])
+            dw[:, :, i, j] = np.einsum("nfhw,nchw->fc", dy[out].astype(float), x[seen])
+    return y, dx, dw
+
+
+@pytest.mark.parametrize("N", [1, 3, 16, 40])
+def test_what_is_infinite_meets_padding_as_zeros_or_not_at_all(N: int, width: str) -> None:
+    """Infinity times a zero of the padding is NaN by the definition. A kernel may leave the padding out, as PyTorch's do."""
+    rng, window = np.random.default_rng(4), Window((3, 3), (1, 1), (1, 1, 1, 1))
+    x, w = rng.standard_normal((N, 2, 6, 7), np.float32), rng.standard_normal((3, 2, 3, 3), np.float32)
+    dy = rng.standard_normal((N, 3, 6, 7), np.float32)
+    w[1, 0, 0, 0], w[2, 1, 2, 1], dy[0, 0, 0, 0] = np.inf, -np.inf, np.inf
+    device = Device(2)
+    ours = (
+        calls.conv2d(device, x, w, None, window),
+        calls.conv2d_input_gradient(device, dy, w, x.shape, window),
+        calls.conv2d_weight_gradient(device, x, dy, w.shape, window)[0],
+    )
+    with np.errstate(invalid="ignore"):
+        beside = over_taps_inside(x, w, dy)
+        padded = tuple(np.pad(a, ((0, 0), (0, 0), (1, 1), (1, 1))) for a in (x, dy))
+        turned = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3).astype(float)
+        views = [np.lib.stride_tricks.sliding_window_view(a, (3, 3), (2, 3)) for a in padded]
+        zeros = (
+            np.einsum("nchwij,fcij->nfhw", views[0], w.astype(float)),
+            np.einsum("nfhwij,cfij->nchw", views[1], turned),
+            np.einsum("nchwij,nfhw->fcij", views[0], dy.astype(float)),
+        )
+    for found, without, with_zeros in zip(ours, beside, zeros, strict=True):
+        assert not np.array_equal(np.isnan(without), np.isnan(with_zeros)), "the two differ"
+        close_to = [np.isclose(found, a, 1e-4, 1e-4, equal_nan=True) for a in (without, with_zeros)]
+        assert (close_to[0] | close_to[1]).all()
