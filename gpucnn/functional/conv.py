@@ -466,6 +466,44 @@ def _conv2d_relu_max_pool2d(
     return y, lambda dy: ops.conv2d_relu_max_pool2d_gradients(backend, x, w, dy, indices, window, groups, wanted)
 
 
+def conv2d_folded(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    running_mean: Tensor,
+    running_var: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    eps: float,
+    relu: bool,
+    stride: PairLike = 1,
+    padding: Padding = 0,
+    dilation: PairLike = 1,
+    groups: int = 1,
+    exact: bool = False,
+) -> Tensor:
+    """Return batch_norm(conv2d(...)) by the running statistics (F,), or its ReLU, as one convolution without gradients.
+
+    The batch norm's scale and shift are folded into filters and bias: Jacob et al. 2018, "Quantization and training of
+    neural networks for efficient integer-arithmetic-only inference", section 3.2. Raises what ``conv2d`` raises.
+    """
+    x, is_single = image_batch(input, "conv2d")
+    check_filters("conv2d", x, weight, bias, groups)
+    window = read_window("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
+    statistics = running_mean, running_var, norm_weight, norm_bias
+    y = apply(_conv2d_folded, x, weight, bias, *statistics, window=window, groups=groups, eps=eps, relu=relu)
+    return unbatch(y, is_single)
+
+
+def _conv2d_folded(
+    backend: Backend, x: Array, w: Array, b: Array | None, mean: Array, var: Array, weight: Array | None,
+    bias: Array | None, needs: Needs, window: Window, groups: int, eps: float, relu: bool,
+) -> Result:  # fmt: skip
+    w, b = ops.folded_batch_norm(backend, w, b, mean, var, weight, bias, eps)
+    forward = ops.conv2d_relu if relu else ops.conv2d
+    return forward(backend, x, w, b, window, groups), None
+
+
 def conv2d_relu_max_pool2d(
     input: Tensor,
     weight: Tensor,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd import Tensor, apply, is_grad_enabled
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.precision import is_half
 from gpucnn.checks import check_flag, check_number, is_count, shown
 from gpucnn.errors import ParameterError, ShapeError
+from gpucnn.functional.activation import relu as apply_relu
 from gpucnn.functional.arguments import check_float, check_matches, check_optional
 
 Axes = tuple[int, ...]
@@ -45,6 +46,22 @@ def batch_norm(
     >>> batch_norm(gpucnn.tensor([[1.0], [3.0]]), None, None, eps=0.0).tolist()
     [[-1.0], [1.0]]
     """
+    return batch_norm_fused(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def batch_norm_fused(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Return ``batch_norm`` plus ``residual``, of the input's shape, and of that the ReLU where ``relu``: in one pass."""
     check_float(input, "batch_norm")
     if input.ndim < 2:
         raise ShapeError.expected("batch_norm", "input", "(N, C) or (N, C, ...)", f"shape {input.shape}")
@@ -64,28 +81,73 @@ def batch_norm(
     check_flag(training, "batch_norm", "training")
     check_number(eps, "batch_norm", "eps", 0)
     check_number(momentum, "batch_norm", "momentum", 0, 1)
-    shape = (1, C, *(1,) * (input.ndim - 2))
+    if residual is not None and residual.shape != input.shape:
+        raise ShapeError.expected("batch_norm", "residual", f"the input's shape {input.shape}", residual.shape)
+    check_matches(input, residual, "batch_norm", "residual")
     if running_mean is None or running_var is None or training:
-        axes = (0, *range(2, input.ndim))
-        count = math.prod(input.shape[i] for i in axes)
+        count = math.prod(input.shape) // max(C, 1)
         if training and count == 1:
             raise ShapeError.expected(
                 "batch_norm", "input", "more than one value for each channel in training", f"shape {input.shape}"
             )
+        running = None
         if training and count and running_mean is not None and running_var is not None:
-            _update_running(running_mean, running_var, input, axes, count, momentum)
-        y = apply(standardise, input, axes=axes, eps=eps)
-    else:
-        centred = input.to(running_mean.dtype) - running_mean.reshape(*shape)
-        y = (centred / (running_var + eps).sqrt().reshape(*shape)).to(input.dtype)
-    return _scale_and_shift(y, weight, bias, shape)
+            running = running_mean.array, running_var.array
+        y = apply(
+            _batch_norm,
+            input,
+            weight,
+            bias,
+            residual,
+            running=running,
+            count=count,
+            momentum=momentum,
+            eps=eps,
+            relu=relu,
+        )
+        for tensor in (running_mean, running_var):
+            if running is not None and tensor is not None:
+                tensor.note_change()
+        return y
+    given = (input, running_mean, running_var, weight, bias, residual)
+    if not (is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)):
+        return apply(_batch_norm_inference, *given, eps=eps, relu=relu)
+    shape = (1, C, *(1,) * (input.ndim - 2))
+    centred = input.to(running_mean.dtype) - running_mean.reshape(*shape)
+    y = (centred / (running_var + eps).sqrt().reshape(*shape)).to(input.dtype)
+    y = _scale_and_shift(y, weight, bias, shape)
+    y = y if residual is None else y + residual
+    return apply_relu(y) if relu else y
 
 
-def _update_running(mean: Tensor, var: Tensor, x: Tensor, axes: Axes, count: int, momentum: float) -> None:
-    """Update the running statistics from the batch; the variance is unbiased, as in PyTorch."""
-    ops.update_running_statistics(x.backend, mean.array, var.array, x.array, axes, count, momentum)
-    mean.note_change()
-    var.note_change()
+def _batch_norm(
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, needs: Needs,
+    running: tuple[Array, Array] | None, count: int, momentum: float, eps: float, relu: bool,
+) -> Result:  # fmt: skip
+    """On arrays: by the batch's own statistics, which also update the ``running`` ones. Keeps x, and for ReLU the result."""
+    if not x.size:
+        return ops.copy(backend, x), (lambda dy: _no_gradients(backend, dy, weight, bias)) if any(needs) else None
+    y, mean, var, factor = ops.batch_norm(backend, x, weight, bias, residual, eps, relu)
+    if running is not None:
+        ops.update_running_statistics(backend, *running, mean, var, count, momentum)
+    if not any(needs):
+        return y, None
+    kept = y if relu else None
+    return y, lambda dy: ops.batch_norm_gradients(backend, dy, x, kept, weight, mean, factor, needs[3])
+
+
+def _no_gradients(backend: Backend, dy: Array, weight: Array | None, bias: Array | None) -> tuple[Array | None, ...]:
+    """Return the gradients for an empty batch."""
+    zeros = [None if one is None else ops.zeros(backend, one.shape, one.dtype) for one in (weight, bias)]
+    return dy, *zeros, dy
+
+
+def _batch_norm_inference(
+    backend: Backend, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
+    residual: Array | None, needs: Needs, eps: float, relu: bool,
+) -> Result:  # fmt: skip
+    """On arrays: by given statistics, where no gradient is wanted."""
+    return ops.batch_norm_inference(backend, x, mean, var, weight, bias, residual, eps, relu), None
 
 
 def layer_norm(

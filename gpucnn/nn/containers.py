@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
+from gpucnn import functional as F
 from gpucnn.autograd import Tensor, concatenate, on_device_of
 from gpucnn.checks import check_int, is_integer, shown
 from gpucnn.errors import ParameterError, ShapeError, kind_of
-from gpucnn.nn.fusion import fuse
+from gpucnn.nn.activation import ReLU
+from gpucnn.nn.fusion import add_pattern, fuse
 from gpucnn.nn.layer import Layer, Shape
 from gpucnn.nn.module import Module
+from gpucnn.nn.norm import BatchNorm2d
 from gpucnn.nn.receptive_field import Field
 
 L = TypeVar("L", bound=Layer)
@@ -100,7 +103,12 @@ class Sequential(Composite):
         self.add_new(getattr(layer, "name", None) or str(len(self._modules)), layer)
 
     def forward(self, x: Any) -> Any:
-        layers, index = list(self._modules.values()), 0
+        return self.run(x, list(self._modules.values()))
+
+    @staticmethod
+    def run(x: Any, layers: Sequence[Module]) -> Any:
+        """Return what layers in sequence make of ``x``; neighbours that match a pattern run as one operation."""
+        index = 0
         with on_device_of(x):
             while index < len(layers):
                 operation, count = fuse(layers, index) or (layers[index], 1)
@@ -239,11 +247,34 @@ class Residual(SideBySide):
         return cls(children["block"], children.get("shortcut"), **arguments)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.block(x)
+        return self.summed(x)
+
+    def summed(self, x: Tensor, relu: bool = False) -> Tensor:
+        """Return the output or, where ``relu``, its ReLU. A batch norm at the block's end adds the shortcut itself."""
+        norm = self._last_norm()
+        y: Tensor = self.block(x) if norm is None else Sequential.run(x, list(self.block.children())[:-1])
         skipped: Tensor = x if self.shortcut is None else self.shortcut(x)
         if y.shape != skipped.shape:
             raise ShapeError.expected("Residual", "block", f"the shortcut's shape {skipped.shape}", y.shape)
-        return y + skipped
+        if norm is not None:
+            return norm.normalise(y, skipped, relu)
+        return F.relu(y + skipped) if relu else y + skipped
+
+    def _last_norm(self) -> BatchNorm2d | None:
+        """Return the batch norm at the end of the block where nothing watches it."""
+        if type(self.block) is not Sequential or self.block.has_hooks() or len(self.block) < 2:
+            return None
+        last = self.block[-1]
+        return last if type(last) is BatchNorm2d and not last.has_hooks() else None
+
+
+def _residual_relu(layers: Sequence[Module]) -> Callable[[Tensor], Tensor] | None:
+    residual = layers[0]
+    assert isinstance(residual, Residual)
+    return lambda x: residual.summed(x, relu=True)
+
+
+add_pattern((Residual, ReLU), _residual_relu)
 
 
 class Lambda(Module):

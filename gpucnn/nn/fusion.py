@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
-from gpucnn.autograd import Tensor
+from gpucnn.autograd import Tensor, is_grad_enabled
 from gpucnn.errors import GpucnnError
-from gpucnn.functional.conv import conv2d_relu_max_pool2d
+from gpucnn.functional.conv import conv2d_folded, conv2d_relu_max_pool2d
 from gpucnn.nn.activation import ReLU
 from gpucnn.nn.conv import Conv2d
 from gpucnn.nn.module import Module
+from gpucnn.nn.norm import BatchNorm2d
 from gpucnn.nn.pool import MaxPool2d
+
+if TYPE_CHECKING:
+    from gpucnn.autograd import Parameter
 
 Fused = Callable[[Tensor], Tensor]
 
@@ -21,29 +26,73 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
     assert isinstance(conv, Conv2d)
     assert isinstance(pool, MaxPool2d)
     plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-    usual = (conv.padding_mode, conv.implementation) == ("zeros", "auto")
-    weight = conv.weight
-    per_position = conv.bias is not None and conv.bias.ndim == 3
-    if weight is None or per_position or not usual or plain != ((2, 2), (2, 2), 0, (1, 1), False):
+    if not _is_plain(conv) or plain != ((2, 2), (2, 2), 0, (1, 1), False):
         return None
+    weight = cast("Parameter", conv.weight)
 
     def fused(x: Tensor) -> Tensor:
-        try:
-            return conv2d_relu_max_pool2d(
-                x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.exact
-            )
-        except GpucnnError:  # run one by one, so that the error names the layer
-            for layer in layers:
-                x = layer(x)
-            return x
+        return conv2d_relu_max_pool2d(
+            x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.exact
+        )
 
     return fused
 
 
-PATTERNS: tuple[tuple[tuple[type[Module], ...], Callable[[Sequence[Module]], Fused | None]], ...] = (
+def conv_norm(layers: Sequence[Module]) -> Fused | None:
+    """Fuse convolution, batch norm and perhaps ReLU: in evaluation without gradients they are one convolution.
+
+    The batch norm's scale and shift are folded into filters and bias at each call, so that changed weights are seen.
+    In training, batch norm and ReLU are one operation. None if an option prevents it.
+    """
+    conv, norm = layers[:2]
+    assert isinstance(conv, Conv2d)
+    assert isinstance(norm, BatchNorm2d)
+    relu, mean, var = len(layers) == 3, norm.running_mean, norm.running_var
+    if norm.training or is_grad_enabled() or mean is None or var is None:
+        return (lambda x: norm.normalise(conv(x), relu=True)) if relu else None
+    if not _is_plain(conv) or mean.dtype != cast("Parameter", conv.weight).dtype:
+        return None
+    weight = cast("Parameter", conv.weight)
+
+    def folded(x: Tensor) -> Tensor:
+        statistics = mean, var, norm.weight, norm.bias
+        return conv2d_folded(
+            x, weight, conv.bias, *statistics, norm.eps, relu, conv.stride, conv.padding, conv.dilation, conv.groups,
+            conv.exact,
+        )  # fmt: skip
+
+    return folded
+
+
+def norm_relu(layers: Sequence[Module]) -> Fused | None:
+    """Fuse batch norm and ReLU."""
+    norm = layers[0]
+    assert isinstance(norm, BatchNorm2d)
+    return lambda x: norm.normalise(x, relu=True)
+
+
+def _is_plain(conv: Conv2d) -> bool:
+    """Whether a convolution is what a fused operation computes."""
+    per_position = conv.bias is not None and conv.bias.ndim == 3
+    return (
+        conv.weight is not None and not per_position and (conv.padding_mode, conv.implementation) == ("zeros", "auto")
+    )
+
+
+PATTERNS: list[tuple[tuple[type[Module], ...], Callable[[Sequence[Module]], Fused | None]]] = [
     ((Conv2d, ReLU, MaxPool2d), conv_relu_pool),
-)
+    ((Conv2d, BatchNorm2d, ReLU), conv_norm),
+    ((Conv2d, BatchNorm2d), conv_norm),
+    ((BatchNorm2d, ReLU), norm_relu),
+]
+"""Classes of consecutive layers, and what makes one operation of them; the first pattern that matches is taken."""
 FIRST = {kinds[0] for kinds, _ in PATTERNS}
+
+
+def add_pattern(kinds: tuple[type[Module], ...], make: Callable[[Sequence[Module]], Fused | None]) -> None:
+    """Also fuse layers of these classes: for containers, which import this module."""
+    PATTERNS.append((kinds, make))
+    FIRST.add(kinds[0])
 
 
 def fuse(layers: Sequence[Module], index: int) -> tuple[Fused, int] | None:
@@ -58,5 +107,19 @@ def fuse(layers: Sequence[Module], index: int) -> tuple[Fused, int] | None:
         if tuple(type(layer) for layer in first) == kinds and not any(layer.has_hooks() for layer in first):
             fused = make(first)
             if fused is not None:
-                return fused, len(kinds)
+                return _or_one_by_one(fused, first), len(kinds)
     return None
+
+
+def _or_one_by_one(fused: Fused, layers: Sequence[Module]) -> Fused:
+    """Return an operation that runs the layers one by one where the fused one fails, so that the error names the layer."""
+
+    def run(x: Any) -> Any:
+        try:
+            return fused(x)
+        except GpucnnError:
+            for layer in layers:
+                x = layer(x)
+            return x
+
+    return run

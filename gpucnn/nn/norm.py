@@ -9,7 +9,7 @@ from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Backend, ops
 from gpucnn.checks import check_count, check_flag, check_number
 from gpucnn.errors import ShapeError
-from gpucnn.functional.norm import axis_lengths
+from gpucnn.functional.norm import axis_lengths, batch_norm_fused
 from gpucnn.nn import init
 from gpucnn.nn.layer import Layer, dtype_of, new_parameter
 
@@ -80,6 +80,10 @@ class BatchNorm(Scaled):
             self.register_buffer("num_batches_tracked", mean.like(mean.backend.asarray(0, "int64")))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.normalise(x)
+
+    def normalise(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """Return the output plus ``residual``, of the same shape, and of that the ReLU where ``relu``: in one pass."""
         if x.ndim not in self.dimensions:
             wanted = " or ".join(str(n) for n in self.dimensions)
             raise ShapeError.expected(type(self).__name__, "input", f"{wanted} dimensions", f"shape {x.shape}")
@@ -88,9 +92,10 @@ class BatchNorm(Scaled):
             ops.add_to(x.backend, self.num_batches_tracked.array, 1)
             if self.momentum is None:
                 momentum = 1 / self.num_batches_tracked.item()
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum, self.eps
-        )
+        return batch_norm_fused(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum, self.eps, residual,
+            relu,
+        )  # fmt: skip
 
     def argument(self, name: str) -> Any:
         return self.running_mean is not None if name == "track_running_stats" else super().argument(name)

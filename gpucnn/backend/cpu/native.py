@@ -87,6 +87,11 @@ def conv2d(device: CpuDevice, x: Array, w: Array, b: Array | None, window: Windo
     return convolution(device, x, w, b, window, groups, relu=False)
 
 
+@implements(ops.conv2d_relu, on="cpu", when=_conv2d_serves)
+def conv2d_relu(device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
+    return convolution(device, x, w, b, window, groups, relu=True)
+
+
 def convolution(
     device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, relu: bool
 ) -> Array:

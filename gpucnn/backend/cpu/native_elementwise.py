@@ -12,7 +12,6 @@ from gpucnn.backend.cpu.device import CpuDevice
 from gpucnn.backend.cpu.native import FLOAT, batch_last, empty, flat, serves
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
-from gpucnn.backend.ops.norm import Axes
 from gpucnn.backend.ops.optim import Number, Steps
 
 LEAST_NUMBERS = 1 << 13
@@ -22,94 +21,92 @@ LEAST_NUMBERS = 1 << 13
 # --- batch normalisation ---------------------------------------------------------------------------------------------
 
 
-def batch_norm(
-    device: CpuDevice, x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False,
-    residual: Array | None = None, moments: tuple[Array, Array] | None = None,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """Return y (N, C, H, W), the mean and the variance of each channel, and the factor 1 / sqrt(variance + eps).
+def _batch_norm_serves(
+    device: CpuDevice,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    eps: float,
+    relu: bool,
+) -> bool:
+    return x.ndim == 4 and serves(device, x, weight, bias, residual)
 
-    y is weight (x - mean) factor + bias, then plus ``residual``, then what ReLU makes of it, as far as asked for.
-    moments: the mean and the variance to use instead of the batch's own, (C,) each.
-    """
-    N, C, H, W = x.shape
-    y = empty(device, x.shape)
-    if moments is None:
-        mean, var, factor = (np.empty(C, FLOAT) for _ in range(3))
-    else:
-        mean, var = (np.array(values, FLOAT) for values in moments)
-        factor = (1 / np.sqrt(var.astype(np.float64) + eps)).astype(FLOAT)
-    device.kernels.batch_norm(
-        C, N * H * W, flat(batch_last(device, x, True)),
-        None if residual is None else flat(batch_last(device, residual, True)), weight, bias, flat(y), mean, var, factor,
-        eps, moments is None, relu, device.threads,
-    )  # fmt: skip
+
+@implements(ops.batch_norm, on="cpu", when=_batch_norm_serves)
+def batch_norm(
+    device: CpuDevice,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    eps: float,
+    relu: bool,
+) -> tuple[Array, Array, Array, Array]:
+    mean, var, factor = (np.empty(x.shape[1], FLOAT) for _ in range(3))
+    y = _normalised(device, x, mean, var, factor, weight, bias, residual, eps, relu, training=True)
+    if not np.isfinite(var).all():
+        return ops.batch_norm.reference(device, x, weight, bias, residual, eps, relu)  # it scales values that overflow
     return y, mean, var, factor
 
 
+def _batch_norm_inference_serves(
+    device: CpuDevice, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
+    residual: Array | None, eps: float, relu: bool,
+) -> bool:  # fmt: skip
+    return x.ndim == 4 and serves(device, x, mean, var, weight, bias, residual)
+
+
+@implements(ops.batch_norm_inference, on="cpu", when=_batch_norm_inference_serves)
+def batch_norm_inference(
+    device: CpuDevice, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
+    residual: Array | None, eps: float, relu: bool,
+) -> Array:  # fmt: skip
+    factor = 1 / np.sqrt(var + FLOAT.type(eps))
+    return _normalised(device, x, np.array(mean), np.array(var), factor, weight, bias, residual, eps, relu)
+
+
+def _normalised(
+    device: CpuDevice, x: Array, mean: Array, var: Array, factor: Array, weight: Array | None, bias: Array | None,
+    residual: Array | None, eps: float, relu: bool, training: bool = False,
+) -> Array:  # fmt: skip
+    """Return weight (x - mean) factor + bias, plus ``residual``, or its ReLU. In training the moments are written first."""
+    N, C, H, W = x.shape
+    y = empty(device, x.shape)
+    device.kernels.batch_norm(
+        C, N * H * W, flat(batch_last(device, x, True)),
+        None if residual is None else flat(batch_last(device, residual, True)), _dense(weight), _dense(bias), flat(y),
+        mean, var, factor, eps, training, relu, device.threads,
+    )  # fmt: skip
+    return y
+
+
+def _dense(values: Array | None) -> Array | None:
+    return None if values is None else np.require(values, requirements=["C", "A"])
+
+
+def _batch_norm_gradients_serve(
+    device: CpuDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
+    needs_residual: bool,
+) -> bool:  # fmt: skip
+    return x.ndim == 4 and serves(device, dy, x, y, weight, mean, factor)
+
+
+@implements(ops.batch_norm_gradients, on="cpu", when=_batch_norm_gradients_serve)
 def batch_norm_gradients(
     device: CpuDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
-    training: bool = True, needs_residual: bool = False,
+    needs_residual: bool,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
-    """Return dL/dx, dL/dweight, dL/dbias and, where wanted, dL/dresidual. y: the output if ReLU was applied, else None."""
     N, C, H, W = x.shape
     dx = empty(device, x.shape)
-    dresidual = empty(device, x.shape) if needs_residual else None
     dweight, dbias = np.empty(C, FLOAT), np.empty(C, FLOAT)
+    masked = empty(device, x.shape) if needs_residual and y is not None else None
     device.kernels.batch_norm_gradient(
         C, N * H * W, flat(batch_last(device, dy, True)), flat(batch_last(device, x, True)),
-        None if y is None else flat(batch_last(device, y, True)), weight, mean, factor, flat(dx),
-        None if dresidual is None else flat(dresidual), dweight, dbias, training, device.threads,
+        None if y is None else flat(batch_last(device, y, True)), _dense(weight), mean, factor, flat(dx),
+        None if masked is None else flat(masked), dweight, dbias, True, device.threads,
     )  # fmt: skip
-    return dx, dweight, dbias, dresidual
-
-
-def _by_channel(device: CpuDevice, x: Array, axes: Axes) -> bool:
-    return x.ndim == 4 and axes == (0, 2, 3) and serves(device, x)
-
-
-def _standardise_serves(device: CpuDevice, x: Array, axes: Axes, eps: float) -> bool:
-    return _by_channel(device, x, axes)
-
-
-@implements(ops.standardise, on="cpu", when=_standardise_serves)
-def standardise(device: CpuDevice, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
-    y, _, var, factor = batch_norm(device, x, None, None, eps)
-    if not np.isfinite(var).all():
-        return ops.standardise.reference(device, x, axes, eps)  # it scales values that overflow
-    return y, factor.reshape(1, -1, 1, 1)
-
-
-def _standardise_gradient_serves(device: CpuDevice, dy: Array, y: Array, factor: Array, axes: Axes) -> bool:
-    return _by_channel(device, dy, axes) and serves(device, y, factor)
-
-
-@implements(ops.standardise_gradient, on="cpu", when=_standardise_gradient_serves)
-def standardise_gradient(device: CpuDevice, dy: Array, y: Array, factor: Array, axes: Axes) -> Array:
-    """The gradient for values of mean 0 and variance 1, times the factor."""
-    C = y.shape[1]
-    return batch_norm_gradients(
-        device, dy, y, None, factor.reshape(C), np.zeros(C, FLOAT), np.ones(C, FLOAT)
-    )[0]  # fmt: skip
-
-
-def _running_statistics_serve(
-    device: CpuDevice, mean: Array, var: Array, x: Array, axes: Axes, count: int, momentum: float
-) -> bool:
-    return _by_channel(device, x, axes) and serves(device, mean, var)
-
-
-@implements(ops.update_running_statistics, on="cpu", when=_running_statistics_serve)
-def update_running_statistics(
-    device: CpuDevice, mean: Array, var: Array, x: Array, axes: Axes, count: int, momentum: float
-) -> None:
-    C = x.shape[1]
-    now, spread, factor = (np.empty(C, FLOAT) for _ in range(3))
-    device.kernels.batch_norm(
-        C, count, flat(batch_last(device, x, True)), None, None, None, None, now, spread, factor, 0.0, 1, 0,
-        device.threads,
-    )  # fmt: skip
-    for running, batch in ((mean, now), (var, spread * (count / (count - 1)))):
-        running[...] = (1 - momentum) * running + momentum * batch
+    return dx, dweight, dbias, dy if masked is None else masked
 
 
 # --- activation and loss ---------------------------------------------------------------------------------------------

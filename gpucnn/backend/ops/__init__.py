@@ -85,6 +85,7 @@ from gpucnn.backend.ops.elementwise import (
     subtract,
 )
 from gpucnn.backend.ops.fused import (
+    conv2d_relu,
     conv2d_relu_max_pool2d,
     conv2d_relu_max_pool2d_gradients,
 )
@@ -155,6 +156,10 @@ from gpucnn.backend.ops.movement import (
     zeros,
 )
 from gpucnn.backend.ops.norm import (
+    batch_norm,
+    batch_norm_gradients,
+    batch_norm_inference,
+    folded_batch_norm,
     standardise,
     standardise_gradient,
     update_running_statistics,
@@ -232,6 +237,9 @@ __all__ = [
     "assign",
     "avg_pool2d",
     "avg_pool2d_gradient",
+    "batch_norm",
+    "batch_norm_gradients",
+    "batch_norm_inference",
     "bin_maxima",
     "bin_maxima_gradient",
     "binary_cross_entropy",
@@ -249,6 +257,7 @@ __all__ = [
     "confusion",
     "conv2d",
     "conv2d_input_gradient",
+    "conv2d_relu",
     "conv2d_relu_max_pool2d",
     "conv2d_relu_max_pool2d_gradients",
     "conv2d_weight_gradient",
@@ -283,6 +292,7 @@ __all__ = [
     "floor",
     "floor_divide",
     "fmod",
+    "folded_batch_norm",
     "follow_rounded",
     "full",
     "gather",

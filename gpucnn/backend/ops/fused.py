@@ -17,6 +17,12 @@ DEAD = 4
 
 
 @operation(widens=True)
+def conv2d_relu(device: Device, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
+    """Return relu(conv2d(x, w, b))."""
+    return relu(device, conv2d(device, x, w, b, window, groups))
+
+
+@operation(widens=True)
 def conv2d_relu_max_pool2d(
     device: Device, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
 ) -> tuple[Array, Array | None]:
