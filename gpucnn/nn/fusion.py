@@ -50,9 +50,9 @@ def conv_norm(layers: Sequence[Module]) -> Fused | None:
     relu, mean, var = len(layers) == 3, norm.running_mean, norm.running_var
     if norm.training or is_grad_enabled() or mean is None or var is None:
         return (lambda x: norm.normalise(conv(x), relu=True)) if relu else None
-    if not _is_plain(conv) or mean.dtype != cast("Parameter", conv.weight).dtype:
-        return None
     weight = cast("Parameter", conv.weight)
+    if not _is_plain(conv) or (mean.dtype, mean.shape) != (weight.dtype, weight.shape[:1]):
+        return None
 
     def folded(x: Tensor) -> Tensor:
         statistics = mean, var, norm.weight, norm.bias

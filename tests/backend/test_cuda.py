@@ -26,7 +26,7 @@ on_devices = pytest.mark.parametrize("backend", DEVICES, indirect=True)
 KERNELS = (
     "linear", "linear_parameter_gradients", "avg_pool2d", "avg_pool2d_gradient", "conv2d", "conv2d_input_gradient",
     "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_gradients", "conv2d_weight_gradient", "cross_entropy",
-    "dropout_mask", "gather", "max_pool2d", "max_pool2d_gradient", "standardise", "standardise_gradient",
+    "dropout_mask", "gather", "max_pool2d", "max_pool2d_gradient", "batch_norm", "batch_norm_gradients",
 )  # fmt: skip
 RNG = np.random.default_rng
 
@@ -236,16 +236,24 @@ def test_products(
 @on_devices
 @pytest.mark.parametrize("shape", [(1, 3, 1, 2), (5, 3, 4, 7), (40, 2, 16, 16), (300, 5)])
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
-def test_standardising_channels(backend: Backend, shape: tuple[int, ...], mean: float) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_batch_norm(backend: Backend, shape: tuple[int, ...], mean: float, fused: bool) -> None:
     x = (RNG(0).standard_normal(shape) + mean).astype(np.float32).astype(np.float64)
-    dy = RNG(1).standard_normal(shape)
-    axes = (0, *range(2, len(shape)))
-    y, factor = Reference().standardise(x, axes, 1e-5)
-    ours, our_factor = backend.standardise(*arrays(backend, x), axes, 1e-5)
-    assert_close(backend.to_host(ours), y, 2e-4 if mean else 2e-5)
-    expected = Reference().standardise_gradient(dy, y, factor, axes)
-    got = backend.standardise_gradient(*arrays(backend, dy, y), our_factor, axes)
-    assert_close(backend.to_host(got), expected, 2e-4)
+    dy, residual = RNG(1).standard_normal(shape), RNG(2).standard_normal(shape)
+    weight, bias = RNG(3).standard_normal(shape[1]) + 2, RNG(4).standard_normal(shape[1])
+    expected = Reference().batch_norm(x, weight, bias, residual if fused else None, 1e-5, fused)
+    given = arrays(backend, x, weight, bias, residual)
+    backend.ran.clear()
+    ours = backend.batch_norm(*given[:3], given[3] if fused else None, 1e-5, fused)
+    for got, wanted in zip(ours, expected, strict=True):
+        assert_close(backend.to_host(got), wanted, 2e-4 if mean else 2e-5)
+    y, means, _, factor = expected
+    wanted = Reference().batch_norm_gradients(dy, x, y if fused else None, weight, means, factor, fused)
+    kept = arrays(backend, dy, x, y, weight)
+    found = backend.batch_norm_gradients(*kept[:2], kept[2] if fused else None, kept[3], ours[1], ours[3], fused)
+    for got, one in zip(found, wanted, strict=True):
+        assert_close(backend.to_host(got), one, 2e-4)
+    assert (backend.ran["batch_norm.fast"], backend.ran["batch_norm_gradients.fast"]) == (1, 1)
 
 
 @on_devices

@@ -39,6 +39,9 @@ CASES: dict[str, tuple[Any, ...]] = {
     "max_pool2d": (X, PAIRS),
     "avg_pool2d": (X, PAIRS, 4.0),
     "avg_pool2d_gradient": (half(8, 3, 4, 3, 3), X.shape, PAIRS, 4.0),
+    "conv2d_relu": (X, W, B, WINDOW),
+    "batch_norm": (X, half(10, 4), half(11, 4), half(12, 3, 4, 6, 6), 1e-5, True),
+    "batch_norm_inference": (X, half(13, 4), np.abs(half(14, 4)), half(10, 4), half(11, 4), None, 1e-5, False),
     "standardise": (X, (0, 2, 3), 1e-5),
     "matmul": (SMALL, WIDE.T),
     "linear": (SMALL, WIDE, B),
@@ -46,7 +49,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "erf": (SMALL,),
     "scale": (SMALL, np.array(1.5, np.float16), 3.0),
 }
-CHAINED = {"conv2d_relu_max_pool2d_gradients", "max_pool2d_gradient", "standardise_gradient"}
+CHAINED = {"conv2d_relu_max_pool2d_gradients", "max_pool2d_gradient", "batch_norm_gradients", "standardise_gradient"}
 """Those that need what another kernel returned."""
 
 
@@ -92,6 +95,16 @@ def test_gradients_that_need_what_the_forward_kernel_kept(backend: Backend) -> N
     _, known = reference.max_pool2d(wide[0], PAIRS)
     expected_dx = reference.max_pool2d_gradient(half(8, 3, 4, 3, 3).astype(np.float64), known, X.shape, PAIRS)
     hold(backend, backend.max_pool2d_gradient(dy, place, X.shape, PAIRS), expected_dx)
+    weight, residual = given(backend, (half(10, 4), half(12, *X.shape)))
+    y, mean, var, factor = backend.batch_norm(x, weight, None, residual, 1e-5, True)
+    assert (mean.dtype, var.dtype, factor.dtype) == ("float32",) * 3
+    kept = [backend.to_host(one).astype(np.float64) for one in (x, y, weight, mean, factor)]
+    expected = reference.batch_norm_gradients(half(9, *X.shape).astype(np.float64), *kept, True)
+    (dy,) = given(backend, (half(9, *X.shape),))
+    for ours, theirs in zip(
+        backend.batch_norm_gradients(dy, x, y, weight, mean, factor, True), expected, strict=True
+    ):
+        hold(backend, ours, theirs)
     y, factor = backend.standardise(x, (0, 2, 3), 1e-5)
     assert factor.dtype == "float32"
     given_y = backend.to_host(y).astype(np.float64)
