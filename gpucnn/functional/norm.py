@@ -109,9 +109,10 @@ def batch_norm_fused(
             if running is not None and tensor is not None:
                 tensor.note_change()
         return y
-    given = (input, running_mean, running_var, weight, bias, residual)
-    if not (is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)):
-        return apply(_batch_norm_inference, *given, eps=eps, relu=relu)
+    if not (is_grad_enabled() and (running_mean.requires_grad or running_var.requires_grad)):
+        return apply(
+            _batch_norm_inference, input, running_mean, running_var, weight, bias, residual, eps=eps, relu=relu
+        )
     shape = (1, C, *(1,) * (input.ndim - 2))
     centred = input.to(running_mean.dtype) - running_mean.reshape(*shape)
     y = (centred / (running_var + eps).sqrt().reshape(*shape)).to(input.dtype)
@@ -146,8 +147,19 @@ def _batch_norm_inference(
     backend: Backend, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
     residual: Array | None, needs: Needs, eps: float, relu: bool,
 ) -> Result:  # fmt: skip
-    """On arrays: by given statistics, where no gradient is wanted."""
-    return ops.batch_norm_inference(backend, x, mean, var, weight, bias, residual, eps, relu), None
+    """On arrays: by given statistics, which get no gradient. Keeps x, and for ReLU the result."""
+    y, factor = ops.batch_norm_inference(backend, x, mean, var, weight, bias, residual, eps, relu)
+    if not any(needs):
+        return y, None
+    kept = y if relu else None
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dx, dweight, dbias, dresidual = ops.batch_norm_gradients(
+            backend, dy, x, kept, weight, mean, factor, needs[5], False
+        )
+        return dx, None, None, dweight, dbias, dresidual
+
+    return y, backward
 
 
 def layer_norm(

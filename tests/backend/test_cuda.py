@@ -251,7 +251,10 @@ def test_batch_norm(backend: Backend, shape: tuple[int, ...], mean: float, fused
     wanted = Reference().batch_norm_gradients(dy, x, y if fused else None, weight, means, factor, fused)
     kept = arrays(backend, dy, x, y, weight)
     found = backend.batch_norm_gradients(*kept[:2], kept[2] if fused else None, kept[3], ours[1], ours[3], fused)
-    for got, one in zip(found, wanted, strict=True):
+    # Without its mean and slope, nothing but rounding may be left of dL/dy: errors are measured by its terms.
+    terms = np.abs(dy).max() * np.abs(weight * factor).max()
+    assert np.abs(backend.to_host(found[0]) - wanted[0]).max() < (2e-4 if mean else 2e-6) * terms
+    for got, one in zip(found[1:], wanted[1:], strict=True):
         assert_close(backend.to_host(got), one, 2e-4)
     assert (backend.ran["batch_norm.fast"], backend.ran["batch_norm_gradients.fast"]) == (1, 1)
 

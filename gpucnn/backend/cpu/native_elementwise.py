@@ -61,9 +61,10 @@ def _batch_norm_inference_serves(
 def batch_norm_inference(
     device: CpuDevice, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
     residual: Array | None, eps: float, relu: bool,
-) -> Array:  # fmt: skip
+) -> tuple[Array, Array]:  # fmt: skip
     factor = 1 / np.sqrt(var + FLOAT.type(eps))
-    return _normalised(device, x, np.array(mean), np.array(var), factor, weight, bias, residual, eps, relu)
+    y = _normalised(device, x, np.array(mean), np.array(var), factor, weight, bias, residual, eps, relu)
+    return y, factor
 
 
 def _normalised(
@@ -87,7 +88,7 @@ def _dense(values: Array | None) -> Array | None:
 
 def _batch_norm_gradients_serve(
     device: CpuDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
-    needs_residual: bool,
+    needs_residual: bool, training: bool = True,
 ) -> bool:  # fmt: skip
     return x.ndim == 4 and serves(device, dy, x, y, weight, mean, factor)
 
@@ -95,7 +96,7 @@ def _batch_norm_gradients_serve(
 @implements(ops.batch_norm_gradients, on="cpu", when=_batch_norm_gradients_serve)
 def batch_norm_gradients(
     device: CpuDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
-    needs_residual: bool,
+    needs_residual: bool, training: bool = True,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     N, C, H, W = x.shape
     dx = empty(device, x.shape)
@@ -103,8 +104,9 @@ def batch_norm_gradients(
     masked = empty(device, x.shape) if needs_residual and y is not None else None
     device.kernels.batch_norm_gradient(
         C, N * H * W, flat(batch_last(device, dy, True)), flat(batch_last(device, x, True)),
-        None if y is None else flat(batch_last(device, y, True)), _dense(weight), mean, factor, flat(dx),
-        None if masked is None else flat(masked), dweight, dbias, True, device.threads,
+        None if y is None else flat(batch_last(device, y, True)), _dense(weight), _dense(mean), _dense(factor),
+        flat(dx),
+        None if masked is None else flat(masked), dweight, dbias, training, device.threads,
     )  # fmt: skip
     return dx, dweight, dbias, dy if masked is None else masked
 

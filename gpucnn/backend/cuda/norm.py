@@ -65,6 +65,23 @@ def batch_norm(
     return y, mean, var, factor
 
 
+def _inference_serves(
+    device: CudaDevice, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
+    residual: Array | None, eps: float, relu: bool,
+) -> bool:  # fmt: skip
+    return _takes(x)
+
+
+@implements(ops.batch_norm_inference, on="cuda", when=_inference_serves)
+def batch_norm_inference(
+    device: CudaDevice, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
+    residual: Array | None, eps: float, relu: bool,
+) -> tuple[Array, Array]:  # fmt: skip
+    x, mean = device.contiguous(x, mean)
+    factor = 1 / device.xp.sqrt(var + np.float32(eps))
+    return scaled(device, _normal(device, x, mean, factor), weight, bias, residual, relu), factor
+
+
 def _normal(device: CudaDevice, x: Array, mean: Array, factor: Array) -> Array:
     """Return (x - mean) factor."""
     N, C, Q = pages(x.shape)
@@ -75,15 +92,15 @@ def _normal(device: CudaDevice, x: Array, mean: Array, factor: Array) -> Array:
 
 def _gradients_serve(
     device: CudaDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
-    needs_residual: bool,
+    needs_residual: bool, training: bool = True,
 ) -> bool:  # fmt: skip
-    return _takes(x)
+    return training and _takes(x)
 
 
 @implements(ops.batch_norm_gradients, on="cuda", when=_gradients_serve)
 def batch_norm_gradients(
     device: CudaDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
-    needs_residual: bool,
+    needs_residual: bool, training: bool = True,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     if y is not None:
         dy = dy * (y > 0)

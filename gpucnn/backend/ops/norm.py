@@ -34,27 +34,34 @@ def batch_norm(
 def batch_norm_gradients(
     device: Device, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
     needs_residual: bool,
+    training: bool = True,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
-    """Return dL/dx, dL/dweight, dL/dbias and, where needed, dL/dresidual. y: the output if ReLU was applied, else None."""
+    """Return dL/dx, dL/dweight, dL/dbias and, where needed, dL/dresidual. y: the output if ReLU was applied, else None.
+
+    training: whether mean and factor are the batch's own, which depend on x; otherwise they were given.
+    """
     axes = (0, *range(2, x.ndim))
     if y is not None:
         dy = dy * (y > 0)
     normal = (x - by_channel(mean, x)) * by_channel(factor, x)
     dweight, dbias = (dy * normal).sum(axes), dy.sum(axes)
+    scale = factor if weight is None else factor * weight
+    if not training:
+        return by_channel(scale, x) * dy, dweight, dbias, dy
     count = x.size // x.shape[1]
     along, even = by_channel(dweight, x) / count, by_channel(dbias, x) / count
-    scale = factor if weight is None else factor * weight
     return by_channel(scale, x) * (dy - even - normal * along), dweight, dbias, dy
 
 
-@operation(widens=True)
+@operation(widens=True, keeps=(1,))
 def batch_norm_inference(
     device: Device, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
     residual: Array | None, eps: float, relu: bool,
-) -> Array:  # fmt: skip
-    """Return the same as ``batch_norm`` for a given mean and variance of each channel (C,), such as the running ones."""
+) -> tuple[Array, Array]:  # fmt: skip
+    """Return y of ``batch_norm`` for a given mean and variance of each channel (C,), such as the running ones; factor."""
     factor = 1 / device.xp.sqrt(var + eps)
-    return scaled(device, (x - by_channel(mean, x)) * by_channel(factor, x), weight, bias, residual, relu)
+    normal = (x - by_channel(mean, x)) * by_channel(factor, x)
+    return scaled(device, normal, weight, bias, residual, relu), factor
 
 
 @operation()
