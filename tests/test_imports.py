@@ -39,7 +39,7 @@ FLOORS: dict[str, set[str]] = {
     "analysis": {"nn"},
     "report": {"analysis", "formats", "version"},
     "inspect": {"report"},
-    "playground": {"report"},
+    "playground": {"report", "formats"},
     "onnx": {"analysis", "models", "limits", "disk", "version"},
     "estimator": {"training", "analysis", "captured"},
     "benchmark": {"training", "options"},

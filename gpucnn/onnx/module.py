@@ -13,6 +13,7 @@ from gpucnn.onnx.folding import roles
 from gpucnn.onnx.fusing import Fused, Part, last_uses, plan
 from gpucnn.onnx.graph import Graph, Node, Value
 from gpucnn.onnx.running import run
+from gpucnn.onnx.steps import add_graph
 
 After = Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], None]
 
@@ -89,8 +90,6 @@ class GraphModule(Module):
 
     def as_operations(self, steps: Any, value: int, path: str) -> int:
         """Add the nodes to the operations of a playground and return the number of the result."""
-        from gpucnn.onnx.steps import add_graph
-
         return add_graph(self, steps, value, path)
 
     def _batches(self, inputs: Sequence[Tensor]) -> tuple[int, int]:

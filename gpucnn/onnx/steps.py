@@ -11,7 +11,6 @@ from gpucnn.autograd import tensor as make_tensor
 from gpucnn.backend import ops
 from gpucnn.functional.pool import pooling_window, window_counts
 from gpucnn.onnx.graph import Node
-from gpucnn.onnx.module import GraphModule
 from gpucnn.onnx.operators.registry import axes_of
 from gpucnn.onnx.operators.window import spatial, window_of
 
@@ -191,8 +190,8 @@ class Steps:
         return sorted(axes_of(node, axes, 4)) == [2, 3]
 
 
-def add_graph(net: GraphModule, steps: Any, value: int, path: str) -> int:
-    """Add the nodes of a graph with one input, in evaluation mode, to ``steps`` and return the number of its result.
+def add_graph(net: Any, steps: Any, value: int, path: str) -> int:
+    """Add the nodes of a ``GraphModule`` with one input, in evaluation mode; return the number of its result.
 
     ParameterError, which names the node, for one that the page cannot run.
     """

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpucnn import nn
 from gpucnn.errors import ParameterError
+from gpucnn.formats import cut
 from gpucnn.playground.operations import Operation, operations_of
 from gpucnn.report.html import UNPRINTABLE, text
 from gpucnn.report.images import SIGNED, WARM
@@ -27,6 +28,10 @@ SCRIPTS = (
 
 MOST_BYTES = 10_000_000
 """Most bytes of weights: a page of twice that would open slowly and not go by e-mail."""
+
+
+LONGEST_TITLE = 80
+"""Characters of the longest title that is shown whole."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,11 @@ def playground(subject: Subject) -> str:
         "givesProbabilities": subject.gives_probabilities,
     }
     kept = images if images.dtype == np.uint8 else images.astype(np.float32)
-    return _html(subject.title, given, {"numbers": numbers.bytes(), "images": np.ascontiguousarray(kept).tobytes()})
+    return _html(
+        cut(subject.title, LONGEST_TITLE),
+        given,
+        {"numbers": numbers.bytes(), "images": np.ascontiguousarray(kept).tobytes()},
+    )
 
 
 def _check(subject: Subject, operations: Sequence[Operation]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import CONTRASTS, LEAST_CONTRAST, Browser
-from playground_page import GREY, click, key, mouse, place, seasoned, settle, shown
+from playground_page import GREY, click, key, mouse, place, seasoned, settle, shown, until
 from runs import drawn
 
 from gpucnn import models, nn, no_grad, tensor
@@ -110,10 +109,7 @@ def test_a_picture_is_given(page: Browser, tmp_path: Path, how: str) -> None:
         given = {"items": [], "files": [file], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             page.ask("Input.dispatchDragEvent", type=kind, x=left + width / 2, y=top + height / 2, data=given)
-    for _ in range(100):
-        if PICTURE in page.evaluate("document.querySelector('#message').textContent"):
-            break
-        time.sleep(0.05)
+    until(page, f"document.querySelector('#message').textContent.includes('{PICTURE}')")
     settle(page)
     seen = np.array(page.evaluate("Array.from(playground.values[0])")).reshape(28, 28) * 0.5 + 0.2
     rows, columns = np.nonzero(seen > 0.5)
@@ -127,10 +123,7 @@ def test_what_is_no_picture_is_said(page: Browser, tmp_path: Path) -> None:
     root = page.ask("DOM.getDocument")["root"]["nodeId"]
     node = page.ask("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
     page.ask("DOM.setFileInputFiles", nodeId=node, files=[str(tmp_path / "no.txt")])
-    for _ in range(100):
-        if "no.txt" in page.evaluate("document.querySelector('#message').textContent"):
-            break
-        time.sleep(0.05)
+    until(page, "document.querySelector('#message').textContent.includes('no.txt')")
     assert "is no picture" in page.evaluate("document.querySelector('#message').textContent")
 
 
@@ -198,6 +191,7 @@ def test_a_filter_is_switched_off_by_a_click(page: Browser) -> None:
 
 def test_filters_before_and_after_are_shown(page: Browser) -> None:
     click(page, "#list .filters summary")
+    until(page, "document.querySelector('#list .filters figure')")
     words = page.evaluate("[...document.querySelectorAll('#list .filters figcaption')].map((e) => e.textContent)")
     assert words == ["before training", "after training"]
     assert page.evaluate("document.querySelectorAll('#list .filters canvas').length") == 12

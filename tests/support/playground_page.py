@@ -31,13 +31,18 @@ def seasoned(make: Any, shape: tuple[int, int, int]) -> Any:
     return net.eval()
 
 
-def settle(window: Browser) -> None:
-    """Wait until the page shows what was asked of it."""
+def until(window: Browser, condition: str) -> None:
+    """Wait until a JavaScript expression is true."""
     for _ in range(600):
-        if window.evaluate("Boolean(window.playground?.refreshes && playground.idle)"):
+        if window.evaluate(f"Boolean({condition})"):
             return
         time.sleep(0.05)
-    raise TimeoutError("the page is not done")
+    raise TimeoutError(f"never true: {condition}")
+
+
+def settle(window: Browser) -> None:
+    """Wait until the page shows what was asked of it."""
+    until(window, "window.playground?.refreshes && playground.idle")
 
 
 def shown(window: Browser, path: Path, net: nn.Module, shape: Any, classes: int, **more: Any) -> None:

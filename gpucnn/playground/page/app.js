@@ -99,7 +99,7 @@ function showProbabilities() {
     bar.button.setAttribute("aria-pressed", String(bar.index === explained));
     bar.button.title = before ? `${percent(before[bar.index])} with all maps on` : "Explain this class by Grad-CAM";
   });
-  const words = source.empty ? "" : `${given.classes[answer]}, ${percent(probabilities[answer])}`;
+  const words = source.empty ? "" : `${cut(given.classes[answer])}, ${percent(probabilities[answer])}`;
   setText($("answer"), words);
   const maps = [...off.values()].reduce((sum, channels) => sum + channels.size, 0);
   $("off").hidden = !maps;
@@ -144,8 +144,8 @@ function showCam(pixels) {
   context.putImageData(image, 0, 0);
   if (target === camClass) return;
   camClass = target;
-  canvas.setAttribute("aria-label", `Grad-CAM: what in the image speaks for ${given.classes[target]}`);
-  $("cam-text").replaceChildren("Grad-CAM: what speaks for ", element("bdi", {}, given.classes[target]));
+  canvas.setAttribute("aria-label", `Grad-CAM: what in the image speaks for ${cut(given.classes[target])}`);
+  $("cam-text").replaceChildren("Grad-CAM: what speaks for ", element("bdi", { title: given.classes[target] }, cut(given.classes[target])));
 }
 
 // --- the page --------------------------------------------------------------------------------------------------------

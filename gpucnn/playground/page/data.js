@@ -20,6 +20,9 @@ const operations = given.operations.map((operation) => ({
   arrays: Object.fromEntries(Object.entries(operation.arrays).map(([name, place]) => [name, arrayAt(place)])),
 }));
 
+/** A name that came with the data, cut in the middle where it is long. */
+const cut = (name) => (name.length > 40 ? `${name.slice(0, 26)}\u2026${name.slice(-13)}` : name);
+
 /** How many numbers a shape holds. */
 const sizeOf = (shape) => shape.reduce((product, n) => product * n, 1);
 

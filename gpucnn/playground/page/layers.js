@@ -27,7 +27,7 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-const nameOf = (value) => (value ? operations[value - 1].name : "image");
+const nameOf = (value) => (value ? cut(operations[value - 1].name) : "image");
 const times = (sizes) => sizes.join("\u00d7");
 
 /** What an operation does, in a few words. */
@@ -69,10 +69,10 @@ class LayerRow {
     this.ends = [element("span"), element("i"), element("span")];
     this.range = element("span", { class: "range" }, ...this.ends);
     const summary = element("summary", {},
-      element("h3", {}, element("bdi", { title: `${operation.name}${path}` }, operation.name)),
+      element("h3", {}, element("bdi", { title: `${operation.name}${path}` }, cut(operation.name))),
       element("span", { class: "what" }, described(operation)),
       element("span", { class: "shape" }, times(shapeOf(value))), this.range);
-    this.grid = element("div", { class: "maps", role: "group", "aria-label": `Maps of ${operation.name}` });
+    this.grid = element("div", { class: "maps", role: "group", "aria-label": `Maps of ${nameOf(value)}` });
     this.root = element("details", { class: "layer" }, summary, this.grid);
     this.root.open = open;
     this.root.addEventListener("toggle", request);

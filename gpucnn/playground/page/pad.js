@@ -115,7 +115,7 @@ async function openPicture(file) {
   try {
     picture = await createImageBitmap(file);
   } catch {
-    $("message").textContent = `${file.name || "That"} is no picture that this browser can read.`;
+    $("message").textContent = `${cut(file.name || "That")} is no picture that this browser can read.`;
     return;
   }
   clearPad();
@@ -132,7 +132,7 @@ async function openPicture(file) {
   edge.drawImage(picture, (pad.width - w) / 2, (pad.height - h) / 2, w, h);
   picture.close();
   filled();
-  $("message").textContent = `${file.name || "The picture"} is on the pad.`;
+  $("message").textContent = `${cut(file.name || "The picture")} is on the pad.`;
 }
 
 $("file").addEventListener("change", (event) => {
@@ -184,7 +184,7 @@ function takeImage(i) {
   padContext.drawImage(small, 0, 0, pad.width, pad.height);
   filled();
   Object.assign(source, { exact: Float32Array.from(pixels), most: given.images.floats ? 1 : 255, framed: false });
-  const name = given.classes[given.images.labels[i]];
+  const name = cut(given.classes[given.images.labels[i]]);
   $("message").textContent = `Test image ${i + 1}, of class ${name}.`;
   [...$("images").children].forEach((button, k) => button.setAttribute("aria-pressed", String(k === i)));
 }
