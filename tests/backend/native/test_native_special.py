@@ -1,0 +1,88 @@
+"""NaN, infinities, subnormal numbers and signed zeros come out of compiled kernels as the references have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from native_kernels import Host, width
+
+from gpucnn.backend import Window, ops
+from gpucnn.backend.cpu import CpuDevice
+from gpucnn.backend.device import Device
+
+__all__ = ["width"]
+
+POOL, OVERLAPPING = Window((2, 2), (2, 2)), Window((3, 3), (2, 2), (1, 1, 1, 1))
+AXES = (0, 2, 3)
+
+
+class Reference(Device):
+    """A device that no fast implementation is registered for."""
+
+    name, xp = "cpu", np
+
+
+def pooled(device: Device, x: Host, window: Window) -> tuple[Any, ...]:
+    y, indices = ops.max_pool2d(device, x, window)
+    return y, indices, ops.max_pool2d_gradient(device, y, indices, x.shape, window)
+
+
+def normalised(device: Device, x: Host) -> tuple[Any, ...]:
+    y, factor = ops.standardise(device, x, AXES, 1e-5)
+    return y, factor, ops.standardise_gradient(device, x[:, :, ::-1].copy(), y, factor, AXES)
+
+
+KERNELS: dict[str, Callable[[Device, Host], tuple[Any, ...]]] = {
+    "max-pooling": lambda device, x: pooled(device, x, POOL),
+    "overlapping max-pooling": lambda device, x: pooled(device, x, OVERLAPPING),
+    "average pooling": lambda device, x: (
+        ops.avg_pool2d(device, x, OVERLAPPING, 9.0),
+        ops.avg_pool2d_gradient(device, ops.avg_pool2d(device, x, OVERLAPPING, 9.0), x.shape, OVERLAPPING, 9.0),
+    ),
+    "batch norm": normalised,
+    "ReLU": lambda device, x: (ops.relu(device, x), ops.relu_gradient(device, x, ops.relu(device, x))),
+    "convolution": lambda device, x: (
+        ops.conv2d(device, x, np.full((3, 4, 3, 3), 0.5, np.float32), np.ones(3, np.float32), Window((3, 3))),
+        ops.conv2d_input_gradient(
+            device, x, np.full((4, 2, 3, 3), 0.5, np.float32), (len(x), 2, 34, 34), Window((3, 3))
+        ),
+        *ops.conv2d_weight_gradient(device, x, x[:, :2, 2:, 2:].copy(), (2, 4, 3, 3), Window((3, 3))),
+    ),
+}
+
+
+@pytest.mark.parametrize("N", [1, 3, 16])
+@pytest.mark.parametrize("what", ["NaN", "infinity", "both infinities", "subnormal", "largest", "zeros of both signs"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_special_numbers(kernel: str, what: str, N: int, width: str) -> None:
+    rng = np.random.default_rng(0)
+    x = np.ascontiguousarray(rng.standard_normal((4, 32, 32, N), np.float32)).transpose(3, 0, 1, 2)
+    if what == "subnormal":
+        x = x * np.float32(1e-39)
+    elif what == "zeros of both signs":
+        x = np.copysign(np.float32(0), x)
+    else:
+        bad = {
+            "NaN": [np.nan],
+            "infinity": [np.inf],
+            "both infinities": [np.inf, -np.inf],
+            "largest": [3.4e38, -3.4e38],
+        }
+        for i, value in enumerate(bad[what]):
+            x[N // 2, 1, 5 + i, 7] = value
+    if (kernel, what) == ("convolution", "largest"):
+        pytest.skip("whether such sums are NaN or infinite depends on their order")
+    ours, theirs = CpuDevice(2), Reference()
+    with np.errstate(all="ignore"):
+        found, expected = KERNELS[kernel](ours, x), KERNELS[kernel](theirs, x)
+    assert any(name.endswith(".fast") for name in ours.ran)
+    for one, other in zip(found, expected, strict=True):
+        tolerance = (
+            1e-5 * np.abs(other[np.isfinite(other)]).max(initial=0)
+            if what != "subnormal" or other.max() > 1e-30
+            else 1e-43
+        )
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=tolerance)
