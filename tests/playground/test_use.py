@@ -74,6 +74,41 @@ def test_it_is_drawn_on(page: Browser) -> None:
     assert page.problems == []
 
 
+def test_a_finger_draws_and_points_on_a_phone(page: Browser, tmp_path: Path) -> None:
+    page.ask("Emulation.setTouchEmulationEnabled", enabled=True)
+    page.open(tmp_path / "page.html", (360, 740))
+    settle(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        page.ask("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y} for x, y in points])
+
+    click(page, "#clear")
+    left, top, width, height = place(page, "#pad")
+    scrolled = page.evaluate("scrollY")
+    touch("touchStart", (left + width / 2, top + height * 0.2))
+    for step in range(1, 8):
+        touch("touchMove", (left + width / 2, top + height * (0.2 + 0.08 * step)))
+    touch("touchEnd")
+    settle(page)
+    assert page.evaluate("scrollY") == scrolled, "drawing does not scroll the page"
+    seen = np.array(page.evaluate("Array.from(playground.values[0])")).reshape(28, 28) * 0.5 + 0.2
+    assert np.ptp(np.nonzero(seen > 0.5)[0]) == 19
+    place(page, CONV2)
+    until(page, f"document.querySelector('{CONV2} .tile canvas')")  # tiles are made when they come into view
+    left, top, width, height = place(page, f"{CONV2} .tile canvas")
+    touch("touchStart", (left + width / 2, top + height / 2))
+    touch("touchEnd")
+    until(page, "playground.pointed.value === 4 && playground.pointed.pinned")
+    settle(page)
+    box = page.evaluate("(() => { const b = inspector.getBoundingClientRect(); return [b.bottom, b.height]; })()")
+    assert box[0] == 740, "the panel comes up from the bottom"
+    assert box[1] < 0.6 * 740
+    click(page, "#close")
+    assert page.evaluate("getComputedStyle(inspector).display") == "none"
+    page.ask("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert page.problems == []
+
+
 def test_it_is_drawn_on_with_the_keyboard(page: Browser) -> None:
     click(page, "#clear")
     page.evaluate("document.querySelector('#pad').focus()")
