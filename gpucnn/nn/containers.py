@@ -246,10 +246,7 @@ class Residual(SideBySide):
     def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
         return cls(children["block"], children.get("shortcut"), **arguments)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.summed(x)
-
-    def summed(self, x: Tensor, relu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         """Return the output or, where ``relu``, its ReLU. A batch norm at the block's end adds the shortcut itself."""
         norm = self._last_norm()
         y: Tensor = self.block(x) if norm is None else Sequential.run(x, list(self.block.children())[:-1])
@@ -257,7 +254,8 @@ class Residual(SideBySide):
         if y.shape != skipped.shape:
             raise ShapeError.expected("Residual", "block", f"the shortcut's shape {skipped.shape}", y.shape)
         if norm is not None:
-            return norm.normalise(y, skipped, relu)
+            together: Tensor = norm(y, skipped, relu)
+            return together
         return F.relu(y + skipped) if relu else y + skipped
 
     def _last_norm(self) -> BatchNorm2d | None:
@@ -271,7 +269,7 @@ class Residual(SideBySide):
 def _residual_relu(layers: Sequence[Module]) -> Callable[[Tensor], Tensor] | None:
     residual = layers[0]
     assert isinstance(residual, Residual)
-    return lambda x: residual.summed(x, relu=True)
+    return lambda x: residual(x, relu=True)
 
 
 add_pattern((Residual, ReLU), _residual_relu)

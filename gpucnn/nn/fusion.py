@@ -20,6 +20,23 @@ if TYPE_CHECKING:
 Fused = Callable[[Tensor], Tensor]
 
 
+def or_one_by_one(fused: Fused, layers: Sequence[Module]) -> Fused:
+    """Return an operation that runs the layers one by one where the fused one fails, so that the error names the layer.
+
+    For operations that change nothing: a batch norm in training names itself.
+    """
+
+    def run(x: Any) -> Any:
+        try:
+            return fused(x)
+        except GpucnnError:
+            for layer in layers:
+                x = layer(x)
+            return x
+
+    return run
+
+
 def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
     """Fuse convolution, ReLU, and 2x2 max-pooling with stride 2; None if an option prevents it."""
     conv, _, pool = layers
@@ -35,7 +52,7 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
             x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.exact
         )
 
-    return fused
+    return or_one_by_one(fused, layers)
 
 
 def conv_norm(layers: Sequence[Module]) -> Fused | None:
@@ -49,7 +66,7 @@ def conv_norm(layers: Sequence[Module]) -> Fused | None:
     assert isinstance(norm, BatchNorm2d)
     relu, mean, var = len(layers) == 3, norm.running_mean, norm.running_var
     if norm.training or is_grad_enabled() or mean is None or var is None:
-        return (lambda x: norm.normalise(conv(x), relu=True)) if relu else None
+        return (lambda x: norm(conv(x), relu=True)) if relu else None
     weight = cast("Parameter", conv.weight)
     if not _is_plain(conv) or (mean.dtype, mean.shape) != (weight.dtype, weight.shape[:1]):
         return None
@@ -61,14 +78,14 @@ def conv_norm(layers: Sequence[Module]) -> Fused | None:
             conv.exact,
         )  # fmt: skip
 
-    return folded
+    return or_one_by_one(folded, layers)
 
 
 def norm_relu(layers: Sequence[Module]) -> Fused | None:
     """Fuse batch norm and ReLU."""
     norm = layers[0]
     assert isinstance(norm, BatchNorm2d)
-    return lambda x: norm.normalise(x, relu=True)
+    return lambda x: norm(x, relu=True)
 
 
 def _is_plain(conv: Conv2d) -> bool:
@@ -107,19 +124,5 @@ def fuse(layers: Sequence[Module], index: int) -> tuple[Fused, int] | None:
         if tuple(type(layer) for layer in first) == kinds and not any(layer.has_hooks() for layer in first):
             fused = make(first)
             if fused is not None:
-                return _or_one_by_one(fused, first), len(kinds)
+                return fused, len(kinds)
     return None
-
-
-def _or_one_by_one(fused: Fused, layers: Sequence[Module]) -> Fused:
-    """Return an operation that runs the layers one by one where the fused one fails, so that the error names the layer."""
-
-    def run(x: Any) -> Any:
-        try:
-            return fused(x)
-        except GpucnnError:
-            for layer in layers:
-                x = layer(x)
-            return x
-
-    return run

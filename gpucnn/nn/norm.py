@@ -79,23 +79,22 @@ class BatchNorm(Scaled):
             self.register_buffer("running_var", init.ones_(var))
             self.register_buffer("num_batches_tracked", mean.like(mean.backend.asarray(0, "int64")))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.normalise(x)
-
-    def normalise(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """Return the output plus ``residual``, of the same shape, and of that the ReLU where ``relu``: in one pass."""
         if x.ndim not in self.dimensions:
             wanted = " or ".join(str(n) for n in self.dimensions)
             raise ShapeError.expected(type(self).__name__, "input", f"{wanted} dimensions", f"shape {x.shape}")
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.running_mean is not None:
-            ops.add_to(x.backend, self.num_batches_tracked.array, 1)
-            if self.momentum is None:
-                momentum = 1 / self.num_batches_tracked.item()
-        return batch_norm_fused(
+        counts = self.training and self.running_mean is not None
+        if counts and self.momentum is None:
+            momentum = 1 / (self.num_batches_tracked.item() + 1)
+        y = batch_norm_fused(
             x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum, self.eps, residual,
             relu,
         )  # fmt: skip
+        if counts:  # a batch that was refused does not count
+            ops.add_to(x.backend, self.num_batches_tracked.array, 1)
+        return y
 
     def argument(self, name: str) -> Any:
         return self.running_mean is not None if name == "track_running_stats" else super().argument(name)
