@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from gpucnn.analysis import (
         GradientCheck,
         GradientReport,
+        LayerTime,
+        Profile,
         Summary,
         SummaryRow,
         check_gradients,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         filters,
         grad_cam,
         occlusion,
+        profile,
         responses,
         summary,
     )
@@ -28,10 +31,12 @@ if TYPE_CHECKING:
 __all__ = [
     "GradientCheck",
     "GradientReport",
+    "LayerTime",
     "LiveCurves",
     "Look",
     "Mistake",
     "Outcome",
+    "Profile",
     "Run",
     "Summary",
     "SummaryRow",
@@ -45,6 +50,7 @@ __all__ = [
     "look_plot",
     "occlusion",
     "plots",
+    "profile",
     "report",
     "responses",
     "summary",
@@ -53,6 +59,8 @@ __all__ = [
 _ANALYSIS = {
     "GradientCheck",
     "GradientReport",
+    "LayerTime",
+    "Profile",
     "Summary",
     "SummaryRow",
     "check_gradients",
@@ -61,6 +69,7 @@ _ANALYSIS = {
     "filters",
     "grad_cam",
     "occlusion",
+    "profile",
     "responses",
     "summary",
 }

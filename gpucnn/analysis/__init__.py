@@ -2,12 +2,15 @@
 
 from gpucnn.analysis.feature_maps import edge_filter, feature_maps, filters, responses
 from gpucnn.analysis.gradient_check import GradientCheck, GradientReport, check_gradients
+from gpucnn.analysis.profile import LayerTime, Profile, profile
 from gpucnn.analysis.saliency import grad_cam, occlusion
 from gpucnn.analysis.summary import Summary, SummaryRow, summary
 
 __all__ = [
     "GradientCheck",
     "GradientReport",
+    "LayerTime",
+    "Profile",
     "Summary",
     "SummaryRow",
     "check_gradients",
@@ -16,6 +19,7 @@ __all__ = [
     "filters",
     "grad_cam",
     "occlusion",
+    "profile",
     "responses",
     "summary",
 ]

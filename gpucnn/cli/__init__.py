@@ -26,6 +26,7 @@ GROUPS = {
         "playground": "Write a page that runs the network in the browser.",
         "models": "List the networks known by name, with their options.",
         "summary": "Show the shape, cost and receptive field of each layer of a network.",
+        "profile": "Time each layer of a network, forward and backward.",
         "runs": "List run folders with their best figures.",
         "compare": "Compare runs: settings that differ, figures, curves over each other.",
     },

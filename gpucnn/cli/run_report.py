@@ -13,6 +13,7 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn import inspect, nn
+from gpucnn.analysis.profile import Profile, profile
 from gpucnn.autograd import no_grad
 from gpucnn.checkpoint import packed, read_packed
 from gpucnn.cli.terminal import say
@@ -42,6 +43,8 @@ MOST_EXPLAINED = 12
 """Mistakes of which the report shows what the network looked at: each takes a pass through the network and back."""
 MOST_EXAMPLES = 6
 """Images that stand for a class, or for a confusion of two."""
+TIMED = 64
+"""Most images in the batch whose time per layer is shown."""
 TOP = 3
 """Most probable classes that are told of a mistake."""
 
@@ -110,6 +113,7 @@ class ReportWriter(Reporter):
                 if measured is None
                 else outcome_of(net, trainer.test_feed, measured, trainer.splits.test, names, trainer.splits.name),
                 self._balance,
+                None if refresh else times_of(net, trainer.train_feed),
             )
             trainer.folder.write("report.html", inspect.report(run, refresh).encode())
             return run
@@ -145,6 +149,7 @@ def gather(
     summary: inspect.Summary | None,
     outcome: inspect.Outcome | None,
     balance: Balance | None,
+    times: Profile | None = None,
 ) -> inspect.Run:
     """Return everything that the report shows of a run; the numbers are those of the folder's files."""
     environment: dict[str, Any] = {}
@@ -153,8 +158,16 @@ def gather(
     given = {key: value for key, value in settings.items() if value is not None}
     return inspect.Run(
         title, state, given, environment, folder.metrics(), summary, kept_first_filters(folder), first_filters(net),
-        outcome, balance, links_in(folder),
+        outcome, balance, times, links_in(folder),
     )  # fmt: skip
+
+
+def times_of(net: nn.Module, feed: Loader) -> Profile | None:
+    """Return how long each layer takes for some training images; None, with a warning, where that cannot be measured."""
+    with only_noted("time per layer in the report"):
+        x, _ = feed.batch(np.arange(min(len(feed), TIMED)), (0, 0))
+        return profile(net, x, repeats=2)
+    return None
 
 
 def links_in(folder: RunFolder) -> dict[str, str]:

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from gpucnn import data, inspect
+from gpucnn.analysis.profile import Profile
 from gpucnn.cli.options import (
     checkpoint_option,
     complete_source,
@@ -19,7 +20,16 @@ from gpucnn.cli.options import (
     note_on_floats,
     trust_option,
 )
-from gpucnn.cli.run_report import OF_THE_BEST, balance_of, draw_pictures, gather, only_noted, outcome_of, state_of
+from gpucnn.cli.run_report import (
+    OF_THE_BEST,
+    balance_of,
+    draw_pictures,
+    gather,
+    only_noted,
+    outcome_of,
+    state_of,
+    times_of,
+)
 from gpucnn.cli.terminal import say
 from gpucnn.data import ArrayDataset
 from gpucnn.data.pictures import original_pixels
@@ -112,22 +122,21 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
         state += OF_THE_BEST
     summary = inspect.summary(saved.net, saved.image_shape)
     title = f"{settings['model']} on {name if source is None else Path(saved.data).stem}"
-    described = gather(folder, title, state, settings, saved.net, summary, outcome, training_balance(read, saved))
+    described = gather(folder, title, state, settings, saved.net, summary, outcome, *of_training(read, saved))
     folder.write("report.html", inspect.report(described).encode())
     say(f"Report: {folder.path / 'report.html'}")
     if png:
         draw_pictures(folder, described)
 
 
-def training_balance(settings: Settings, saved: SavedModel) -> Balance | None:
-    """Return what the report shows of the training images; None, with a warning, where they cannot be read."""
+def of_training(settings: Settings, saved: SavedModel) -> tuple[Balance | None, Profile | None]:
+    """Return what the report shows of the training images, and by them; None, with a warning, where they cannot be read."""
     with only_noted("training images in the report"):
         train, _ = training_and_validation(data.load(settings.data, settings.image_size), settings)
         precision = PRECISIONS[saved.precision]
-        return balance_of(
-            Loader(train, saved.backend, saved.normalisation, precision, settings.augmentation), saved.normalisation
-        )
-    return None
+        feed = Loader(train, saved.backend, saved.normalisation, precision, settings.augmentation)
+        return balance_of(feed, saved.normalisation), times_of(saved.net, feed)
+    return None, None
 
 
 def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.analysis.profile import Profile
 from gpucnn.analysis.summary import Summary
 from gpucnn.formats import date_text, duration, loss_text, percent
 from gpucnn.report.charts import chart, columns
@@ -53,7 +54,8 @@ class Run:
 
     state: in a few words, how far the run is. settings and environment: names and values. metrics: the objects of
     ``metrics.jsonl``. filters_before, filters_after: of the first convolution (F, C, KH, KW), as initialised and now.
-    outcome: on the test images. balance: of the training images. links: other pages about the run, {text: address}.
+    outcome: on the test images. balance: of the training images. profile: the layers' times. links: other pages about the
+    run, {text: address}.
 
     >>> Run("lenet on digits", "1 epoch done").outcome is None
     True
@@ -69,6 +71,7 @@ class Run:
     filters_after: Any = None
     outcome: Outcome | None = None
     balance: Balance | None = None
+    profile: Profile | None = None
     links: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,6 +101,8 @@ def report(run: Run, refresh: int | None = None) -> str:
         parts.append(("Filters of the first convolution", _filters(run.filters_before, run.filters_after)))
     if run.summary is not None:
         parts.append(("Layers", _layers(run.summary)))
+    if run.profile is not None and run.profile.layers:
+        parts.append(("Time per layer", _times(run.profile)))
     for title, caption, values in (
         ("Configuration", "Every setting, as resolved; also in config.toml", run.settings),
         ("Environment", "What the run ran on; also in environment.json", run.environment),
@@ -224,6 +229,22 @@ def _balance(balance: Balance) -> str:
     more = f", the first {len(shown)} of {K} classes" if len(shown) < K else ""
     samples = f'<table class="names"><caption><span>Samples{more}</span></caption><tbody>{rows}</tbody></table>'
     return f'<p>{about}</p><div class="row">{drawn}{samples if shown else ""}</div>'
+
+
+def _times(profile: Profile) -> str:
+    longest = max(layer.forward + layer.backward for layer in profile.layers) or 1.0
+    rows = (
+        [
+            text(layer.title),
+            f"{1000 * layer.forward:.2f}",
+            f"{1000 * layer.backward:.2f}",
+            f'<span class="bar" style="--share: {(layer.forward + layer.backward) / longest:.4f}"></span>',
+        ]
+        for layer in profile.layers
+    )
+    N = profile.input_shape[0]
+    caption = f"Milliseconds for a batch of {N} on {profile.device}, one layer at a time; see gpucnn profile"
+    return table(caption, ["layer", "forward", "backward", ""], rows, "bars")
 
 
 def _filters(before: Any, after: Any) -> str:
