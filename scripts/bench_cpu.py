@@ -47,6 +47,8 @@ STREAMS = (  # a layer of 64 channels on 32x32 pixels, batch 32; arrays of that 
     ("ReLU", 2, 5), ("BatchNorm2d:num_features=64", 2, 5), ("MaxPool2d:kernel_size=2", 1.3, 2.8),
     ("AvgPool2d:kernel_size=2", 1.3, 2.5),
 )  # fmt: skip
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+"""A program that keeps a core busy and ends when this one does, even if it is killed."""
 Side = tuple[Callable[[np.ndarray], None], Callable[[], None]]
 """A step, and what is to be set before it runs."""
 
@@ -141,7 +143,7 @@ def numpy_alone(chosen: tuple[str, ...], rounds: int, seconds: float) -> list[di
 
 def busy(chosen: tuple[str, ...], rounds: int, seconds: float) -> list[dict[str, Any]]:
     rows = []
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(CORES)]
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(CORES)]
     try:
         for name, what, shape, mode, size in wide_rows(chosen):
             if size <= 64:
