@@ -12,7 +12,11 @@ import pytest
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import Tensor, models, nn
+from gpucnn.autograd import apply
+from gpucnn.backend import Window
 from gpucnn.errors import GpucnnError, ParameterError, ShapeError
+from gpucnn.functional.conv import _conv2d_folded
+from gpucnn.functional.norm import batch_norm_fused
 from gpucnn.models.structure import layer_classes
 from gpucnn.onnx import Preprocessing, export
 
@@ -168,6 +172,39 @@ def test_a_users_own_module_is_exported_through_its_trace(tmp_path: Path) -> Non
     again = export(net, tmp_path / "again.onnx", (3, 8, 8))
     assert again.difference is not None
     assert again.difference < 1e-5
+
+
+def statistics() -> tuple[Tensor, ...]:
+    rng = np.random.default_rng(2)
+    return tuple(gpucnn.tensor(rng.random(3).astype(np.float32) + 0.5) for _ in range(4))
+
+
+NORMS: dict[str, Any] = {
+    "given statistics": lambda x: F.batch_norm(x, *statistics()),
+    "the batch's own": lambda x: F.batch_norm(x, None, None, *statistics()[2:]),
+    "without scale": lambda x: F.batch_norm(x, None, None),
+    "with what is added": lambda x: batch_norm_fused(x, *statistics(), residual=x * 2, relu=True),
+    "folded": lambda x: conv2d_batch_norm(x),
+}  # fmt: skip
+
+
+def conv2d_batch_norm(x: Tensor) -> Tensor:
+    """A convolution and normalisation that run as one."""
+    mean, var, weight, bias = statistics()
+    filters = gpucnn.tensor(np.random.default_rng(3).standard_normal((3, 3, 3, 3)).astype(np.float32))
+    window = Window((3, 3), padding=(1, 1, 1, 1))
+    return apply(
+        _conv2d_folded, x, filters, bias, mean, var, weight, None, window=window, groups=1, eps=1e-5, relu=True
+    )
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_batch_normalisation_as_a_function(name: str, tmp_path: Path) -> None:
+    for opset in (13, None):
+        batch: int | str = 4 if "own" in name or "without" in name else "dynamic"
+        done = export(nn.Lambda(NORMS[name]), tmp_path / f"{opset}.onnx", (3, 5, 4), opset=opset, batch=batch)
+        assert done.difference is not None
+        assert done.difference < 1e-4
 
 
 def of(function: Any) -> nn.Module:

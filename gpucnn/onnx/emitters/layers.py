@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,54 @@ def batch_norm(w: Writer, step: Step, x: str, weight: str | None, bias: str | No
     return w.node("BatchNormalization", [x, scale, shift, mean, var], epsilon=step.params["eps"])
 
 
+@emits(f"{NORM}._batch_norm_inference")
+def batch_norm_inference(
+    w: Writer, step: Step, x: str, mean: str, var: str, weight: str | None, bias: str | None, residual: str | None
+) -> str:
+    return _finished(w, step, batch_norm(w, step, x, weight, bias, mean, var), residual)
+
+
+@emits(f"{NORM}._batch_norm")
+def batch_norm_by_batch(
+    w: Writer, step: Step, x: str, weight: str | None, bias: str | None, residual: str | None
+) -> str:
+    """By the batch's own statistics, as without running ones."""
+    axes, shape = [0, *range(2, len(step.shapes[0]))], [1, -1, *(1,) * (len(step.shapes[0]) - 2)]
+    y = _standardised(w, step, x, axes)
+    for op, part in (("Mul", weight), ("Add", bias)):
+        if part is not None:
+            y = w.node(op, [y, w.node("Reshape", [part, w.constant(shape, "int64")])])
+    return _finished(w, step, y, residual)
+
+
+@emits(f"{CONV}._conv2d_folded")
+def conv_batch_norm(
+    w: Writer,
+    step: Step,
+    x: str,
+    weight: str,
+    bias: str | None,
+    mean: str,
+    var: str,
+    scale: str | None,
+    shift: str | None,
+) -> str:
+    channels = replace(step, shapes=(step.shape, *step.shapes[1:]))
+    return _finished(w, step, batch_norm(w, channels, conv(w, step, x, weight, bias), scale, shift, mean, var), None)
+
+
+def _finished(w: Writer, step: Step, y: str, residual: str | None) -> str:
+    """Return what is added after a normalisation, and the ReLU of that where it is asked for."""
+    y = y if residual is None else w.node("Add", [y, residual])
+    return w.node("Relu", [y]) if step.params["relu"] else y
+
+
 @emits(f"{NORM}.standardise")
 def standardise(w: Writer, step: Step, x: str) -> str:
-    axes = list(step.params["axes"])
+    return _standardised(w, step, x, list(step.params["axes"]))
+
+
+def _standardised(w: Writer, step: Step, x: str, axes: list[int]) -> str:
     centred = w.node("Sub", [x, w.reduce("ReduceMean", x, axes, True)])
     variance = w.reduce("ReduceMean", w.node("Mul", [centred, centred]), axes, True)
     shifted = w.node("Add", [variance, w.constant(step.params["eps"], step.dtype)])
