@@ -85,7 +85,10 @@ def test_its_numbers_are_those_of_python(window: Browser, tmp_path: Path, name: 
     assert window.problems == []
 
 
-@pytest.mark.parametrize("name", ["lenet", "vgg", "resnet", "silu"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg", "resnet")]
+
+
+@pytest.mark.parametrize("name", ["lenet", "silu", *SLOW])
 def test_a_network_of_an_onnx_file_gives_pythons_numbers(window: Browser, tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnx", reason="the extra onnx is not installed")
     from gpucnn import onnx
