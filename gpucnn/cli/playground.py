@@ -183,7 +183,7 @@ def _link_from_report(folder: RunFolder) -> None:
     """Let the report of a run lead to the page that now is beside it."""
     path = folder.path / "report.html"
     try:
-        report = path.read_text("utf-8")
+        report = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return
     if PLAYGROUND in report:

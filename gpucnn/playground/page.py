@@ -164,8 +164,8 @@ def _printable(value: Any) -> str:
 def _html(title: str, given: dict[str, Any], blocks: dict[str, bytes]) -> str:
     """Return the page. Its policy lets nothing run but this very program, whatever names came with the data."""
     folder = files("gpucnn.playground") / "page"
-    read = {name: (folder / name).read_text("utf-8") for name in ("body.html", "style.css")}
-    program = "\n".join((folder / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    read = {name: (folder / name).read_text(encoding="utf-8") for name in ("body.html", "style.css")}
+    program = "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{program}}})();\n'
     style = read["style.css"]
     policy = (

@@ -39,7 +39,7 @@ def test_the_pages_of_a_run(window: Browser, data: Path, size: tuple[int, int], 
     assert gpucnn("visualize", "run", "digit.png", "--device", "cpu").code == 0
     check(window, Path("run/report.html"), size, dark, 12)
     rows = window.evaluate("[...document.querySelectorAll('.confusion tbody tr')].map(r => r.innerText)")
-    assert len(rows) == 11
+    assert len(rows) == 10
     check(window, Path("run/looks/digit.html"), size, dark, 7)
 
 

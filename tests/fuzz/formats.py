@@ -671,4 +671,4 @@ def draw_report(folder: Path) -> object:
     from gpucnn.training import RunFolder
 
     run = RunFolder.open(folder)
-    return len(inspect.report(gather(run, "title", "state", {}, nn.Sequential(nn.Conv2d(1, 2, 3)), None, None)))
+    return len(inspect.report(gather(run, "title", "state", {}, nn.Sequential(nn.Conv2d(1, 2, 3)), None, None, None)))

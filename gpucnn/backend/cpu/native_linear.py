@@ -14,7 +14,7 @@ WORTH = 2.5e6
 
 def _serves(device: CpuDevice, a: Array, b: Array) -> bool:
     """Whether it is a large product of float32 matrices whose rows or columns are contiguous."""
-    if device.sgemm is None or a.ndim != 2 or b.ndim != 2 or 2 * a.size * b.shape[1] < WORTH:
+    if device.kernels is None or device.sgemm is None or a.ndim != 2 or b.ndim != 2 or 2 * a.size * b.shape[1] < WORTH:
         return False
     return a.dtype == b.dtype == FLOAT and a.shape[1] == b.shape[0] and _is_dense(a) and _is_dense(b)
 

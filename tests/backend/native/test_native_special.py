@@ -31,8 +31,9 @@ def pooled(device: Device, x: Host, window: Window) -> tuple[Any, ...]:
 
 
 def normalised(device: Device, x: Host) -> tuple[Any, ...]:
-    y, factor = ops.standardise(device, x, AXES, 1e-5)
-    return y, factor, ops.standardise_gradient(device, x[:, :, ::-1].copy(), y, factor, AXES)
+    y, mean, _, factor = ops.batch_norm(device, x, None, None, None, 1e-5, False)
+    gradients = ops.batch_norm_gradients(device, x[:, :, ::-1].copy(), x, None, None, mean, factor, False)
+    return y, factor, gradients[0]
 
 
 KERNELS: dict[str, Callable[[Device, Host], tuple[Any, ...]]] = {
