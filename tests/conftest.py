@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("mpi", "mpi4py, an MPI and its launcher"),
         ("rapidocr", "the networks of the package rapidocr-onnxruntime"),
         ("browser", "Chromium or Chrome"),
+        ("torchvision", "torchvision and PyTorch"),
     ):
         parser.addoption(f"--require-{name}", action="store_true", help=f"fail, rather than skip, without {what}")
 

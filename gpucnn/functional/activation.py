@@ -122,6 +122,11 @@ def _hardsigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
     return y, (lambda dy: (ops.hardsigmoid_gradient(backend, dy, x),)) if needs[0] else None
 
 
+def _hardtanh(backend: Backend, x: Array, needs: Needs, low: float, high: float) -> Result:
+    y = ops.clip(backend, x, low, high)
+    return y, (lambda dy: (ops.hardtanh_gradient(backend, dy, y, low, high),)) if needs[0] else None
+
+
 def _gelu(backend: Backend, x: Array, needs: Needs) -> Result:
     y, cumulative = ops.gelu(backend, x)
     return y, (lambda dy: (ops.gelu_gradient(backend, dy, x, cumulative),)) if needs[0] else None
@@ -191,6 +196,30 @@ def hardsigmoid(input: Tensor) -> Tensor:
     """
     check_float(input, "hardsigmoid")
     return apply(_hardsigmoid, input)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """Return x, clipped to [min_val, max_val]; the gradient at both ends is 0.
+
+    >>> import gpucnn
+    >>> hardtanh(gpucnn.tensor([-4.0, 0.5, 4.0])).tolist()
+    [-1.0, 0.5, 1.0]
+    """
+    check_float(input, "hardtanh")
+    low = check_number(min_val, "hardtanh", "min_val")
+    high = check_number(max_val, "hardtanh", "max_val", min_val)
+    return apply(_hardtanh, input, low=float(low), high=float(high))
+
+
+def relu6(input: Tensor) -> Tensor:
+    """Return min(max(x, 0), 6); the gradient at 0 and 6 is 0. Source: Howard et al. 2017, "MobileNets".
+
+    >>> import gpucnn
+    >>> relu6(gpucnn.tensor([-1.0, 2.0, 8.0])).tolist()
+    [0.0, 2.0, 6.0]
+    """
+    check_float(input, "relu6")
+    return apply(_hardtanh, input, low=0.0, high=6.0)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:

@@ -13,6 +13,18 @@ from gpucnn.models.lenet import lenet
 from gpucnn.models.saved import load, save
 from gpucnn.models.small import conv_mlp, simple_convnet
 from gpucnn.models.structure import describe, rebuild
+from gpucnn.models.torchvision import (
+    alexnet,
+    densenet121,
+    mobilenet_v2,
+    resnet18,
+    resnet34,
+    resnet50,
+    squeezenet1_1,
+    vgg11,
+    vgg16,
+    vgg16_bn,
+)
 from gpucnn.nn import Module
 from gpucnn.options import parameters_of, read_options
 
@@ -22,6 +34,16 @@ MODELS: dict[str, Callable[..., Module]] = {
     "conv_mlp": conv_mlp,
     "vgg": vgg,
     "resnet": resnet,
+    "alexnet": alexnet,
+    "vgg11": vgg11,
+    "vgg16": vgg16,
+    "vgg16_bn": vgg16_bn,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "mobilenet_v2": mobilenet_v2,
+    "squeezenet1_1": squeezenet1_1,
+    "densenet121": densenet121,
 }
 
 
@@ -91,16 +113,26 @@ def _make(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Modul
 
 __all__ = [
     "MODELS",
+    "alexnet",
     "build",
     "check",
     "conv_mlp",
+    "densenet121",
     "describe",
     "lenet",
     "load",
+    "mobilenet_v2",
     "rebuild",
     "resnet",
+    "resnet18",
+    "resnet34",
+    "resnet50",
     "save",
     "simple_convnet",
     "split_model",
+    "squeezenet1_1",
     "vgg",
+    "vgg11",
+    "vgg16",
+    "vgg16_bn",
 ]

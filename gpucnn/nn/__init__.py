@@ -10,10 +10,12 @@ from gpucnn.nn.activation import (
     Affine,
     Exponential,
     Hardsigmoid,
+    Hardtanh,
     Identity,
     LeakyReLU,
     LogSoftmax,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
@@ -24,6 +26,7 @@ from gpucnn.nn.activation import (
 from gpucnn.nn.blocks import ConvBlock, DepthwiseSeparableConv2d
 from gpucnn.nn.containers import Concat, Lambda, Parallel, Residual, Sequential
 from gpucnn.nn.conv import Conv1d, Conv2d, ConvTranspose2d
+from gpucnn.nn.deep_blocks import BasicBlock, Bottleneck, DenseLayer, Fire, InvertedResidual
 from gpucnn.nn.dropout import Dropout, Dropout2d
 from gpucnn.nn.layer import Layer
 from gpucnn.nn.linear import Flatten, Linear
@@ -65,8 +68,10 @@ __all__ = [
     "AvgPool2d",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BasicBlock",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Bottleneck",
     "CentrePool2d",
     "Concat",
     "Conv1d",
@@ -74,18 +79,22 @@ __all__ = [
     "ConvBlock",
     "ConvTranspose2d",
     "CrossEntropyLoss",
+    "DenseLayer",
     "DepthwiseSeparableConv2d",
     "Dropout",
     "Dropout2d",
     "Exponential",
+    "Fire",
     "Flatten",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "GroupNorm",
     "Hardsigmoid",
+    "Hardtanh",
     "HingeLoss",
     "HuberLoss",
     "Identity",
+    "InvertedResidual",
     "L1Loss",
     "LPPool2d",
     "Lambda",
@@ -103,6 +112,7 @@ __all__ = [
     "Parallel",
     "Parameter",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Sequential",
     "SiLU",

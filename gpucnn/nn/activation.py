@@ -210,6 +210,34 @@ class Hardsigmoid(Activation):
         super().__init__(name=name)
 
 
+class Hardtanh(Activation):
+    """x, clipped to [min_val, max_val].
+
+    >>> import gpucnn
+    >>> Hardtanh()(gpucnn.tensor([-4.0, 0.5])).tolist()
+    [-1.0, 0.5]
+    """
+
+    function = staticmethod(F.hardtanh)
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__(name=name, min_val=min_val, max_val=max_val)
+
+
+class ReLU6(Activation):
+    """min(max(x, 0), 6).
+
+    >>> import gpucnn
+    >>> ReLU6()(gpucnn.tensor([-1.0, 8.0])).tolist()
+    [0.0, 6.0]
+    """
+
+    function = staticmethod(F.relu6)
+
+    def __init__(self, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+
+
 class Affine(Activation):
     """slope x + intercept, with a fixed slope and intercept.
 
@@ -266,6 +294,8 @@ ACTIVATIONS: dict[str, Callable[..., Module]] = {
     "silu": SiLU,
     "softplus": Softplus,
     "hardsigmoid": Hardsigmoid,
+    "hardtanh": Hardtanh,
+    "relu6": ReLU6,
     "affine": Affine,
     "exponential": Exponential,
 }

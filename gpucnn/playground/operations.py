@@ -18,6 +18,7 @@ from gpucnn import nn
 from gpucnn.autograd import Tensor
 from gpucnn.errors import ParameterError, shortened
 from gpucnn.functional.pool import centre_weights, pooling_window, window_counts
+from gpucnn.nn.deep_blocks import Block
 
 Shape = tuple[int, ...]
 
@@ -57,6 +58,7 @@ class Operations:
         self._image_shape = image_shape
         self._counts: dict[str, int] = {}
         self._names: set[str] = set()
+        self._places: dict[int, str] = {}
 
     def shape(self, value: int) -> Shape:
         """Return the shape of a value."""
@@ -93,6 +95,7 @@ class Operations:
 
         ParameterError, which names the layer, for one that the page cannot run.
         """
+        path = self._places.get(id(module), path)
         own = getattr(module, "as_operations", None)
         if own is not None:
             result: int = own(self, value, path)
@@ -101,6 +104,11 @@ class Operations:
             if kind in LAYERS and _same(type(module), kind):
                 return LAYERS[kind](self, module, value, path)
         raise refused(path, "one that the page can run", shortened(repr(module), 24))
+
+    def follow_body(self, block: Block, value: int, path: str) -> int:
+        """Add what a block of layers with names of their own does; in its body they are at other places."""
+        self._places |= {id(layer): below(path, name) for name, layer in block.named_modules() if layer is not block}
+        return self.follow(block.body(), value, path)
 
     def layer(self, kind: str, module: nn.Layer, value: int, path: str, **rest: Any) -> int:
         """Add a layer with one input, whose shape it knows itself."""
@@ -178,6 +186,17 @@ def _concat(steps: Operations, module: Any, value: int, path: str) -> int:
         raise refused(path, "axis 1, the channels", f"axis {module.axis}")
     shape = (sum(one[0] for one in shapes), *shapes[0][1:])
     return steps.add("concat", values, shape, path, name=module.name)
+
+
+def _clip(low: str | float, high: str | float) -> Callable[[Operations, Any, int, str], int]:
+    """Return what adds an activation that clips, to numbers or to what the layer's arguments of these names are."""
+
+    def add(steps: Operations, module: Any, value: int, path: str) -> int:
+        bounds = [end if isinstance(end, float) else float(module.argument(end)) for end in (low, high)]
+        arguments = {"function": "clip", "slope": 1.0, "intercept": 0.0, "low": bounds[0], "high": bounds[1]}
+        return steps.layer("activation", module, value, path, word=type(module).__name__.lower(), arguments=arguments)
+
+    return add
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
@@ -306,6 +325,11 @@ LAYERS: dict[type[nn.Module], Callable[[Operations, Any, int, str], int]] = {
     nn.Dropout: _identity("dropout"),
     nn.Dropout2d: _identity("dropout"),
     nn.Identity: _identity("identity"),
+    nn.Hardtanh: _clip("min_val", "max_val"),
+    nn.ReLU6: _clip(0.0, 6.0),
+    **dict.fromkeys(
+        (nn.BasicBlock, nn.Bottleneck, nn.InvertedResidual, nn.Fire, nn.DenseLayer), Operations.follow_body
+    ),
     **{
         kind: _activation(kind.__name__.lower())
         for kind in (

@@ -128,6 +128,7 @@ LAYERS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu, tanh": lambda x: F.gelu(x, "tanh"),
     "hardsigmoid": F.hardsigmoid,
+    "relu6": F.relu6,
     "sigmoid": F.sigmoid,
     "tanh": F.tanh,
     "softmax": lambda x: F.softmax(x, 1),

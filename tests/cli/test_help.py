@@ -74,7 +74,7 @@ def complete(*arguments: str) -> list[str]:
         (["train", "--schedule", "cosine:w"], ["cosine:warmup="]),
         (["train", "--data", "mn"], ["mnist"]),
         (["evaluate", "run", "--data", "cif"], ["cifar10"]),
-        (["summary", "res"], ["resnet"]),
+        (["summary", "resnet1"], ["resnet18"]),
         (["bench", "resnet:"], ["resnet:width=", "resnet:blocks="]),
         (["mo"], ["models"]),
     ],

@@ -47,6 +47,7 @@ NOT_RUN = [
         "needs PyTorch and a clone",
     ),
     ("docs/onnx.md", "pip install '.[onnx]' onnxruntime", "installs from a clone"),
+    ("docs/saving.md", "import torchvision", "needs torchvision"),
     ("docs/start.md", "python3 -m venv .venv", "installs from a clone"),
     ("docs/start.md", "pip install '.[cuda13]'     # NVIDIA driver 580 or newer", "needs a GPU"),
     ("docs/start.md", 'gpucnn.use("cuda")', "needs a GPU"),

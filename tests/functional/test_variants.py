@@ -40,6 +40,8 @@ CASES: dict[str, Case] = {
     "selu": (lambda lib, x: lib.selu(x), (apart(3, 4),), True),
     "softplus": (lambda lib, x: lib.softplus(x, 2.0, 5.0), (apart(3, 5),), True),
     "hardsigmoid": (lambda lib, x: lib.hardsigmoid(x), (apart(7, 5),), True),
+    "hardtanh": (lambda lib, x: lib.hardtanh(x, -1.5, 0.5), (apart(7, 5),), True),
+    "relu6": (lambda lib, x: lib.relu6(4 * x), (apart(7, 5),), True),
     "gelu": (lambda lib, x: lib.gelu(x), (normal(3, 4),), True),
     "gelu, tanh": (lambda lib, x: lib.gelu(x, approximate="tanh"), (normal(3, 4),), True),
     "silu": (lambda lib, x: lib.silu(x), (normal(3, 4),), True),

@@ -87,10 +87,33 @@ EXAMPLES: dict[str, list[tuple[Callable[[], nn.Module], tuple[int, ...]]]] = {
         (lambda: nn.Residual(nn.Conv2d(4, 4, 3, padding=1)), IMAGES),
         (lambda: nn.Residual(nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1, bias=False)), IMAGES),
     ],
+    "BasicBlock": [
+        (lambda: nn.BasicBlock(4, 4), IMAGES),
+        (lambda: nn.BasicBlock(4, 6, 2, name="first"), IMAGES),
+    ],
+    "Bottleneck": [(lambda: nn.Bottleneck(4, 1), IMAGES), (lambda: nn.Bottleneck(4, 2, 2), IMAGES)],
+    "InvertedResidual": [
+        (lambda: nn.InvertedResidual(4, 4, 1, 6), IMAGES),
+        (lambda: nn.InvertedResidual(4, 6, 2, 1), IMAGES),
+    ],
+    "Fire": [(lambda: nn.Fire(4, 2, 3, 5), IMAGES)],
+    "DenseLayer": [
+        (lambda: nn.DenseLayer(4, 3), IMAGES),
+        (lambda: nn.DenseLayer(4, 3, 2, dropout=0.25), IMAGES),
+    ],
+    "Hardtanh": [(lambda: nn.Hardtanh(-2, 0.5), ROWS)],
     "DepthwiseSeparableConv2d": [(lambda: nn.DepthwiseSeparableConv2d(4, 3, 3, 2, 1, bias=False), IMAGES)],
 }  # fmt: skip
 EXAMPLES |= {name: [(getattr(nn, name), ROWS)] for name in LAYERS - EXAMPLES.keys()}
 CASES = [(name, number) for name in sorted(EXAMPLES) for number in range(len(EXAMPLES[name]))]
+
+
+NARROW = {
+    "alexnet": "hidden=8", "vgg11": "hidden=8,width=2", "vgg16": "hidden=8,width=2", "vgg16_bn": "hidden=8,width=2",
+    "resnet18": "width=4", "resnet34": "width=4", "resnet50": "width=4", "mobilenet_v2": "width_mult=0.1",
+    "densenet121": "growth_rate=4",
+}  # fmt: skip
+"""Options that make a large network small."""
 
 
 def inputs(layer: nn.Module, shape: tuple[int, ...]) -> list[Tensor]:
@@ -130,9 +153,9 @@ def test_there_and_back(name: str, number: int) -> None:
 @pytest.mark.bits
 @pytest.mark.parametrize("name", models.MODELS)
 def test_networks_there_and_back(name: str) -> None:
-    net = models.build(name, in_channels=3, image_size=16)
+    net = models.build(f"{name}:{NARROW.get(name, '')}", in_channels=3, image_size=64)
     again = there_and_back(net)
-    x = gpucnn.tensor(np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32))
+    x = gpucnn.tensor(np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32))
     np.testing.assert_array_equal(again.eval()(x).numpy(), net.eval()(x).numpy())
 
 

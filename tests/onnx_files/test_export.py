@@ -24,6 +24,13 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 IMAGE = (4, 11, 9)
+
+
+def scaled(block: nn.Module) -> nn.Module:
+    """Return a block behind small inputs: its outputs are then as small as those of the other layers."""
+    return nn.Sequential(nn.Affine(0.01), block)
+
+
 LAYERS: dict[str, list[tuple[Any, tuple[int, ...]]]] = {
     "AdaptiveAvgPool2d": [(lambda: nn.AdaptiveAvgPool2d((3, 2)), IMAGE), (lambda: nn.AdaptiveAvgPool2d(2), (4, 8, 6))],
     "AdaptiveMaxPool2d": [(lambda: nn.AdaptiveMaxPool2d((3, 2)), IMAGE), (lambda: nn.AdaptiveMaxPool2d(1), IMAGE)],
@@ -70,6 +77,13 @@ LAYERS: dict[str, list[tuple[Any, tuple[int, ...]]]] = {
     "GlobalAvgPool2d": [(nn.GlobalAvgPool2d, IMAGE)],
     "GlobalMaxPool2d": [(nn.GlobalMaxPool2d, IMAGE)],
     "GroupNorm": [(lambda: nn.GroupNorm(2, 4), IMAGE)],
+    "BasicBlock": [(lambda: scaled(nn.BasicBlock(4, 4)), IMAGE), (lambda: scaled(nn.BasicBlock(4, 6, 2)), IMAGE)],
+    "Bottleneck": [(lambda: scaled(nn.Bottleneck(4, 2, 2)), IMAGE)],
+    "DenseLayer": [(lambda: scaled(nn.DenseLayer(4, 3, dropout=0.5)), IMAGE)],
+    "Fire": [(lambda: nn.Fire(4, 2, 3, 5), IMAGE)],
+    "Hardtanh": [(lambda: nn.Hardtanh(-0.5, 2), IMAGE)],
+    "InvertedResidual": [(lambda: nn.InvertedResidual(4, 4, 1, 6), IMAGE), (lambda: nn.InvertedResidual(4, 6, 2, 1), IMAGE)],
+    "ReLU6": [(nn.ReLU6, IMAGE)],
     "Hardsigmoid": [(nn.Hardsigmoid, IMAGE)],
     "Identity": [(lambda: nn.Sequential(nn.Identity(), nn.ReLU()), IMAGE)],
     "LPPool2d": [

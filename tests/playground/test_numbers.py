@@ -16,6 +16,7 @@ CLOSE = 1e-4
 ACTIVATIONS = [
     nn.Sigmoid(), nn.Tanh(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.SELU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(),
     nn.Softplus(2.0, 3.0), nn.Hardsigmoid(), nn.Affine(0.5, 0.25), nn.Exponential(), nn.Dropout(0.5), nn.Identity(),
+    nn.Hardtanh(-0.5, 0.75), nn.ReLU6(),
 ]  # fmt: skip
 
 
@@ -52,6 +53,13 @@ def conv_mlp() -> nn.Module:
     return models.conv_mlp(4, 3, (13, 9), channels=3, hidden=5)
 
 
+def blocks() -> nn.Module:
+    return nn.Sequential(
+        nn.BasicBlock(3, 4, 2), nn.Bottleneck(4, 1), nn.InvertedResidual(4, 4, 1, 6), nn.InvertedResidual(4, 5, 2, 1),
+        nn.Fire(5, 2, 3, 4), nn.DenseLayer(7, 2, dropout=0.5), nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(9, 4),
+    )  # fmt: skip
+
+
 NETS: dict[str, tuple[Any, tuple[int, int, int], int]] = {
     "lenet": (models.lenet, GREY, 10),
     "lenet with sigmoids": (lambda: models.lenet(activation="sigmoid", pooling="avg", padding=0), GREY, 10),
@@ -60,6 +68,7 @@ NETS: dict[str, tuple[Any, tuple[int, int, int], int]] = {
     "odd windows": (odd_windows, ODD, 4),
     "branches": (branches, ODD, 4),
     "activations": (activations, ODD, 4),
+    "blocks": (blocks, ODD, 4),
     "conv_mlp": (conv_mlp, ODD, 4),
 }
 

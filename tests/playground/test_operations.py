@@ -111,3 +111,10 @@ def test_a_graph_may_describe_itself() -> None:
     steps = operations_of(nn.Sequential(Graph()), (1, 2, 2))
     assert [(step.name, step.path, step.inputs) for step in steps] == [("row", "0", (0,)), ("linear1", "0", (1,))]
     assert isinstance(steps[0], Operation)
+
+
+def test_layers_of_a_block_have_their_own_paths() -> None:
+    steps = operations_of(nn.Sequential(nn.BasicBlock(1, 2), nn.GlobalAvgPool2d(), nn.Flatten()), (1, 4, 4))
+    assert [step.path for step in steps] == [
+        "0.conv1", "0.bn1", "0.relu", "0.conv2", "0.bn2", "0.downsample.0", "0.downsample.1", "0.0", "0.relu", "1", "2",
+    ]  # fmt: skip

@@ -118,6 +118,12 @@ def hardsigmoid_gradient(device: Device, dy: Array, x: Array) -> Array:
 
 
 @operation()
+def hardtanh_gradient(device: Device, dy: Array, y: Array, low: float, high: float) -> Array:
+    """Return dL/dx where ``y`` is x clipped to [low, high]: 0 where it is at an end, else dy."""
+    return device.xp.where((y <= low) | (y >= high), device.xp.zeros((), dy.dtype), dy)
+
+
+@operation()
 def hardswish(device: Device, x: Array, factor: float, shift: float) -> Array:
     """Return factor x clip(x + 3, 0, 6) / 6 + shift, in one piece of memory. Source: Howard et al. 2019."""
     xp = device.xp

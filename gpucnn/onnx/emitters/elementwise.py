@@ -97,7 +97,7 @@ def gelu(w: Writer, step: Step, x: str) -> str:
     return w.node("Mul", [w.node("Mul", [x, number(0.5)]), w.node("Add", [inner, number(1)])])
 
 
-@emits(f"{TAPE}._clip")
+@emits(f"{TAPE}._clip", f"{ACTIVATION}._hardtanh")
 def clip(w: Writer, step: Step, x: str) -> str:
     low, high = step.params["low"], step.params["high"]
     bounds = [None if abs(bound) == math.inf else w.constant(bound, step.dtype) for bound in (low, high)]
