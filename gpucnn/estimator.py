@@ -48,6 +48,7 @@ from gpucnn.training import (
 from gpucnn.training.callbacks import callbacks_of
 from gpucnn.training.config import is_file_model
 from gpucnn.training.factory import fitted, split_validation, structure_of
+from gpucnn.training.fine_tuning import prepare, trainable
 from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.saved import LARGEST_IMAGE
 
@@ -73,8 +74,10 @@ class Classifier:
     lazy layers has to be on the device). lr=None: the optimiser's default. device=None: that of
     ``gpucnn.use``. validation: number of images held out and evaluated after each epoch. verbose: print a line per
     epoch. loss: a function of (logits, class indices); cross-entropy by default. metrics: further entries of
-    ``history`` (see ``training.metrics``). The other parameters are the options of ``gpucnn train``; ``fit`` checks all of
-    them.
+    ``history`` (see ``training.metrics``). init_from: weights to begin with, of a safetensors file, an .npz or a run folder;
+    the last layer is new, with a note, where the classes differ. freeze: which parameters are not trained ("features.*";
+    "*,!fc.*" for all but fc); layers frozen as a whole run as in evaluation. The other parameters are the options of
+    ``gpucnn train``; ``fit`` checks all of them.
 
     x, everywhere: images (N, H, W), (N, C, H, W) or flattened square ones (N, H*W), uint8 (0 to 255) or floating, of the
     same kind in every call; (N, H, W, C) too, with a note, where only the last axis can be the channels (1 or 3 beside
@@ -114,10 +117,13 @@ class Classifier:
         verbose: bool = False,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         metrics: Iterable[Metric] = (),
+        init_from: str | None = None,
+        freeze: str | None = None,
     ) -> None:
         self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
         self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
         self.validation, self.verbose, self.loss, self.metrics = validation, verbose, loss, metrics
+        self.init_from, self.freeze = init_from, freeze
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -198,7 +204,9 @@ class Classifier:
         classes, labels = _encoded(y, len(images), where)
         data = ArrayDataset(images, labels, [str(name) for name in classes], where)
         backend = get_backend(self.device)
-        asked = {name: getattr(self, name) for name in ("optimizer", "lr", "schedule", "seed", "validation")}
+        names = ("optimizer", "lr", "schedule", "seed", "validation", "freeze")
+        asked = {name: getattr(self, name) for name in names}
+        asked["init_from"] = None if self.init_from is None else os.fspath(self.init_from)
         asked["epochs"] = self.epochs if epochs is None else epochs
         asked["batch_size"] = self.batch_size if batch_size is None else batch_size
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in asked.items()}
@@ -209,7 +217,10 @@ class Classifier:
         generator = Generator(settings.seed)
         with drawing_from(generator):
             net = self._build(data.image_shape, len(classes), backend)
-        optimizer = make_optimizer(settings.optimizer, net, settings.lr, settings.momentum, settings.weight_decay)
+        frozen = prepare(net, settings.init_from, settings.freeze)
+        optimizer = make_optimizer(
+            settings.optimizer, trainable(net), settings.lr, settings.momentum, settings.weight_decay
+        )
         batches = Loader(train, backend, normalisation).batches(settings.batch_size, settings.seed)
         loop = _Fit(
             net,
@@ -225,7 +236,7 @@ class Classifier:
             validation=None if held_out is None else Loader(held_out, backend, normalisation).batches(BATCH),
             generator=generator,
         )
-        loop.lr = settings.lr or 0.0
+        loop.lr, loop.frozen = settings.lr or 0.0, frozen
         learnt = {
             "net_": net, "classes_": classes, "image_shape_": data.image_shape, "history": loop.history,
             "_backend": backend, "_normalisation": normalisation, "_pixels": images.dtype.kind,
@@ -328,7 +339,7 @@ class Classifier:
         parameters = {
             name: value
             for name, value in self.get_params().items()
-            if name not in ("model", "device", "loss", "metrics")
+            if name not in ("model", "device", "loss", "metrics", "init_from")
         }
         if isinstance(self.model, str) and not is_file_model(
             self.model

@@ -66,6 +66,14 @@ def either(names: Iterable[str]) -> str:
     "--data", "Data set: a name that `gpucnn data list` prints, an .npz or .csv file, or a folder.",
     metavar="SOURCE", shell_complete=complete_source,
 )  # fmt: skip
+@setting_option(
+    "--init-from", "Begin with the weights of a safetensors file, an .npz or a run folder; the last layer is new where the "
+    "classes differ.", metavar="FILE|RUN", type=click.Path(),
+)  # fmt: skip
+@setting_option(
+    "--freeze", "Parameters that are not trained, by patterns separated by commas: features.*; or *,!fc.* for all but fc.",
+    metavar="PATTERNS",
+)  # fmt: skip
 @setting_option("--device", DEVICE_HELP, callback=check_device, metavar="DEVICE")
 @setting_option(
     "--precision", "Precision of weights and activations. tf32 is float32 with products in TF32 (GPUs from Ampere on); "
@@ -193,7 +201,10 @@ def command(
 
 
 def read_settings(file: Path | None, given: dict[str, Any]) -> Settings:
-    """Return the settings: options win over the file, and the file over GPUCNN_DEVICE, with a note."""
+    """Return the settings: options win over the file, and the file over GPUCNN_DEVICE, with a note.
+
+    Without a model, a run to begin from says which.
+    """
     from_file = read_toml(file) if file is not None else {}
     for key, other in (("validation", "val_split"), ("val_split", "validation")):
         if key in given:
@@ -201,4 +212,10 @@ def read_settings(file: Path | None, given: dict[str, Any]) -> Settings:
     environment = os.environ.get("GPUCNN_DEVICE")
     if environment and "device" not in given and from_file.setdefault("device", environment) != environment:
         say(f"Note: {file} sets device {from_file['device']}; GPUCNN_DEVICE={environment} is not used.", err=True)
-    return Settings(**{**from_file, **given}).resolved()
+    settings = {**from_file, **given}
+    source = settings.get("init_from")
+    if source is not None and "model" not in settings and os.path.isdir(source):
+        begun = read_toml(RunFolder.open(source).path / "config.toml")
+        settings["model"] = begun.get("model", Settings.model)
+        check_trusted(settings["model"], None, source)
+    return Settings(**settings).resolved()

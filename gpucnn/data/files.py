@@ -10,7 +10,8 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +138,29 @@ def load_npz(path: Path) -> Splits:
 
 def read_npz(path: Path) -> tuple[dict[str, ArrayDataset], str]:
     """Return the parts of the data set of an .npz, and its framing."""
+    with _opened_npz(path) as archive:
+        arrays = {role: archive[name] for role, name in roles_of(archive, str(path)).items()}
+        names = _texts(archive["class_names"], path) if "class_names" in archive else None
+        framing, layout = (str(archive[key]) if key in archive else None for key in ("framing", "layout"))
+    framing = framing or "centred"
+    if framing not in FRAMINGS:
+        raise DataError.expected(str(path), "framing", " or ".join(FRAMINGS), repr(framing[:50]))
+    return datasets(arrays, names, str(path), layout), framing
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return all arrays of an .npz by name; DataError for one that is missing, damaged, or too large unpacked."""
+    with _opened_npz(path) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@contextmanager
+def _opened_npz(path: Path) -> Iterator[Any]:
+    """Open an .npz whose sizes are within the bounds; DataError for whatever is wrong with it, in the block too."""
     try:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {role: archive[name] for role, name in roles_of(archive, str(path)).items()}
-            names = _texts(archive["class_names"], path) if "class_names" in archive else None
-            framing, layout = (str(archive[key]) if key in archive else None for key in ("framing", "layout"))
+            yield archive
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except (DataError, MemoryError):
@@ -150,10 +168,6 @@ def read_npz(path: Path) -> tuple[dict[str, ArrayDataset], str]:
     except Exception as error:  # zipfile, zlib, lzma and numpy have a dozen kinds for a damaged file
         why = shortened(error) or type(error).__name__
         raise DataError(f"{path}: is no readable .npz of plain arrays ({why}). Save it with numpy.savez.") from None
-    framing = framing or "centred"
-    if framing not in FRAMINGS:
-        raise DataError.expected(str(path), "framing", " or ".join(FRAMINGS), repr(framing[:50]))
-    return datasets(arrays, names, str(path), layout), framing
 
 
 def array_files(folder: Path) -> dict[Role, Path] | None:

@@ -50,6 +50,8 @@ class Settings:
     image_size: int | str | None = None
     target_accuracy: float | None = None
     test_each_epoch: bool = False
+    init_from: str | None = None
+    freeze: str | None = None
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -60,8 +62,9 @@ class Settings:
         """Return the settings with every default filled in; UsageError for what cannot be."""
         if not isinstance(self.test_each_epoch, bool):
             raise UsageError.expected("settings", "test_each_epoch", "true or false", shown(self.test_each_epoch))
-        for key in ("model", "data"):
-            if not isinstance(getattr(self, key), str):
+        for key in ("model", "data", "init_from", "freeze"):
+            unset = getattr(self, key) is None and key in ("init_from", "freeze")
+            if not unset and not isinstance(getattr(self, key), str):
                 raise UsageError.expected("settings", key, "a text", shown(getattr(self, key)))
         check_name(self.optimizer, OPTIMIZERS, "optimizer")
         check_name(self.schedule, SCHEDULES, "schedule")
@@ -105,7 +108,7 @@ class Settings:
             except DataError as error:
                 raise error.at("settings", UsageError) from None
             size = H if H == W else f"{H}x{W}"
-        for key in ("data", "model"):
+        for key in ("data", "model", "init_from", "freeze"):
             if not is_utf8(str(getattr(self, key))):
                 got = repr(getattr(self, key))
                 raise UsageError.expected("settings", key, "a name in UTF-8, as config.toml is", got, "rename it")
@@ -115,7 +118,10 @@ class Settings:
         lr = lr if self.lr is None else float(self.lr)
         weight_decay = weight_decay if self.weight_decay is None else float(self.weight_decay)
         model = absolute_model(self.model)
-        return dataclasses.replace(self, lr=lr, weight_decay=weight_decay, data=data, model=model, image_size=size)
+        init_from = None if self.init_from is None else os.path.abspath(self.init_from)
+        return dataclasses.replace(
+            self, lr=lr, weight_decay=weight_decay, data=data, model=model, image_size=size, init_from=init_from
+        )
 
     def to_toml(self) -> str:
         """Return the settings as TOML; what is not set is left out."""

@@ -155,6 +155,7 @@ class Loop:
         for metric in self.metrics:
             metric.to(self.backend)
         self._validation_metrics = copy.deepcopy(self.metrics) if self.validation is not None else []
+        self.frozen: list[Module] = []  # layers that stay in evaluation mode
         self.epochs = 0  # wanted in all
         self.epoch = 0  # completed
         self.position = 0  # steps done in the epoch under way
@@ -284,6 +285,8 @@ class Loop:
     def _train_epoch(self) -> bool:
         """Do the remaining steps of an epoch; return whether all were done."""
         self.net.train()
+        for layer in self.frozen:
+            layer.eval()
         clock = time.perf_counter() - self.seconds
         for given in self.batches.epoch(self.epoch, self.position):
             self.do_step(*given)

@@ -213,6 +213,10 @@ class RunFolder:
         """Whether there is a checkpoint to resume from."""
         return checkpoint.find(self.checkpoints, "last") is not None
 
+    def begins(self) -> bool:
+        """Whether training in this folder begins a run, rather than going on with one."""
+        return self._new or self._numbered or not self.has_checkpoint()
+
     def default_checkpoint(self) -> str:
         """Return the default checkpoint: ``best`` where there is one, otherwise ``last``."""
         return "last" if checkpoint.find(self.checkpoints, "best") is None else "best"

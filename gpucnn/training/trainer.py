@@ -25,6 +25,7 @@ from gpucnn.training.factory import (
     task_of,
     training_and_validation,
 )
+from gpucnn.training.fine_tuning import prepare, trainable
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
 from gpucnn.training.loader import Loader, Normalisation
 from gpucnn.training.loop import Callback, Loop
@@ -153,7 +154,10 @@ class Trainer(Loop):
             net = build_model(
                 settings.model, splits.train.image_shape, splits.train.classes, settings.precision, backend
             )
-        optimizer = make_optimizer(settings.optimizer, net, settings.lr, settings.momentum, settings.weight_decay)
+        frozen = prepare(net, settings.init_from if folder.begins() else None, settings.freeze)
+        optimizer = make_optimizer(
+            settings.optimizer, trainable(net), settings.lr, settings.momentum, settings.weight_decay
+        )
         batches = self.train_feed.batches(settings.batch_size, settings.seed)
         self.schedule = Schedule(
             make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))
@@ -169,6 +173,7 @@ class Trainer(Loop):
             scale=LossScale(backend) if settings.precision == "float16" else None,
             generator=generator,
         )
+        self.frozen = frozen
         self.best_accuracy = -1.0
         self.measured: dict[str, Evaluation] = {}  # "val", of the last epoch, and "test", of the latest time
         self.tested: dict[str, Any] | None = None  # what the test at the end gave
