@@ -52,6 +52,22 @@ def packed(arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> by
     return safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata)
 
 
+def refuse_pickle(path: Path) -> None:
+    """CheckpointError for a file of PyTorch's own format, which says how to convert it."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        start = file.read(2)
+        if (start == b"PK" and path.suffix.lower() != ".npz") or (
+            start[:1] == b"\x80" and start[1:] in b"\x02\x03\x04\x05"
+        ):
+            convert = (
+                "import torch; from safetensors.torch import save_file; "
+                f"save_file(torch.load({str(path)!r}, weights_only=True), {str(path.with_suffix('.safetensors'))!r})"
+            )
+            raise CheckpointError(
+                f"{path}: is a pickle, as torch.save writes it, which can run code. Convert it where PyTorch is: {convert}"
+            )
+
+
 def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the arrays and strings of a safetensors file; CheckpointError if it is missing or damaged."""
     import safetensors

@@ -127,6 +127,26 @@ def abs(backend: Backend, a: Array, needs: Needs) -> Result:
     return ops.absolute(backend, a), (lambda dy: (ops.absolute_gradient(backend, dy, a),)) if needs[0] else None
 
 
+def clip(backend: Backend, a: Array, needs: Needs, low: float | None, high: float | None) -> Result:
+    y = ops.clip(backend, a, low, high)
+    return y, (lambda dy: (ops.clip_gradient(backend, dy, a, low, high),)) if needs[0] else None
+
+
+def where(backend: Backend, condition: Array, a: Array, b: Array, needs: Needs) -> Result:
+    y = ops.select(backend, condition, a, b)
+    if not any(needs):
+        return y, None
+    a_shape, b_shape = a.shape, b.shape
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        zero = ops.zeros(backend, (), dy.dtype)
+        da = unbroadcast(backend, ops.select(backend, condition, dy, zero), a_shape) if needs[1] else None
+        db = unbroadcast(backend, ops.select(backend, condition, zero, dy), b_shape) if needs[2] else None
+        return None, da, db
+
+    return y, backward
+
+
 COMPARISONS = {
     "==": ops.equal, "!=": ops.not_equal, "<": ops.less, "<=": ops.less_equal, ">": ops.greater,
     ">=": ops.greater_equal,
@@ -148,6 +168,12 @@ def reshape(backend: Backend, a: Array, needs: Needs, shape: tuple[int, ...]) ->
 def transpose(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...]) -> Result:
     inverse = sorted(range(len(axes)), key=axes.__getitem__)
     return ops.transpose(backend, a, axes), (lambda dy: (ops.transpose(backend, dy, inverse),)) if needs[0] else None
+
+
+def broadcast(backend: Backend, a: Array, needs: Needs, shape: tuple[int, ...]) -> Result:
+    before = a.shape
+    y = ops.c_ordered_copy(backend, ops.broadcast(backend, a, shape))
+    return y, (lambda dy: (unbroadcast(backend, dy, before),)) if needs[0] else None
 
 
 def index(backend: Backend, a: Array, needs: Needs, key: Any, repeats: bool) -> Result:
@@ -208,6 +234,17 @@ def minimum(backend: Backend, a: Array, needs: Needs, axes: tuple[int, ...], kee
 
 def argmax(backend: Backend, a: Array, needs: Needs, axis: int | None) -> Result:
     return ops.argmax(backend, a, axis), None
+
+
+def order(backend: Backend, a: Array, needs: Needs, axis: int, descending: bool) -> Result:
+    return ops.order(backend, a, axis, descending), None
+
+
+def take_along(backend: Backend, a: Array, indices: Array, needs: Needs, axis: int) -> Result:
+    """Elements of ``a`` along an axis; no index twice."""
+    key = ops.key_along(backend, indices, axis)
+    y, shape = ops.index(backend, a, key), a.shape
+    return y, (lambda dy: (ops.index_gradient(backend, dy, shape, key, False), None)) if needs[0] else None
 
 
 def _extremum(backend: Backend, a: Array, y: Array, needs: Needs, axes: tuple[int, ...]) -> Result:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from gpucnn.autograd import operations
 from gpucnn.autograd.tape import Node, Operation, Version, apply, backpropagate, is_grad_enabled
 from gpucnn.backend import Array, Backend, get_backend, ops
-from gpucnn.checks import is_flag, is_integer, is_number, shown
+from gpucnn.checks import check_number, is_count, is_flag, is_integer, is_number, python_number, shown
 from gpucnn.errors import DTypeError, GpucnnError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
 Axis = int | tuple[int, ...] | None
+Real: TypeAlias = float
+"""The class Tensor has a method called float."""
 
 
 class Tensor:
@@ -74,6 +76,19 @@ class Tensor:
         """The number of elements."""
         return int(self.array.size)
 
+    def dim(self) -> int:
+        """Return the number of axes."""
+        return self.ndim
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return self.size
+
+    @property
+    def data(self) -> Tensor:
+        """The values without their gradient: a tensor that shares the memory."""
+        return self.detach()
+
     @property
     def device(self) -> str:
         return self.backend.name
@@ -118,7 +133,7 @@ class Tensor:
         """Return nested Python lists of numbers."""
         return self.backend.tolist(self.array)
 
-    def __float__(self) -> float:
+    def __float__(self) -> Real:
         return float(self.item())
 
     def __int__(self) -> int:
@@ -189,6 +204,22 @@ class Tensor:
     def cuda(self) -> Tensor:
         """Return the tensor on the first GPU."""
         return self.to("cuda")
+
+    def float(self) -> Tensor:
+        """Return the tensor in float32."""
+        return self.to("float32")
+
+    def double(self) -> Tensor:
+        """Return the tensor in float64."""
+        return self.to("float64")
+
+    def half(self) -> Tensor:
+        """Return the tensor in float16."""
+        return self.to("float16")
+
+    def long(self) -> Tensor:
+        """Return the tensor in int64."""
+        return self.to("int64")
 
     def _to_dtype(self, dtype: Any) -> Tensor:
         try:
@@ -520,6 +551,22 @@ class Tensor:
         """Return the square root."""
         return self._real()._apply(operations.sqrt)
 
+    def clamp(self, min: Real | None = None, max: Real | None = None) -> Tensor:
+        """Return x limited to [min, max]; the gradient at both ends is 1. DTypeError for a float and integers."""
+        bounds = []
+        for argument, bound, most in (("min", min, -math.inf), ("max", max, math.inf)):
+            if bound is not None and (not is_number(bound) or bound != bound):
+                raise ParameterError.expected("clamp", argument, "a number or None", shown(bound))
+            if bound is not None and self.dtype.kind != "f" and not is_integer(bound):
+                raise DTypeError.expected(
+                    "clamp", argument, f"a whole number, as the tensor is {self.dtype}", shown(bound)
+                )
+            unlimited = most if self.dtype.kind == "f" else None
+            bounds.append(unlimited if bound is None else python_number(bound))
+        if min is None and max is None:
+            raise ParameterError.expected("clamp", "min", "min, max or both", "neither")
+        return self._apply(operations.clip, low=bounds[0], high=bounds[1])
+
     # --- element-wise comparison ----------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
@@ -581,11 +628,70 @@ class Tensor:
         return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
 
     def transpose(self, *axes: int) -> Tensor:
-        """Return the tensor with its axes in the given order; reversed if no order is given."""
-        order = self._axes(axes or tuple(reversed(range(self.ndim))), "transpose")
+        """Return the tensor with two axes exchanged; or with all in the given order, reversed if none is given."""
+        if len(axes) == 2 and self.ndim >= 2:
+            first, second = (self._axes(axis, "transpose")[0] for axis in axes)
+            swapped = {first: second, second: first}
+            return self.permute(*(swapped.get(i, i) for i in range(self.ndim)))
+        return self.permute(*(axes or reversed(range(self.ndim))))
+
+    def permute(self, *axes: Any) -> Tensor:
+        """Return the tensor with its axes in the given order."""
+        given = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        order = self._axes(tuple(given), "transpose")
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError.expected("transpose", "axes", f"each of the {self.ndim} axes once", axes)
         return self._apply(operations.transpose, axes=order, view=True)
+
+    def t(self) -> Tensor:
+        """Return the transposed matrix; vectors and numbers as they are. ShapeError for more than two axes."""
+        if self.ndim > 2:
+            raise ShapeError.expected("t", "tensor", "at most two axes", f"shape {self.shape}", "use .transpose(a, b)")
+        return self.transpose()
+
+    def view(self, *shape: Any) -> Tensor:
+        """Do as ``reshape`` does: where the memory's order does not allow a view, the result is a copy."""
+        return self.reshape(*shape)
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """Return the tensor with a new axis of length 1 before axis ``dim``."""
+        if not is_integer(dim) or not -self.ndim - 1 <= dim <= self.ndim:
+            raise ShapeError.expected("unsqueeze", "dim", f"an int from {-self.ndim - 1} to {self.ndim}", shown(dim))
+        place = int(dim) % (self.ndim + 1)
+        return self.reshape(*self.shape[:place], 1, *self.shape[place:])
+
+    def squeeze(self, dim: Axis = None) -> Tensor:
+        """Return the tensor without axes of length 1: all, or those of ``dim`` that have this length."""
+        axes = self._axes(dim, "squeeze") if self.ndim else ()
+        return self.reshape(tuple(n for i, n in enumerate(self.shape) if n != 1 or i not in axes))
+
+    def expand(self, *shape: Any) -> Tensor:
+        """Return the tensor repeated along axes of length 1 and new first axes; -1 keeps a length. It has its own memory."""
+        wanted = self._lengths("expand", shape)
+        own = (*(1,) * (len(wanted) - self.ndim), *self.shape)
+        kept = len(wanted) - self.ndim  # from this axis on, -1 keeps a length
+        filled = tuple(m if n == -1 and i >= kept else n for i, (n, m) in enumerate(zip(wanted, own, strict=False)))
+        if len(wanted) < self.ndim or any(n < 0 or m not in (1, n) for n, m in zip(filled, own, strict=True)):
+            raise ShapeError.expected("expand", "shape", f"one that {self.shape} can be repeated to", wanted)
+        return self if filled == self.shape else self._apply(operations.broadcast, shape=filled)
+
+    def repeat(self, *times: Any) -> Tensor:
+        """Return the tensor laid side by side so many times along each axis, new first ones included."""
+        counts = self._lengths("repeat", times)
+        if len(counts) < self.ndim or any(n < 0 for n in counts):
+            words = f"a count for each of the {self.ndim} axes, and perhaps new first ones"
+            raise ShapeError.expected("repeat", "times", words, counts)
+        own = (*(1,) * (len(counts) - self.ndim), *self.shape)
+        spread = self.reshape(tuple(n for length in own for n in (1, length)))
+        repeated = spread.expand(tuple(n for pair in zip(counts, own, strict=True) for n in pair))
+        return repeated.reshape(tuple(n * m for n, m in zip(counts, own, strict=True)))
+
+    @staticmethod
+    def _lengths(where: str, given: tuple[Any, ...]) -> tuple[int, ...]:
+        lengths = tuple(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+        if not all(is_integer(n) for n in lengths):
+            raise ParameterError.expected(where, "shape", "ints", shown(lengths))
+        return tuple(map(int, lengths))
 
     @property
     def T(self) -> Tensor:
@@ -594,36 +700,111 @@ class Tensor:
 
     # --- reductions over ``axis`` (one, several, or all) ---------------------------------------------------------
 
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def sum(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
         """Return the sum."""
-        return self._apply(operations.sum, axes=self._axes(axis, "sum"), keepdims=keepdims)
+        axes = self._axes(either_name(axis, dim, "sum"), "sum")
+        return self._apply(operations.sum, axes=axes, keepdims=keepdims or keepdim)
 
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def mean(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
         """Return the mean; NaN if there are no elements. DTypeError for integers."""
         if self.dtype.kind != "f":
             raise DTypeError.expected("mean", "tensor", "a floating dtype", self.dtype, "use .to('float32')")
-        return self._apply(operations.mean, axes=self._axes(axis, "mean"), keepdims=keepdims)
+        axes = self._axes(either_name(axis, dim, "mean"), "mean")
+        return self._apply(operations.mean, axes=axes, keepdims=keepdims or keepdim)
 
-    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def max(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
         """Return the largest element; equal maxima share the gradient."""
-        return self._apply(operations.maximum, axes=self._nonempty(axis, "max"), keepdims=keepdims)
+        axes = self._nonempty(either_name(axis, dim, "max"), "max")
+        return self._apply(operations.maximum, axes=axes, keepdims=keepdims or keepdim)
 
-    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    def min(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
         """Return the smallest element; equal minima share the gradient."""
-        return self._apply(operations.minimum, axes=self._nonempty(axis, "min"), keepdims=keepdims)
+        axes = self._nonempty(either_name(axis, dim, "min"), "min")
+        return self._apply(operations.minimum, axes=axes, keepdims=keepdims or keepdim)
 
-    def argmax(self, axis: int | None = None) -> Tensor:
+    def argmax(self, axis: int | None = None, *, dim: int | None = None) -> Tensor:
         """Return the index of the first maximum along ``axis``, or in the flattened tensor."""
+        axis = either_name(axis, dim, "argmax")
         if axis is not None and not is_integer(axis):
             raise ShapeError.expected("argmax", "axis", "one int, or None", shown(axis))
         self._nonempty(axis, "argmax")
         return self._apply(operations.argmax, axis=axis)
+
+    def var(
+        self,
+        axis: Axis = None,
+        keepdims: bool = False,
+        *,
+        correction: Real = 1,
+        dim: Axis = None,
+        keepdim: bool = False,
+    ) -> Tensor:
+        """Return the variance: squared differences to the mean, summed, divided by their number less ``correction``."""
+        axes = self._axes(either_name(axis, dim, "var"), "var")
+        count = math.prod(self.shape[i] for i in axes) - check_number(correction, "var", "correction")
+        squares = (self - self.mean(axes, True)) ** 2
+        total = squares.sum(axes, keepdims or keepdim)
+        return total / count if count > 0 else total * math.nan
+
+    def std(
+        self,
+        axis: Axis = None,
+        keepdims: bool = False,
+        *,
+        correction: Real = 1,
+        dim: Axis = None,
+        keepdim: bool = False,
+    ) -> Tensor:
+        """Return the standard deviation, the root of ``var``."""
+        return self.var(axis, keepdims, correction=correction, dim=dim, keepdim=keepdim).sqrt()
+
+    def sort(self, dim: int = -1, descending: bool = False) -> Sorted:
+        """Return (values, indices) along an axis; equal elements keep their order, NaN is the largest."""
+        return self._sorted(dim, descending, "sort")
+
+    def topk(self, k: int, dim: int = -1, largest: bool = True) -> Sorted:
+        """Return (values, indices) of the k largest elements along an axis, or smallest, in order."""
+        if not is_count(k, 0):
+            raise ParameterError.expected("topk", "k", "a whole number from 0 on", shown(k))
+        return self._sorted(dim, largest, "topk", k)
+
+    def _sorted(self, dim: int, descending: bool, where: str, most: int | None = None) -> Sorted:
+        if self.ndim == 0:
+            values, indices = self.reshape(1)._sorted(-1, descending, where, most)
+            return Sorted(values.reshape(()), indices.reshape(()))
+        if not is_integer(dim) or not -self.ndim <= dim < self.ndim:
+            raise ShapeError.expected(where, "dim", f"an int from {-self.ndim} to {self.ndim - 1}", shown(dim))
+        axis = int(dim) % self.ndim
+        if most is not None and most > self.shape[axis]:
+            raise ShapeError.expected(where, "k", f"at most the {self.shape[axis]} elements along axis {axis}", most)
+        indices = self._apply(operations.order, axis=axis, descending=descending)
+        if most is not None:
+            indices = indices[(*(slice(None),) * axis, slice(most))]
+        return Sorted(apply(operations.take_along, self, indices, axis=axis), indices)
 
     def _nonempty(self, axis: Axis, where: str) -> tuple[int, ...]:
         axes = self._axes(axis, where)
         if any(self.shape[i] == 0 for i in axes):
             raise ShapeError.expected(where, "tensor", "at least one element along the axis", f"shape {self.shape}")
         return axes
+
+
+class Sorted(NamedTuple):
+    """Elements in order, and where they were."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def either_name(axis: Any, dim: Any, where: str) -> Any:
+    """Return what was given as ``axis`` or, in PyTorch's words, as ``dim``; ParameterError for both.
+
+    >>> either_name(None, 1, "sum")
+    1
+    """
+    if axis is not None and dim is not None:
+        raise ParameterError.expected(where, "axis", "one of axis and dim, which are the same", "both")
+    return axis if dim is None else dim
 
 
 def refuse_lost_gradient(value: Tensor, where: str) -> None:

@@ -24,7 +24,7 @@ from gpucnn.nn.activation import (
     activation,
 )
 from gpucnn.nn.blocks import ConvBlock, DepthwiseSeparableConv2d
-from gpucnn.nn.containers import Concat, Lambda, Parallel, Residual, Sequential
+from gpucnn.nn.containers import Concat, Lambda, ModuleDict, ModuleList, Parallel, Residual, Sequential
 from gpucnn.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from gpucnn.nn.deep_blocks import BasicBlock, Bottleneck, DenseLayer, Fire, InvertedResidual
 from gpucnn.nn.dropout import Dropout, Dropout2d
@@ -108,6 +108,8 @@ __all__ = [
     "MaxPool2d",
     "MaxUnpool2d",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "NLLLoss",
     "Parallel",
     "Parameter",

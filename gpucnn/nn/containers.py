@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 from gpucnn import functional as F
@@ -98,9 +98,10 @@ class Sequential(Composite):
     def assembled(cls, children: Mapping[str, Module], arguments: dict[str, Any]) -> Self:
         return cls(dict(children), **arguments)
 
-    def append(self, layer: Any) -> None:
-        """Add ``layer`` at the end; ParameterError unless it is a Module with an unused name."""
+    def append(self, layer: Any) -> Self:
+        """Add ``layer`` at the end and return self; ParameterError unless it is a Module with an unused name."""
         self.add_new(getattr(layer, "name", None) or str(len(self._modules)), layer)
+        return self
 
     def forward(self, x: Any) -> Any:
         return self.run(x, list(self._modules.values()))
@@ -294,3 +295,106 @@ class Lambda(Module):
 
     def extra_repr(self) -> str:
         return getattr(self.function, "__name__", type(self.function).__name__)
+
+
+class ModuleList(Module):
+    """Modules in a list, which registers them: ``layers[0]``, loops, ``append``. It has no forward of its own.
+
+    >>> from gpucnn import nn
+    >>> layers = ModuleList([nn.Linear(2, 3), nn.Linear(3, 1)])
+    >>> layers.append(nn.Linear(1, 1))[-1], len(layers), [name for name, _ in layers.named_parameters()][:2]
+    (Linear(1, 1), 3, ['0.weight', '0.bias'])
+    """
+
+    def __init__(self, modules: Iterable[Module] = (), *, name: str | None = None) -> None:
+        super().__init__(name)
+        self.extend(modules)
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end; return self."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Add modules at the end; return self."""
+        if not isinstance(modules, Iterable):
+            raise ParameterError.expected("ModuleList", "modules", "a list of Modules", kind_of(modules))
+        for module in modules:
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> None:
+        """Put a module before the one with this index."""
+        modules = list(self)
+        modules.insert(index, module)
+        for place, one in enumerate(modules):
+            self.add_module(str(place), one)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        modules = list(self)
+        return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self.add_module(str(range(len(self))[index]), module)
+
+
+class ModuleDict(Module):
+    """Modules by name, in a dict that registers them. It has no forward of its own.
+
+    >>> from gpucnn import nn
+    >>> layers = ModuleDict({"first": nn.Linear(2, 3)})
+    >>> layers["second"] = nn.ReLU()
+    >>> list(layers), "first" in layers
+    (['first', 'second'], True)
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | None = None, *, name: str | None = None) -> None:
+        super().__init__(name)
+        self.update(modules or {})
+
+    def update(self, modules: Mapping[str, Module]) -> None:
+        """Add modules, or put others in their places."""
+        if not isinstance(modules, Mapping):
+            raise ParameterError.expected("ModuleDict", "modules", "a dict of Modules", kind_of(modules))
+        for key, module in modules.items():
+            self[key] = module
+
+    def keys(self) -> Iterable[str]:
+        """Return the names."""
+        return self._modules.keys()
+
+    def values(self) -> Iterable[Module]:
+        """Return the modules."""
+        return self._modules.values()
+
+    def items(self) -> Iterable[tuple[str, Module]]:
+        """Return the pairs of name and module."""
+        return self._modules.items()
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._modules
+
+    def __getitem__(self, key: str) -> Module:
+        return self._modules[key]
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        if key in self._modules:
+            self.add_module(key, module)
+        else:
+            self.add_new(key, module)
+
+    def __delitem__(self, key: str) -> None:
+        del self._modules[key]  # KeyError for a name that is not there
+        object.__delattr__(self, key)

@@ -4,40 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from gpucnn.autograd import Parameter, Tensor, no_grad
-from gpucnn.backend import Backend
+from gpucnn.backend import Backend, get_backend
 from gpucnn.backend.precision import is_half
 from gpucnn.errors import CheckpointError, DTypeError, GpucnnError, ParameterError, kind_of
+from gpucnn.nn.state import HookHandle, IncompatibleKeys, as_tensor_like
 
 ForwardHook = Callable[["Module", tuple[Any, ...], Any], Any]
 ForwardPreHook = Callable[["Module", tuple[Any, ...]], Any]
-
-
-class HookHandle:
-    """Removes a hook: call ``handle.remove()``, or leave its ``with`` block."""
-
-    def __init__(self, hooks: list[Any], hook: Any) -> None:
-        self._hooks, self._hook = hooks, hook
-        hooks.append(hook)
-
-    def remove(self) -> None:
-        if self._hook in self._hooks:
-            self._hooks.remove(self._hook)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.remove()
-
-
-class IncompatibleKeys(NamedTuple):
-    """The names that ``load_state_dict`` did not match: missing in the state, and unknown to the model."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class Module:
@@ -161,6 +137,10 @@ class Module:
         """Yield the direct child modules, in registration order."""
         yield from self._modules.values()
 
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield (name, module) for the direct child modules, in registration order."""
+        yield from self._modules.items()
+
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield (dotted name, module) for self and all modules inside, each once, in registration order."""
         seen: set[int] = set()
@@ -194,6 +174,23 @@ class Module:
     def parameters(self) -> Iterator[Parameter]:
         """Yield each parameter once, in registration order."""
         return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Yield (dotted name, buffer), such as running statistics, in registration order."""
+        for path, module in self.named_modules(prefix):
+            for name, buffer in module._buffers.items():
+                yield f"{path}.{name}" if path else name, buffer
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Yield each buffer, in registration order."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def apply(self, function: Callable[[Module], object]) -> Self:
+        """Call ``function`` on every module inside, then on self; return self. For initial weights of one's own, say."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
 
     def waits_for_input(self) -> bool:
         """Whether the layer's parameters are not made yet, because the first call gives their shape."""
@@ -232,12 +229,42 @@ class Module:
         for parameter in self.parameters():
             parameter.clear_grad(set_to_none)
 
-    def to(self, target: str | Backend | Any) -> Self:
-        """Move to a device ("cpu", "cuda") or floating dtype, in place; return self. Make the optimiser afterwards.
+    def to(self, target: str | Backend | Any = None, *, device: str | Backend | None = None, dtype: Any = None) -> Self:
+        """Move to a device ("cpu", "cuda") or floating dtype, or both, in place; return self. Make the optimiser afterwards.
 
         Parameters that already match are unchanged. Nothing is moved if ``target`` is invalid. Buffers, such as the running
         statistics of normalisation, become float32 if ``target`` is float16.
         """
+        given = [one for one in (dtype, target, device) if one is not None]
+        if device is not None:
+            get_backend(device)  # nothing is moved where there is no such device
+        if not given:
+            raise ParameterError.expected("Module.to", "target", "a device or a floating dtype", "nothing")
+        for one in given:
+            self._move(one)
+        return self
+
+    def cpu(self) -> Self:
+        """Move to the CPU; return self."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | None = None) -> Self:
+        """Move to the first GPU, or the one of this number; return self."""
+        return self.to("cuda" if device is None else f"cuda:{device}")
+
+    def float(self) -> Self:
+        """Change parameters and buffers to float32; return self."""
+        return self.to("float32")
+
+    def double(self) -> Self:
+        """Change parameters and buffers to float64; return self."""
+        return self.to("float64")
+
+    def half(self) -> Self:
+        """Change parameters to float16; return self. Buffers are float32."""
+        return self.to("float16")
+
+    def _move(self, target: Any) -> None:
         is_device = isinstance(target, Backend) or str(target).split(":")[0] in ("cpu", "cuda", "auto")
         moved = [(parameter, parameter.detach().to(target)) for parameter in self.parameters()]
         for _, values in moved:
@@ -250,7 +277,6 @@ class Module:
                 if is_device or buffer.dtype.kind == "f":
                     values = buffer.detach().to(target)
                     module.register_buffer(name, values.to("float32") if is_half(values) else values)
-        return self
 
     # --- state ---------------------------------------------------------------------------------------------------
 
@@ -320,7 +346,7 @@ class Module:
                 f"those of the model (missing: {missing or 'none'})",
                 f"unknown: {unknown or 'none'}",
             )
-        values = [(tensor, _as_tensor(state[name], tensor, name)) for name, tensor in own.items() if name in state]
+        values = [(tensor, as_tensor_like(state[name], tensor, name)) for name, tensor in own.items() if name in state]
         return values, IncompatibleKeys(missing, unknown)
 
     # --- printing ------------------------------------------------------------------------------------------------
@@ -333,23 +359,6 @@ class Module:
         lines = [f"  ({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
         inside = "\n".join(["", *lines, ""]) if lines else self.extra_repr()
         return f"{type(self).__name__}({inside})"
-
-
-def _as_tensor(value: Any, like: Tensor, name: str) -> Tensor:
-    """Convert an array, a Tensor or a PyTorch tensor to a Tensor like ``like``; CheckpointError if that fails."""
-    if not hasattr(value, "shape"):
-        raise CheckpointError.expected("load_state_dict", name, "an array", kind_of(value))
-    if tuple(value.shape) != like.shape:
-        raise CheckpointError.expected("load_state_dict", name, f"shape {like.shape}", tuple(value.shape))
-    value = value.detach() if hasattr(value, "detach") else value
-    if str(value.dtype).endswith("bfloat16"):  # PyTorch's, which NumPy lacks, or that of ml_dtypes
-        value = value.float() if hasattr(value, "float") else value.astype("float32")
-    try:
-        return Tensor(
-            like.backend.asarray(value.numpy() if hasattr(value, "numpy") else value, like.dtype), like.backend
-        )
-    except (TypeError, ValueError) as error:
-        raise CheckpointError.expected("load_state_dict", name, f"numbers for {like.dtype}", error) from None
 
 
 @contextmanager

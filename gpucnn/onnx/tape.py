@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.autograd import Tensor, apply
-from gpucnn.autograd.operations import Needs, Result, unbroadcast
+from gpucnn.autograd import Tensor, apply, operations
+from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, ops
 
 STEPS = {
@@ -27,32 +27,6 @@ def _step(backend: Backend, x: Array, needs: Needs, kind: str) -> Result:
 
 def _pair(backend: Backend, a: Array, b: Array, needs: Needs, kind: str) -> Result:
     return PAIRS[kind](backend, a, b), None
-
-
-def _clip(backend: Backend, x: Array, needs: Needs, low: float, high: float) -> Result:
-    y = ops.clip(backend, x, low, high)
-    return y, (lambda dy: (ops.clip_gradient(backend, dy, x, low, high),)) if needs[0] else None
-
-
-def _where(backend: Backend, condition: Array, a: Array, b: Array, needs: Needs) -> Result:
-    y = ops.select(backend, condition, a, b)
-    if not any(needs):
-        return y, None
-    a_shape, b_shape = a.shape, b.shape
-
-    def backward(dy: Array) -> tuple[Array | None, ...]:
-        zero = ops.zeros(backend, (), dy.dtype)
-        da = unbroadcast(backend, ops.select(backend, condition, dy, zero), a_shape) if needs[1] else None
-        db = unbroadcast(backend, ops.select(backend, condition, zero, dy), b_shape) if needs[2] else None
-        return None, da, db
-
-    return y, backward
-
-
-def _broadcast(backend: Backend, x: Array, needs: Needs, shape: tuple[int, ...]) -> Result:
-    before = x.shape
-    y = ops.c_ordered_copy(backend, ops.broadcast(backend, x, shape))
-    return y, (lambda dy: (unbroadcast(backend, dy, before),)) if needs[0] else None
 
 
 def _hardswish(backend: Backend, x: Array, needs: Needs, factor: float, shift: float) -> Result:
@@ -86,7 +60,7 @@ def clip(x: Tensor, low: float, high: float) -> Tensor:
     >>> clip(gpucnn.tensor([-1.0, 7.0]), 0.0, 6.0).tolist()
     [0.0, 6.0]
     """
-    return apply(_clip, x, low=low, high=high)
+    return apply(operations.clip, x, low=low, high=high)
 
 
 def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -96,7 +70,7 @@ def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     >>> where(gpucnn.tensor([True, False]), gpucnn.tensor([1.0, 2.0]), gpucnn.tensor(0.0)).tolist()
     [1.0, 0.0]
     """
-    return apply(_where, condition, a, b)
+    return apply(operations.where, condition, a, b)
 
 
 def broadcast(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -106,7 +80,7 @@ def broadcast(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     >>> broadcast(gpucnn.tensor([[1.0], [2.0]]), (2, 2)).tolist()
     [[1.0, 1.0], [2.0, 2.0]]
     """
-    return x if x.shape == shape else apply(_broadcast, x, shape=shape)
+    return x if x.shape == shape else apply(operations.broadcast, x, shape=shape)
 
 
 def hardswish(x: Tensor, factor: float = 1.0, shift: float = 0.0) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn import nn
-from gpucnn.checkpoint import read_packed
+from gpucnn.checkpoint import read_packed, refuse_pickle
 from gpucnn.data.files import read_arrays
 from gpucnn.errors import CheckpointError, DataError, GpucnnError, UsageError, did_you_mean, shortened
 from gpucnn.nn.layer import Weighted
@@ -33,9 +33,7 @@ def read_weights(source: str) -> dict[str, Any]:
     kind = path.suffix.lower()
     if not path.exists():
         raise UsageError.expected("init_from", source, "a file or a run folder", "none there", "check the path")
-    if kind in (".pt", ".pth", ".bin", ".ckpt"):
-        convert = "import torch, safetensors.torch as st; st.save_file(torch.load(FILE, weights_only=True), NEW)"
-        raise CheckpointError(f"{source}: files of PyTorch are pickles, which can run code. Convert it: {convert}")
+    refuse_pickle(path)
     if kind == ".onnx":
         remedy = "train its network in Python: Classifier(model=gpucnn.onnx.load(FILE))"
         raise CheckpointError.expected(source, "content", "a state dictionary", "an ONNX file", remedy)

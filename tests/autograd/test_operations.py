@@ -49,6 +49,15 @@ UNARY: dict[str, tuple[Callable[..., Tensor], Host]] = {
     "flatten": (lambda x: x.flatten(1), normal(2, 3, 2)),
     "transpose": (lambda x: x.transpose(1, 2, 0), normal(2, 3, 2)),
     "T": (lambda x: x.T, normal(2, 3)),
+    "clip": (lambda x: x.clamp(-0.5, 0.6), apart(3, 2)),
+    "clip, one side": (lambda x: x.clamp(max=0.6), apart(3, 2)),
+    "where": (lambda x: gpucnn.where(x > 0, x * 2, x.sum(0)), apart(3, 2)),
+    "broadcast": (lambda x: x.expand(4, -1, 3), normal(2, 1)),
+    "repeat": (lambda x: x.repeat(2, 1, 3), normal(2, 2)),
+    "take_along": (lambda x: x.sort(0).values * x, apart(3, 2)),
+    "take_along, some": (lambda x: x.topk(2, -1).values, apart(3, 4)),
+    "var": (lambda x: x.var(1), normal(2, 3)),
+    "std": (lambda x: x.std((0, 1), correction=0), normal(2, 3)),
     "clone": (lambda x: x.clone(), normal(2)),
     "to_dtype": (lambda x: x.to("float32").to("float64") * 0 + x.to("float64"), normal(2)),
     "index": (lambda x: x[1], normal(3, 2)),
@@ -123,7 +132,7 @@ def test_every_operation_has_its_gradient_checked() -> None:
         for name, value in vars(operations).items()
         if callable(value) and getattr(value, "__module__", "") == operations.__name__ and not name.startswith("_")
     }
-    assert public - tested == {"argmax", "comparison", "unbroadcast"}  # which need none
+    assert public - tested == {"argmax", "comparison", "order", "unbroadcast"}  # which need none
 
 
 def test_gradients_flow_between_devices(standin: Backend) -> None:

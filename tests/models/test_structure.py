@@ -16,7 +16,7 @@ from gpucnn.errors import ParameterError
 from gpucnn.models import structure
 from gpucnn.models.structure import describe, rebuild
 
-NO_LAYER = {"Module", "Layer", "Activation", "Lambda"}
+NO_LAYER = {"Module", "ModuleDict", "ModuleList", "Layer", "Activation", "Lambda"}
 LAYERS = {
     name
     for name, value in vars(nn).items()

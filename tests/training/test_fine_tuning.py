@@ -129,7 +129,7 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("net.pth", b"\x80\x02", "pickles, which can run code.*save_file"),
+        ("net.pth", b"\x80\x02", "is a pickle, as torch.save.*save_file"),
         ("net.safetensors", b"no header", "is not a complete safetensors file"),
         ("net.npz", b"PK\x03\x04", "is no readable .npz"),
         ("net.onnx", b"\x08\x07", r"gpucnn\.onnx\.load"),

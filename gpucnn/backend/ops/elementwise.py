@@ -74,12 +74,13 @@ def absolute_gradient(device: Device, dy: Array, a: Array) -> Array:
 
 
 @operation()
-def clip(device: Device, a: Array, low: float, high: float) -> Array:
+def clip(device: Device, a: Array, low: float | None, high: float | None) -> Array:
+    """Return the elements limited to [low, high]; None is no limit."""
     return device.xp.clip(a, low, high)
 
 
 @operation()
-def clip_gradient(device: Device, dy: Array, a: Array, low: float, high: float) -> Array:
+def clip_gradient(device: Device, dy: Array, a: Array, low: float | None, high: float | None) -> Array:
     """Return dL/da of a clipped to [low, high]: dy where it was not clipped."""
     return dy * ((a >= low) & (a <= high))
 

@@ -172,3 +172,24 @@ def extend_gradient(device: Device, dy: Array, axis: int, inside: slice, border:
 
 def _at(axis: int, index: int | slice) -> tuple[slice | int, ...]:
     return (*(slice(None),) * axis, index)
+
+
+@operation()
+def order(device: Device, x: Array, axis: int, descending: bool) -> Array:
+    """Return the indices that sort ``x`` along an axis, int64; NaN is the largest, and equal elements keep their order."""
+    xp = device.xp
+    if not descending:
+        return xp.argsort(x, axis=axis, kind="stable")
+    backwards = _at(axis, slice(None, None, -1))
+    return x.shape[axis] - 1 - xp.argsort(x[backwards], axis=axis, kind="stable")[backwards]
+
+
+@operation()
+def key_along(device: Device, indices: Array, axis: int) -> tuple[Array, ...]:
+    """Return the index expression that takes, along an axis, these elements of an array of as many axes."""
+    grid = [
+        device.xp.arange(n).reshape(tuple(n if i == other else 1 for other in range(indices.ndim)))
+        for i, n in enumerate(indices.shape)
+    ]
+    grid[axis] = indices
+    return tuple(grid)

@@ -22,7 +22,7 @@ PLAIN = {
     }.items()
 } | {
     f"{ACTIVATION}._relu": "Relu", f"{ACTIVATION}._sigmoid": "Sigmoid", f"{ACTIVATION}._tanh": "Tanh",
-    f"{TAPE}._where": "Where", f"{TAPE}._erf": "Erf", f"{TAPE}._sin": "Sin",
+    f"{OPERATIONS}.where": "Where", f"{TAPE}._erf": "Erf", f"{TAPE}._sin": "Sin",
 }  # fmt: skip
 """Operations that are one operator with the same inputs and no parameters."""
 
@@ -97,10 +97,12 @@ def gelu(w: Writer, step: Step, x: str) -> str:
     return w.node("Mul", [w.node("Mul", [x, number(0.5)]), w.node("Add", [inner, number(1)])])
 
 
-@emits(f"{TAPE}._clip", f"{ACTIVATION}._hardtanh")
+@emits(f"{OPERATIONS}.clip", f"{ACTIVATION}._hardtanh")
 def clip(w: Writer, step: Step, x: str) -> str:
     low, high = step.params["low"], step.params["high"]
-    bounds = [None if abs(bound) == math.inf else w.constant(bound, step.dtype) for bound in (low, high)]
+    bounds = [
+        None if bound is None or abs(bound) == math.inf else w.constant(bound, step.dtype) for bound in (low, high)
+    ]
     return w.node("Clip", [x, *bounds])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.onnx.emitters.elementwise import OPERATIONS, TAPE
+from gpucnn.onnx.emitters.elementwise import OPERATIONS
 from gpucnn.onnx.emitters.registry import emits
 from gpucnn.onnx.tracing import Batch, Step
 from gpucnn.onnx.writing import Writer
@@ -25,7 +25,7 @@ def transpose(w: Writer, step: Step, x: str) -> str:
     return w.node("Transpose", [x], perm=list(step.params["axes"]))
 
 
-@emits(f"{TAPE}._broadcast")
+@emits(f"{OPERATIONS}.broadcast")
 def broadcast(w: Writer, step: Step, x: str) -> str:
     return w.node("Expand", [x, w.shape(step.params["shape"])])
 

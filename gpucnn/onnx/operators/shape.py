@@ -55,7 +55,7 @@ def flatten(node: Node, x: Tensor) -> Tensor:
 
 @operator("Transpose")
 def transpose(node: Node, x: Tensor) -> Tensor:
-    return x.transpose(*axes_of(node, node.ints("perm", tuple(reversed(range(x.ndim))), x.ndim), x.ndim))
+    return x.permute(*axes_of(node, node.ints("perm", tuple(reversed(range(x.ndim))), x.ndim), x.ndim))
 
 
 @operator("Squeeze", inputs=(1, 2), host=(1,))
