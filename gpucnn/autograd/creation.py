@@ -125,24 +125,28 @@ def ones(*size: Any, dtype: Any = None, device: str | Backend | None = None, req
     return full(_shape_of("ones", size), 1, "float32" if dtype is None else dtype, device, requires_grad)
 
 
-def zeros_like(input: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Return zeros of a tensor's shape, on its device and, by default, in its dtype.
+def zeros_like(
+    input: Tensor, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Return zeros of a tensor's shape, by default on its device and in its dtype.
 
     >>> zeros_like(tensor([1.0, 2.0])).tolist()
     [0.0, 0.0]
     """
     like = _tensor_given("zeros_like", input)
-    return full(like.shape, 0, like.dtype if dtype is None else dtype, like.backend, requires_grad)
+    return full(like.shape, 0, like.dtype if dtype is None else dtype, device or like.backend, requires_grad)
 
 
-def ones_like(input: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Return ones of a tensor's shape, on its device and, by default, in its dtype.
+def ones_like(
+    input: Tensor, dtype: Any = None, device: str | Backend | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Return ones of a tensor's shape, by default on its device and in its dtype.
 
     >>> ones_like(tensor([1.0, 2.0])).tolist()
     [1.0, 1.0]
     """
     like = _tensor_given("ones_like", input)
-    return full(like.shape, 1, like.dtype if dtype is None else dtype, like.backend, requires_grad)
+    return full(like.shape, 1, like.dtype if dtype is None else dtype, device or like.backend, requires_grad)
 
 
 def _tensor_given(where: str, value: Any, argument: str = "input") -> Tensor:

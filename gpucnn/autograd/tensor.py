@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 from gpucnn.autograd import operations
 from gpucnn.autograd.tape import Node, Operation, Version, apply, backpropagate, is_grad_enabled
 from gpucnn.backend import Array, Backend, get_backend, ops
-from gpucnn.checks import check_number, is_count, is_flag, is_integer, is_number, python_number, shown
+from gpucnn.checks import check_flag, check_number, is_count, is_flag, is_integer, is_number, python_number, shown
 from gpucnn.errors import DTypeError, GpucnnError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
 Axis = int | tuple[int, ...] | None
@@ -469,6 +469,8 @@ class Tensor:
 
     def _axes(self, axis: Axis, where: str) -> tuple[int, ...]:
         chosen = range(self.ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
+        if not self.ndim and all(is_integer(i) and i in (0, -1) for i in chosen):
+            return ()  # a number may be seen as having one axis
         for i in chosen:
             if not is_integer(i) or not -self.ndim <= i < self.ndim:
                 raise ShapeError.expected(where, "axis", f"an int from {-self.ndim} to {self.ndim - 1}", shown(i))
@@ -551,8 +553,14 @@ class Tensor:
         """Return the square root."""
         return self._real()._apply(operations.sqrt)
 
-    def clamp(self, min: Real | None = None, max: Real | None = None) -> Tensor:
-        """Return x limited to [min, max]; the gradient at both ends is 1. DTypeError for a float and integers."""
+    def clamp(self, min: Real | Tensor | None = None, max: Real | Tensor | None = None) -> Tensor:
+        """Return x limited to [min, max], numbers or tensors; the gradient at both ends is 1.
+
+        DTypeError for a float and integers.
+        """
+        if isinstance(min, Tensor) or isinstance(max, Tensor):
+            low = self if min is None else self._chosen(min, "<")
+            return low if max is None else low._chosen(max, ">")
         bounds = []
         for argument, bound, most in (("min", min, -math.inf), ("max", max, math.inf)):
             if bound is not None and (not is_number(bound) or bound != bound):
@@ -566,6 +574,12 @@ class Tensor:
         if min is None and max is None:
             raise ParameterError.expected("clamp", "min", "min, max or both", "neither")
         return self._apply(operations.clip, low=bounds[0], high=bounds[1])
+
+    def _chosen(self, bound: Any, symbol: str) -> Tensor:
+        """Return the bound where self is beyond it, else self; NaN in either stays."""
+        limit = self.operand(bound, "clamp")
+        beyond = self._compare(limit, symbol)
+        return apply(operations.where, beyond, limit, self)
 
     # --- element-wise comparison ----------------------------------------------------------------------------------
 
@@ -629,8 +643,8 @@ class Tensor:
 
     def transpose(self, *axes: int) -> Tensor:
         """Return the tensor with two axes exchanged; or with all in the given order, reversed if none is given."""
-        if len(axes) == 2 and self.ndim >= 2:
-            first, second = (self._axes(axis, "transpose")[0] for axis in axes)
+        if len(axes) == 2:
+            first, second = (next(iter(self._axes(axis, "transpose")), 0) for axis in axes)
             swapped = {first: second, second: first}
             return self.permute(*(swapped.get(i, i) for i in range(self.ndim)))
         return self.permute(*(axes or reversed(range(self.ndim))))
@@ -722,26 +736,38 @@ class Tensor:
         axes = self._nonempty(either_name(axis, dim, "min"), "min")
         return self._apply(operations.minimum, axes=axes, keepdims=keepdims or keepdim)
 
-    def argmax(self, axis: int | None = None, *, dim: int | None = None) -> Tensor:
+    def argmax(
+        self, axis: int | None = None, keepdims: bool = False, *, dim: int | None = None, keepdim: bool = False
+    ) -> Tensor:
         """Return the index of the first maximum along ``axis``, or in the flattened tensor."""
         axis = either_name(axis, dim, "argmax")
         if axis is not None and not is_integer(axis):
             raise ShapeError.expected("argmax", "axis", "one int, or None", shown(axis))
         self._nonempty(axis, "argmax")
-        return self._apply(operations.argmax, axis=axis)
+        if not self.ndim:
+            return self.reshape(1).argmax()
+        found = self._apply(operations.argmax, axis=axis)
+        if not (keepdims or keepdim):
+            return found
+        return found.reshape((1,) * self.ndim) if axis is None else found.unsqueeze(int(axis) % self.ndim)
 
     def var(
         self,
         axis: Axis = None,
         keepdims: bool = False,
         *,
-        correction: Real = 1,
+        correction: Real | None = None,
+        unbiased: bool = True,
         dim: Axis = None,
         keepdim: bool = False,
     ) -> Tensor:
-        """Return the variance: squared differences to the mean, summed, divided by their number less ``correction``."""
+        """Return the variance: squared differences to the mean, summed, divided by their number less ``correction``.
+
+        By default 1, or 0 with unbiased=False.
+        """
         axes = self._axes(either_name(axis, dim, "var"), "var")
-        count = math.prod(self.shape[i] for i in axes) - check_number(correction, "var", "correction")
+        less = int(check_flag(unbiased, "var", "unbiased")) if correction is None else correction
+        count = math.prod(self.shape[i] for i in axes) - check_number(less, "var", "correction")
         squares = (self - self.mean(axes, True)) ** 2
         total = squares.sum(axes, keepdims or keepdim)
         return total / count if count > 0 else total * math.nan
@@ -751,19 +777,21 @@ class Tensor:
         axis: Axis = None,
         keepdims: bool = False,
         *,
-        correction: Real = 1,
+        correction: Real | None = None,
+        unbiased: bool = True,
         dim: Axis = None,
         keepdim: bool = False,
     ) -> Tensor:
         """Return the standard deviation, the root of ``var``."""
-        return self.var(axis, keepdims, correction=correction, dim=dim, keepdim=keepdim).sqrt()
+        options: dict[str, Any] = {"correction": correction, "unbiased": unbiased, "dim": dim, "keepdim": keepdim}
+        return self.var(axis, keepdims, **options).sqrt()
 
-    def sort(self, dim: int = -1, descending: bool = False) -> Sorted:
-        """Return (values, indices) along an axis; equal elements keep their order, NaN is the largest."""
+    def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> Sorted:
+        """Return (values, indices) along an axis; equal elements keep their order in any case, NaN is the largest."""
         return self._sorted(dim, descending, "sort")
 
-    def topk(self, k: int, dim: int = -1, largest: bool = True) -> Sorted:
-        """Return (values, indices) of the k largest elements along an axis, or smallest, in order."""
+    def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+        """Return (values, indices) of the k largest elements along an axis, or smallest, in order in any case."""
         if not is_count(k, 0):
             raise ParameterError.expected("topk", "k", "a whole number from 0 on", shown(k))
         return self._sorted(dim, largest, "topk", k)

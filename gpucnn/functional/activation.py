@@ -5,13 +5,15 @@ tensor.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.tensor import either_name
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import check_choice, check_number, check_positive, is_integer, shown
 from gpucnn.errors import ShapeError
-from gpucnn.functional.arguments import check_float
+from gpucnn.functional.arguments import check_float, check_tensor
 
 
 def _relu(backend: Backend, x: Array, needs: Needs) -> Result:
@@ -72,31 +74,43 @@ def tanh(input: Tensor) -> Tensor:
     return apply(_tanh, input)
 
 
-def softmax(input: Tensor, axis: int = -1) -> Tensor:
-    """Return e^x / sum(e^x) along ``axis``; ShapeError for an axis that does not exist or is empty.
+def softmax(input: Tensor, axis: int = -1, *, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """Return e^x / sum(e^x) along ``axis`` (or ``dim``; by default the last), computed in ``dtype``.
+
+    ShapeError for an axis that is not there.
 
     >>> import gpucnn
     >>> softmax(gpucnn.tensor([1.0, 1.0])).tolist()
     [0.5, 0.5]
     """
-    return apply(_softmax, input, axis=_softmax_axis(input, axis, "softmax"))
+    return _along(_softmax, input, axis, dim, dtype, "softmax")
 
 
-def log_softmax(input: Tensor, axis: int = -1) -> Tensor:
-    """Return log(softmax(x)) along ``axis``, accurate where the softmax is nearly 0.
+def log_softmax(input: Tensor, axis: int = -1, *, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """Return log(softmax(x)) along ``axis`` (or ``dim``), accurate where the softmax is nearly 0.
 
     >>> import gpucnn
     >>> log_softmax(gpucnn.tensor([0.0, 1000.0])).tolist()
     [-1000.0, 0.0]
     """
-    return apply(_log_softmax, input, axis=_softmax_axis(input, axis, "log_softmax"))
+    return _along(_log_softmax, input, axis, dim, dtype, "log_softmax")
 
 
-def _softmax_axis(x: Tensor, axis: int, where: str) -> int:
+def _along(operation: Any, x: Tensor, axis: int, dim: int | None, dtype: Any, where: str) -> Tensor:
+    """Run a softmax along an axis; a number has one axis, as in PyTorch."""
+    if dtype is not None:
+        check_tensor(x, where, "input")
+        x = x.to(dtype)
     check_float(x, where)
-    if not is_integer(axis) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
-        raise ShapeError.expected(where, "axis", f"a non-empty axis of shape {x.shape}", shown(axis))
-    return int(axis) % x.ndim
+    asked = axis if dim is None else either_name(None if axis == -1 else axis, dim, where)
+    axes = max(x.ndim, 1)
+    if not is_integer(asked) or not -axes <= asked < axes:
+        raise ShapeError.expected(where, "axis", f"an axis of shape {x.shape}", shown(asked))
+    if not x.size:
+        return x.clone()
+    if not x.ndim:
+        return apply(operation, x.reshape(1), axis=0).reshape(())
+    return apply(operation, x, axis=int(asked) % axes)
 
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
@@ -15,7 +16,9 @@ from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.precision import is_half
 from gpucnn.checks import check_choice, check_number, check_positive, is_count, shown
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
+from gpucnn.functional.activation import softplus
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
+from gpucnn.functional.pixels import by_rows
 
 
 def reduce_losses(backend: Backend, losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Array]]:
@@ -116,7 +119,8 @@ def nll_loss(
 ) -> Tensor:
     """Return the negative log likelihood -input[target] over a batch.
 
-    input: (N, C) log probabilities (``log_softmax``); target: (N,) integers; weight: (C,), one for each class. Labels equal
+    input: (N, C) log probabilities (``log_softmax``); target: (N,) integers; or (N, C, H, W) and (N, H, W), (C,) and ();
+    weight: (C,), one for each class. Labels equal
     to ignore_index are ignored. Raises ShapeError, DTypeError or ParameterError. A label out of range raises
     ParameterError on the CPU and gives NaN on a GPU.
 
@@ -127,6 +131,9 @@ def nll_loss(
     check_reduction(reduction, "nll_loss")
     check_float(input, "nll_loss")
     check_tensor(target, "nll_loss", "target")
+    if (input.ndim == 1 and target.ndim == 0) or input.ndim > 2:
+        rows = partial(nll_loss, reduction=reduction, weight=weight, ignore_index=ignore_index)
+        return by_rows(rows, input, target, "nll_loss", reduction != "none")
     if input.ndim != 2 or target.shape != input.shape[:1]:
         raise ShapeError.expected(
             "nll_loss", "shapes", "input (N, C), target (N,)", f"{input.shape} and {target.shape}"
@@ -181,8 +188,9 @@ def cross_entropy(
     """Return -log softmax(input)[target], over a batch of logits.
 
     input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) class probabilities (one-hot, say) of
-    the input's dtype. weight: (C,), one for each class. Labels equal to ignore_index are ignored. label_smoothing spreads
-    that part of each target evenly over all classes (Szegedy et al. 2016).
+    the input's dtype. For classes of pixels (N, C, H, W) logits and (N, H, W) integers, or (N, C, H, W) probabilities; for
+    one example (C,) and (). weight: (C,), one for each class. Labels equal to ignore_index are ignored. label_smoothing
+    spreads that part of each target evenly over all classes (Szegedy et al. 2016).
     Output: a scalar, or (N,) with reduction="none"; float32 for float16 logits. The mean of an empty batch is NaN.
     Raises ShapeError, DTypeError, ParameterError. A label out of range raises ParameterError on the CPU. A GPU cannot raise
     without synchronising: there the loss is NaN in float32 or with options; in float64 without options it is silently
@@ -198,6 +206,15 @@ def cross_entropy(
     check_tensor(target, "cross_entropy", "target")
     if is_half(input):
         input, target = input.to("float32"), target.to("float32") if is_half(target) else target
+    if input.ndim > 2 or (input.ndim == 1 and target.ndim in (0, 1)):
+        rows = partial(
+            cross_entropy,
+            reduction=reduction,
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+        )
+        return by_rows(rows, input, target, "cross_entropy", reduction != "none")
     if input.ndim != 2 or input.shape[1] == 0:
         raise ShapeError.expected(
             "cross_entropy", "input", "(N, C) logits of at least one class", f"shape {input.shape}"
@@ -312,26 +329,68 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     return apply(_huber_loss, input, target, reduction=reduction, delta=float(delta))
 
 
-def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, reduction: str = "mean", *, weight: Tensor | None = None
+) -> Tensor:
     """Return -(t log p + (1 - t) log(1 - p)) for probabilities p = input; logarithms are clamped to at least -100.
+
+    weight: a factor of each loss, of a shape that broadcasts to the input's.
 
     >>> import gpucnn
     >>> round(binary_cross_entropy(gpucnn.tensor([0.5]), gpucnn.tensor([1.0])).item(), 4)
     0.6931
     """
-    _check_pair(input, target, reduction, "binary_cross_entropy")
-    return apply(_binary_cross_entropy, input, target, reduction=reduction)
+    where = "binary_cross_entropy"
+    _check_pair(input, target, reduction, where)
+    if weight is None:
+        return apply(_binary_cross_entropy, input, target, reduction=reduction)
+    losses = apply(_binary_cross_entropy, input, target, reduction="none")
+    return _reduced(losses * _factor(weight, input, where, "weight"), reduction)
 
 
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    *,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+) -> Tensor:
     """Return the binary cross-entropy of sigmoid(input), without overflow for any logit.
+
+    weight: a factor of each loss; pos_weight: of the part of the positive class, t log p. Shapes broadcast to the input's.
 
     >>> import gpucnn
     >>> round(binary_cross_entropy_with_logits(gpucnn.tensor([0.0]), gpucnn.tensor([1.0])).item(), 4)
     0.6931
     """
-    _check_pair(input, target, reduction, "binary_cross_entropy_with_logits")
-    return apply(_binary_cross_entropy_with_logits, input, target, reduction=reduction)
+    where = "binary_cross_entropy_with_logits"
+    _check_pair(input, target, reduction, where)
+    if weight is None and pos_weight is None:
+        return apply(_binary_cross_entropy_with_logits, input, target, reduction=reduction)
+    if pos_weight is None:
+        losses = apply(_binary_cross_entropy_with_logits, input, target, reduction="none")
+    else:
+        share = (_factor(pos_weight, input, where, "pos_weight") - 1) * target + 1
+        losses = (1 - target) * input + share * softplus(-input, threshold=math.inf)
+    losses = losses if weight is None else losses * _factor(weight, input, where, "weight")
+    return _reduced(losses, reduction)
+
+
+def _factor(weight: Tensor, input: Tensor, where: str, argument: str) -> Tensor:
+    """Return a factor of losses; ShapeError unless it broadcasts to the input's shape."""
+    check_tensor(weight, where, argument)
+    check_matches(input, weight, where, argument)
+    pairs = zip(reversed(weight.shape), reversed(input.shape), strict=False)
+    if weight.ndim > input.ndim or any(n not in (1, m) for n, m in pairs):
+        raise ShapeError.expected(where, argument, f"a shape that broadcasts to {input.shape}", weight.shape)
+    return weight
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    return losses.sum() / divisor_of(losses.array, reduction) if reduction == "mean" else losses.sum()
 
 
 def hinge_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

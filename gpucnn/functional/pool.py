@@ -51,11 +51,13 @@ def max_pool2d(
     padding: Padding = 0,
     dilation: PairLike = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """Return the maximum of each window: (N, C, H, W) -> (N, C, OH, OW), floating dtypes; one (C, H, W) image too.
 
     stride is the kernel size by default. Padding is never the maximum; NaN always is. Of equal maxima the first in row-major
-    order receives the gradient. ceil_mode keeps a last window that extends past the edge.
+    order receives the gradient. ceil_mode keeps a last window that extends past the edge. With return_indices a pair: the
+    maxima, and their places as ``max_pool2d_with_indices`` numbers them.
     Raises ShapeError, DTypeError, and ParameterError for padding as large as the window.
     Source: Ranzato et al. 2007; Goodfellow, Bengio & Courville 2016, section 9.3.
 
@@ -64,6 +66,8 @@ def max_pool2d(
     >>> max_pool2d(x, 2, stride=1).tolist()
     [[[4.0, 5.0], [7.0, 8.0]]]
     """
+    if check_flag(return_indices, "max_pool2d", "return_indices"):
+        return max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
     x, is_single = image_batch(input, "max_pool2d")
     check_float(x, "max_pool2d")
     window, _ = pooling_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
@@ -129,8 +133,11 @@ def max_pool1d(
     padding: Single = 0,
     dilation: Single = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """Return the maximum of each span of a sequence: (N, C, L) -> (N, C, OL), or one (C, L); see ``max_pool2d``.
+
+    With return_indices a pair: the maxima and their places in the sequence.
 
     >>> import gpucnn
     >>> max_pool1d(gpucnn.tensor([[1.0, 3.0, 2.0, 0.0]]), 2).tolist()
@@ -140,7 +147,10 @@ def max_pool1d(
     check_float(x, "max_pool1d")
     span = row_window("max_pool1d", kernel_size, stride, padding, dilation)
     window, _ = pooling_window("max_pool1d", x.shape[2:], *span, ceil_mode)  # type: ignore[arg-type]
-    return unrow(apply(_max_pool2d, x, window=window))
+    y = unrow(apply(_max_pool2d, x, window=window))
+    if check_flag(return_indices, "max_pool1d", "return_indices"):
+        return y, unrow(apply(_max_pool2d_indices, x, window=window))
+    return y
 
 
 def avg_pool1d(
@@ -423,8 +433,12 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
     return unbatch(means(H, OH) @ x @ means(W, OW).T, is_single)
 
 
-def adaptive_max_pool2d(input: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
+def adaptive_max_pool2d(
+    input: Tensor, output_size: int | tuple[int | None, int | None], return_indices: bool = False
+) -> Any:
     """Return the maxima of output_size bins of similar size: (N, C, H, W) -> (N, C, OH, OW); None keeps an axis.
+
+    With return_indices a pair: the maxima, and their places as ``max_pool2d_with_indices`` numbers them.
 
     >>> import gpucnn
     >>> adaptive_max_pool2d(gpucnn.tensor([[[1.0, 2.0, 6.0]]]), (1, 2)).tolist()
@@ -434,7 +448,19 @@ def adaptive_max_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
     check_float(x, "adaptive_max_pool2d")
     H, W = x.shape[2:]
     OH, OW = _target(output_size, (H, W), "adaptive_max_pool2d")
-    return unbatch(apply(_adaptive_max_pool2d, x, rows=_bins(H, OH), columns=_bins(W, OW)), is_single)
+    rows, columns = _bins(H, OH), _bins(W, OW)
+    y = unbatch(apply(_adaptive_max_pool2d, x, rows=rows, columns=columns), is_single)
+    if check_flag(return_indices, "adaptive_max_pool2d", "return_indices"):
+        return y, unbatch(apply(_adaptive_max_pool2d_indices, x, rows=rows, columns=columns), is_single)
+    return y
+
+
+def _adaptive_max_pool2d_indices(
+    backend: Backend, x: Array, needs: Needs, rows: list[tuple[int, int]], columns: list[tuple[int, int]]
+) -> Result:
+    """On arrays: where in its channel each maximum is."""
+    _, indices = ops.bin_maxima(backend, x, rows, columns)
+    return ops.bin_indices(backend, indices, x.shape, rows, columns), None
 
 
 def _adaptive_max_pool2d(
@@ -465,4 +491,5 @@ def global_max_pool2d(input: Tensor) -> Tensor:
     >>> global_max_pool2d(gpucnn.tensor([[[1.0, 3.0]]])).tolist()
     [[[3.0]]]
     """
-    return adaptive_max_pool2d(input, 1)
+    y: Tensor = adaptive_max_pool2d(input, 1)
+    return y

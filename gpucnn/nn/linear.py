@@ -65,8 +65,8 @@ class Linear(Weighted):
     def receptive_field(self, field: Field) -> Field | None:
         return field.bins(1, 1) if field.flat else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.ready_for(x), self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.ready_for(input), self.bias)
 
 
 class Flatten(Layer):

@@ -7,9 +7,19 @@ from collections.abc import Callable
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.checks import check_known, is_number, python_number
+from gpucnn.functional.arguments import check_tensor
 from gpucnn.functional.loss import check_class_options, check_reduction
 from gpucnn.nn.activation import one_number
 from gpucnn.nn.module import Module
+
+
+def _keep(loss: Module, name: str, weight: Tensor | None) -> None:
+    """Keep a weight as a buffer, which is moved and saved with the loss; DTypeError for another object."""
+    if weight is None:
+        setattr(loss, name, None)
+    else:
+        check_tensor(weight, type(loss).__name__, name)
+        loss.register_buffer(name, weight)
 
 
 class CrossEntropyLoss(Module):
@@ -23,6 +33,8 @@ class CrossEntropyLoss(Module):
     0.6931471824645996
     """
 
+    weight: Tensor | None
+
     def __init__(
         self,
         reduction: str = "mean",
@@ -35,8 +47,8 @@ class CrossEntropyLoss(Module):
         super().__init__(name)
         check_reduction(reduction, "CrossEntropyLoss")
         check_class_options("CrossEntropyLoss", None, weight, ignore_index, label_smoothing)
-        self.reduction, self.weight = reduction, weight
-        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        self.reduction, self.ignore_index, self.label_smoothing = reduction, ignore_index, label_smoothing
+        _keep(self, "weight", weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -57,6 +69,8 @@ class NLLLoss(Module):
     2.0
     """
 
+    weight: Tensor | None
+
     def __init__(
         self,
         reduction: str = "mean",
@@ -68,7 +82,8 @@ class NLLLoss(Module):
         super().__init__(name)
         check_reduction(reduction, "NLLLoss")
         check_class_options("NLLLoss", None, weight, ignore_index)
-        self.reduction, self.weight, self.ignore_index = reduction, weight, ignore_index
+        self.reduction, self.ignore_index = reduction, ignore_index
+        _keep(self, "weight", weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.nll_loss(input, target, self.reduction, weight=self.weight, ignore_index=self.ignore_index)
@@ -137,6 +152,14 @@ class BCELoss(ElementwiseLoss):
     """
 
     function = staticmethod(F.binary_cross_entropy)
+    weight: Tensor | None
+
+    def __init__(self, reduction: str = "mean", *, weight: Tensor | None = None, name: str | None = None) -> None:
+        super().__init__(reduction, name=name)
+        _keep(self, "weight", weight)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy(input, target, self.reduction, weight=self.weight)
 
 
 class BCEWithLogitsLoss(ElementwiseLoss):
@@ -148,6 +171,25 @@ class BCEWithLogitsLoss(ElementwiseLoss):
     """
 
     function = staticmethod(F.binary_cross_entropy_with_logits)
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        reduction: str = "mean",
+        *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(reduction, name=name)
+        _keep(self, "weight", weight)
+        _keep(self, "pos_weight", pos_weight)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(
+            input, target, self.reduction, weight=self.weight, pos_weight=self.pos_weight
+        )
 
 
 class HingeLoss(ElementwiseLoss):

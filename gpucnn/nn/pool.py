@@ -92,7 +92,8 @@ class MaxPool2d(PoolNd):
         self._set_window(kernel_size, stride, padding, dilation, ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        y: Tensor = F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return y
 
 
 class AvgPool2d(PoolNd):
@@ -211,7 +212,8 @@ class MaxPool1d(PoolNd):
         self._set_window(kernel_size, stride, padding, dilation, ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool1d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)  # type: ignore[arg-type]
+        y: Tensor = F.max_pool1d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)  # type: ignore[arg-type]
+        return y
 
 
 class AvgPool1d(PoolNd):
@@ -288,7 +290,8 @@ class AdaptiveMaxPool2d(AdaptiveAvgPool2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.adaptive_max_pool2d(x, self.output_size)
+        y: Tensor = F.adaptive_max_pool2d(x, self.output_size)
+        return y
 
 
 class GlobalAvgPool2d(AdaptivePool2d):

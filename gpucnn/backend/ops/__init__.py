@@ -181,6 +181,7 @@ from gpucnn.backend.ops.optim import (
 from gpucnn.backend.ops.pool import (
     avg_pool2d,
     avg_pool2d_gradient,
+    bin_indices,
     bin_maxima,
     bin_maxima_gradient,
     indices_in_image,
@@ -243,6 +244,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_gradients",
     "batch_norm_inference",
+    "bin_indices",
     "bin_maxima",
     "bin_maxima_gradient",
     "binary_cross_entropy",

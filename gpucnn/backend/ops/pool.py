@@ -131,6 +131,17 @@ def bin_maxima(device: Device, x: Array, rows: Bins, columns: Bins) -> tuple[Arr
 
 
 @operation()
+def bin_indices(device: Device, indices: dict[Pair, Array], shape: Shape, rows: Bins, columns: Bins) -> Array:
+    """Return the places of ``bin_maxima`` in images of ``shape``, row * W + column, (N, C, OH, OW) int64."""
+    N, C, _, W = shape
+    places = device.xp.zeros((N, C, len(rows), len(columns)), "int64")
+    for (i, j), chosen in indices.items():
+        (top, _), (left, right) = rows[i], columns[j]
+        places[:, :, i, j] = (top + chosen // (right - left)) * W + left + chosen % (right - left)
+    return places
+
+
+@operation()
 def bin_maxima_gradient(
     device: Device, dy: Array, indices: dict[Pair, Array], shape: Shape, rows: Bins, columns: Bins
 ) -> Array:
