@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from gpucnn.autograd import operations
-from gpucnn.autograd.tape import Node, Operation, Version, apply, backpropagate, is_grad_enabled
+from gpucnn.autograd.tape import Node, Operation, Version, apply, backpropagate, is_grad_enabled, no_grad
 from gpucnn.backend import Array, Backend, get_backend, ops
 from gpucnn.checks import check_flag, check_number, is_count, is_flag, is_integer, is_number, python_number, shown
 from gpucnn.errors import DTypeError, GpucnnError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
@@ -86,8 +86,14 @@ class Tensor:
 
     @property
     def data(self) -> Tensor:
-        """The values without their gradient: a tensor that shares the memory."""
+        """The values without their gradient: a tensor that shares the memory. Assigning to it copies values in."""
         return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor) or value.array is not self.array:  # x.data -= y assigns what it has changed
+            with no_grad():
+                self.copy_(value)
 
     @property
     def device(self) -> str:
@@ -528,6 +534,26 @@ class Tensor:
 
     def __itruediv__(self, other: Any) -> Self:
         return self._in_place(self.detach() / other, "/")
+
+    def add_(self, other: Any, *, alpha: Real = 1) -> Self:
+        """Add ``other``, ``alpha`` times, in place; return self."""
+        return self.__iadd__(other if alpha == 1 else other * alpha)
+
+    def sub_(self, other: Any, *, alpha: Real = 1) -> Self:
+        """Subtract ``other``, ``alpha`` times, in place; return self."""
+        return self.__isub__(other if alpha == 1 else other * alpha)
+
+    def mul_(self, other: Any) -> Self:
+        """Multiply by ``other`` in place; return self."""
+        return self.__imul__(other)
+
+    def div_(self, other: Any) -> Self:
+        """Divide by ``other`` in place; return self."""
+        return self.__itruediv__(other)
+
+    def zero_(self) -> Self:
+        """Set all elements to zero in place; return self."""
+        return self.copy_(self.like(ops.zeros(self.backend, self.shape, self.dtype)))
 
     def __neg__(self) -> Tensor:
         if self.dtype.kind == "b":

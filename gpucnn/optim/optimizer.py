@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Array, ops
@@ -22,10 +23,29 @@ Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[s
 
 
 class Optimizer:
-    """Base class of the optimisers. ``param_groups`` is a list of dicts of hyper-parameters, which may change between steps.
+    """Base class of the optimisers. ``param_groups`` is a list of dicts of hyper-parameters, which may change between steps,
+    and of the parameters, ``group["params"]``.
+
+    One of your own overrides ``step``, as in PyTorch, and changes the parameters in place; ``state[p]`` is a dict for what
+    it keeps of each.
 
     ``params``: parameters; (name, parameter) pairs as from ``model.named_parameters()``, whose names the state then uses;
     or dicts with a "params" entry and their own hyper-parameters.
+
+    >>> import gpucnn
+    >>> from gpucnn import nn
+    >>> class Descent(Optimizer):
+    ...     @gpucnn.no_grad()
+    ...     def step(self):
+    ...         for group in self.param_groups:
+    ...             for p in group["params"]:
+    ...                 if p.grad is not None:
+    ...                     p -= group["lr"] * p.grad
+    >>> p = nn.Parameter(gpucnn.tensor([1.0]))
+    >>> (p * 2).sum().backward()
+    >>> Descent([p], {"lr": 0.25}).step()
+    >>> p.tolist()
+    [0.5]
     """
 
     slots: tuple[str, ...] = ()
@@ -33,38 +53,58 @@ class Optimizer:
     """Whether the update of a parameter depends on the number of its updates."""
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
+        self.state: defaultdict[Parameter, dict[str, Any]] = defaultdict(dict)
         self._buffers: list[list[FlatBuffer]] = []
         self.steps = 0
-        seen: set[int] = set()
-        names: set[str] = set()
-        members: list[list[tuple[str, Parameter]]] = []
-        for group in _as_groups(params):
+        self._add(_as_groups(params), _Members(set(), set()))
+
+    def _add(self, groups: list[dict[str, Any]], known: _Members) -> None:
+        """Check and add groups; an error adds none and moves no parameter."""
+        where, added, members = type(self).__name__, [], []
+        for group in groups:
             named = []
-            for entry in group.pop("params"):
-                name, parameter = entry if isinstance(entry, tuple) and len(entry) == 2 else (str(len(seen)), entry)
+            for entry in group["params"]:
+                usual = str(len(known.parameters))
+                name, parameter = entry if isinstance(entry, tuple) and len(entry) == 2 else (usual, entry)
                 if not isinstance(parameter, Parameter):
-                    raise ParameterError.expected(type(self).__name__, "params", "Parameters", type(parameter).__name__)
-                if id(parameter) in seen:
-                    raise ParameterError.expected(type(self).__name__, "params", "each parameter once", f"{name} twice")
-                if name in names:
-                    raise ParameterError.expected(type(self).__name__, "params", "each name once", f"{name!r} twice")
-                seen.add(id(parameter))
-                names.add(name)
+                    raise ParameterError.expected(where, "params", "Parameters", type(parameter).__name__)
+                if id(parameter) in known.parameters:
+                    raise ParameterError.expected(where, "params", "each parameter once", f"{name} twice")
+                if name in known.names:
+                    raise ParameterError.expected(where, "params", "each name once", f"{name!r} twice")
+                known.parameters.add(id(parameter))
+                known.names.add(name)
                 named.append((name, parameter))
-            unknown = group.keys() - defaults.keys()
+            unknown = group.keys() - self.defaults.keys() - {"params"}
             if unknown:
-                raise ParameterError.expected(
-                    type(self).__name__, "group", f"options among {sorted(defaults)}", f"{sorted(unknown)}"
-                )
-            settings = {**defaults, **group}
-            settings = {key: _plain(value) for key, value in settings.items()}
+                words = f"options among {sorted(self.defaults)}"
+                raise ParameterError.expected(where, "group", words, f"{sorted(unknown)}")
+            settings = {key: _plain(value) for key, value in {**self.defaults, **group}.items() if key != "params"}
             self.check(settings)
-            self.param_groups.append(settings)
+            added.append({"params": [parameter for _, parameter in named], **settings})
             members.append(named)
-        if not seen:
-            raise ParameterError.expected(type(self).__name__, "params", "at least one parameter", "none")
-        self._buffers.extend(self._flatten(named) for named in members)  # last, so that an error moves no parameter
+        if not known.parameters:
+            raise ParameterError.expected(where, "params", "at least one parameter", "none")
+        self._buffers.extend(self._flatten(named) for named in members)
+        self.param_groups.extend(added)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, a dict with "params" and hyper-parameters of its own: for layers that are unfrozen later, say.
+
+        Make a schedule afterwards. ParameterError, and no change, for parameters that are there already.
+        """
+        segments = [segment for _, segment in self._segments()]
+        known = _Members({id(one.parameter) for one in segments}, {one.name for one in segments})
+        if not isinstance(param_group, dict) or "params" not in param_group:
+            got = type(param_group).__name__
+            raise ParameterError.expected("add_param_group", "param_group", "a dict with 'params'", got)
+        self._add(_as_groups([param_group]), known)
+
+    def has_own_step(self) -> bool:
+        """Whether a subclass has a ``step`` of its own, which takes no condition and no scale."""
+        return type(self).step is not Optimizer.step
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raise ParameterError for a hyper-parameter out of range."""
@@ -74,7 +114,7 @@ class Optimizer:
 
     def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
         """Return the hyper-parameters that a captured step fixes: all but ``rates``, which it reads from the device."""
-        return {**group, "lr": None}
+        return {**hyper_parameters(group), "lr": None}
 
     def rates(self, group: dict[str, Any]) -> tuple[float, ...]:
         """Return the hyper-parameters that a captured step reads from the device, at most two. Schedules change them."""
@@ -127,7 +167,7 @@ class Optimizer:
                 capture.note_step(self, partial(self._replayed, present))
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
-                settings, capture = buffer.settings(group), captures[id(buffer.backend)]
+                settings, capture = buffer.settings(hyper_parameters(group)), captures[id(buffer.backend)]
                 if capture is not None:
                     rates = buffer.rates_for_capture(self.rates(settings))
                     settings = self.with_rates(settings, rates) if capture.mode == "record" else settings
@@ -158,7 +198,7 @@ class Optimizer:
         self.take_over_changes()
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
-                buffer.send(self.rates(buffer.settings(group)))
+                buffer.send(self.rates(buffer.settings(hyper_parameters(group))))
                 buffer.note_change()
                 for _ in buffer.spans(self.steps):
                     pass
@@ -198,7 +238,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"steps", "param_groups", "state"}: numbers, and NumPy copies by slot and parameter name."""
-        groups = [{key: _plain(value) for key, value in group.items()} for group in self.param_groups]
+        groups = [{k: _plain(value) for k, value in hyper_parameters(group).items()} for group in self.param_groups]
         return {"steps": self.steps, "param_groups": groups, "state": self.state_arrays()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -208,9 +248,10 @@ class Optimizer:
             arrays, groups, steps = dict(state["state"]), list(state["param_groups"]), int(state["steps"])
             groups = [{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()} for one in groups]  # of JSON
             for group, loaded in zip(self.param_groups, groups, strict=True):
-                if loaded.keys() - group.keys():
-                    raise ParameterError(f"unknown options {sorted(loaded.keys() - group.keys())}")
-                self.check({**group, **loaded})
+                known = hyper_parameters(group)
+                if loaded.keys() - known.keys():
+                    raise ParameterError(f"unknown options {sorted(loaded.keys() - known.keys())}")
+                self.check({**known, **loaded})
             values = {name: self._fitting(name, arrays.pop(name, None), like) for name, like in self._state_like()}
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError.expected(
@@ -250,8 +291,27 @@ class Optimizer:
         return buffer.backend.asarray(array, dtype)
 
     def __repr__(self) -> str:
-        groups = (", ".join(f"{key}={value!r}" for key, value in group.items()) for group in self.param_groups)
+        groups = (
+            ", ".join(f"{key}={value!r}" for key, value in hyper_parameters(group).items())
+            for group in self.param_groups
+        )
         return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+class _Members(NamedTuple):
+    """The parameters that an optimiser has: their ids and names."""
+
+    parameters: set[int]
+    names: set[str]
+
+
+def hyper_parameters(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group without its parameters.
+
+    >>> hyper_parameters({"params": [], "lr": 0.1})
+    {'lr': 0.1}
+    """
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _plain(value: Any) -> Any:

@@ -50,7 +50,10 @@ def train_step(
     loss = loss_fn(logits, y)
     if scale is None:
         loss.backward()
-        optimizer.step(where=loss.detach().isfinite())
+        if optimizer.has_own_step():
+            optimizer.step()
+        else:
+            optimizer.step(where=loss.detach().isfinite())
     else:
         scale(loss).backward()
         finite = scale.finite(loss.detach(), optimizer)
@@ -194,7 +197,7 @@ class Loop:
             owner._step(count, *given)
 
         step.__qualname__ = "Loop.step"
-        if not isinstance(self.optimizer, Optimizer):
+        if not isinstance(self.optimizer, Optimizer) or self.optimizer.has_own_step():
             return step  # what it holds is not known
         held: list[Any] = [one for one in (self.net, self.loss, self.loss_scale) if isinstance(one, Module)]
         held += [self.optimizer, self.generator, *(metric.sums for metric in self.metrics), *self.batches.state]
@@ -239,7 +242,7 @@ class Loop:
 
     def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Do a step on a batch and return its (loss, output), detached; override it for a step of your own."""
-        if isinstance(self.optimizer, Optimizer):
+        if isinstance(self.optimizer, Optimizer) and not self.optimizer.has_own_step():
             return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale)
         self.optimizer.zero_grad()
         output = self.net(x)

@@ -140,7 +140,7 @@ MISTAKES: dict[str, Case] = {
     "cross_entropy: a list as logits": (
         lambda g: F.cross_entropy([[1.0]], g.labels), DTypeError, "cross_entropy: input"),
     "cross_entropy: one row": (
-        lambda g: F.cross_entropy(g.rows[0], g.labels[:1]), ShapeError, r"cross_entropy: target: expected integers of shape \(\)"),
+        lambda g: F.cross_entropy(g.rows[0], g.labels[:1]), ShapeError, r"target: expected integers of shape \(\)"),
     "cross_entropy: no class": (lambda g: F.cross_entropy(g.rows[:, :0], g.labels), ShapeError, "at least one class"),
     "cross_entropy: reduction": (
         lambda g: F.cross_entropy(g.rows, g.labels, "max"), ParameterError, "'mean', 'sum' or 'none', got 'max'"),
