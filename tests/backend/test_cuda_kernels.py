@@ -104,6 +104,11 @@ def test_pages_beyond_a_grids_depth(kernels: Library) -> None:
     sizes = [np.int32(n) for n in (5, 40, 33, 1)]
     run_guarded(kernels["transpose_pages"], (2, 2, 2), (32, 8, 1), [x, bias, y, *sizes])  # two blocks for five pages
     assert np.array_equal(y, x.transpose(0, 2, 1) + bias[:, None])
+    y[:] = 0
+    run_guarded(
+        kernels["transpose_pages"], (2, 1, 2), (32, 8, 1), [x, bias, y, *sizes]
+    )  # one block for two rows of tiles
+    assert np.array_equal(y, x.transpose(0, 2, 1) + bias[:, None])
 
 
 @pytest.mark.parametrize(("target", "index"), [(-1, 0), (3, 0), (2**40, 0)])

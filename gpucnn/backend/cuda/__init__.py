@@ -1,6 +1,6 @@
 """The CUDA device (CuPy), and CUDA implementations of the operations in ``ops``. CuPy is imported lazily."""
 
-from gpucnn.backend.cuda import activation, conv, data, graph, linear, loss, norm, optim, pool, prefetch
+from gpucnn.backend.cuda import activation, conv, data, graph, indexing, linear, loss, norm, optim, pool, prefetch
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.registry import register
 
@@ -12,6 +12,7 @@ __all__ = [
     "conv",
     "data",
     "graph",
+    "indexing",
     "linear",
     "loss",
     "norm",

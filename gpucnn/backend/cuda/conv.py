@@ -30,6 +30,8 @@ TILES = {8: (128, 128), 16: (128, 128), 64: (64, 256)}
 WEIGHT_TILES = {8: (32, 64), 16: (64, 128), 64: (64, 256)}
 WEIGHT_TILES_TF32 = {**WEIGHT_TILES, 8: (32, 32)}
 LIMIT = 2**31
+MOST_ROWS = 65_535
+"""The largest second and third dimension of a grid."""
 
 # Not measured on a device yet: chosen from tile sizes and by what cuBLAS needs to fill a GPU.
 COLUMNS_DEPTH = 2048
@@ -64,6 +66,8 @@ def takes(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: 
         return False
     OH, OW = window.output_size(x_shape[2], x_shape[3])
     images = max(x_shape[1] * x_shape[2] * x_shape[3], w_shape[0] * OH * OW) < LIMIT // 2
+    if max(w_shape[0] // groups, w_shape[1]) > MOST_ROWS * 64:  # 64 rows a tile
+        return False
     return images and groups < LIMIT // WEIGHT_BLOCKS // 64 and w_shape[1] * w_shape[2] * w_shape[3] < LIMIT // 64
 
 
@@ -270,7 +274,7 @@ def transpose_pages(device: CudaDevice, x: Array, y: Array, bias: Array | None =
     """Write x (N, R, S), each page transposed, plus bias (S,), into y (N, S, R)."""
     N, R, S = x.shape
     device.kernels.launch(
-        "transpose_pages", (-(-S // 32), -(-R // 32), min(N, 65_535)), (32, 8),
+        "transpose_pages", (-(-S // 32), min(-(-R // 32), MOST_ROWS), min(N, MOST_ROWS)), (32, 8),
         x, x if bias is None else bias, y, *int32(N, R, S, bias is not None),
     )  # fmt: skip
 

@@ -142,8 +142,8 @@ __device__ __forceinline__ void product(
     int M, int N, int K, int has_bias, int wants_sums) {
     const int TK = 16;
     typedef Tile<T, T, TK, RM, RN> Shape;
-    const int m0 = blockIdx.y * T, n0 = blockIdx.x * T;
-    const bool sums_here = wants_sums && blockIdx.x == 0 && threadIdx.x < T;
+    const int columns = (N + T - 1) / T, m0 = blockIdx.x / columns * T, n0 = blockIdx.x % columns * T;
+    const bool sums_here = wants_sums && n0 == 0 && threadIdx.x < T;
     float sum[RM][RN] = {}, row_sum = 0;
     for (int k0 = 0; k0 < K; k0 += TK) {
         for (int i = threadIdx.x; i < T * TK; i += Shape::threads) {
@@ -172,7 +172,7 @@ __device__ __forceinline__ void product(
     if (sums_here && m0 + (int)threadIdx.x < M) row_sums[m0 + threadIdx.x] = row_sum;
 }
 
-// Grid (ceil(N/T), ceil(M/T)), T^2 / (RM RN) threads.
+// Grid (ceil(N/T) ceil(M/T)), tile by tile along a row: the other dimensions of a grid end at 65,535. T^2 / (RM RN) threads.
 #define PRODUCT(NAME, T, RM, RN, A_ROWS, B_ROWS) \
     extern "C" __global__ void __launch_bounds__(256) NAME( \
         const float* A, const float* B, const float* bias, float* C, float* row_sums, \
@@ -491,23 +491,27 @@ extern "C" __global__ void col2im(const float* columns, float* x, SIZES) {
     }
 }
 
-// y (N, S, R) = x (N, R, S) with each page transposed, plus bias (S,). Grid (ceil(S/32), ceil(R/32), pages), 32 x 8
-// threads; the blocks of z walk over the N pages. Rows of the tile are one longer, so that its columns lie in 32 banks.
+// y (N, S, R) = x (N, R, S) with each page transposed, plus bias (S,). Grid (ceil(S/32), rows, pages), 32 x 8 threads; the
+// blocks of y walk over the R rows, those of z over the N pages. Rows of the tile are one longer, so that its columns lie
+// in 32 banks.
 extern "C" __global__ void transpose_pages(
     const float* x, const float* bias, float* y, int N, int R, int S, int has_bias) {
     __shared__ float tile[32][33];
-    for (int n = blockIdx.z; n < N; n += gridDim.z) {
-        for (int i = threadIdx.y; i < 32; i += 8) {
-            const int r = blockIdx.y * 32 + i, c = blockIdx.x * 32 + threadIdx.x;
-            if (r < R && c < S) tile[i][threadIdx.x] = x[((long long)n * R + r) * S + c];
+    for (int n = blockIdx.z; n < N; n += gridDim.z)
+        for (long long r0 = 32LL * blockIdx.y; r0 < R; r0 += 32LL * gridDim.y) {
+            for (int i = threadIdx.y; i < 32; i += 8) {
+                const long long r = r0 + i;
+                const int c = blockIdx.x * 32 + threadIdx.x;
+                if (r < R && c < S) tile[i][threadIdx.x] = x[((long long)n * R + r) * S + c];
+            }
+            __syncthreads();
+            for (int i = threadIdx.y; i < 32; i += 8) {
+                const long long r = r0 + threadIdx.x;
+                const int c = blockIdx.x * 32 + i;
+                if (r < R && c < S) y[((long long)n * S + c) * R + r] = tile[threadIdx.x][i] + (has_bias ? bias[c] : 0);
+            }
+            __syncthreads();
         }
-        __syncthreads();
-        for (int i = threadIdx.y; i < 32; i += 8) {
-            const int c = blockIdx.x * 32 + i, r = blockIdx.y * 32 + threadIdx.x;
-            if (r < R && c < S) y[((long long)n * S + c) * R + r] = tile[threadIdx.x][i] + (has_bias ? bias[c] : 0);
-        }
-        __syncthreads();
-    }
 }
 
 // --- Pooling ------------------------------------------------------------------------------------------------------
@@ -656,7 +660,7 @@ extern "C" __global__ void channel_moments_merge(
 // y = (x - mean) factor.
 extern "C" __global__ void channel_standardise(
     const float* x, const float* mean, const float* factor, float* y, int N, int C, long long Q) {
-    FOR_EACH(i, N * C * Q) {
+    FOR_EACH(i, (long long)N * C * Q) {
         const int c = (int)(i / Q % C);
         y[i] = (x[i] - mean[c]) * factor[c];
     }
@@ -702,7 +706,7 @@ extern "C" __global__ void channel_sums_merge(const float* partial, float* sums,
 // The gradient of standardising: dx = factor (dy - mean(dy) - y mean(dy y)), with the means (2, C).
 extern "C" __global__ void channel_standardise_gradient(
     const float* dy, const float* y, const float* factor, const float* means, float* dx, int N, int C, long long Q) {
-    FOR_EACH(i, N * C * Q) {
+    FOR_EACH(i, (long long)N * C * Q) {
         const int c = (int)(i / Q % C);
         dx[i] = factor[c] * (dy[i] - means[c] - y[i] * means[C + c]);
     }
@@ -884,7 +888,7 @@ extern "C" __global__ void copy_pieces(
 extern "C" __global__ void gather_normalised(
     const unsigned char* images, const long long* indices, const float* scale, const float* shift, float* y,
     long long M, int B, int C, long long Q) {
-    FOR_EACH(i, B * C * Q) {
+    FOR_EACH(i, (long long)B * C * Q) {
         const int c = (int)(i / Q % C);
         long long index = indices[i / (Q * C)];
         if (index < 0) index += M;
@@ -900,7 +904,7 @@ extern "C" __global__ void gather_next(
     const float* scale, const float* shift, float* y, long long* taken, long long M, long long length, int B, int C,
     long long Q) {
     const long long first = (long long)*seen;
-    FOR_EACH(i, B * C * Q) {
+    FOR_EACH(i, (long long)B * C * Q) {
         const int c = (int)(i / Q % C);
         const long long b = i / (Q * C), index = first + b < length ? order[first + b] : -1;
         const bool there = index >= 0 && index < M;

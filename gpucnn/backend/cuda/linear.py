@@ -74,7 +74,7 @@ def _launch(device: CudaDevice, a: Array, b: Array, bias: Array | None, c: Array
     if way_a + way_b == "tt":  # there is no kernel for it
         way_b, b = "n", device.contiguous(b.T)[0]
     device.kernels.launch(
-        f"product_{way_a}{way_b}_{'large' if large else 'small'}", (-(-N // side), -(-M // side)), (threads,),
+        f"product_{way_a}{way_b}_{'large' if large else 'small'}", (-(-N // side) * -(-M // side),), (threads,),
         a, b, a if bias is None else bias, c, c if sums is None else sums,
         *int32(M, N, K, bias is not None, sums is not None),
     )  # fmt: skip

@@ -15,6 +15,8 @@ from .values import check_supported, is_scalar, unsupported
 # The types that CuPy's scatter kernels have atomics for.
 SCATTER_TYPES = {"add": "iIlLqQefd", "sub": "iI", "max": "ilILqQfd", "min": "ilILqQfd", "and": "ilILqQ"}
 
+ATOMICS = np.random.default_rng(0)
+
 
 class ufunc:
     """cupy.ufunc: takes out, dtype and casting, no where, no order; `at` and `reduce` exist on few."""
@@ -139,7 +141,16 @@ class ufunc:
         places, is_advanced = host_index(indices)
         if is_advanced and a.dtype.char not in SCATTER_TYPES.get(scatter, SCATTER_TYPES["and"]):
             raise TypeError(f"{self._dotted}.at does not support {a.dtype} as data type")
-        capture.do(lambda: self._host.at(a._host, places, b._host if isinstance(b, ndarray) else b))
+        capture.do(lambda: self._at_in_any_order(a._host, places, b._host if isinstance(b, ndarray) else b))
+
+    def _at_in_any_order(self, a: Any, places: Any, b: Any) -> None:
+        """What floats sum to depends on the order, and nothing fixes that of atomics: one order or another."""
+        where = np.arange(a.size).reshape(a.shape)[places]
+        if a.dtype.kind != "f" or not a.flags.c_contiguous:
+            self._host.at(a, places, b)
+            return
+        order = ATOMICS.permutation(where.size)
+        self._host.at(a.reshape(-1), where.reshape(-1)[order], np.broadcast_to(b, where.shape).reshape(-1)[order])
 
     def _only(self, method: str, names: tuple[str, ...] = ("cupy_add", "cupy_multiply")) -> None:
         if self.name not in names:
