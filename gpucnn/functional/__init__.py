@@ -2,6 +2,7 @@
 
 from gpucnn.functional.activation import (
     affine,
+    by_output,
     elu,
     exponential,
     gelu,
@@ -56,6 +57,8 @@ from gpucnn.functional.pool import (
     max_pool2d_with_indices,
     max_unpool2d,
 )
+from gpucnn.functional.resize import interpolate
+from gpucnn.functional.unshared import convolve2d, locally_connected2d, output_size
 
 __all__ = [
     "PADDING_MODES",
@@ -67,6 +70,7 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "by_output",
     "centre_pool2d",
     "col2im",
     "conv1d",
@@ -74,6 +78,7 @@ __all__ = [
     "conv2d_loops",
     "conv2d_relu_max_pool2d",
     "conv_transpose2d",
+    "convolve2d",
     "corr2d",
     "cross_entropy",
     "dropout",
@@ -89,10 +94,12 @@ __all__ = [
     "hinge_loss",
     "huber_loss",
     "im2col",
+    "interpolate",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
+    "locally_connected2d",
     "log_softmax",
     "lp_pool2d",
     "max_pool1d",
@@ -101,6 +108,7 @@ __all__ = [
     "max_unpool2d",
     "mse_loss",
     "nll_loss",
+    "output_size",
     "pad2d",
     "relu",
     "relu6",

@@ -5,14 +5,15 @@ tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from gpucnn.autograd import Tensor, apply
+from gpucnn.autograd import Tensor, apply, no_grad
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.autograd.tensor import either_name
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import check_choice, check_number, check_positive, is_integer, shown
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ParameterError, ShapeError, kind_of
 from gpucnn.functional.arguments import check_float, check_tensor
 
 
@@ -259,6 +260,45 @@ def silu(input: Tensor) -> Tensor:
     """
     check_float(input, "silu")
     return input * sigmoid(input)
+
+
+def by_output(input: Tensor, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return y = function(x), element by element, with the gradient dL/dy derivative(y): a function of the *output*.
+
+    Both take and return a tensor. For an activation of one's own where the derivative is known in terms of y.
+
+    >>> import gpucnn
+    >>> x = gpucnn.tensor([0.0], requires_grad=True)
+    >>> by_output(x, lambda x: 1 / (1 + (-x).exp()), lambda y: y * (1 - y)).backward()
+    >>> x.grad.tolist()
+    [0.25]
+    """
+    check_float(input, "by_output")
+    for argument, value in (("function", function), ("derivative", derivative)):
+        if not callable(value):
+            raise ParameterError.expected("by_output", argument, "a function of a tensor", shown(value))
+    return apply(_by_output, input, function=function, derivative=derivative, like=input)
+
+
+def _by_output(
+    backend: Backend,
+    x: Array,
+    needs: Needs,
+    function: Callable[[Tensor], Tensor],
+    derivative: Callable[[Tensor], Tensor],
+    like: Tensor,
+) -> Result:
+    with no_grad():
+        y = function(like.detach())
+    if not isinstance(y, Tensor) or y.shape != like.shape:
+        got = f"shape {y.shape}" if isinstance(y, Tensor) else kind_of(y)
+        raise ShapeError.expected("by_output", "function", f"a tensor of shape {like.shape} as its result", got)
+
+    def backward(dy: Array) -> tuple[Array]:
+        with no_grad():
+            return (ops.multiply(backend, dy, derivative(y.detach()).array),)
+
+    return y.array, backward if needs[0] else None
 
 
 def affine(input: Tensor, slope: float = 1.0, intercept: float = 0.0) -> Tensor:

@@ -55,6 +55,7 @@ from gpucnn.nn.pool import (
     MaxPool2d,
     MaxUnpool2d,
 )
+from gpucnn.nn.resize import LocallyConnected2d, Upsample
 
 __all__ = [
     "ELU",
@@ -102,6 +103,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocallyConnected2d",
     "LogSoftmax",
     "MSELoss",
     "MaxPool1d",
@@ -122,6 +124,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "Upsample",
     "activation",
     "init",
 ]

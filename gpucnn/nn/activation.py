@@ -302,17 +302,36 @@ ACTIVATIONS: dict[str, Callable[..., Module]] = {
 """Activations by name. ``activation`` ignores case, spaces and underscores: "hard sigmoid" is "hardsigmoid"."""
 
 
+def _with_options(text: str) -> tuple[str, dict[str, Any]]:
+    """Split "affine(slope=2, intercept=1)" into its name and its numbers."""
+    name, bracket, rest = text.partition("(")
+    if not bracket:
+        return text, {}
+    options: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in rest.rstrip().removesuffix(")").split(","))):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        try:
+            options[key] = int(value) if value.lstrip("-").isdigit() else float(value)
+        except ValueError:
+            options[key] = value.strip("'\"")
+        if not equals or not rest.rstrip().endswith(")"):
+            raise ParameterError.expected("activation", "kind", "NAME or NAME(OPTION=NUMBER, ...)", shown(text))
+    return name.strip(), options
+
+
 def activation(kind: str | Module | None, **options: Any) -> Module:
     """Return an activation layer: by name with options, ``kind`` itself if it is a layer, Identity for None.
 
-    >>> activation("leaky ReLU", negative_slope=0.2)
-    LeakyReLU(negative_slope=0.2)
+    >>> activation("leaky ReLU", negative_slope=0.2), activation("affine(slope=2, intercept=1)")
+    (LeakyReLU(negative_slope=0.2), Affine(slope=2, intercept=1))
     """
     if kind is None:
         return Identity()
     if isinstance(kind, Module):
         return kind
     if isinstance(kind, str):
+        kind, described = _with_options(kind)
+        options = {**described, **options}
         asked = "".join(letter for letter in kind.lower() if letter.isalnum())
         for name, make in ACTIVATIONS.items():
             if name.replace("_", "") == asked:

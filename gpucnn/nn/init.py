@@ -241,6 +241,7 @@ INITIALISERS: dict[str, Callable[..., Tensor]] = {
     "kaiming_normal": kaiming_normal_,
     "truncated_normal": trunc_normal_,
     "normal": normal_,
+    "std_normal": normal_,
     "uniform": uniform_,
     "orthogonal": orthogonal_,
     "smart": smart_normal_,

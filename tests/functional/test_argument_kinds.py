@@ -61,6 +61,9 @@ FITTING: dict[str, tuple[Any, ...]] = {
     "max_unpool2d": (x(1, 1, 2, 2), gpucnn.tensor([[[[0, 2], [8, 10]]]]), 2, 2, 0, (4, 4)), "mse_loss": (x(3), x(3)),
     "nll_loss": (x(2, 3), gpucnn.tensor([0, 1])), "pad2d": (x(1, 2, 4, 4), 1, "zeros"), "relu": (x(3),),
     "selu": (x(3),), "sigmoid": (x(3),), "silu": (x(3),), "softmax": (x(2, 3), 1), "softplus": (x(3), 1.0, 20.0),
+    "by_output": (x(3), lambda x: x * 1, lambda y: y * 0 + 1), "convolve2d": (x(1, 2, 4, 4), x(3, 2, 2, 2), x(3), 1, 0),
+    "interpolate": (x(1, 2, 4, 4), 3, None, "nearest", False), "output_size": ((4, 4), 2, 1, 0, 1),
+    "locally_connected2d": (x(1, 2, 4, 4), x(3, 3, 3, 2, 2, 2), x(3, 3, 3), 1, 0, 1),
     "tanh": (x(3),), "hardtanh": (x(3), -1.0, 1.0), "relu6": (x(3),),
 }  # fmt: skip
 
@@ -102,6 +105,8 @@ LAYERS: dict[str, dict[str, Any]] = {
     "Dropout": {}, "Dropout2d": {}, "Flatten": {}, "Softmax": {}, "LeakyReLU": {}, "ELU": {}, "GELU": {}, "Softplus": {},
     "Affine": {}, "CrossEntropyLoss": {}, "NLLLoss": {}, "HuberLoss": {}, "MSELoss": {}, "Concat": {},
     "DepthwiseSeparableConv2d": {"in_channels": 2, "out_channels": 3, "kernel_size": 2},
+    "Upsample": {"scale_factor": 2},
+    "LocallyConnected2d": {"in_channels": 2, "out_channels": 3, "kernel_size": 2, "image_size": 4},
     "Hardtanh": {}, "BasicBlock": {"in_channels": 2, "channels": 2}, "Bottleneck": {"in_channels": 2, "channels": 2},
     "InvertedResidual": {"in_channels": 2, "out_channels": 2, "stride": 1, "expand_ratio": 2},
     "DenseLayer": {"in_channels": 2, "growth": 2},

@@ -101,6 +101,14 @@ EXAMPLES: dict[str, list[tuple[Callable[[], nn.Module], tuple[int, ...]]]] = {
         (lambda: nn.DenseLayer(4, 3), IMAGES),
         (lambda: nn.DenseLayer(4, 3, 2, dropout=0.25), IMAGES),
     ],
+    "Upsample": [
+        (lambda: nn.Upsample((9, 5)), IMAGES),
+        (lambda: nn.Upsample(scale_factor=1.5, mode="bilinear", align_corners=True), IMAGES),
+    ],
+    "LocallyConnected2d": [
+        (lambda: nn.LocallyConnected2d(4, 3, (3, 2), (2, 1), (1, 0, 2, 1), (1, 2), False, image_size=(6, 8)), IMAGES),
+        (lambda: nn.LocallyConnected2d(4, 3, 3, padding="same", image_size=(6, 8), dtype="float64"), IMAGES),
+    ],
     "Hardtanh": [(lambda: nn.Hardtanh(-2, 0.5), ROWS)],
     "DepthwiseSeparableConv2d": [(lambda: nn.DepthwiseSeparableConv2d(4, 3, 3, 2, 1, bias=False), IMAGES)],
 }  # fmt: skip

@@ -81,6 +81,11 @@ LAYERS: dict[str, list[tuple[Any, tuple[int, ...]]]] = {
     "Bottleneck": [(lambda: scaled(nn.Bottleneck(4, 2, 2)), IMAGE)],
     "DenseLayer": [(lambda: scaled(nn.DenseLayer(4, 3, dropout=0.5)), IMAGE)],
     "Fire": [(lambda: nn.Fire(4, 2, 3, 5), IMAGE)],
+    "Upsample": [
+        (lambda: nn.Upsample(scale_factor=2.0), IMAGE),
+        (lambda: nn.Upsample((7, 12), mode="bilinear"), IMAGE),
+    ],
+    "LocallyConnected2d": [(lambda: nn.LocallyConnected2d(4, 3, 3, 2, 1, image_size=IMAGE[1:]), IMAGE)],
     "Hardtanh": [(lambda: nn.Hardtanh(-0.5, 2), IMAGE)],
     "InvertedResidual": [(lambda: nn.InvertedResidual(4, 4, 1, 6), IMAGE), (lambda: nn.InvertedResidual(4, 6, 2, 1), IMAGE)],
     "ReLU6": [(nn.ReLU6, IMAGE)],

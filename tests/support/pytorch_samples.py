@@ -104,6 +104,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     },
 }
 OPERATIONS["squeeze.multiple"] = method("squeeze")
+OPERATIONS |= {f"nn.functional.interpolate.{mode}": F.interpolate for mode in ("nearest", "bilinear")}
 
 
 @dataclass
@@ -172,6 +173,8 @@ def compare(function: Callable[..., Any], theirs: Callable[..., Any], arguments:
         for option, reason in UNSUPPORTED.items():
             if option in options:
                 raise Unsupported(reason)
+        if function is F.interpolate and arguments[0].ndim != 4:
+            raise Unsupported("interpolation of sequences and volumes")
         mine, my_options = ours(arguments), ours(options)
     except Unsupported as reason:
         return "unsupported", str(reason)
