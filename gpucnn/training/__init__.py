@@ -9,11 +9,12 @@ from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.factory import build_model, check_model, check_named, check_precision, run_name
 from gpucnn.training.interrupt import InterruptedTraining
 from gpucnn.training.loader import Batches, Loader, Normalisation
-from gpucnn.training.loop import Callback, Loop, train_step
+from gpucnn.training.loop import Callback, Loop
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Accuracy, Loss, LossAndAccuracy, Metric, PerClass, TopK
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
+from gpucnn.training.step import train_step
 from gpucnn.training.tensorboard import TensorBoard
 from gpucnn.training.trainer import Reporter, Reporters, Trainer
 

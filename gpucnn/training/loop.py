@@ -22,44 +22,10 @@ from gpucnn.training.interrupt import StopSignal
 from gpucnn.training.loader import Batches, batches_of
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Loss, LossAndAccuracy, Metric
+from gpucnn.training.step import LossFunction, has_own_step, train_step
 
 LOG_EVERY = 100
 """Steps between two readings of the loss, each of which waits for the device."""
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-
-
-def train_step(
-    net: Module, loss_fn: LossFunction, optimizer: Optimizer, x: Tensor, y: Tensor, scale: LossScale | None = None
-) -> tuple[Tensor, Tensor]:
-    """Do one step on a batch and return (loss, logits). A loss that is not finite changes no parameter.
-
-    x: (B, C, H, W); y: (B,) integers; all on the network's device. Nothing waits for the device. With a ``scale`` (for
-    networks in float16) a gradient that is not finite changes no parameter either, but the scale.
-
-    >>> import gpucnn
-    >>> from gpucnn import nn, optim
-    >>> net = nn.Linear(2, 2)
-    >>> x, y = gpucnn.tensor([[1.0, 2.0]]), gpucnn.tensor([1])
-    >>> loss, logits = train_step(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), lr=0.1), x, y)
-    >>> loss.shape, logits.shape
-    ((), (1, 2))
-    """
-    optimizer.zero_grad()
-    logits = net(x)
-    loss = loss_fn(logits, y)
-    if scale is None:
-        loss.backward()
-        if optimizer.has_own_step():
-            optimizer.step()
-        else:
-            optimizer.step(where=loss.detach().isfinite())
-    else:
-        scale(loss).backward()
-        finite = scale.finite(loss.detach(), optimizer)
-        optimizer.step(where=finite, scale=scale.scale)
-        scale.adjust(finite)
-    return loss.detach(), logits.detach()
 
 
 def measure(net: Module, loss: LossFunction, batches: Batches, metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -197,7 +163,7 @@ class Loop:
             owner._step(count, *given)
 
         step.__qualname__ = "Loop.step"
-        if not isinstance(self.optimizer, Optimizer) or self.optimizer.has_own_step():
+        if has_own_step(self.optimizer):
             return step  # what it holds is not known
         held: list[Any] = [one for one in (self.net, self.loss, self.loss_scale) if isinstance(one, Module)]
         held += [self.optimizer, self.generator, *(metric.sums for metric in self.metrics), *self.batches.state]
@@ -242,14 +208,7 @@ class Loop:
 
     def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Do a step on a batch and return its (loss, output), detached; override it for a step of your own."""
-        if isinstance(self.optimizer, Optimizer) and not self.optimizer.has_own_step():
-            return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale)
-        self.optimizer.zero_grad()
-        output = self.net(x)
-        loss = self.loss(output, y)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach(), output.detach()
+        return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale)
 
     def validate(self) -> dict[str, Any]:
         """Return the evaluation after an epoch: the metrics of the validation batches, as ``val_loss`` and so on."""
