@@ -1,6 +1,6 @@
 """Analysis of a network: cost and receptive field of its layers, feature maps, saliency, gradient checks."""
 
-from gpucnn.analysis.feature_maps import edge_filter, feature_maps, filters, responses
+from gpucnn.analysis.feature_maps import edge_filter, feature_maps, filters, most_exciting, responses
 from gpucnn.analysis.gradient_check import GradientCheck, GradientReport, check_gradients
 from gpucnn.analysis.profile import LayerTime, Profile, profile
 from gpucnn.analysis.saliency import grad_cam, occlusion
@@ -18,6 +18,7 @@ __all__ = [
     "feature_maps",
     "filters",
     "grad_cam",
+    "most_exciting",
     "occlusion",
     "profile",
     "responses",

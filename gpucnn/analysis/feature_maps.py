@@ -10,6 +10,7 @@ from gpucnn import functional as F
 from gpucnn import nn
 from gpucnn.analysis.hooks import check_module, home_of, watched
 from gpucnn.autograd import Tensor, tensor
+from gpucnn.checks import is_count
 from gpucnn.errors import DTypeError, ParameterError, ShapeError, did_you_mean
 from gpucnn.functional.arguments import Padding, PairLike
 
@@ -128,6 +129,40 @@ def feature_maps(model: nn.Module, x: Any, layer: str | None = None) -> Any:
             "feature_maps", "layer", "one that the model calls and that gives a Tensor", repr(layer)
         )
     return maps[layer]
+
+
+def most_exciting(
+    model: nn.Module, images: Any, layer: str, channel: int, count: int = 9, batch_size: int = 100
+) -> tuple[Any, Any]:
+    """Return (indices, values) of the images to which a filter of a layer responds most, the strongest first.
+
+    images: (N, C, H, W), as the model takes them. layer: a name of ``named_modules``; channel: which of its outputs, of
+    which the largest value in the map counts. Source: Zeiler & Fergus 2014, "Visualizing and understanding convolutional
+    networks". ParameterError for an unknown layer or channel, ShapeError for other images.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
+    >>> net.load_state_dict({"0.weight": np.ones((1, 1, 1, 1))}).missing_keys
+    []
+    >>> indices, values = most_exciting(net, np.array([1.0, 3.0, 2.0]).reshape(3, 1, 1, 1), "0", 0, count=2)
+    >>> indices.tolist(), values.tolist()
+    ([1, 2], [3.0, 2.0])
+    """
+    where = "most_exciting"
+    x = host_array(images, "images")
+    if x.ndim != 4 or not len(x):
+        raise ShapeError.expected(where, "images", "(N, C, H, W) with at least one image", f"shape {x.shape}")
+    for argument, number in (("count", count), ("batch_size", batch_size)):
+        if not is_count(number, 1):
+            raise ParameterError.expected(where, argument, "a positive int", repr(number))
+    peaks = []
+    for start in range(0, len(x), batch_size):
+        maps = feature_maps(model, x[start : start + batch_size], layer)
+        if not is_count(channel, 0, maps.shape[1] - 1):
+            raise ParameterError.expected(where, "channel", f"an int from 0 to {maps.shape[1] - 1}", repr(channel))
+        peaks.append(maps[:, int(channel)].reshape(len(maps), -1).max(1))
+    values = np.concatenate(peaks)
+    indices = np.argsort(-values, kind="stable")[:count]
+    return indices, values[indices]
 
 
 def host_array(data: Any, argument: str) -> Any:

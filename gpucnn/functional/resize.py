@@ -23,7 +23,8 @@ def interpolate(
 
     size: (height, width) or one number for both; or scale_factor, by which both are multiplied and rounded down. mode:
     "nearest" repeats pixels; "bilinear" weighs the four around a point, the corners of both images being the same with
-    align_corners. With recompute_scale_factor the ratio of the sizes counts, not scale_factor. Raises ParameterError, DTypeError and ShapeError. Source: torch.nn.functional.interpolate.
+    align_corners. With recompute_scale_factor the ratio of the sizes counts, not scale_factor. Raises ParameterError,
+    DTypeError and ShapeError. Source: torch.nn.functional.interpolate.
 
     >>> import gpucnn
     >>> interpolate(gpucnn.tensor([[[1.0, 3.0]]]), scale_factor=2).tolist()

@@ -16,12 +16,24 @@ def lenet(
     image_size: PairLike = 28,
     hidden: int = 120,
     init: str = "default",
+    filters1: int = 6,
+    filters2: int = 16,
+    kernel1: int = 5,
+    kernel2: int = 5,
+    stride1: int = 1,
+    stride2: int = 1,
+    padding2: int = 0,
+    pool1: int = 2,
+    pool2: int = 2,
+    hidden2: int = 84,
+    implementation: str = "auto",
 ) -> nn.Sequential:
     """Return LeNet-5 in its modern form: (N, in_channels, H, W) images -> (N, classes) logits.
 
-    conv 6@5x5 (padded) - activation - pool 2 - conv 16@5x5 - activation - pool 2 - hidden - 84 - classes. activation: any
-    name of ``nn.activations``; pooling: "max" or "avg"; init: "default" (PyTorch's), or a name of ``nn.init``
-    ("xavier_normal", say) with biases of zero.
+    conv filters1@kernel1 (padding, stride1) - activation - pool1 - conv filters2@kernel2 (padding2, stride2) - activation -
+    pool2 - hidden - hidden2 - classes. activation: any name of ``nn.activation``; pooling: "max" or "avg"; init: "default"
+    (PyTorch's), or a name of ``nn.init`` ("xavier_normal", say) with biases of zero; implementation of the convolutions:
+    "auto", "im2col" or "loops".
     Raises ParameterError for an unknown name, ShapeError for too small an image.
     Source: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition".
 
@@ -32,14 +44,21 @@ def lenet(
     """
     act, pool = activation_named(activation, "lenet"), choice("lenet", "pooling", pooling, POOLINGS)
     weights = choice("lenet", "init", init, {"default": None, **INITS})
-    pixels = size_after("lenet", image_size, (5, 1, padding), (2, 2, 0), (5, 1, 0), (2, 2, 0))
+    pixels = size_after(
+        "lenet",
+        image_size,
+        (kernel1, stride1, padding),
+        (pool1, pool1, 0),
+        (kernel2, stride2, padding2),
+        (pool2, pool2, 0),
+    )
     net = nn.Sequential(
-        nn.Conv2d(in_channels, 6, 5, padding=padding), act(), pool(2),
-        nn.Conv2d(6, 16, 5), act(), pool(2),
+        nn.Conv2d(in_channels, filters1, kernel1, stride1, padding, implementation=implementation), act(), pool(pool1),
+        nn.Conv2d(filters1, filters2, kernel2, stride2, padding2, implementation=implementation), act(), pool(pool2),
         nn.Flatten(),
-        nn.Linear(16 * pixels, hidden), act(),
-        nn.Linear(hidden, 84), act(),
-        nn.Linear(84, classes),
+        nn.Linear(filters2 * pixels, hidden), act(),
+        nn.Linear(hidden, hidden2), act(),
+        nn.Linear(hidden2, classes),
     )  # fmt: skip
     if weights is not None:
         draw_weights(net, weights)

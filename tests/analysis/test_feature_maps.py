@@ -11,7 +11,7 @@ import gpucnn
 from gpucnn import models, nn
 from gpucnn.backend import Backend
 from gpucnn.errors import DTypeError, ParameterError, ShapeError
-from gpucnn.inspect import edge_filter, feature_maps, filters, responses
+from gpucnn.inspect import edge_filter, feature_maps, filters, most_exciting, responses
 
 
 def test_filters_are_the_weights(backend: Backend) -> None:
@@ -136,3 +136,27 @@ def test_mistakes_in_feature_maps() -> None:
     lonely.add_module("spare", nn.ReLU())
     with pytest.raises(ParameterError, match="one that the model calls"):
         feature_maps(lonely, np.zeros((1, 2)), "spare")
+
+
+def test_the_images_that_excite_a_filter_most(backend: Backend) -> None:
+    """A filter of vertical edges is excited by the images that have them, wherever they are."""
+    rng = np.random.default_rng(0)
+    images = (0.1 * rng.random((25, 1, 6, 7))).astype(np.float32)
+    for strength, number in enumerate((4, 17, 11), 1):
+        images[number, 0, :, strength:] += strength
+    net = nn.Sequential(nn.Conv2d(1, 2, (2, 2), bias=False), nn.ReLU())
+    edges = np.array([[[[-1.0, 1], [-1, 1]]], [[[1, 1], [-1, -1]]]], np.float32)
+    net.load_state_dict({"0.weight": edges})
+    indices, values = most_exciting(net, images, "1", 0, count=3, batch_size=10)
+    assert indices.tolist() == [11, 17, 4]
+    maps = net(gpucnn.tensor(images)).numpy()[:, 0]
+    np.testing.assert_allclose(values, np.sort(maps.reshape(25, -1).max(1))[::-1][:3], rtol=1e-6)
+    assert len(most_exciting(net, images, "0", 1, count=100)[0]) == 25
+    for wrong in (
+        {"layer": "2", "channel": 0}, {"layer": "1", "channel": 2}, {"layer": "1", "channel": -1},
+        {"layer": "1", "channel": 0, "count": 0}, {"layer": "1", "channel": 0, "batch_size": 1.5},
+    ):  # fmt: skip
+        with pytest.raises(ParameterError):
+            most_exciting(net, images, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError):
+        most_exciting(net, images[0], "1", 0)

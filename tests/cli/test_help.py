@@ -65,8 +65,11 @@ def complete(*arguments: str) -> list[str]:
     ("words", "offered"),
     [
         (["train", "--model", "le"], ["lenet"]),
-        (["train", "--model", "lenet:p"], ["lenet:pooling=", "lenet:padding="]),
-        (["train", "--model", "lenet:pooling=avg,hid"], ["lenet:pooling=avg,hidden="]),
+        (
+            ["train", "--model", "lenet:p"],
+            ["lenet:pooling=", "lenet:padding=", "lenet:padding2=", "lenet:pool1=", "lenet:pool2="],
+        ),
+        (["train", "--model", "lenet:pooling=avg,hid"], ["lenet:pooling=avg,hidden=", "lenet:pooling=avg,hidden2="]),
         (["train", "--model", "nothing:p"], []),
         (["train", "--optimizer", "ada"], ["adam", "adamw", "adagrad", "adadelta"]),
         (["train", "--optimizer", "sgd:n"], ["sgd:nesterov="]),
@@ -93,7 +96,9 @@ def test_a_data_set_of_another_name_is_completed_as_a_file() -> None:
 def test_models_lists_every_network_with_its_options() -> None:
     lines = gpucnn("models").out.splitlines()
     assert lines[0].split() == ["lenet", "LeNet-5", "in", "its", "modern", "form"]
-    assert lines[1].strip() == "activation=relu, pooling=max, padding=2, hidden=120, init=default"
+    assert (
+        lines[1].strip().startswith("activation=relu, pooling=max, padding=2, hidden=120, init=default, filters1=6, ")
+    )
     entries = json.loads(gpucnn("models", "--json").out)
     assert list(entries) == list(MODELS)
     for name, entry in entries.items():

@@ -286,6 +286,37 @@ def test_the_script_prints_loss_and_time_of_each_epoch(run_script: Callable[...,
     assert "0.9567" in said
 
 
+def test_the_scripts_main_experiment_loops_against_products(run_script: Callable[..., str], tiny_mnist: Path) -> None:
+    losses = {}
+    for how in ("loops", "im2col"):
+        said = run_script("system_1", "--data", tiny_mnist, "--epochs", 1, "--images", 16, "--implementation", how)
+        losses[how] = re.findall(r"^epoch 1: loss (\d\.\d{3})", said, re.MULTILINE)
+    assert len(losses["loops"]) == 1
+    assert losses["loops"] == losses["im2col"]
+
+
+def test_every_argument_of_lenet_can_be_set_and_read() -> None:
+    options = {
+        "filters1": 3, "filters2": 4, "kernel1": 3, "kernel2": 2, "stride1": 2, "stride2": 1, "padding": 1, "padding2": 1,
+        "pool1": 2, "pool2": 3, "hidden": 7, "hidden2": 6, "implementation": "loops",
+    }  # fmt: skip
+    net = models.lenet(5, 2, "tanh", "avg", image_size=(24, 30), **options)
+    text = ",".join(f"{key}={value}" for key, value in options.items())
+    assert repr(
+        models.build(f"lenet:activation=tanh,pooling=avg,{text}", classes=5, in_channels=2, image_size=(24, 30))
+    ) == repr(net)
+    first, second = net[0], net[3]
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(second, nn.Conv2d)
+    assert first.arguments() | {"bias": True} == first.arguments()
+    assert (first.out_channels, first.kernel_size, first.stride, first.padding, first.implementation) == (
+        3, (3, 3), (2, 2), 1, "loops")  # fmt: skip
+    assert (second.out_channels, second.kernel_size, second.stride, second.padding) == (4, (2, 2), (1, 1), 1)
+    assert [layer.kernel_size for layer in (net[2], net[5])] == [(2, 2), (3, 3)]  # type: ignore[attr-defined]
+    assert [layer.out_features for layer in net if isinstance(layer, nn.Linear)] == [7, 6, 5]
+    assert net(gpucnn.zeros(1, 2, 24, 30)).shape == (1, 5)
+
+
 @pytest.mark.slow
 def test_the_published_run(accuracy_on_mnist: Callable[[str], float]) -> None:
     assert accuracy_on_mnist("system_1") >= 0.965
