@@ -67,6 +67,7 @@ class Captured:
         self._step = step
         self._state = _once(state)
         self._recorded: dict[Any, _Recorded | None] = {}
+        self._memory: dict[str, Any] = {}
         self._warned: set[str] = set()
         self._lock = threading.RLock()  # all replays write to the same memory
 
@@ -103,57 +104,76 @@ class Captured:
             self._warn(f"it has more than {MOST_GRAPHS} variants (shapes, dtypes, modes, hyper-parameters)")
             return self._step(*arguments)
         self._recorded[kind] = None
-        before = held.save()
+        backend.free_memory()  # the graph's memory comes from the driver, not from what other pools keep
+        before: Callable[[], None] | None = None
         try:
-            recorded = _Recorded(backend, held, arguments)
-            result, stray = recorded.watch(self._step)
+            before = held.save()
+            return self._captured(kind, backend, held, arguments, before)
         except MemoryError as error:  # free memory is less than twice that of the step
-            before()
+            if before is not None:
+                before()
             self._warn(f"{type(error).__name__}: {error}")
-            return self._step(*arguments)
-        if stray:
-            self._warn(f"it uses {' and '.join(stray)}, which capture does not know: add it to state=[...]")
-            return result
+        # Here, where no traceback holds the arrays of the run that failed.
+        backend.free_memory()
+        return self._step(*arguments)
+
+    def _captured(
+        self, kind: Any, backend: Backend, held: _Held, arguments: tuple[Any, ...], before: Callable[[], None]
+    ) -> Any:
+        """Return the result of the step, captured if that succeeds; MemoryError if it does not fit beside the copies."""
+        if backend.name not in self._memory:
+            self._memory[backend.name] = ops.new_graph_memory(backend)
+        recorded = _Recorded(backend, held, arguments, self._memory[backend.name])
+        result, stray = recorded.watch(self._step)
         after = held.save()
         expected = held.bits(result)
+        if stray:
+            self._warn(f"it uses {' and '.join(stray)}, which capture does not know: add it to state=[...]", 6)
+            return result
+        replayed: list[Any] | None = None
         try:
             before()
             recorded.record(self._step)
             if recorded.changes_others():
                 raise CaptureError("it changes a Tensor that capture does not know: add it to state=[...]")
             before()
-            replayed = recorded.replay(arguments)
-            if held.bits(replayed) != expected:
+            replayed = [recorded.replay(arguments)]
+            if held.bits(replayed[0]) != expected:
                 raise ArithmeticError("its replay differs from the step itself")
         except Exception as error:  # whatever failed, the eager step has succeeded
             after()
             reason = error.__context__ or error
-            self._warn(f"{type(reason).__name__}: {reason}")
+            self._warn(f"{type(reason).__name__}: {reason}", 6)
+            replayed = None
+        if replayed is None:
+            del recorded
+            backend.free_memory()  # what the failed capture used
             return result
         self._recorded[kind] = recorded
-        return replayed
+        return replayed[0]
 
-    def _warn(self, reason: str) -> None:
+    def _warn(self, reason: str, stacklevel: int = 5) -> None:
         if reason in self._warned:
             return
         self._warned.add(reason)
         step = self._step.func if isinstance(self._step, partial) else self._step
         name = getattr(step, "__qualname__", type(step).__name__)
-        warnings.warn(f"capture: {name} runs as usual, because {reason}", stacklevel=5)
+        warnings.warn(f"capture: {name} runs as usual, because {reason}", stacklevel=stacklevel)
 
 
 class _Recorded:
     """One captured variant of a step on one device: its graph, its input buffers and its result buffers."""
 
-    def __init__(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> None:
-        graph = ops.new_graph(backend)
+    def __init__(self, backend: Backend, held: _Held, arguments: tuple[Any, ...], memory: Any) -> None:
+        graph = ops.new_graph(backend, memory)
         assert graph is not None
-        self._backend, self._held, self._graph = backend, held, graph
+        self._backend, self._held = backend, held
         self._inputs = [a.like(ops.c_ordered_copy(backend, a.array)) if isinstance(a, Tensor) else a for a in arguments]
         self._kept = held.arrays()  # the graph has their addresses
         self._result: Any = None
         self._changed: set[Hashable] = set()
         self._gradients: list[tuple[Parameter, Tensor | None]] = []
+        self._graph = graph  # the last to be dropped, after the arrays in its memory
 
     def watch(self, step: Callable[..., Any]) -> tuple[Any, list[str]]:
         """Run the step eagerly; return its results, and the kinds of objects it used that are missing in the state."""

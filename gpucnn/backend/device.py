@@ -104,6 +104,9 @@ class Device:
         """Whether ``size`` bytes of data fit on the device and leave enough memory for training."""
         return True
 
+    def free_memory(self) -> None:
+        """Return memory that no array uses to the system, where the device keeps any."""
+
     def synchronize(self) -> None:
         """Wait until all work queued on the device is done."""
 

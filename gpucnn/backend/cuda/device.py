@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,33 @@ OLDER = "(or cuda12 for drivers older than 580)"
 RESIDENT_SHARE = 0.5
 """The share of free memory that a data set on the device may use. The remainder is for training."""
 LESS = "Use smaller batches, or end other programs on this GPU."
+
+
+_in_use: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
+
+
+class _Lost:
+    """Stands for a device in a forked process: CUDA works in the process that began with it, and nowhere else."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        raise DeviceError(
+            f"{self._name} was in use when this process was forked, and CUDA does not work in the fork. Start processes "
+            f"by multiprocessing.get_context('spawn'), or use the GPU after the fork only."
+        )
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _lose() -> None:
+    for device in _in_use:
+        device._device = _Lost(device.name)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lose)
 
 
 class CudaDevice(Device):
@@ -48,6 +76,9 @@ class CudaDevice(Device):
             self._kernels[True] = Kernels(self.xp, TF32)
         self._thread = threading.local()
         self._constants: dict[Any, Array] = {}
+        _in_use.add(self)
+        self._pools: dict[int, Any] = {}
+        self._retired: set[int] = set()
         self.autotuner = Autotuner(self.xp) if os.environ.get("GPUCNN_AUTOTUNE") == "1" else None
 
     def _probe(self) -> None:
@@ -181,9 +212,32 @@ class CudaDevice(Device):
         free, total = self.xp.cuda.runtime.memGetInfo()
         return f"{free:,} of {total:,} bytes are free."
 
+    def new_pool(self) -> Any:
+        """Return a memory pool of its own, until ``retire`` is called with it."""
+        with self._device:
+            pool = self.xp.cuda.MemoryPool()
+        self._pools[id(pool)] = pool
+        return pool
+
+    def retire(self, pool: Any) -> None:
+        """Return a pool's memory to the driver: what is unused now, the remainder when memory is freed later."""
+        self._retired.add(id(pool))
+        if not isinstance(self._device, _Lost):
+            self._free_pools()
+
     def free_memory(self) -> None:
-        """Return unused memory to the driver."""
-        self.xp.get_default_memory_pool().free_all_blocks()
+        """Return unused memory to the driver: that of CuPy's pool and those of captured steps."""
+        with self._device:
+            self.xp.get_default_memory_pool().free_all_blocks()
+        self._free_pools()
+
+    def _free_pools(self) -> None:
+        with self._device:
+            for key, pool in list(self._pools.items()):
+                pool.free_all_blocks()
+                if key in self._retired and not pool.total_bytes():
+                    self._retired.discard(key)
+                    del self._pools[key]
 
     # --- random numbers ----------------------------------------------------------------------------------------
 

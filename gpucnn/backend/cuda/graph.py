@@ -6,6 +6,7 @@ pool, which an eager run has filled before, so that capture makes no allocations
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
@@ -19,15 +20,24 @@ from gpucnn.backend.dispatch import implements
 Result = TypeVar("Result")
 
 
-class Graph:
-    """One captured step on one device."""
+class GraphMemory:
+    """The pool of the graphs of one captured function. What it holds goes back to the driver when the function is gone.
+
+    CuPy itself (14.1 and later) never frees the unused memory of a pool that is dropped.
+    """
 
     def __init__(self, device: CudaDevice) -> None:
-        self._device = device
-        xp = device.xp
+        self.pool = device.new_pool()
+        weakref.finalize(self, device.retire, self.pool).atexit = False  # at exit the driver may be gone
+
+
+class Graph:
+    """One captured step on one device, in memory that other graphs of the same function use as well."""
+
+    def __init__(self, device: CudaDevice, memory: GraphMemory) -> None:
+        self._device, self._memory = device, memory
         with device.active():
-            self._stream = xp.cuda.Stream(non_blocking=True)
-            self._pool = xp.cuda.MemoryPool()
+            self._stream = device.xp.cuda.Stream(non_blocking=True)
         self._recording = Recording()
         self._graph: Any = None
 
@@ -35,7 +45,7 @@ class Graph:
     def _inside(self, mode: Literal["watch", "record"]) -> Iterator[None]:
         device = self._device
         device.synchronize()  # the private stream does not wait for others: its inputs must be ready
-        with device.active(), device.xp.cuda.using_allocator(self._pool.malloc), self._stream:
+        with device.active(), device.xp.cuda.using_allocator(self._memory.pool.malloc), self._stream:
             self._recording.start(mode)
             device.recording = self._recording
             try:
@@ -84,6 +94,11 @@ class Graph:
             one.known = (generator.seed, generator.counter)
 
 
+@implements(ops.new_graph_memory, on="cuda")
+def new_graph_memory(device: CudaDevice) -> GraphMemory:
+    return GraphMemory(device)
+
+
 @implements(ops.new_graph, on="cuda")
-def new_graph(device: CudaDevice) -> Graph:
-    return Graph(device)
+def new_graph(device: CudaDevice, memory: GraphMemory) -> Graph:
+    return Graph(device, memory)

@@ -28,6 +28,7 @@ from gpucnn.backend.ops.activation import (
 )
 from gpucnn.backend.ops.capture import (
     new_graph,
+    new_graph_memory,
 )
 from gpucnn.backend.ops.conv import (
     add_channel_bias,
@@ -356,6 +357,7 @@ __all__ = [
     "nearest_even",
     "negative",
     "new_graph",
+    "new_graph_memory",
     "not_equal",
     "ones_like",
     "order",

@@ -264,12 +264,15 @@ class MemoryPool(Mirror):
 
     def __init__(self, allocator: Any = None) -> None:
         self._limit = 0
+        self.freed_on: list[int] = []
+        """The devices that were current when its unused memory was freed."""
 
     def malloc(self, size: int) -> MemoryPointer:
         return MemoryPointer(np.full(size, 0xFF, np.uint8), 0)
 
     def free_all_blocks(self, stream: Any = None) -> None:
-        """Nothing: no blocks are kept."""
+        """Nothing but to note where: no blocks are kept."""
+        self.freed_on.append(devices.current())
 
     def used_bytes(self) -> int:
         return 0
