@@ -9,8 +9,8 @@ from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import Needs, Result
 from gpucnn.backend import Array, Backend, Window, ops
 from gpucnn.checks import check_choice
-from gpucnn.errors import ParameterError, ShapeError
-from gpucnn.functional.arguments import image_batch, sides, unbatch
+from gpucnn.errors import ShapeError
+from gpucnn.functional.arguments import Padding, PairLike, image_batch, pair, sides, unbatch
 
 PADDING_MODES = ("zeros", "reflect", "replicate")
 
@@ -61,10 +61,19 @@ def _extension(n: int, before: int, after: int, mode: str) -> Extension:
     return Extension(tuple(sources), before, n)
 
 
-def pad2d(input: Tensor, padding: int | tuple[int, ...] | list[int], mode: str = "zeros") -> Tensor:
+def pad2d(
+    input: Tensor,
+    padding: Padding,
+    mode: str = "zeros",
+    *,
+    kernel_size: PairLike = 1,
+    stride: PairLike = 1,
+    dilation: PairLike = 1,
+) -> Tensor:
     """Return images (N, C, H, W), or one (C, H, W), with padding around them.
 
-    padding: an int, a pair (rows, columns) or four sides (top, bottom, left, right), each at least 0.
+    padding: an int, a pair (rows, columns) or four sides (top, bottom, left, right), each at least 0; or the word by which a
+    convolution of this kernel_size, stride and dilation would pad: "valid" (not at all), "same" or "full".
     mode: "zeros"; "reflect", which mirrors at the border pixel without repeating it (padding less than the image's size);
     or "replicate", which repeats the border pixel. Raises ParameterError, and ShapeError for too large a reflection.
 
@@ -75,11 +84,9 @@ def pad2d(input: Tensor, padding: int | tuple[int, ...] | list[int], mode: str =
     check_choice(mode, "pad2d", "mode", PADDING_MODES)
     x, single = image_batch(input, "pad2d")
     H, W = x.shape[2:]
-    if isinstance(padding, str):
-        raise ParameterError.expected(
-            "pad2d", "padding", "an int, a pair, or (top, bottom, left, right)", repr(padding)
-        )
-    top, bottom, left, right = sides(padding, Window((1, 1)), H, W, "pad2d")
+    spread = pair(dilation, "pad2d", "dilation")
+    window = Window(pair(kernel_size, "pad2d", "kernel_size"), pair(stride, "pad2d", "stride"), dilation=spread)
+    top, bottom, left, right = sides(padding, window, H, W, "pad2d")
     if mode == "reflect" and (max(top, bottom) >= H or max(left, right) >= W):
         raise ShapeError.expected("pad2d", "padding", f"less than the image's size {H}x{W} to reflect", padding)
     if mode != "zeros" and min(H, W) < 1:

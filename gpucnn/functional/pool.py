@@ -28,6 +28,7 @@ from gpucnn.functional.arguments import (
     unbatch,
 )
 from gpucnn.functional.conv import conv2d
+from gpucnn.functional.padding import pad2d
 
 
 def _max_pool2d(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
@@ -52,12 +53,14 @@ def max_pool2d(
     dilation: PairLike = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
+    *,
+    zero_padded: bool = False,
 ) -> Any:
     """Return the maximum of each window: (N, C, H, W) -> (N, C, OH, OW), floating dtypes; one (C, H, W) image too.
 
-    stride is the kernel size by default. Padding is never the maximum; NaN always is. Of equal maxima the first in row-major
-    order receives the gradient. ceil_mode keeps a last window that extends past the edge. With return_indices a pair: the
-    maxima, and their places as ``max_pool2d_with_indices`` numbers them.
+    stride is the kernel size by default. Padding is never the maximum or, with zero_padded, counts as 0; NaN is always the
+    maximum. Of equal maxima the first in row-major order receives the gradient. ceil_mode keeps a last window that extends
+    past the edge. With return_indices a pair: the maxima, and their places as ``max_pool2d_with_indices`` numbers them.
     Raises ShapeError, DTypeError, and ParameterError for padding as large as the window.
     Source: Ranzato et al. 2007; Goodfellow, Bengio & Courville 2016, section 9.3.
 
@@ -67,9 +70,14 @@ def max_pool2d(
     [[[4.0, 5.0], [7.0, 8.0]]]
     """
     if check_flag(return_indices, "max_pool2d", "return_indices"):
+        if zero_padded:
+            raise ParameterError.expected("max_pool2d", "return_indices", "False where padding counts", "True")
         return max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
     x, is_single = image_batch(input, "max_pool2d")
     check_float(x, "max_pool2d")
+    if check_flag(zero_padded, "max_pool2d", "zero_padded"):
+        _, around = pooling_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
+        x, padding = pad2d(x, around), 0
     window, _ = pooling_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
     return unbatch(apply(_max_pool2d, x, window=window), is_single)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self
 
 from gpucnn.autograd import Tensor
@@ -12,14 +13,16 @@ from gpucnn.functional.arguments import Padding, PairLike
 from gpucnn.nn.activation import activation as activation_layer
 from gpucnn.nn.containers import Composite, Sequential, made_of
 from gpucnn.nn.conv import Conv2d
+from gpucnn.nn.layer import images_of
 from gpucnn.nn.module import Module
-from gpucnn.nn.pool import AvgPool2d, MaxPool2d
+from gpucnn.nn.pool import AvgPool2d, CentrePool2d, LPPool2d, MaxPool2d
 
 
 class DepthwiseSeparableConv2d(Composite):
     """One filter per channel, then a 1x1 convolution across channels: (N, C, H, W) -> (N, F, OH, OW).
 
-    K*K*C + C*F weights instead of K*K*C*F. Source: Sifre & Mallat 2014; Chollet 2017.
+    K*K*C + C*F weights instead of K*K*C*F. in_channels=None takes the channels of the first input.
+    Source: Sifre & Mallat 2014; Chollet 2017.
 
     >>> layer = DepthwiseSeparableConv2d(2, 4, 2, bias=False)
     >>> sum(parameter.size for parameter in layer.parameters())
@@ -31,7 +34,7 @@ class DepthwiseSeparableConv2d(Composite):
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: int | None,
         out_channels: int,
         kernel_size: PairLike,
         stride: PairLike = 1,
@@ -44,21 +47,27 @@ class DepthwiseSeparableConv2d(Composite):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.depthwise = Conv2d(
-            in_channels,
-            in_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            in_channels,
-            False,
-            device=device,
-            dtype=dtype,
-        )
-        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype)
+        window = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+        self._options: tuple[Any, ...] = (out_channels, window, bias, device, dtype)
+        self._make(1 if in_channels is None else in_channels)
+        if in_channels is None:  # the arguments are known to be sound
+            del self.depthwise, self.pointwise
+
+    def _make(self, channels: int) -> None:
+        out_channels, window, bias, device, dtype = self._options
+        self.depthwise = Conv2d(channels, channels, **window, groups=channels, bias=False, device=device, dtype=dtype)
+        self.pointwise = Conv2d(channels, out_channels, 1, bias=bias, device=device, dtype=dtype)
+
+    def waits_for_input(self) -> bool:
+        return not self._modules
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self._modules:
+            channels = images_of("DepthwiseSeparableConv2d", x.shape, 2)[0][-1]
+            *options, dtype = self._options
+            self._options = (*options[:-1], x.backend, dtype or x.dtype)
+            self._make(channels)
+            self.train(self.training)
         y: Tensor = self.pointwise(self.depthwise(x))
         return y
 
@@ -67,11 +76,21 @@ class DepthwiseSeparableConv2d(Composite):
         return made_of(cls, children, arguments)
 
 
+POOLINGS: dict[str, Callable[..., Module]] = {
+    "max": MaxPool2d,
+    "avg": AvgPool2d,
+    "l2": partial(LPPool2d, 2.0),
+    "centre": CentrePool2d,
+}
+"""The poolings of ``ConvBlock`` by name."""
+
+
 class ConvBlock(Sequential):
     """Convolution, activation and pooling in one call, named conv, activation and pool.
 
-    The convolution has ``filters`` filters of filter_size. activation: a name or a layer. pooling ("max" or "avg") has
-    pool_size and pool_stride; pool_size=None omits it. channels=None takes the channels of the first input.
+    The convolution has ``filters`` filters of filter_size. activation: a name or a layer. pooling ("max", "avg", "l2" or
+    "centre") has pool_size, pool_stride and pool_padding; pool_size=None omits it. channels=None takes the channels of the
+    first input.
 
     >>> import gpucnn
     >>> ConvBlock(1, filters=6, filter_size=5, padding=2, pool_size=2)(gpucnn.tensor([[[[0.0] * 28] * 28]])).shape
@@ -93,15 +112,19 @@ class ConvBlock(Sequential):
         stride: PairLike = 1,
         padding: Padding = 0,
         pooling: str = "max",
+        dilation: PairLike = 1,
+        groups: int = 1,
+        bias: bool = True,
+        pool_padding: Padding = 0,
         name: str | None = None,
     ) -> None:
-        check_choice(pooling, "ConvBlock", "pooling", ("max", "avg"))
+        check_choice(pooling, "ConvBlock", "pooling", tuple(POOLINGS))
         layers: dict[str, Module] = {
-            "conv": Conv2d(channels, filters, filter_size, stride, padding),
+            "conv": Conv2d(channels, filters, filter_size, stride, padding, dilation, groups, bias),
             "activation": activation_layer(activation),
         }
         if pool_size is not None:
-            layers["pool"] = (MaxPool2d if pooling == "max" else AvgPool2d)(pool_size, pool_stride)
+            layers["pool"] = POOLINGS[pooling](pool_size, pool_stride, padding=pool_padding)
         super().__init__(layers, name=name)
 
     @classmethod

@@ -43,7 +43,7 @@ def conv_relu_pool(layers: Sequence[Module]) -> Fused | None:
     assert isinstance(conv, Conv2d)
     assert isinstance(pool, MaxPool2d)
     plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-    if not _is_plain(conv) or plain != ((2, 2), (2, 2), 0, (1, 1), False):
+    if pool.zero_padded or not _is_plain(conv) or plain != ((2, 2), (2, 2), 0, (1, 1), False):
         return None
     weight = cast("Parameter", conv.weight)
 

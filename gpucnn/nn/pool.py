@@ -86,13 +86,16 @@ class MaxPool2d(PoolNd):
         dilation: PairLike = 1,
         ceil_mode: bool = False,
         *,
+        zero_padded: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
+        self.zero_padded = check_flag(zero_padded, "MaxPool2d", "zero_padded")
         self._set_window(kernel_size, stride, padding, dilation, ceil_mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        window = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        y: Tensor = F.max_pool2d(x, *window, zero_padded=self.zero_padded)
         return y
 
 

@@ -238,6 +238,8 @@ def _flatten(steps: Operations, module: Any, value: int, path: str) -> int:
 
 
 def _max_pool(steps: Operations, module: Any, value: int, path: str) -> int:
+    if module.zero_padded:
+        raise refused(path, "padding that is never the maximum", "zeros that count")
     arguments = _window(module.window_on(steps.shape(value)[1:]))
     return steps.layer("max_pool", module, value, path, word="pool", arguments=arguments)
 
