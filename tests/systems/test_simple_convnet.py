@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from runs import ROOT
 
 import gpucnn
 import gpucnn.functional as F
@@ -213,6 +217,56 @@ def test_the_numerical_check_is_a_function_for_users(small: Dictionaries) -> Non
     assert {check.name for check in report.checks} == {"input 0", *small.net.state_dict()}
     wrong = inspect.check_gradients(lambda x: x * x.detach(), X, samples=5)
     assert not wrong, "half of the gradient is missing"
+
+
+def simple_convnet_of_the_script() -> Any:
+    """The module of the script, which the text's own object is in."""
+    spec = importlib.util.spec_from_file_location("system_3", ROOT / "scripts" / "system_3.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_object_that_predicts_and_has_a_loss_gradients_by_name_and_an_accuracy(tmp_path: Path) -> None:
+    script = simple_convnet_of_the_script()
+    network = script.SimpleConvNet(PARAMETERS, hidden_size=10)
+    x, t = drawn(6, 1, 28, 28), gpucnn.tensor(np.array([0, 1, 2, 3, 4, 5]))
+    one_hot = gpucnn.tensor(np.eye(10, dtype=np.float32)[t.numpy()])
+    assert network.predict(x).shape == (6, 10)
+    assert network.loss(x, t).item() == pytest.approx(network.loss(x, one_hot).item())
+    gradients = network.gradient(x, t)
+    assert list(gradients) == list(network.params)
+    step = 1e-2
+    weight = network.params["6.bias"]
+    losses = []
+    for sign in (1, -1):
+        with gpucnn.no_grad():
+            weight[3] += sign * step
+            losses.append(network.loss(x, t).item())
+            weight[3] -= sign * step
+    assert gradients["6.bias"][3].item() == pytest.approx((losses[0] - losses[1]) / (2 * step), abs=1e-3)
+    wanted = np.mean(network.predict(x).numpy().argmax(1) == t.numpy())
+    assert network.accuracy(x, t, batch_size=4) == network.accuracy(x, one_hot) == wanted
+    network.save_params(str(tmp_path / "params"))
+    other = script.SimpleConvNet(PARAMETERS, hidden_size=10)
+    other.load_params(str(tmp_path / "params"))
+    np.testing.assert_array_equal(other.predict(x).numpy(), network.predict(x).numpy())
+
+
+def test_filters_are_grey_pictures_before_and_after_training(
+    run_script: Callable[..., str], tiny_mnist: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("pictures") / "filters.png"
+    run_script("system_3", "--data", tiny_mnist, "--epochs", 1, "--pictures", path)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture)
+    assert picture.mode == "L"
+    half = pixels.shape[1] // 2
+    assert pixels.shape == (3 * 44 + 8, 2 * 10 * 44 + 8)
+    assert not np.array_equal(pixels[:, 4:half], pixels[:, half:-4]), "the filters have learnt"
+    assert {0, 255} <= set(np.unique(pixels))
 
 
 def test_the_script(run_script: Callable[..., str], tiny_mnist: Path) -> None:
