@@ -20,7 +20,7 @@ from gpucnn import models, nn
 from gpucnn.autograd import Tensor, no_grad
 from gpucnn.backend import Backend, Generator, drawing_from, get_backend, use
 from gpucnn.checkpoint import read_packed
-from gpucnn.data import ArrayDataset
+from gpucnn.data import ArrayDataset, Dataset
 from gpucnn.errors import (
     CheckpointError,
     DataError,
@@ -49,8 +49,14 @@ from gpucnn.training.callbacks import callbacks_of
 from gpucnn.training.config import is_file_model
 from gpucnn.training.factory import fitted, split_validation, structure_of
 from gpucnn.training.fine_tuning import prepare, trainable
+from gpucnn.training.objective import loss_for
 from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.saved import LARGEST_IMAGE
+
+SETTINGS = (
+    "optimizer", "lr", "schedule", "seed", "validation", "freeze", "class_weights", "label_smoothing", "clip_norm",
+)  # fmt: skip
+"""Arguments that are settings of ``gpucnn train`` and mean the same."""
 
 BATCH = 1000
 """Images per batch in prediction."""
@@ -73,7 +79,8 @@ class Classifier:
     image_size) -> Module, where image_size is (H, W) if they differ, or a Module, which is copied and not changed (one with
     lazy layers has to be on the device). lr=None: the optimiser's default. device=None: that of
     ``gpucnn.use``. validation: number of images held out and evaluated after each epoch. verbose: print a line per
-    epoch. loss: a function of (logits, class indices); cross-entropy by default. metrics: further entries of
+    epoch. loss: a name with options ("focal:gamma=2"), or a function of (logits, class indices); cross-entropy by
+    default. metrics: further entries of
     ``history`` (see ``training.metrics``). init_from: weights to begin with, of a safetensors file, an .npz or a run folder;
     the last layer is new, with a note, where the classes differ. freeze: which parameters are not trained ("features.*";
     "*,!fc.*" for all but fc); layers frozen as a whole run as in evaluation. The other parameters are the options of
@@ -115,15 +122,19 @@ class Classifier:
         device: str | Backend | None = None,
         validation: int = 0,
         verbose: bool = False,
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
         metrics: Iterable[Metric] = (),
         init_from: str | None = None,
         freeze: str | None = None,
+        class_weights: str | None = None,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
     ) -> None:
         self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
         self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
         self.validation, self.verbose, self.loss, self.metrics = validation, verbose, loss, metrics
         self.init_from, self.freeze = init_from, freeze
+        self.class_weights, self.label_smoothing, self.clip_norm = class_weights, label_smoothing, clip_norm
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -204,8 +215,9 @@ class Classifier:
         classes, labels = _encoded(y, len(images), where)
         data = ArrayDataset(images, labels, [str(name) for name in classes], where)
         backend = get_backend(self.device)
-        names = ("optimizer", "lr", "schedule", "seed", "validation", "freeze")
-        asked = {name: getattr(self, name) for name in names}
+        asked = {name: getattr(self, name) for name in SETTINGS}
+        if isinstance(self.loss, str):
+            asked["loss"] = self.loss
         asked["init_from"] = None if self.init_from is None else os.fspath(self.init_from)
         asked["epochs"] = self.epochs if epochs is None else epochs
         asked["batch_size"] = self.batch_size if batch_size is None else batch_size
@@ -224,7 +236,7 @@ class Classifier:
         batches = Loader(train, backend, normalisation).batches(settings.batch_size, settings.seed)
         loop = _Fit(
             net,
-            nn.CrossEntropyLoss() if self.loss is None else self.loss,
+            self._loss(settings, train, backend),
             optimizer,
             batches,
             [LossAndAccuracy(), *copy.deepcopy(list(self.metrics))],
@@ -235,6 +247,7 @@ class Classifier:
             ],
             validation=None if held_out is None else Loader(held_out, backend, normalisation).batches(BATCH),
             generator=generator,
+            clip_norm=settings.clip_norm,
         )
         loop.lr, loop.frozen = settings.lr or 0.0, frozen
         learnt = {
@@ -249,6 +262,16 @@ class Classifier:
             self._keep(learnt)
             raise
         return self._keep(learnt)
+
+    def _loss(self, settings: Settings, train: Dataset, backend: Backend) -> Callable[[Tensor, Tensor], Tensor]:
+        if self.loss is None or isinstance(self.loss, str):
+            return loss_for(settings, train, backend)
+        if self.class_weights is not None or self.label_smoothing:
+            raise ParameterError.expected(
+                "Classifier", "loss", "a name, with class_weights or label_smoothing", type(self.loss).__name__,
+                "give the weights to the loss itself",
+            )  # fmt: skip
+        return self.loss
 
     def _keep(self, learnt: dict[str, Any]) -> Self:
         learnt["net_"].eval()

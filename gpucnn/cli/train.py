@@ -42,6 +42,7 @@ from gpucnn.training import (
     run_name,
 )
 from gpucnn.training.factory import VALIDATION
+from gpucnn.training.objective import LOSSES
 from gpucnn.training.registry import OPTIMIZERS, SCHEDULES
 
 OPTIMIZER_CLASSES = {name: make for name, (make, _, _) in OPTIMIZERS.items()}
@@ -90,6 +91,20 @@ def either(names: Iterable[str]) -> str:
     "--lr", "Learning rate; the highest one under one-cycle.",
     ", ".join(f"{name} {lr:g}" for name, (_, lr, _) in OPTIMIZERS.items()), type=click.FloatRange(0),
 )  # fmt: skip
+@setting_option(
+    "--loss", f"Loss: {either(LOSSES)}; for example focal:gamma=2. Validation and test show the cross-entropy.",
+    metavar="NAME[:OPTION=VALUE,...]", shell_complete=complete_described(LOSSES, ("weight", "label_smoothing")),
+)  # fmt: skip
+@setting_option(
+    "--class-weights", "Weights of the classes in the loss: balanced lets rare ones count as much as frequent ones.",
+    "all the same", type=click.Choice(["balanced"]),
+)  # fmt: skip
+@setting_option(
+    "--label-smoothing", "Part of each label that is spread over all classes (0.1, say).", type=click.FloatRange(0, 1)
+)
+@setting_option(
+    "--clip-norm", "Scale the gradients down to this norm where it is larger.", "off", type=click.FloatRange(0)
+)
 @setting_option("--momentum", "SGD momentum.", type=click.FloatRange(0, 1))
 @setting_option(
     "--weight-decay", "Weight decay (L2 penalty on the weights); decoupled from the gradient in adamw.",

@@ -17,11 +17,14 @@ def _gradients(parameters: Iterable[Parameter] | Parameter, where: str) -> list[
     return [parameter.grad for parameter in listed if parameter.grad is not None]
 
 
-def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float, norm_type: float = 2.0) -> Tensor:
+def clip_grad_norm_(
+    parameters: Iterable[Parameter] | Parameter, max_norm: float, norm_type: float = 2.0, *, scale: Tensor | None = None
+) -> Tensor:
     """Scale all gradients by one factor so that their total norm is at most max_norm; return the norm before scaling.
 
     norm_type: 2 (Euclidean), any positive p, or infinity. The norm is 0-d float32 (float64 for float64 gradients). It
     overflows only if its own value is too large, never for float16 gradients. max_norm=infinity changes no gradient.
+    scale: a 0-d float32 factor that the gradients have, of a scaled loss; norm and max_norm are those without it.
     Source: Pascanu, Mikolov & Bengio 2013.
 
     >>> import gpucnn
@@ -41,6 +44,7 @@ def clip_grad_norm_(parameters: Iterable[Parameter] | Parameter, max_norm: float
     with no_grad():
         wide = [gradient.to("float32") if str(gradient.dtype) == "float16" else gradient for gradient in gradients]
         norm = _norm([gradient for gradient in wide if gradient.size] or [wide[0].sum()], float(norm_type))
+        norm = norm if scale is None else norm / scale
         if max_norm == float("inf"):
             return norm
         factor = max_norm / (norm + 1e-6)

@@ -13,6 +13,7 @@ from typing import Any, Self
 from gpucnn.data import Augmentation, parse_image_size
 from gpucnn.errors import DataError, UsageError, did_you_mean, shortened
 from gpucnn.models import split_model
+from gpucnn.training.objective import LOSSES
 from gpucnn.training.registry import OPTIMIZERS, SCHEDULES, check_name
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -52,6 +53,10 @@ class Settings:
     test_each_epoch: bool = False
     init_from: str | None = None
     freeze: str | None = None
+    loss: str = "cross-entropy"
+    class_weights: str | None = None
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -68,6 +73,9 @@ class Settings:
                 raise UsageError.expected("settings", key, "a text", shown(getattr(self, key)))
         check_name(self.optimizer, OPTIMIZERS, "optimizer")
         check_name(self.schedule, SCHEDULES, "schedule")
+        check_name(self.loss, LOSSES, "loss")
+        if self.class_weights not in (None, "balanced"):
+            raise UsageError.expected("settings", "class_weights", "balanced", shown(self.class_weights))
         if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
             remedy = did_you_mean(str(self.precision), PRECISIONS)
             raise UsageError.expected("settings", "precision", " or ".join(PRECISIONS), repr(self.precision), remedy)
@@ -83,11 +91,11 @@ class Settings:
             most = 63 if key == "seed" else 31
             if value >= 2**most:
                 raise UsageError.expected("settings", key, f"a whole number below 2**{most}", shown(value))
-        shares: dict[str, float | None] = {"momentum": 1, "target_accuracy": 1, "val_split": 1}
-        for key, high in ({"lr": None, "weight_decay": None} | shares).items():
+        shares: dict[str, float | None] = {"momentum": 1, "target_accuracy": 1, "val_split": 1, "label_smoothing": 1}
+        for key, high in ({"lr": None, "weight_decay": None, "clip_norm": None} | shares).items():
             value = getattr(self, key)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
-            if value is None and key != "momentum":
+            if value is None and key not in ("momentum", "label_smoothing"):
                 continue
             if not number or value < 0 or (high is not None and value > high):
                 limit = "a finite number of at least 0" + ("" if high is None else f" and at most {high}")

@@ -17,6 +17,7 @@ from gpucnn.errors import DataError, DeviceError, ParameterError, ShapeError, Us
 from gpucnn.models.cost import bounded
 from gpucnn.training.config import PRECISIONS, Settings, is_file_model
 from gpucnn.training.loader import Normalisation
+from gpucnn.training.objective import make_loss
 from gpucnn.training.registry import make_optimizer, make_schedule
 
 VALIDATION = 5000
@@ -69,10 +70,11 @@ def check_model(model: str) -> None:
 
 
 def check_named(settings: Settings) -> None:
-    """UsageError where the optimiser or the schedule has an option that it does not take, or one out of range."""
+    """UsageError where the optimiser, the schedule or the loss has an option that it does not take, or one out of range."""
     one = [("weight", nn.Parameter(tensor([0.0], device="cpu")))]
     optimizer = make_optimizer(settings.optimizer, one, settings.lr, settings.momentum, settings.weight_decay)
     make_schedule(settings.schedule, optimizer, settings.epochs * 100, 100)
+    make_loss(settings.loss, None, settings.label_smoothing)
 
 
 def check_precision(settings: Settings, backend: Backend) -> None:

@@ -18,6 +18,7 @@ from gpucnn.errors import DataError, DivergedError, ParameterError
 from gpucnn.nn import Module
 from gpucnn.nn.module import evaluating
 from gpucnn.optim import Optimizer
+from gpucnn.optim.optimizer import check_number
 from gpucnn.training.interrupt import StopSignal
 from gpucnn.training.loader import Batches, batches_of
 from gpucnn.training.loss_scale import LossScale
@@ -81,7 +82,8 @@ class Loop:
     metrics: see ``training.metrics``; the loss is always measured. callbacks: see ``training.callbacks``: schedules, early
     stopping, checkpoints, progress, your own. validation: batches that are measured after each epoch.
     scale: for networks in float16. generator: what dropout draws from; by default a copy of the one that this thread draws
-    from, so that the loop's numbers are those of a loop written by hand, and nobody else's change.
+    from, so that the loop's numbers are those of a loop written by hand, and nobody else's change. clip_norm: the largest
+    norm of all gradients together; larger ones are scaled down to it before the update.
 
     On a GPU a step is captured: batch, step and metrics are one launch. Where the loss stops being finite the loop ends with
     DivergedError; Ctrl-C lets the step finish and then raises KeyboardInterrupt. Either way the network is as it was after
@@ -108,9 +110,11 @@ class Loop:
         validation: Batches | Iterable[tuple[Any, Any]] | None = None,
         scale: LossScale | None = None,
         generator: Generator | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         self.backend = _backend_of(net)
         self.net, self.loss, self.optimizer, self.loss_scale = net, loss, optimizer, scale
+        self.clip_norm = clip_norm
         self.batches = batches_of(batches, self.backend)
         self.validation = None if validation is None else batches_of(validation, self.backend)
         self.metrics, self.callbacks = list(metrics), list(callbacks)
@@ -138,6 +142,8 @@ class Loop:
     def _check(self) -> None:
         """ParameterError for arguments of the wrong kind."""
         where = "Loop"
+        if self.clip_norm is not None:
+            check_number(self.clip_norm, where, "clip_norm", 0, None)
         if not callable(self.loss):
             raise ParameterError.expected(where, "loss", "a function of (output, targets)", type(self.loss).__name__)
         if not isinstance(self.optimizer, Optimizer) and not all(
@@ -208,7 +214,7 @@ class Loop:
 
     def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Do a step on a batch and return its (loss, output), detached; override it for a step of your own."""
-        return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale)
+        return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale, self.clip_norm)
 
     def validate(self) -> dict[str, Any]:
         """Return the evaluation after an epoch: the metrics of the validation batches, as ``val_loss`` and so on."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn.autograd import Tensor
 from gpucnn.nn import Module
-from gpucnn.optim import Optimizer
+from gpucnn.optim import Optimizer, clip_grad_norm_
 from gpucnn.training.loss_scale import LossScale
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -19,13 +19,20 @@ def has_own_step(optimizer: Any) -> bool:
 
 
 def train_step(
-    net: Module, loss_fn: LossFunction, optimizer: Any, x: Tensor, y: Tensor, scale: LossScale | None = None
+    net: Module,
+    loss_fn: LossFunction,
+    optimizer: Any,
+    x: Tensor,
+    y: Tensor,
+    scale: LossScale | None = None,
+    clip_norm: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Do one step on a batch and return (loss, logits). A loss that is not finite changes no parameter.
 
     x: (B, C, H, W); y: (B,) integers; all on the network's device. Nothing waits for the device. With a ``scale`` (for
     networks in float16) a gradient that is not finite changes no parameter either, but the scale. An optimizer with a
     ``step`` of its own (a subclass, or any object with ``zero_grad`` and ``step``) is called as in PyTorch, without both.
+    clip_norm: what the norm of all gradients is scaled down to where it is larger, before the update.
 
     >>> import gpucnn
     >>> from gpucnn import nn, optim
@@ -40,13 +47,19 @@ def train_step(
     loss = loss_fn(logits, y)
     if has_own_step(optimizer):
         loss.backward()
+        if clip_norm is not None:
+            clip_grad_norm_(net.parameters(), clip_norm)
         optimizer.step()
     elif scale is None:
         loss.backward()
+        if clip_norm is not None:
+            clip_grad_norm_(net.parameters(), clip_norm)
         optimizer.step(where=loss.detach().isfinite())
     else:
         scale(loss).backward()
         finite = scale.finite(loss.detach(), optimizer)
+        if clip_norm is not None:
+            clip_grad_norm_(net.parameters(), clip_norm, scale=scale.scale)
         optimizer.step(where=finite, scale=scale.scale)
         scale.adjust(finite)
     return loss.detach(), logits.detach()

@@ -31,6 +31,7 @@ from gpucnn.training.loader import Loader, Normalisation
 from gpucnn.training.loop import Callback, Loop
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import LossAndAccuracy
+from gpucnn.training.objective import loss_for
 from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.run_folder import RunFolder
 
@@ -165,13 +166,14 @@ class Trainer(Loop):
         self.totals = LossAndAccuracy()
         super().__init__(
             net,
-            nn.CrossEntropyLoss(),
+            loss_for(settings, train, backend, dtype),
             optimizer,
             batches,
             [self.totals],
             [self.schedule, Records(), self.reporter],
             scale=LossScale(backend) if settings.precision == "float16" else None,
             generator=generator,
+            clip_norm=settings.clip_norm,
         )
         self.frozen = frozen
         self.best_accuracy = -1.0
