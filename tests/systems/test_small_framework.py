@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ import gpucnn
 import gpucnn.functional as F
 from gpucnn import models, nn, optim
 from gpucnn.backend import Backend
-from gpucnn.data import ArrayDataset
+from gpucnn.data import ArrayDataset, Dataset
 from gpucnn.errors import GpucnnError
-from gpucnn.training import Loader, Normalisation, evaluate, train_step
+from gpucnn.training import Accuracy, Loader, Loop, Normalisation, evaluate, train_step
 
 
 def test_a_tensor_has_data_gradient_and_a_graph(backend: Backend) -> None:
@@ -155,6 +156,90 @@ def test_batches_are_drawn_in_another_order_each_epoch() -> None:
     assert orders[0] != orders[1]
     assert orders[0] == orders[2]
     assert sorted(orders[1]) == list(range(len(orders[1])))
+
+
+class Rings(Dataset):
+    """A data set of one's own, made as it is asked for: a bright ring or a bright spot."""
+
+    class_names = ["ring", "spot"]  # noqa: RUF012
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, indices: Any) -> tuple[Any, Any]:
+        labels = np.asarray(indices) % 2
+        rows, columns = np.mgrid[:9, :9] - 4
+        distance = np.hypot(rows, columns)
+        images = [(distance < 2) if label else (abs(distance - 3) < 1) for label in labels]
+        return (255 * np.array(images)[:, None]).astype(np.uint8), labels.astype(np.int64)
+
+
+class Doubled(nn.Layer):
+    """A layer of one's own."""
+
+    elementwise = True
+
+    def forward(self, x: gpucnn.Tensor) -> gpucnn.Tensor:
+        return x + x
+
+
+class Model(nn.Module):
+    """A network of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 3), Doubled(), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 49, 2)])
+
+    def forward(self, x: gpucnn.Tensor) -> gpucnn.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class SquaredLoss(nn.Module):
+    """A loss of one's own: of the probabilities."""
+
+    def forward(self, output: gpucnn.Tensor, target: gpucnn.Tensor) -> gpucnn.Tensor:
+        one_hot = (target.unsqueeze(1) == gpucnn.arange(2).unsqueeze(0)).float()
+        return ((F.softmax(output, dim=1) - one_hot) ** 2).sum(dim=1).mean()
+
+
+class Descent(optim.Optimizer):
+    """An optimiser of one's own."""
+
+    @gpucnn.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                p -= group["lr"] * p.grad
+
+
+def test_data_set_layer_model_loss_and_optimizer_of_ones_own_train_together() -> None:
+    gpucnn.manual_seed(0)
+    data, net = Rings(60), Model()
+    loader = Loader(data, gpucnn.get_backend("cpu"), Normalisation.of(data))
+    optimizer = Descent(net.named_parameters(), {"lr": 0.1})
+    loop = Loop(net, SquaredLoss(), optimizer, loader.batches(10, seed=0), [Accuracy()])
+    history = loop.run(epochs=5)
+    assert history[-1]["accuracy"] == 1
+    assert history[-1]["loss"] < history[0]["loss"] / 2
+
+
+def test_networks_of_sequences_in_the_classifier() -> None:
+    """(N, C, L) comes as an image of C rows; flattening the first two axes makes the channels of it again."""
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    x = rng.standard_normal((80, 3, 20)).astype(np.float32)
+    x[:, 1] += np.where(y, 1, -1)[:, None] * np.sin(np.arange(20))
+    net = nn.Sequential(
+        nn.Flatten(1, 2), nn.Conv1d(3, 6, 5), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(6 * 8, 2)
+    )
+    classifier = gpucnn.Classifier(net, epochs=6, batch_size=10, device="cpu").fit(x, np.eye(2)[y])
+    assert classifier.score(x, y) > 0.95
+    assert net(gpucnn.tensor(x[:, None])).shape == (80, 2)
 
 
 def test_the_script(run_script: Callable[..., str], tiny_mnist: Path) -> None:
