@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 from gpucnn.training.callbacks import Checkpoints, EachEpoch, EarlyStopping, Progress, Schedule
 from gpucnn.training.config import PRECISIONS, Settings, check_trusted, read_toml, recipe
+from gpucnn.training.data_loader import DataLoader
 from gpucnn.training.epochs import Epochs
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.factory import build_model, check_model, check_named, check_precision, run_name
@@ -28,6 +29,7 @@ __all__ = [
     "Batches",
     "Callback",
     "Checkpoints",
+    "DataLoader",
     "EachEpoch",
     "EarlyStopping",
     "Epochs",

@@ -130,7 +130,9 @@ def test_a_classifier_takes_each(option: str) -> None:
 
     def learnt(**given: Any) -> Any:
         net = nn.Sequential(nn.Flatten(), nn.Linear(144, 2))
-        return Classifier(net, epochs=1, batch_size=8, optimizer="sgd", device="cpu", **given).fit(x, y).predict_proba(x)
+        return (
+            Classifier(net, epochs=1, batch_size=8, optimizer="sgd", device="cpu", **given).fit(x, y).predict_proba(x)
+        )
 
     gpucnn.manual_seed(0)
     plain = learnt()
