@@ -20,10 +20,11 @@ EXTRAS = {
 }
 
 
-def examine(warmup: bool = False) -> dict[str, Any]:
+def examine(warmup: bool = False, verify: bool = False) -> dict[str, Any]:
     """Return versions, CPU, memory, the GPU or why there is none, and missing extras with the command that adds each.
 
     warmup: also compile the GPU kernels, which CuPy keeps on disk, and report the seconds it took.
+    verify: also hold every family of GPU kernels against the reference, on many cases, and report what is wrong with which.
     """
     cpu = get_backend("cpu").describe()
     report: dict[str, Any] = {
@@ -42,6 +43,8 @@ def examine(warmup: bool = False) -> dict[str, Any]:
             start = time.perf_counter()
             backend.warm_up()
             report["cuda"]["warmup_seconds"] = round(time.perf_counter() - start, 2)
+        if verify:
+            report["cuda"]["faults"] = backend.verify()
     except GpucnnError as error:
         report["cuda"] = {"works": False, "why": error.problem}
     report["missing"] = {

@@ -129,6 +129,8 @@ def standin(request: pytest.FixtureRequest) -> Iterator[Backend]:
         skip_or_fail(request.config, "standin", str(error))
     with ExitStack() as stack:
         stack.enter_context(installed())
+        folder = request.getfixturevalue("cache") / "kernels"  # the kernels are proved once for all tests
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("CUPY_CACHE_DIR", str(folder))
         replace_backend(stack, "cuda:0", None)
         yield get_backend("cuda")
 

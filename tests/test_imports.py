@@ -23,7 +23,7 @@ FLOORS: dict[str, set[str]] = {
     "formats": set(),
     "checks": {"errors"},
     "limits": {"errors"},
-    "backend": {"checks"},
+    "backend": {"checks", "disk"},
     "autograd": {"backend"},
     "distributed": {"backend"},
     "functional": {"autograd"},

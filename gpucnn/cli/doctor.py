@@ -11,9 +11,10 @@ from gpucnn.doctor import examine
 @click.command(short_help="Report what this machine has and what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--warmup", is_flag=True, help="Compile the GPU kernels now, so that later programs load them from disk.")
-def command(as_json: bool, warmup: bool) -> None:
+@click.option("--verify", is_flag=True, help="Hold every GPU kernel against the reference, on many cases.")
+def command(as_json: bool, warmup: bool, verify: bool) -> None:
     """Report what this machine has (Python, NumPy and its BLAS, threads, memory, CuPy, CUDA, GPU) and what is missing."""
-    report = examine(warmup)
+    report = examine(warmup, verify)
     if as_json:
         say_json(report)
         return
@@ -30,6 +31,10 @@ def command(as_json: bool, warmup: bool) -> None:
         say(f"{'gpu':<14} {cuda['gpu']}, {memory}, CUDA {cuda['cuda']}, driver {cuda['driver']}: works")
         if warmup:
             say(f"{'kernels':<14} compiled, or loaded from disk, in {cuda['warmup_seconds']} s")
+        for family, fault in cuda.get("faults", {}).items():
+            say(f"{'kernels':<14} {family}: {fault}")
+        if verify and not cuda["faults"]:
+            say(f"{'kernels':<14} all agree with the reference")
     else:
         say(f"{'gpu':<14} none in use: {cuda['why']}")
     for package, remedy in report["missing"].items():

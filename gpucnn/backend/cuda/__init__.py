@@ -1,10 +1,33 @@
 """The CUDA device (CuPy), and CUDA implementations of the operations in ``ops``. CuPy is imported lazily."""
 
-from gpucnn.backend.cuda import activation, conv, data, graph, indexing, linear, loss, norm, optim, pool, prefetch
+from functools import partial
+
+from gpucnn.backend.cuda import (
+    activation,
+    conv,
+    data,
+    graph,
+    indexing,
+    linear,
+    loss,
+    norm,
+    optim,
+    pool,
+    prefetch,
+    proof,
+)
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.registry import register
 
-register("cuda", CudaDevice, CudaDevice)
+
+def _make(index: int) -> CudaDevice:
+    device = CudaDevice(index)
+    device.proof = partial(proof.prove, device)
+    device.proof(False)
+    return device
+
+
+register("cuda", _make, CudaDevice)
 
 __all__ = [
     "CudaDevice",
@@ -19,4 +42,5 @@ __all__ = [
     "optim",
     "pool",
     "prefetch",
+    "proof",
 ]

@@ -9,7 +9,7 @@ import importlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +58,8 @@ class CudaDevice(Device):
 
     kind = "cuda"
     captures = True
+    proof: Callable[[bool], dict[str, str]]
+    """Checks the kernels (``proof.prove``); the argument says whether thoroughly."""
 
     def __init__(self, index: int = 0) -> None:
         super().__init__()
@@ -179,6 +181,9 @@ class CudaDevice(Device):
     def kernels(self) -> Kernels:
         """The kernels for this thread's precision, float32 or TF32."""
         return self._kernels[self.in_tf32]
+
+    def verify(self) -> dict[str, str]:
+        return self.proof(True)
 
     def warm_up(self) -> None:
         with self._device:

@@ -51,6 +51,8 @@ class Room(types.ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         dotted = f"{self.__name__}.{name}"
+        if name == "__version__":
+            return real_cupy().__version__
         if name.startswith("_"):
             raise AttributeError(f"module {self.__name__!r} of the stand-in has no attribute {name!r}")
         if not hasattr(self._real, name):
