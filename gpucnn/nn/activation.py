@@ -8,7 +8,7 @@ from typing import Any
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.backend import get_backend
-from gpucnn.checks import check_int, check_known, is_number, python_number, shown
+from gpucnn.checks import check_flag, check_int, check_known, is_number, python_number, shown
 from gpucnn.errors import GpucnnError, ParameterError
 from gpucnn.nn.layer import Layer
 from gpucnn.nn.module import Module
@@ -27,12 +27,18 @@ class ElementwiseLayer(Layer):
 
 
 class ReLU(ElementwiseLayer):
-    """max(x, 0), element-wise.
+    """max(x, 0), element-wise. inplace is taken for PyTorch's sake: the result is always new.
 
     >>> import gpucnn
     >>> ReLU()(gpucnn.tensor([-1.0, 2.0])).tolist()
     [0.0, 2.0]
     """
+
+    def __init__(self, name: str | bool | None = None, inplace: bool = False) -> None:
+        if isinstance(name, bool):  # ReLU(True), as PyTorch's programs have it
+            name, inplace = None, name
+        super().__init__(name)
+        check_flag(inplace, "ReLU", "inplace")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
@@ -122,7 +128,8 @@ class LeakyReLU(Activation):
 
     function = staticmethod(F.leaky_relu)
 
-    def __init__(self, negative_slope: float = 0.01, *, name: str | None = None) -> None:
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False, *, name: str | None = None) -> None:
+        check_flag(inplace, "LeakyReLU", "inplace")
         super().__init__(name=name, negative_slope=negative_slope)
 
 
@@ -136,7 +143,8 @@ class ELU(Activation):
 
     function = staticmethod(F.elu)
 
-    def __init__(self, alpha: float = 1.0, *, name: str | None = None) -> None:
+    def __init__(self, alpha: float = 1.0, inplace: bool = False, *, name: str | None = None) -> None:
+        check_flag(inplace, "ELU", "inplace")
         super().__init__(name=name, alpha=alpha)
 
 
@@ -150,7 +158,8 @@ class SELU(Activation):
 
     function = staticmethod(F.selu)
 
-    def __init__(self, *, name: str | None = None) -> None:
+    def __init__(self, inplace: bool = False, *, name: str | None = None) -> None:
+        check_flag(inplace, "SELU", "inplace")
         super().__init__(name=name)
 
 
@@ -178,7 +187,8 @@ class SiLU(Activation):
 
     function = staticmethod(F.silu)
 
-    def __init__(self, *, name: str | None = None) -> None:
+    def __init__(self, inplace: bool = False, *, name: str | None = None) -> None:
+        check_flag(inplace, "SiLU", "inplace")
         super().__init__(name=name)
 
 
@@ -206,7 +216,8 @@ class Hardsigmoid(Activation):
 
     function = staticmethod(F.hardsigmoid)
 
-    def __init__(self, *, name: str | None = None) -> None:
+    def __init__(self, inplace: bool = False, *, name: str | None = None) -> None:
+        check_flag(inplace, "Hardsigmoid", "inplace")
         super().__init__(name=name)
 
 
@@ -220,7 +231,10 @@ class Hardtanh(Activation):
 
     function = staticmethod(F.hardtanh)
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, *, name: str | None = None) -> None:
+    def __init__(
+        self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False, *, name: str | None = None
+    ) -> None:
+        check_flag(inplace, "Hardtanh", "inplace")
         super().__init__(name=name, min_val=min_val, max_val=max_val)
 
 
@@ -234,7 +248,8 @@ class ReLU6(Activation):
 
     function = staticmethod(F.relu6)
 
-    def __init__(self, *, name: str | None = None) -> None:
+    def __init__(self, inplace: bool = False, *, name: str | None = None) -> None:
+        check_flag(inplace, "ReLU6", "inplace")
         super().__init__(name=name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpucnn import functional as F
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Generator
-from gpucnn.checks import check_probability
+from gpucnn.checks import check_flag, check_probability
 from gpucnn.nn.layer import Layer
 
 
@@ -20,8 +20,11 @@ class Dropout(Layer):
     elementwise = True
     always_shown = ("p",)
 
-    def __init__(self, p: float = 0.5, *, generator: Generator | None = None, name: str | None = None) -> None:
+    def __init__(
+        self, p: float = 0.5, inplace: bool = False, *, generator: Generator | None = None, name: str | None = None
+    ) -> None:
         super().__init__(name)
+        check_flag(inplace, type(self).__name__, "inplace")
         self.p, self.generator = check_probability(p, type(self).__name__, "p"), generator
 
     def forward(self, x: Tensor) -> Tensor:

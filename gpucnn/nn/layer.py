@@ -27,7 +27,7 @@ from gpucnn.nn.receptive_field import Field, merged
 
 Shape = tuple[int, ...]
 
-NOT_SAVED = ("name", "device", "generator")
+NOT_SAVED = ("name", "device", "generator", "inplace")
 """Constructor arguments that are not part of a layer's description."""
 
 

@@ -138,3 +138,20 @@ def test_nothing_is_moved_where_one_of_both_is_wrong() -> None:
         net.to(device="tpu", dtype="float64")
     assert {str(p.dtype) for p in net.parameters()} == {"float32"}
     np.testing.assert_equal(net.weight.device, "cpu")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "name", ["ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "SiLU", "Hardtanh", "Hardsigmoid", "Dropout", "Dropout2d"]
+)
+def test_inplace_is_taken_and_changes_nothing(name: str) -> None:
+    layer, plain = getattr(nn, name)(inplace=True).eval(), getattr(nn, name)().eval()
+    x = gpucnn.randn(2, 3, 4, 4)
+    before = x.numpy()
+    np.testing.assert_array_equal(layer(x).numpy(), plain(x).numpy())
+    np.testing.assert_array_equal(x.numpy(), before)
+    assert repr(layer) == repr(plain)
+    assert nn.ReLU(True).name is None
+    assert nn.ReLU("first").name == "first"
+    assert layer.arguments() == plain.arguments()
+    with pytest.raises(GpucnnError, match="inplace"):
+        getattr(nn, name)(inplace="yes")
