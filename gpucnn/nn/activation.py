@@ -35,10 +35,9 @@ class ReLU(ElementwiseLayer):
     """
 
     def __init__(self, name: str | bool | None = None, inplace: bool = False) -> None:
-        if isinstance(name, bool):  # ReLU(True), as PyTorch's programs have it
-            name, inplace = None, name
-        super().__init__(name)
-        check_flag(inplace, "ReLU", "inplace")
+        alone = isinstance(name, bool)  # ReLU(True), as PyTorch's programs have it
+        super().__init__(None if isinstance(name, bool) else name)
+        check_flag(name if alone else inplace, "ReLU", "inplace")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
