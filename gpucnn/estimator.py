@@ -34,7 +34,9 @@ from gpucnn.errors import (
     shortened,
 )
 from gpucnn.training import (
+    EMA,
     Callback,
+    EarlyStopping,
     Loader,
     Loop,
     LossAndAccuracy,
@@ -55,6 +57,7 @@ from gpucnn.training.saved import LARGEST_IMAGE
 
 SETTINGS = (
     "optimizer", "lr", "schedule", "seed", "validation", "freeze", "class_weights", "label_smoothing", "clip_norm",
+    "ema", "early_stopping",
 )  # fmt: skip
 """Arguments that are settings of ``gpucnn train`` and mean the same."""
 
@@ -129,12 +132,15 @@ class Classifier:
         class_weights: str | None = None,
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
+        ema: float | None = None,
+        early_stopping: int | None = None,
     ) -> None:
         self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
         self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
         self.validation, self.verbose, self.loss, self.metrics = validation, verbose, loss, metrics
         self.init_from, self.freeze = init_from, freeze
         self.class_weights, self.label_smoothing, self.clip_norm = class_weights, label_smoothing, clip_norm
+        self.ema, self.early_stopping = ema, early_stopping
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -243,11 +249,13 @@ class Classifier:
             [
                 Schedule(make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))),
                 *([Progress()] if self.verbose else []),
+                *([EarlyStopping(settings.early_stopping)] if settings.early_stopping is not None else []),
                 *callbacks,
             ],
             validation=None if held_out is None else Loader(held_out, backend, normalisation).batches(BATCH),
             generator=generator,
             clip_norm=settings.clip_norm,
+            ema=settings.ema,
         )
         loop.lr, loop.frozen = settings.lr or 0.0, frozen
         learnt = {
@@ -259,9 +267,9 @@ class Classifier:
         except DivergedError:
             raise
         except BaseException:  # Ctrl-C, or a mistake in the callback: what was learnt so far is kept
-            self._keep(learnt)
+            self._keep(learnt, loop.average)
             raise
-        return self._keep(learnt)
+        return self._keep(learnt, loop.average)
 
     def _loss(self, settings: Settings, train: Dataset, backend: Backend) -> Callable[[Tensor, Tensor], Tensor]:
         if self.loss is None or isinstance(self.loss, str):
@@ -273,7 +281,9 @@ class Classifier:
             )  # fmt: skip
         return self.loss
 
-    def _keep(self, learnt: dict[str, Any]) -> Self:
+    def _keep(self, learnt: dict[str, Any], average: EMA | None) -> Self:
+        if average is not None:
+            average.take_over()
         learnt["net_"].eval()
         self.__dict__.update(learnt)
         return self

@@ -86,7 +86,7 @@ class ReportWriter(Reporter):
         if trainer.epoch == self._begun > 0 and not trainer.measured and not self._live:
             return  # resumed and stopped within an epoch: the earlier report says more
         run = self._write(trainer)
-        done = trainer.epoch >= trainer.settings.epochs
+        done = trainer.tested is not None
         if run is not None and done:
             say(f"Report: {trainer.folder.path / 'report.html'}", self._quiet)
             if self._png:
@@ -95,9 +95,8 @@ class ReportWriter(Reporter):
     def _write(self, trainer: Trainer, refresh: int | None = None) -> inspect.Run | None:
         with only_noted("report"):
             settings = trainer.settings
-            state = state_of(
-                trainer.epoch, settings.epochs, "running" if refresh else f"stopped at step {trainer.step}"
-            )
+            halted = f"{'stopped early,' if trainer.stopped else 'stopped'} at step {trainer.step}"
+            state = state_of(trainer.epoch, settings.epochs, "running" if refresh else halted)
             measured = trainer.measured.get("test")
             if trainer.tested is not None and trainer.tested["step"] != trainer.step:
                 state += OF_THE_BEST

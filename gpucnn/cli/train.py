@@ -105,6 +105,14 @@ def either(names: Iterable[str]) -> str:
 @setting_option(
     "--clip-norm", "Scale the gradients down to this norm where it is larger.", "off", type=click.FloatRange(0)
 )
+@setting_option(
+    "--ema", "Decay of an average of the weights (0.999, say), which is what is validated, tested and saved.", "off",
+    type=click.FloatRange(0, 1),
+)  # fmt: skip
+@setting_option(
+    "--early-stopping", "Stop after so many epochs without a better validation accuracy; best is the result.", "off",
+    type=click.IntRange(1), metavar="PATIENCE",
+)  # fmt: skip
 @setting_option("--momentum", "SGD momentum.", type=click.FloatRange(0, 1))
 @setting_option(
     "--weight-decay", "Weight decay (L2 penalty on the weights); decoupled from the gradient in adamw.",

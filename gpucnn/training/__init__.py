@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+from gpucnn.training.average import EMA
 from gpucnn.training.callbacks import Checkpoints, EachEpoch, EarlyStopping, Progress, Schedule
 from gpucnn.training.config import PRECISIONS, Settings, check_trusted, read_toml, recipe
 from gpucnn.training.data_loader import DataLoader
@@ -13,17 +14,19 @@ from gpucnn.training.loader import Batches, Loader, Normalisation
 from gpucnn.training.loop import Callback, Loop
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Accuracy, Loss, LossAndAccuracy, Metric, PerClass, TopK
+from gpucnn.training.reporters import Reporter, Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
 from gpucnn.training.step import train_step
 from gpucnn.training.tensorboard import TensorBoard
-from gpucnn.training.trainer import Reporter, Reporters, Trainer
+from gpucnn.training.trainer import Trainer
 
 Feed: TypeAlias = Loader
 Totals: TypeAlias = LossAndAccuracy
 """The names of the loader and the running metrics in 0.1.0."""
 
 __all__ = [
+    "EMA",
     "PRECISIONS",
     "Accuracy",
     "Batches",

@@ -94,6 +94,8 @@ class EarlyStopping(Callback):
     def start(self, loop: Any) -> None:
         if not loop.step:
             self._begin()
+        elif self.bad_epochs >= self.patience:  # resumed after it stopped
+            loop.stop()
 
     def epoch(self, loop: Any, values: dict[str, Any]) -> object:
         monitor = self.monitor or ("val_loss" if values.get("val_loss") is not None else _loss_name(values))
@@ -112,7 +114,7 @@ class EarlyStopping(Callback):
 
     def finish(self, loop: Any) -> None:
         if self._weights is not None:
-            loop.net.load_state_dict(self._weights)
+            loop.restore(self._weights)
             self._weights = None
 
     def state_dict(self) -> dict[str, Any] | None:
@@ -151,7 +153,8 @@ class Checkpoints(Callback):
         saved = checkpoint.load(path)
         try:
             loop.net.load_state_dict(saved.model)
-            loop.optimizer.load_state_dict({**saved.state["optimizer"], "state": saved.optimizer})
+            arrays = saved.optimizer if loop.average is None else loop.average.restore(saved.optimizer)
+            loop.optimizer.load_state_dict({**saved.state["optimizer"], "state": arrays})
             loop.load_state_dict(saved.state["loop"])
         except GpucnnError:
             raise
@@ -166,7 +169,7 @@ class Checkpoints(Callback):
         if best:
             self.best = value
         optimizer = loop.optimizer.state_dict()
-        arrays = optimizer.pop("state")
+        arrays = optimizer.pop("state") | ({} if loop.average is None else loop.average.arrays())
         state = {"optimizer": optimizer, "loop": loop.state_dict()}
         try:
             checkpoint.save(self.folder, loop.step, Checkpoint(loop.net.state_dict(), arrays, state), best)

@@ -21,6 +21,7 @@ PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32", "fl
 """The dtype of images, weights and activations in each precision."""
 LARGEST = 1e30
 """The largest rate or decay that is taken: float32 has numbers up to 3e38, and squares of rates are formed."""
+NEED_VALIDATION = ("target_accuracy", "early_stopping")
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
 
@@ -57,6 +58,8 @@ class Settings:
     class_weights: str | None = None
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    ema: float | None = None
+    early_stopping: int | None = None
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -81,17 +84,23 @@ class Settings:
             raise UsageError.expected("settings", "precision", " or ".join(PRECISIONS), repr(self.precision), remedy)
         if not re.fullmatch(DEVICE, str(self.device)):
             raise UsageError.expected("settings", "device", "cpu, cuda, cuda:N or auto", repr(self.device))
-        counts = {"epochs": 1, "batch_size": 1, "validation": 0, "seed": 0, "limit": 1}
+        counts = {"epochs": 1, "batch_size": 1, "validation": 0, "seed": 0, "limit": 1, "early_stopping": 1}
         for key, least in counts.items():
             value = getattr(self, key)
-            if value is None and key in ("validation", "limit"):
+            if value is None and key in ("validation", "limit", "early_stopping"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError.expected("settings", key, f"a whole number of at least {least}", shown(value))
             most = 63 if key == "seed" else 31
             if value >= 2**most:
                 raise UsageError.expected("settings", key, f"a whole number below 2**{most}", shown(value))
-        shares: dict[str, float | None] = {"momentum": 1, "target_accuracy": 1, "val_split": 1, "label_smoothing": 1}
+        shares: dict[str, float | None] = {
+            "momentum": 1,
+            "target_accuracy": 1,
+            "val_split": 1,
+            "label_smoothing": 1,
+            "ema": 1,
+        }
         for key, high in ({"lr": None, "weight_decay": None, "clip_norm": None} | shares).items():
             value = getattr(self, key)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
@@ -105,10 +114,9 @@ class Settings:
         if self.validation is not None and self.val_split is not None:
             raise UsageError.expected("settings", "validation", "one of validation and val_split", "both")
         _ = self.augmentation  # what is wrong with it is told before the data are read
-        if self.target_accuracy is not None and self.validation == 0:
-            raise UsageError.expected(
-                "settings", "target_accuracy", "a validation split to measure it on", "validation=0"
-            )
+        for key in NEED_VALIDATION:
+            if getattr(self, key) is not None and self.validation == 0:
+                raise UsageError.expected("settings", key, "a validation split to measure it on", "validation=0")
         size: int | str | None = None
         if self.image_size is not None:
             try:

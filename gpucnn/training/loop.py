@@ -6,8 +6,8 @@ import copy
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from gpucnn.autograd import Tensor
@@ -19,6 +19,7 @@ from gpucnn.nn import Module
 from gpucnn.nn.module import evaluating
 from gpucnn.optim import Optimizer
 from gpucnn.optim.optimizer import check_number
+from gpucnn.training.average import EMA
 from gpucnn.training.interrupt import StopSignal
 from gpucnn.training.loader import Batches, batches_of
 from gpucnn.training.loss_scale import LossScale
@@ -83,7 +84,8 @@ class Loop:
     stopping, checkpoints, progress, your own. validation: batches that are measured after each epoch.
     scale: for networks in float16. generator: what dropout draws from; by default a copy of the one that this thread draws
     from, so that the loop's numbers are those of a loop written by hand, and nobody else's change. clip_norm: the largest
-    norm of all gradients together; larger ones are scaled down to it before the update.
+    norm of all gradients together; larger ones are scaled down to it before the update. ema: the decay of
+    an average of the weights, with which validation, the callbacks' ``epoch`` and ``with loop.averaged()`` are done.
 
     On a GPU a step is captured: batch, step and metrics are one launch. Where the loss stops being finite the loop ends with
     DivergedError; Ctrl-C lets the step finish and then raises KeyboardInterrupt. Either way the network is as it was after
@@ -111,10 +113,12 @@ class Loop:
         scale: LossScale | None = None,
         generator: Generator | None = None,
         clip_norm: float | None = None,
+        ema: float | None = None,
     ) -> None:
         self.backend = _backend_of(net)
         self.net, self.loss, self.optimizer, self.loss_scale = net, loss, optimizer, scale
         self.clip_norm = clip_norm
+        self.average = None if ema is None else EMA(net, ema)
         self.batches = batches_of(batches, self.backend)
         self.validation = None if validation is None else batches_of(validation, self.backend)
         self.metrics, self.callbacks = list(metrics), list(callbacks)
@@ -171,7 +175,8 @@ class Loop:
         step.__qualname__ = "Loop.step"
         if has_own_step(self.optimizer):
             return step  # what it holds is not known
-        held: list[Any] = [one for one in (self.net, self.loss, self.loss_scale) if isinstance(one, Module)]
+        parts = (self.net, self.loss, self.loss_scale, self.average)
+        held: list[Any] = [one for one in parts if isinstance(one, Module)]
         held += [self.optimizer, self.generator, *(metric.sums for metric in self.metrics), *self.batches.state]
         return capture(step, state=held)
 
@@ -193,20 +198,35 @@ class Loop:
     def _run(self, epochs: int) -> None:
         self.epochs, self.stopped = epochs, False
         with drawing_from(self.generator), self._telling():
-            self.begin()
+            with self.averaged():
+                self.begin()
             while self.epoch < epochs and not self.stopped:
                 if not self._train_epoch():
                     break
-                self._finish_epoch()
+                with self.averaged():
+                    self._finish_epoch()
                 if self._stop_signal.number is not None and self.epoch < epochs and not self.stopped:
                     self.interrupt(self._stop_signal.number)
-            self.end()
+            with self.averaged():
+                self.end()
 
     def begin(self) -> None:
         """Hook for subclasses: called before the first epoch, after the callbacks' ``start``."""
 
     def end(self) -> None:
         """Hook for subclasses: called after the last epoch, before the callbacks' ``finish``."""
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context in which the network has the averages of its weights, where ``ema`` keeps them."""
+        with self.average.applied() if self.average is not None else nullcontext():
+            yield
+
+    def restore(self, weights: Mapping[str, Any]) -> None:
+        """Give the network, and the average if there is one, these weights of a ``state_dict``."""
+        self.net.load_state_dict(weights)
+        if self.average is not None:
+            self.average.restart()
 
     def stop(self) -> None:
         """Stop training after the current step or epoch."""
@@ -247,6 +267,8 @@ class Loop:
     def _step(self, count: int, *given: Tensor) -> None:
         x, y = self.batches.take(count, *given)
         loss, output = self.update(x, y)
+        if self.average is not None:
+            self.average.update()
         for metric in self.metrics:
             metric.update(loss, output, y)
 

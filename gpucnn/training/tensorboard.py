@@ -9,7 +9,8 @@ import warnings
 from typing import Any
 
 from gpucnn.errors import GpucnnError, how_to_add
-from gpucnn.training.trainer import Reporter, Trainer
+from gpucnn.training.reporters import Reporter
+from gpucnn.training.trainer import Trainer
 
 FOLDER = "tensorboard"
 """The folder in the run folder that ``tensorboard --logdir`` is given."""

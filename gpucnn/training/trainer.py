@@ -16,8 +16,8 @@ from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, ParameterError, UsageError
 from gpucnn.training import environment
-from gpucnn.training.callbacks import Schedule
-from gpucnn.training.config import PRECISIONS, Settings
+from gpucnn.training.callbacks import EarlyStopping, Schedule
+from gpucnn.training.config import NEED_VALIDATION, PRECISIONS, Settings
 from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.factory import (
     build_model,
@@ -33,90 +33,11 @@ from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import LossAndAccuracy
 from gpucnn.training.objective import loss_for
 from gpucnn.training.registry import make_optimizer, make_schedule
+from gpucnn.training.reporters import Records, Reporter, Reporters
 from gpucnn.training.run_folder import RunFolder
 
-FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "test_each_epoch", "data")
+FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "early_stopping", "test_each_epoch", "data")
 """Settings that may differ on resuming; of ``data``, only its location."""
-
-
-class Reporter(Callback):
-    """A callback of a ``Trainer``; the methods of this base class do nothing."""
-
-    def start(self, trainer: Trainer) -> None:
-        """Training starts or resumes."""
-
-    def step(self, trainer: Trainer, images: int) -> None:
-        """A step on this many images has finished."""
-
-    def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        """The loss was read: step, epoch, loss, lr."""
-
-    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> object:
-        """An epoch has finished; ``values`` is the object that went to ``metrics.jsonl``."""
-
-    def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        """The test set was measured, at the end: epoch, step, checkpoint, test_loss, test_accuracy."""
-
-    def finish(self, trainer: Trainer) -> None:
-        """Training stopped, for whatever reason."""
-
-
-class Reporters(Reporter):
-    """Calls several reporters in order; each gets ``finish``, even if another raises.
-
-    >>> from gpucnn.training import EachEpoch
-    >>> Reporters(Reporter(), EachEpoch(print)).epoch(None, {"epoch": 1})
-    {'epoch': 1}
-    False
-    """
-
-    def __init__(self, *reporters: Callback) -> None:
-        self.reporters = reporters
-
-    def start(self, trainer: Trainer) -> None:
-        for reporter in self.reporters:
-            reporter.start(trainer)
-
-    def step(self, trainer: Trainer, images: int) -> None:
-        for reporter in self.reporters:
-            reporter.step(trainer, images)
-
-    def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        for reporter in self.reporters:
-            reporter.log(trainer, values)
-
-    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> object:
-        answers = [reporter.epoch(trainer, values) for reporter in self.reporters]
-        return any(answer is True for answer in answers)
-
-    def test(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        for reporter in self.reporters:
-            if isinstance(reporter, Reporter):
-                reporter.test(trainer, values)
-
-    def finish(self, trainer: Trainer) -> None:
-        self._finish(trainer, self.reporters)
-
-    def _finish(self, trainer: Trainer, reporters: tuple[Callback, ...]) -> None:
-        if reporters:
-            try:
-                reporters[0].finish(trainer)
-            finally:
-                self._finish(trainer, reporters[1:])
-
-
-class Records(Callback):
-    """Saves the metrics and checkpoints of a run in its folder."""
-
-    def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        trainer.folder.add_metrics(values)
-
-    def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        best = values["val_accuracy"] is not None and values["val_accuracy"] > trainer.best_accuracy
-        if best:
-            trainer.best_accuracy = values["val_accuracy"]
-        trainer.folder.add_metrics(values)
-        trainer.save(best)
 
 
 class Trainer(Loop):
@@ -139,8 +60,9 @@ class Trainer(Loop):
         check_precision(settings, backend)
         train, validation = training_and_validation(splits, settings)
         held_out = 0 if validation is None else len(validation)
-        if settings.target_accuracy is not None and not held_out:
-            raise UsageError.expected("train", "target_accuracy", "a validation split to measure it on", "none")
+        for key in NEED_VALIDATION:
+            if getattr(settings, key) is not None and not held_out:
+                raise UsageError.expected("train", key, "a validation split to measure it on", "none")
         settings = replace(settings, device=backend.name)
         if validation is None or validation is not splits.validation:
             settings = replace(settings, validation=held_out, val_split=None)
@@ -163,6 +85,8 @@ class Trainer(Loop):
         self.schedule = Schedule(
             make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))
         )
+        patience = settings.early_stopping  # best weights are those of the checkpoint best
+        self.stopping = [EarlyStopping(patience, "val_accuracy", restore_best=False)] if patience is not None else []
         self.totals = LossAndAccuracy()
         super().__init__(
             net,
@@ -170,10 +94,11 @@ class Trainer(Loop):
             optimizer,
             batches,
             [self.totals],
-            [self.schedule, Records(), self.reporter],
+            [self.schedule, *self.stopping, Records(), self.reporter],
             scale=LossScale(backend) if settings.precision == "float16" else None,
             generator=generator,
             clip_norm=settings.clip_norm,
+            ema=settings.ema,
         )
         self.frozen = frozen
         self.best_accuracy = -1.0
@@ -255,7 +180,7 @@ class Trainer(Loop):
         return self.history
 
     def begin(self) -> None:
-        if self.epoch == self.settings.epochs:
+        if self.epoch == self.settings.epochs or self.stopped:
             self._finish_again()
 
     def end(self) -> None:
@@ -267,6 +192,8 @@ class Trainer(Loop):
             if step != self.step:
                 net = copy.deepcopy(self.net)
                 net.load_state_dict(best.model)
+        if net is self.net and self.average is not None:  # it gets its own weights back
+            net = copy.deepcopy(self.net)
         result, self.tested_net = evaluate(net, self.test_feed), net
         self.measured["test"] = result
         self.tested = {"epoch": epoch, "step": step, "checkpoint": checkpoint}
@@ -335,7 +262,11 @@ class Trainer(Loop):
     def save(self, best: bool) -> None:
         """Save a checkpoint of the current state, and point ``best`` at it if it is the best."""
         optimizer = self.optimizer.state_dict()
+        arrays = optimizer["state"] | ({} if self.average is None else self.average.arrays())
+        with self.averaged():
+            weights = self.net.state_dict()
         state = {
+            "early_stopping": [stopping.state_dict() for stopping in self.stopping],
             "epoch": self.epoch,
             "position": self.position,
             "batches": len(self.batches),
@@ -351,7 +282,7 @@ class Trainer(Loop):
             "data_sha256": self._data_sha256,
             "task": task_of(self.settings, self.net, self.splits, self.normalisation),
         }
-        self.folder.save(self.step, Checkpoint(self.net.state_dict(), optimizer["state"], state), best)
+        self.folder.save(self.step, Checkpoint(weights, arrays, state), best)
         self._saved_step = self.step
 
     def _take_over(self, saved: Checkpoint) -> None:
@@ -372,7 +303,10 @@ class Trainer(Loop):
                 "give the new total with --epochs",
             )  # fmt: skip
         self.net.load_state_dict(saved.model)
-        self.optimizer.load_state_dict({**state["optimizer"], "state": saved.optimizer})
+        arrays = saved.optimizer if self.average is None else self.average.restore(saved.optimizer)
+        self.optimizer.load_state_dict({**state["optimizer"], "state": arrays})
+        for stopping, kept in zip(self.stopping, state.get("early_stopping", ()), strict=False):
+            stopping.load_state_dict(kept)
         if state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.loss_scale is not None:

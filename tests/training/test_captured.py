@@ -61,6 +61,7 @@ CASES: dict[str, tuple[Any, type, dict[str, Any]]] = {
     "augmented": (splits, ReadBatches, {"augment": "shift=2,noise=0.05"}),
     "momentum": (splits, ResidentBatches, {"optimizer": "sgd"}),
     "loss": (splits, ResidentBatches, {"loss": "focal", "class_weights": "balanced", "label_smoothing": 0.1}),
+    "averaged": (splits, ResidentBatches, {"ema": 0.9}),
     "clipped": (splits, ResidentBatches, {"clip_norm": 0.5}),
     "centred": (splits, ResidentBatches, {"optimizer": "rmsprop:centered=true"}),
 }
