@@ -2,7 +2,8 @@
 
 A family is a module of this package. One that does not compile, cannot be launched or gives a wrong answer is switched off
 on this device, with one warning, and the references serve instead. What was proved is remembered beside CuPy's kernel
-cache, under the hash of the kernels' source, the GPU, and the versions of driver and CuPy. ``GPUCNN_KERNELS=0`` switches all off.
+cache, under the hash of the kernels' source, the GPU, and the versions of driver and CuPy.
+``GPUCNN_KERNELS=0`` switches all off.
 """
 
 from __future__ import annotations

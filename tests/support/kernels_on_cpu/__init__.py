@@ -4,12 +4,14 @@
     kernels["relu"].run((4, 1, 1), (256, 1, 1), [address_of_x, address_of_y, np.int64(1000)])
 
 It shows what kernels compute and where they write, and a race where the order of threads changes the result: each guarded
-run is done twice, forwards and backwards. It cannot show other races, barriers that only some threads reach, misaligned or
-uncoalesced access, too many registers, or anything that depends on the device's own arithmetic or speed.
+run is done twice, forwards and backwards. Within ``checking_races()`` every access is checked (races.cpp), ten times slower:
+that shows other races, barriers that only some threads reach, and misaligned access. It cannot show uncoalesced access, too
+many registers, or anything that depends on the device's own arithmetic or speed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import platform
@@ -18,7 +20,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,8 @@ class Kernel:
     parameters: tuple[Parameter, ...]
     most_threads: int
     entry: Any
+    races: Any = None
+    """The library, where it checks each access."""
 
     def run(
         self,
@@ -144,8 +148,26 @@ def signatures(text: str) -> dict[str, tuple[tuple[Parameter, ...], int]]:
     }
 
 
-@functools.cache
+_checks_races = False
+
+
+@contextlib.contextmanager
+def checking_races() -> Iterator[None]:
+    """Within, kernels are built so that ``run_guarded`` raises Race for every pair of accesses that no barrier orders."""
+    global _checks_races
+    before, _checks_races = _checks_races, True
+    try:
+        yield
+    finally:
+        _checks_races = before
+
+
 def build(source: str, *options: str) -> Library:
+    return _build(source, _checks_races, *options)
+
+
+@functools.cache
+def _build(source: str, races: bool, *options: str) -> Library:
     """Build CUDA C++ for the CPU, once for a process, with its macros (-DNAME=VALUE), and return its kernels by name."""
     with tempfile.TemporaryDirectory() as folder:
         given, program, library = (Path(folder, name) for name in ("kernels.cu", "program.cpp", "kernels.so"))
@@ -170,11 +192,20 @@ def build(source: str, *options: str) -> Library:
                 f"[&] {{ {name}({passed}); }}); }}"
             )
         program.write_text("\n".join(lines))
-        flags = ("-std=c++17", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing")
-        _run(compiler(), *flags, *options, str(program), "-o", str(library))
+        flags = ("-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing")
+        if races:
+            parts = [str(Path(folder, name)) for name in ("races.o", "program.o")]
+            _run(compiler(), *flags, "-O2", "-c", str(HEADER.with_name("races.cpp")), "-o", parts[0])
+            checked = ("-O1", "-DCHECK_RACES", "-fsanitize=thread", "-Wno-tsan")
+            _run(compiler(), *flags, *checked, *options, "-c", str(program), "-o", parts[1])
+            _run(compiler(), "-shared", "-Wl,-Bsymbolic", *parts, "-o", str(library))
+        else:
+            _run(compiler(), *flags, "-O2", "-shared", *options, str(program), "-o", str(library))
         loaded = ctypes.CDLL(str(library))
+    if races:
+        loaded.races_report.restype, loaded.races_accesses.restype = ctypes.c_char_p, ctypes.c_longlong
     return {
-        name: Kernel(name, parameters, most, getattr(loaded, f"run_{name}"))
+        name: Kernel(name, parameters, most, getattr(loaded, f"run_{name}"), loaded if races else None)
         for name, (parameters, most) in found.items()
     }
 
@@ -281,7 +312,14 @@ def run_guarded(
         if id(owner) not in memories:
             memories[id(owner)] = _Memory(owner, WRITE_GUARD if id(owner) in changed else READ_GUARD)
         passed.append(memories[id(owner)].address(argument, parameter.is_const))
+    if kernel.races is not None:
+        kernel.races.races_begin()
+        for (parameter, argument), value in zip(pairs, passed, strict=True):
+            if parameter.is_pointer:
+                kernel.races.races_memory(ctypes.c_void_p(value), ctypes.c_size_t(argument.nbytes))
     kernel.run(grid, block, passed, shared)
+    if kernel.races is not None and (found := kernel.races.races_report().decode()):
+        raise Race(f"{kernel.name}: {found}")
     forwards = {key: memory.start_again() for key, memory in memories.items()}
     kernel.run(grid, block, passed, shared, backwards=True)
     if any(memory.differs(forwards[key]) for key, memory in memories.items()):

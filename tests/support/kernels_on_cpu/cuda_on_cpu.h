@@ -6,8 +6,8 @@
 // starts, and a block that writes beyond the dynamic shared memory it asked for makes the launch fail.
 //
 // Deterministic. A launch may run backwards, last block and last thread first: a result that then differs betrays a race
-// (a missing barrier, two threads that write one element). Races that both orders hide stay hidden, and so do barriers that
-// only some threads reach. x86-64 only (the fiber switch is assembly). Shared variables must stand in kernels themselves,
+// (a missing barrier, two threads that write one element). Built with CHECK_RACES and races.cpp, every access is checked: that
+// finds the races that both orders hide, barriers that only some threads reach, and misaligned access. x86-64 only (the fiber switch is assembly). Shared variables must stand in kernels themselves,
 // not in inline or template functions.
 #pragma once
 #include <algorithm>
@@ -130,12 +130,31 @@ cpu_fiber_switch:
 extern "C" char __start_cuda_shared[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_cuda_shared[] __attribute__((weak, visibility("hidden")));
 
+#ifdef CHECK_RACES
+extern "C" {
+void races_shared_memory(char* first, char* last);
+void races_at(int block, int thread, int epoch);
+void races_new_block();
+void races_found(const char* what, int a, int b);
+void races_watch(bool on);
+}
+#else
+static inline void races_shared_memory(char*, char*) {}
+static inline void races_at(int, int, int) {}
+static inline void races_new_block() {}
+static inline void races_found(const char*, int, int) {}
+static inline void races_watch(bool) {}
+#endif
+
 namespace cuda_on_cpu {
+
+enum Wait { kExchange, kBarrier, kWarpBarrier };
 
 constexpr size_t kStackBytes = 65536;
 constexpr size_t kSharedBytes = 1 << 18;
 
-struct Fiber { void* context; uint3_ thread; bool done; };
+// epoch: how many barriers of the block it has passed; line and wait: where it waits, and for what.
+struct Fiber { void* context; uint3_ thread; bool done; int epoch, line; Wait wait; };
 
 static char dynamic_shared[kSharedBytes] __attribute__((aligned(64)));
 static std::vector<Fiber> fibers;
@@ -149,9 +168,13 @@ static std::function<void()>* body;
 static uint64_t exchange[2][1024];
 static unsigned exchanges[1024];
 
-static inline void yield() {
+static int block_number = 0;
+
+static inline void yield(Wait wait, int line) {
     if (!in_fibers) abort();  // the kernel synchronises: launch it with synchronises = true
     int me = current;
+    fibers[me].wait = wait, fibers[me].line = line;
+    if (wait == kBarrier) fibers[me].epoch++;
     cpu_fiber_switch(&fibers[me].context, scheduler_context);
 }
 
@@ -170,7 +193,32 @@ static inline uint3_ coordinates(unsigned i, dim3 size) {
 
 static void run_block_as_loop(dim3 block) {
     const unsigned n = block.x * block.y * block.z;
-    for (unsigned i = 0; i < n; i++) { threadIdx = coordinates(place(i, n), block); (*body)(); }
+    for (unsigned i = 0; i < n; i++) {
+        threadIdx = coordinates(place(i, n), block);
+        races_at(block_number, place(i, n), 0);
+        (*body)();
+    }
+}
+
+// Between two rounds every thread stands at its next wait, or has ended: all of a block have to stand at one barrier, whole
+// warps at one exchange.
+static void check_convergence(int n) {
+    int first = -1, ended = 0;
+    for (int i = 0; i < n; i++) {
+        if (fibers[i].done) { ended++; continue; }
+        if (first < 0) first = i;
+        if (fibers[i].wait != fibers[first].wait || fibers[i].line != fibers[first].line)
+            races_found("threads wait at two places, lines", fibers[first].line, fibers[i].line);
+    }
+    if (first < 0) return;
+    if (ended && fibers[first].wait == kBarrier)
+        races_found("threads ended before a barrier, its line and their count", fibers[first].line, ended);
+    if (fibers[first].wait == kBarrier) return;
+    for (int warp = 0; warp < n; warp += 32) {
+        int there = 0;
+        for (int lane = warp; lane < n && lane < warp + 32; lane++) there += !fibers[lane].done;
+        if (there && there != 32) races_found("part of a warp exchanges, line and lanes", fibers[first].line, there);
+    }
 }
 
 static void run_block_as_fibers(dim3 block) {
@@ -178,6 +226,7 @@ static void run_block_as_fibers(dim3 block) {
     for (int i = 0; i < n; i++) {
         Fiber& f = fibers[i];
         f.done = false;
+        f.epoch = 0;
         exchanges[i] = 0;
         f.thread = coordinates(i, block);
         void** sp = (void**)(stacks[i] + kStackBytes);
@@ -193,9 +242,11 @@ static void run_block_as_fibers(dim3 block) {
             if (fibers[i].done) continue;
             current = i;
             threadIdx = fibers[i].thread;
+            races_at(block_number, i, fibers[i].epoch);
             cpu_fiber_switch(&scheduler_context, fibers[i].context);
             if (!fibers[i].done) live++;
         }
+        check_convergence(n);
     }
 }
 
@@ -214,6 +265,8 @@ int launch(const unsigned* grid, const unsigned* block_size, size_t shared, bool
         fibers.resize(n);
         while ((int)stacks.size() < n) stacks.push_back((char*)aligned_alloc(64, kStackBytes));
     }
+    if (__start_cuda_shared) races_shared_memory(__start_cuda_shared, __stop_cuda_shared);
+    races_watch(true);
     const uint64_t blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z;
     for (uint64_t turn = 0; turn < blocks; turn++) {
         const uint64_t i = backwards ? blocks - 1 - turn : turn;
@@ -221,10 +274,13 @@ int launch(const unsigned* grid, const unsigned* block_size, size_t shared, bool
         if (__start_cuda_shared) memset(__start_cuda_shared, 0xFF, __stop_cuda_shared - __start_cuda_shared);
         const size_t guarded = std::min(shared + 4096, kSharedBytes);
         memset(dynamic_shared, 0xFF, guarded);
+        block_number = (int)i;
+        races_new_block();
         synchronises ? run_block_as_fibers(block) : run_block_as_loop(block);
         for (size_t i = shared; i < guarded; i++)
             if (dynamic_shared[i] != (char)0xFF) return 1;
     }
+    races_watch(false);
     return 0;
 }
 
@@ -232,13 +288,13 @@ static inline int thread_in_block() {
     return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
 }
 
-template <class T> static inline T shuffle(T value, int source_lane) {
+template <class T> static inline T shuffle(T value, int source_lane, int line) {
     int me = thread_in_block(), n = blockDim.x * blockDim.y * blockDim.z;
     uint64_t* given = exchange[exchanges[me]++ % 2];
     uint64_t word = 0;
     memcpy(&word, &value, sizeof value);
     given[me] = word;
-    yield();
+    yield(kExchange, line);
     int source = (me & ~31) | (source_lane & 31);
     T result = value;
     if (source < n) memcpy(&result, &given[source], sizeof result);
@@ -247,14 +303,12 @@ template <class T> static inline T shuffle(T value, int source_lane) {
 
 }  // namespace cuda_on_cpu
 
-// Round-robin switching: every live fiber reaches the barrier before any passes it.
-static inline void __syncthreads() { cuda_on_cpu::yield(); }
-static inline void __syncwarp(unsigned = ~0u) { cuda_on_cpu::yield(); }
-template <class T> static inline T __shfl_sync(unsigned, T v, int lane, int = 32) { return cuda_on_cpu::shuffle(v, lane); }
-template <class T> static inline T __shfl_xor_sync(unsigned, T v, int mask, int = 32) {
-    return cuda_on_cpu::shuffle(v, (cuda_on_cpu::thread_in_block() & 31) ^ mask);
-}
-template <class T> static inline T __shfl_down_sync(unsigned, T v, int delta, int = 32) {
-    int lane = cuda_on_cpu::thread_in_block() & 31;
-    return cuda_on_cpu::shuffle(v, lane + delta < 32 ? lane + delta : lane);
-}
+// Round-robin switching: every live fiber reaches the barrier before any passes it. Macros, for the lines.
+#define __syncthreads() cuda_on_cpu::yield(cuda_on_cpu::kBarrier, __LINE__)
+#define __syncwarp(...) cuda_on_cpu::yield(cuda_on_cpu::kWarpBarrier, __LINE__)
+#define __shfl_sync(mask, value, lane) cuda_on_cpu::shuffle(value, lane, __LINE__)
+#define __shfl_xor_sync(mask, value, step) \
+    cuda_on_cpu::shuffle(value, (cuda_on_cpu::thread_in_block() & 31) ^ (step), __LINE__)
+#define __shfl_down_sync(mask, value, step) \
+    cuda_on_cpu::shuffle( \
+        value, std::min((cuda_on_cpu::thread_in_block() & 31) + (step), cuda_on_cpu::thread_in_block() & 31 | 31), __LINE__)
