@@ -51,13 +51,14 @@ from gpucnn.training.callbacks import callbacks_of
 from gpucnn.training.config import is_file_model
 from gpucnn.training.factory import fitted, split_validation, structure_of
 from gpucnn.training.fine_tuning import prepare, trainable
+from gpucnn.training.mixing import mixed
 from gpucnn.training.objective import loss_for
 from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.saved import LARGEST_IMAGE
 
 SETTINGS = (
     "optimizer", "lr", "schedule", "seed", "validation", "freeze", "class_weights", "label_smoothing", "clip_norm",
-    "ema", "early_stopping",
+    "ema", "early_stopping", "mixup", "cutmix",
 )  # fmt: skip
 """Arguments that are settings of ``gpucnn train`` and mean the same."""
 
@@ -134,13 +135,15 @@ class Classifier:
         clip_norm: float | None = None,
         ema: float | None = None,
         early_stopping: int | None = None,
+        mixup: float | None = None,
+        cutmix: float | None = None,
     ) -> None:
         self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
         self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
         self.validation, self.verbose, self.loss, self.metrics = validation, verbose, loss, metrics
         self.init_from, self.freeze = init_from, freeze
         self.class_weights, self.label_smoothing, self.clip_norm = class_weights, label_smoothing, clip_norm
-        self.ema, self.early_stopping = ema, early_stopping
+        self.ema, self.early_stopping, self.mixup, self.cutmix = ema, early_stopping, mixup, cutmix
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -244,7 +247,7 @@ class Classifier:
             net,
             self._loss(settings, train, backend),
             optimizer,
-            batches,
+            mixed(batches, settings.seed, settings.mixup, settings.cutmix),
             [LossAndAccuracy(), *copy.deepcopy(list(self.metrics))],
             [
                 Schedule(make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))),

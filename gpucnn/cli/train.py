@@ -113,6 +113,14 @@ def either(names: Iterable[str]) -> str:
     "--early-stopping", "Stop after so many epochs without a better validation accuracy; best is the result.", "off",
     type=click.IntRange(1), metavar="PATIENCE",
 )  # fmt: skip
+@setting_option(
+    "--mixup", "Blend each image and label with another of the batch; the share is drawn from Beta(N, N) (0.2, say).",
+    "off", type=click.FloatRange(0, 1000), metavar="N",
+)  # fmt: skip
+@setting_option(
+    "--cutmix", "Put a box of another image into each one, and mix the labels by area (1, say); with --mixup, either.",
+    "off", type=click.FloatRange(0, 1000), metavar="N",
+)  # fmt: skip
 @setting_option("--momentum", "SGD momentum.", type=click.FloatRange(0, 1))
 @setting_option(
     "--weight-decay", "Weight decay (L2 penalty on the weights); decoupled from the gradient in adamw.",

@@ -14,6 +14,7 @@ from gpucnn.training.loader import Batches, Loader, Normalisation
 from gpucnn.training.loop import Callback, Loop
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Accuracy, Loss, LossAndAccuracy, Metric, PerClass, TopK
+from gpucnn.training.mixing import MixedBatches
 from gpucnn.training.reporters import Reporter, Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
@@ -45,6 +46,7 @@ __all__ = [
     "LossAndAccuracy",
     "LossScale",
     "Metric",
+    "MixedBatches",
     "Normalisation",
     "PerClass",
     "Progress",

@@ -60,6 +60,8 @@ class Settings:
     clip_norm: float | None = None
     ema: float | None = None
     early_stopping: int | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -101,7 +103,9 @@ class Settings:
             "label_smoothing": 1,
             "ema": 1,
         }
-        for key, high in ({"lr": None, "weight_decay": None, "clip_norm": None} | shares).items():
+        for key, high in (
+            {"lr": None, "weight_decay": None, "clip_norm": None, "mixup": 1000, "cutmix": 1000} | shares
+        ).items():
             value = getattr(self, key)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
             if value is None and key not in ("momentum", "label_smoothing"):

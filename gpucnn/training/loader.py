@@ -225,6 +225,7 @@ class Loader:
         wide = np.promote_types(dtype, np.float32)
         scale, shift = (1 / (pixel * std)).astype(wide), (-mean / std).astype(wide)
         self._scaling: Scaling = backend.asarray(scale), backend.asarray(shift), dtype
+        self.dtype = dtype
         self._resident: tuple[Array, Array] | None = None
         if isinstance(data, ArrayDataset) and augmentation is None:
             self._resident = self._moved_whole(data)

@@ -31,6 +31,7 @@ from gpucnn.training.loader import Loader, Normalisation
 from gpucnn.training.loop import Callback, Loop
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import LossAndAccuracy
+from gpucnn.training.mixing import mixed
 from gpucnn.training.objective import loss_for
 from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.reporters import Records, Reporter, Reporters
@@ -92,7 +93,7 @@ class Trainer(Loop):
             net,
             loss_for(settings, train, backend, dtype),
             optimizer,
-            batches,
+            mixed(batches, settings.seed, settings.mixup, settings.cutmix),
             [self.totals],
             [self.schedule, *self.stopping, Records(), self.reporter],
             scale=LossScale(backend) if settings.precision == "float16" else None,
