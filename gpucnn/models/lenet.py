@@ -23,15 +23,15 @@ def lenet(
     stride1: int = 1,
     stride2: int = 1,
     padding2: int = 0,
-    pool1: int = 2,
-    pool2: int = 2,
+    pool_size1: int = 2,
+    pool_size2: int = 2,
     hidden2: int = 84,
     implementation: str = "auto",
 ) -> nn.Sequential:
     """Return LeNet-5 in its modern form: (N, in_channels, H, W) images -> (N, classes) logits.
 
-    conv filters1@kernel1 (padding, stride1) - activation - pool1 - conv filters2@kernel2 (padding2, stride2) - activation -
-    pool2 - hidden - hidden2 - classes. activation: any name of ``nn.activation``; pooling: "max" or "avg"; init: "default"
+    conv filters1@kernel1 (padding, stride1) - activation - pool_size1 - conv filters2@kernel2 (padding2, stride2) - activation -
+    pool_size2 - hidden - hidden2 - classes. activation: any name of ``nn.activation``; pooling: "max" or "avg"; init: "default"
     (PyTorch's), or a name of ``nn.init`` ("xavier_normal", say) with biases of zero; implementation of the convolutions:
     "auto", "im2col" or "loops".
     Raises ParameterError for an unknown name, ShapeError for too small an image.
@@ -48,13 +48,13 @@ def lenet(
         "lenet",
         image_size,
         (kernel1, stride1, padding),
-        (pool1, pool1, 0),
+        (pool_size1, pool_size1, 0),
         (kernel2, stride2, padding2),
-        (pool2, pool2, 0),
+        (pool_size2, pool_size2, 0),
     )
     net = nn.Sequential(
-        nn.Conv2d(in_channels, filters1, kernel1, stride1, padding, implementation=implementation), act(), pool(pool1),
-        nn.Conv2d(filters1, filters2, kernel2, stride2, padding2, implementation=implementation), act(), pool(pool2),
+        nn.Conv2d(in_channels, filters1, kernel1, stride1, padding, implementation=implementation), act(), pool(pool_size1),
+        nn.Conv2d(filters1, filters2, kernel2, stride2, padding2, implementation=implementation), act(), pool(pool_size2),
         nn.Flatten(),
         nn.Linear(filters2 * pixels, hidden), act(),
         nn.Linear(hidden, hidden2), act(),

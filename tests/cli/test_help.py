@@ -67,7 +67,7 @@ def complete(*arguments: str) -> list[str]:
         (["train", "--model", "le"], ["lenet"]),
         (
             ["train", "--model", "lenet:p"],
-            ["lenet:pooling=", "lenet:padding=", "lenet:padding2=", "lenet:pool1=", "lenet:pool2="],
+            ["lenet:pooling=", "lenet:padding=", "lenet:padding2=", "lenet:pool_size1=", "lenet:pool_size2="],
         ),
         (["train", "--model", "lenet:pooling=avg,hid"], ["lenet:pooling=avg,hidden=", "lenet:pooling=avg,hidden2="]),
         (["train", "--model", "nothing:p"], []),

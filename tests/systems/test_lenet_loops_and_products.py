@@ -298,7 +298,7 @@ def test_the_scripts_main_experiment_loops_against_products(run_script: Callable
 def test_every_argument_of_lenet_can_be_set_and_read() -> None:
     options = {
         "filters1": 3, "filters2": 4, "kernel1": 3, "kernel2": 2, "stride1": 2, "stride2": 1, "padding": 1, "padding2": 1,
-        "pool1": 2, "pool2": 3, "hidden": 7, "hidden2": 6, "implementation": "loops",
+        "pool_size1": 2, "pool_size2": 3, "hidden": 7, "hidden2": 6, "implementation": "loops",
     }  # fmt: skip
     net = models.lenet(5, 2, "tanh", "avg", image_size=(24, 30), **options)
     text = ",".join(f"{key}={value}" for key, value in options.items())
