@@ -16,6 +16,11 @@ from kernels_on_cpu import Library, build, run_guarded
 
 from gpucnn.backend.cuda.launch import OPTIONS, TF32, source
 
+CUPYS_OWN = ("-ftz=true", "--device-as-default-execution-space")
+"""What CuPy adds to the options of a RawModule: subnormal numbers become zero."""
+READ_FLOAT64 = {"set_numbers", "sgd", "begin_adam", "gather_next", "add_totals"}
+"""The kernels that touch float64: rates, counts and sums of an epoch, one number of each."""
+
 
 @pytest.fixture(scope="module")
 def kernels() -> Library:
@@ -38,10 +43,13 @@ def test_every_kernel_compiles_with_nvrtc(architecture: str, options: tuple[str,
     text = source()
     program = nvrtc.createProgram(text, "kernels.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", *options))
+        nvrtc.compileProgram(
+            program, (f"--gpu-architecture={architecture}", *CUPYS_OWN, "--ptxas-options=-v", *options)
+        )
     except Exception:
         pytest.fail(nvrtc.getProgramLog(program), pytrace=False)
     binary, assembly = nvrtc.getCUBIN(program), str(nvrtc.getPTX(program))
+    log = nvrtc.getProgramLog(program)
     nvrtc.destroyProgram(program)
     names = re.findall(
         r"(?:PRODUCT|CONV_\w+|M\w+_POOL\w*)\((\w+), |__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(", text
@@ -53,6 +61,24 @@ def test_every_kernel_compiles_with_nvrtc(architecture: str, options: tuple[str,
     on_tensor_cores = {re.match(r"\w+", part)[0] for part in parts if "mma.sync" in part}  # type: ignore[index]
     products = {name for name in kernels if re.match(r"product_|conv_(?!weight_gradient_sum)", name)}
     assert on_tensor_cores == (products if options == TF32 and architecture != "sm_75" else set())
+    in_float64 = {re.match(r"\w+", part)[0] for part in parts if re.search(r"\w\.f64\b", part)}  # type: ignore[index]
+    assert in_float64 == READ_FLOAT64
+    check_resources(kernels, log)
+
+
+def check_resources(kernels: set[str], log: str) -> None:
+    """Hold what the assembler says about each kernel against what a multiprocessor has."""
+    reports = re.split(r"Compiling entry function '", log)[1:]
+    assert {re.match(r"\w+", report)[0] for report in reports} == kernels  # type: ignore[index]
+    for report in reports:
+        name = report.partition("'")[0]
+        spilled = re.findall(r"(\d+) bytes spill", report)
+        assert spilled  # "0" to be sure, for the kernel and for each function that it calls
+        assert set(spilled) == {"0"}, f"{name} spills registers"
+        registers = int(re.search(r"Used (\d+) registers", report)[1])  # type: ignore[index]
+        shared = re.search(r"(\d+) bytes smem", report)
+        assert registers * 256 <= 65_536, f"{name}: a block of 256 threads does not fit: {registers} registers a thread"
+        assert shared is None or int(shared[1]) <= 48 << 10, f"{name}: {shared and shared[1]} bytes of shared memory"
 
 
 def test_no_floating_point_atomics_and_no_fast_mathematics() -> None:

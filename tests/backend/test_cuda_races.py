@@ -36,7 +36,7 @@ def test_a_barrier_left_out_of_a_kernel_is_found(standin: Any, monkeypatch: pyte
     with kernels_on_cpu.checking_races():
         device = CudaDevice()
         checks = [check for family, check in proof._checks(device, 0, proof.CLOSE) if family == "conv"]
-        with pytest.raises(Race, match="conv_forward_8: a (read after a write|write after a read) in shared memory"):
+        with pytest.raises(Race, match=r"conv_forward_8: a (read after a write|write after a read) in shared memory"):
             checks[0]()
 
 

@@ -198,6 +198,13 @@ PRODUCT(product_tn_large, 64, 4, 4, false, true)
 
 const int DEAD = 4;
 
+// With tensor cores the compiler's own choice of registers spills some; one block a multiprocessor allows it all it needs.
+#if TF32
+#define CONV_BOUNDS __launch_bounds__(256, 1)
+#else
+#define CONV_BOUNDS __launch_bounds__(256)
+#endif
+
 #define SIZES int N, int C, int H, int W, int F, int KH, int KW, int SH, int SW, int DH, int DW, int top, int left, \
     int OH, int OW, int G
 #define SIZES_GIVEN {N, C, H, W, F, KH, KW, SH, SW, DH, DW, top, left, OH, OW, G}
@@ -308,7 +315,7 @@ __device__ __forceinline__ void forward(
 }
 
 #define CONV_FORWARD(NAME, TM, TN, RM, POOLED) \
-    extern "C" __global__ void __launch_bounds__(256) NAME( \
+    extern "C" __global__ void CONV_BOUNDS NAME( \
         const float* x, const float* w, const float* b, float* y, unsigned char* place, int has_bias, \
         int wants_place, SIZES) { \
         SHARED_TILE(As, 16, TM); \
@@ -432,7 +439,7 @@ __device__ __forceinline__ void weight_gradient(
 }
 
 #define CONV_WEIGHT_GRADIENT(NAME, TM, TN, RM, POOLED) \
-    extern "C" __global__ void __launch_bounds__(256) NAME( \
+    extern "C" __global__ void CONV_BOUNDS NAME( \
         const float* x, const float* dy, const unsigned char* place, float* partial, int splits, long long each, SIZES) { \
         SHARED_TILE(As, 32, TM); \
         SHARED_TILE(Bs, 32, TN); \

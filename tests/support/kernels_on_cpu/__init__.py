@@ -112,7 +112,7 @@ def _run(*command: str) -> str:
 def _bodies(text: str) -> dict[str, str]:
     """Return the body of each function, by name."""
     found: dict[str, str] = {}
-    text = re.sub(r"__launch_bounds__\(\d+\)", "", text)
+    text = re.sub(r"__launch_bounds__\(\d+(?:, \d+)?\)", "", text)
     for match in re.finditer(r"(\w+)\s*\((?:[^(){};]|\([^()]*\))*\)\s*(?:const\s*)?\{", text):
         depth, end = 1, match.end()
         while depth:
@@ -141,7 +141,7 @@ def _parameter(text: str) -> Parameter:
 
 def signatures(text: str) -> dict[str, tuple[tuple[Parameter, ...], int]]:
     """Return the parameters, and the most threads of a block, of each kernel in preprocessed CUDA C++."""
-    pattern = r'extern "C" __global__ void\s+(?:__launch_bounds__\((\d+)\)\s*)?(\w+)\(([^)]*)\)'
+    pattern = r'extern "C" __global__ void\s+(?:__launch_bounds__\((\d+)(?:, \d+)?\)\s*)?(\w+)\(([^)]*)\)'
     return {
         match[2]: (tuple(_parameter(one) for one in match[3].split(",")), int(match[1] or 1024))
         for match in re.finditer(pattern, text)
@@ -181,7 +181,7 @@ def _build(source: str, races: bool, *options: str) -> Library:
         found, waits = signatures(text), _synchronising(_bodies(text))
         lines = [f'#include "{HEADER}"', f'#include "{given}"']
         for name in found:
-            kinds = re.search(rf"void\s+(?:__launch_bounds__\(\d+\)\s*)?{name}\(([^)]*)\)", text)
+            kinds = re.search(rf"void\s+(?:__launch_bounds__\(\d+(?:, \d+)?\)\s*)?{name}\(([^)]*)\)", text)
             assert kinds is not None
             types = [re.sub(r"\s*\w+$", "", one.strip()) for one in kinds[1].split(",")]
             passed = ", ".join(f"*(std::remove_const_t<{kind}>*)arguments[{i}]" for i, kind in enumerate(types))
