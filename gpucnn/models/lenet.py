@@ -30,10 +30,10 @@ def lenet(
 ) -> nn.Sequential:
     """Return LeNet-5 in its modern form: (N, in_channels, H, W) images -> (N, classes) logits.
 
-    conv filters1@kernel1 (padding, stride1) - activation - pool_size1 - conv filters2@kernel2 (padding2, stride2) - activation -
-    pool_size2 - hidden - hidden2 - classes. activation: any name of ``nn.activation``; pooling: "max" or "avg"; init: "default"
-    (PyTorch's), or a name of ``nn.init`` ("xavier_normal", say) with biases of zero; implementation of the convolutions:
-    "auto", "im2col" or "loops".
+    conv filters1@kernel1 (padding, stride1) - activation - pooling of pool_size1 - conv filters2@kernel2 (padding2, stride2)
+    - activation - pooling of pool_size2 - hidden - hidden2 - classes. activation: any name of ``nn.activation``; pooling:
+    "max" or "avg"; init: "default" (PyTorch's), or a name of ``nn.init`` ("xavier_normal", say) with biases of zero;
+    implementation of the convolutions: "auto", "im2col" or "loops".
     Raises ParameterError for an unknown name, ShapeError for too small an image.
     Source: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition".
 
