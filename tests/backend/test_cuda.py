@@ -20,6 +20,7 @@ from gpucnn.backend import Backend, Window, get_backend
 from gpucnn.backend.cuda import conv, linear
 from gpucnn.backend.cuda.launch import OPTIONS, TF32
 from gpucnn.errors import OutOfMemoryError
+from gpucnn.training import train_step
 
 DEVICES = ["cuda-standin", pytest.param("cuda", marks=pytest.mark.cuda)]
 on_devices = pytest.mark.parametrize("backend", DEVICES, indirect=True)
@@ -92,6 +93,23 @@ def test_a_training_step_of_lenet_is_few_launches(standin: Backend) -> None:
             F.cross_entropy(net(x), y).backward()
             optimizer.step()
     assert sum(launches.values()) <= 30, launches
+    assert transfers.total == 0
+
+
+@pytest.mark.parametrize(("model", "shape", "most"), [("lenet", (4, 1, 28, 28), 30)])
+def test_a_step_is_few_launches_and_moves_nothing(
+    standin: Backend, model: str, shape: tuple[int, ...], most: int
+) -> None:
+    """The whole step that users write: train_step with Adam."""
+    with gpucnn.use(standin):
+        net = models.build(model)
+        optimizer, loss_fn = optim.Adam(net.parameters()), nn.CrossEntropyLoss()
+        x = gpucnn.tensor(RNG(0).standard_normal(shape).astype(np.float32))
+        y = gpucnn.tensor(np.arange(shape[0]))
+        train_step(net, loss_fn, optimizer, x, y)
+        with standin.xp.standin.launches.counted() as launches, standin.xp.standin.transfers.counted() as transfers:
+            train_step(net, loss_fn, optimizer, x, y)
+    assert sum(launches.values()) <= most, (sum(launches.values()), launches)
     assert transfers.total == 0
 
 
