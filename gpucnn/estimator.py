@@ -33,6 +33,7 @@ from gpucnn.errors import (
     did_you_mean,
     shortened,
 )
+from gpucnn.optim import Optimizer
 from gpucnn.training import (
     EMA,
     Callback,
@@ -113,6 +114,9 @@ class Classifier:
     _backend: Backend
     _normalisation: Normalisation
     _pixels: str
+    _generator: Generator
+    _passes: int = 0
+    _optimizer: Optimizer | None = None
 
     def __init__(
         self,
@@ -137,12 +141,14 @@ class Classifier:
         early_stopping: int | None = None,
         mixup: float | None = None,
         cutmix: float | None = None,
+        warm_start: bool = False,
     ) -> None:
         self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
         self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
         self.validation, self.verbose, self.loss, self.metrics = validation, verbose, loss, metrics
         self.init_from, self.freeze = init_from, freeze
         self.class_weights, self.label_smoothing, self.clip_norm = class_weights, label_smoothing, clip_norm
+        self.warm_start = warm_start
         self.ema, self.early_stopping, self.mixup, self.cutmix = ema, early_stopping, mixup, cutmix
 
     # --- parameters ----------------------------------------------------------------------------------------------
@@ -218,36 +224,74 @@ class Classifier:
         Raises ShapeError, DTypeError or DataError for images and labels that do not fit, UsageError or ParameterError for a
         parameter, DivergedError where the loss stops being finite: what an earlier ``fit`` learnt is then kept. After Ctrl-C
         or an exception in the callback, ``net_``, ``history`` and the rest are those of the training so far.
+        With ``warm_start`` a fitted classifier goes on from its weights; the labels have to be among ``classes_``.
         """
-        where = "Classifier.fit"
+        asked = {
+            "epochs": self.epochs if epochs is None else epochs,
+            "batch_size": self.batch_size if batch_size is None else batch_size,
+        }
+        on = self.warm_start and self.__sklearn_is_fitted__()
+        return self._learn(x, y, asked, callback, self.classes_ if on else None, on, "Classifier.fit")
+
+    def partial_fit(self, x: Any, y: Any, classes: Any = None) -> Self:
+        """Train one epoch more on these images and labels, with the optimiser's state as the last call left it.
+
+        classes: all labels that will ever come, at the first call; by default those in ``y``. The learning rate is constant;
+        ``schedule``, ``validation``, ``ema`` and ``early_stopping`` are for ``fit``. Pixels are normalised as at the first
+        call, whose images should be a fair sample. Raises as ``fit``, and DataError for a label that is not of the classes.
+
+        >>> from gpucnn.data import draw_digits
+        >>> x, y = draw_digits(64, seed=0)
+        >>> classifier = Classifier(device="cpu", batch_size=32)
+        >>> for start in (0, 32):
+        ...     _ = classifier.partial_fit(x[start : start + 32], y[start : start + 32], classes=range(10))
+        >>> classifier.predict(x).shape
+        (64,)
+        """
+        on = self.__sklearn_is_fitted__()
+        known = self.classes_ if on else None if classes is None else np.unique(np.asarray(list(classes)))
+        asked = {"epochs": 1, "batch_size": self.batch_size, "schedule": "constant", "validation": 0}
+        asked |= {"ema": None, "early_stopping": None}
+        return self._learn(x, y, asked, None, known, on, "Classifier.partial_fit", partial=True)
+
+    def _learn(
+        self, x: Any, y: Any, changes: dict[str, Any], callback: Any, known: Any, on: bool, where: str,
+        partial: bool = False,
+    ) -> Self:  # fmt: skip
+        """Train a new network or, if ``on``, the one that there is, on labels of which all are ``known``, if given."""
         images = _channels_first(_images(x, where), where)
-        classes, labels = _encoded(y, len(images), where)
+        classes, labels = _encoded(y, len(images), where, known)
         data = ArrayDataset(images, labels, [str(name) for name in classes], where)
         backend = get_backend(self.device)
         asked = {name: getattr(self, name) for name in SETTINGS}
         if isinstance(self.loss, str):
             asked["loss"] = self.loss
         asked["init_from"] = None if self.init_from is None else os.fspath(self.init_from)
-        asked["epochs"] = self.epochs if epochs is None else epochs
-        asked["batch_size"] = self.batch_size if batch_size is None else batch_size
+        asked |= changes
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in asked.items()}
         settings = Settings(device=backend.name, **plain).resolved()
         train, held_out = split_validation(data, None, settings.validation, settings.seed)
-        normalisation = Normalisation.of(train)
         callbacks = callbacks_of(callback)
-        generator = Generator(settings.seed)
-        with drawing_from(generator):
-            net = self._build(data.image_shape, len(classes), backend)
-        frozen = prepare(net, settings.init_from, settings.freeze)
-        optimizer = make_optimizer(
-            settings.optimizer, trainable(net), settings.lr, settings.momentum, settings.weight_decay
-        )
-        batches = Loader(train, backend, normalisation).batches(settings.batch_size, settings.seed)
+        if on:
+            self._check_as_before(data.image_shape, images.dtype, where)
+            backend, normalisation, passes = self._backend, self._normalisation, self._passes
+            net, generator = self.net_ if partial else copy.deepcopy(self.net_), self._generator
+        else:
+            normalisation, generator, passes = Normalisation.of(train), Generator(settings.seed), 0
+            with drawing_from(generator):
+                net = self._build(data.image_shape, len(classes), backend)
+        frozen = prepare(net, None if on else settings.init_from, settings.freeze)
+        optimizer = self._optimizer if partial and on else None
+        if optimizer is None:
+            optimizer = make_optimizer(
+                settings.optimizer, trainable(net), settings.lr, settings.momentum, settings.weight_decay
+            )
+        batches = Loader(train, backend, normalisation).batches(settings.batch_size, settings.seed + passes)
         loop = _Fit(
             net,
             self._loss(settings, train, backend),
             optimizer,
-            mixed(batches, settings.seed, settings.mixup, settings.cutmix),
+            mixed(batches, settings.seed + passes, settings.mixup, settings.cutmix),
             [LossAndAccuracy(), *copy.deepcopy(list(self.metrics))],
             [
                 Schedule(make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))),
@@ -264,10 +308,12 @@ class Classifier:
         learnt = {
             "net_": net, "classes_": classes, "image_shape_": data.image_shape, "history": loop.history,
             "_backend": backend, "_normalisation": normalisation, "_pixels": images.dtype.kind,
+            "_generator": generator, "_passes": passes + settings.epochs, "_optimizer": optimizer if partial else None,
         }  # fmt: skip
         try:
             loop.run(settings.epochs)
         except DivergedError:
+            net.eval()  # that of before, in partial_fit: no step with such a loss changed it
             raise
         except BaseException:  # Ctrl-C, or a mistake in the callback: what was learnt so far is kept
             self._keep(learnt, loop.average)
@@ -290,6 +336,13 @@ class Classifier:
         learnt["net_"].eval()
         self.__dict__.update(learnt)
         return self
+
+    def _check_as_before(self, shape: tuple[int, int, int], dtype: Any, where: str) -> None:
+        if shape != self.image_shape_:
+            raise ShapeError.expected(where, "x", f"images of shape {self.image_shape_}, as before", shape)
+        if dtype.kind != self._pixels:
+            kinds = {"u": "uint8", "f": "floating"}
+            raise DTypeError.expected(where, "x", f"{kinds[self._pixels]} pixels, as before", dtype)
 
     def _build(self, image_shape: tuple[int, int, int], classes: int, backend: Backend) -> nn.Module:
         """Return a new network on the device, whose outputs are known to fit."""
@@ -452,7 +505,7 @@ class Classifier:
         classifier.model, classifier.device = named or net if model is None else model, device
         classifier.net_, classifier.classes_, classifier.image_shape_ = net.eval(), classes, (C, H, W)
         classifier.history, classifier._backend, classifier._pixels = history, backend, pixels
-        classifier._normalisation = Normalisation(mean, std)
+        classifier._normalisation, classifier._generator = Normalisation(mean, std), Generator(classifier.seed)
         return classifier
 
 
@@ -521,8 +574,8 @@ def _kind(labels: Any) -> str:
     return "number" if kind in "biuf" else kind
 
 
-def _encoded(y: Any, count: int, where: str) -> tuple[Any, Any]:
-    """Return the sorted distinct labels, and the index among them of each label."""
+def _encoded(y: Any, count: int, where: str, known: Any = None) -> tuple[Any, Any]:
+    """Return the sorted distinct labels, or the ``known`` ones, and the index among them of each label."""
     labels = _labels(y, count, where)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise DataError.expected(where, "y", "labels", "NaN or infinity")
@@ -530,6 +583,12 @@ def _encoded(y: Any, count: int, where: str) -> tuple[Any, Any]:
         classes, places = np.unique(labels, return_inverse=True)
     except TypeError:
         raise DTypeError.expected(where, "y", "labels that can be sorted", "labels of several kinds") from None
+    if known is not None:
+        if _kind(labels) != _kind(known) or not np.isin(classes, known).all():
+            raise DataError.expected(
+                where, "y", f"labels of the classes {shortened(str(known.tolist()), 80)}", "others"
+            )
+        return known, np.searchsorted(known, labels)
     if len(classes) < 2:
         raise DataError.expected(where, "y", "at least two classes", len(classes))
     return classes, places

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import gpucnn
-from gpucnn import Classifier, nn
+from gpucnn import Classifier, nn, optim
 from gpucnn.backend import Backend, default_generator
 from gpucnn.checkpoint import packed, read_packed
+from gpucnn.data import ArrayDataset
 from gpucnn.errors import (
     CheckpointError,
     DataError,
@@ -27,6 +28,8 @@ from gpucnn.errors import (
     UsageError,
 )
 from gpucnn.estimator import NotFittedError
+from gpucnn.training import Loader, Normalisation, train_step
+from gpucnn.training.factory import split_validation
 
 Host = np.ndarray[Any, Any]
 
@@ -297,7 +300,7 @@ def test_parameters() -> None:
     assert list(classifier.get_params()) == [
         "model", "epochs", "batch_size", "lr", "optimizer", "schedule", "seed", "device", "validation", "verbose", "loss",
         "metrics", "init_from", "freeze", "class_weights", "label_smoothing", "clip_norm", "ema", "early_stopping",
-        "mixup", "cutmix",
+        "mixup", "cutmix", "warm_start",
     ]  # fmt: skip
     assert repr(classifier) == "Classifier(epochs=3, lr=0.5)"
     assert classifier.set_params(lr=None, seed=4) is classifier
@@ -516,3 +519,53 @@ def test_training_ends_where_the_callback_says_so() -> None:
 def test_none_where_a_number_belongs(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name}: expected a whole number of at least [01], got None"):
         quick(**{name: None}).fit(X, Y)
+
+
+NUMBERS = (Y == "row").astype(int)
+
+
+@pytest.mark.bits
+def test_partial_fit_is_an_epoch_and_keeps_the_state_of_the_optimiser() -> None:
+    """Two calls are two epochs of Adam by hand on the same batches; with new state the second would differ."""
+    gpucnn.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    classifier = quick(model=net)
+    for _ in range(2):
+        classifier.partial_fit(X, NUMBERS)
+    by_hand = copy.deepcopy(net)
+    data, _ = split_validation(ArrayDataset(X, NUMBERS), None, 0, 0)
+    loader = Loader(data, gpucnn.get_backend("cpu"), Normalisation.of(data))
+    optimizer = optim.Adam(by_hand.parameters(), lr=0.01)
+    for number in range(2):
+        batches = loader.batches(20, number)
+        for given in batches.epoch(0):
+            train_step(by_hand, nn.CrossEntropyLoss(), optimizer, *batches.take(*given))
+    for name, array in by_hand.state_dict().items():
+        np.testing.assert_array_equal(array, classifier.net_.state_dict()[name])
+
+
+def test_partial_fit_knows_its_classes() -> None:
+    classifier = quick().partial_fit(X[:20], np.zeros(20, int), classes=[3, 0, 7])
+    assert classifier.classes_.tolist() == [0, 3, 7]
+    with pytest.raises(DataError, match=r"labels of the classes \[0, 3, 7\]"):
+        classifier.partial_fit(X[:5], [1, 0, 3, 3, 0])
+    with pytest.raises(DataError, match="labels of the classes"):
+        classifier.partial_fit(X[:5], list("abcde"))
+    with pytest.raises(ShapeError, match="as before"):
+        classifier.partial_fit(X[:5, :5, :5], [0, 0, 3, 3, 0])
+    other = X[:5].astype(np.float32) if X.dtype == np.uint8 else np.zeros((5, 6, 6), np.uint8)
+    with pytest.raises(DTypeError, match="as before"):
+        classifier.partial_fit(other, [0, 0, 3, 3, 0])
+
+
+def test_warm_start_goes_on_from_the_weights(tmp_path: Path) -> None:
+    classifier = quick(epochs=1, schedule="constant", optimizer="sgd", lr=1e-12, warm_start=True)
+    before = classifier.fit(X, Y).net_.state_dict()
+    after = classifier.fit(X, Y).net_.state_dict()
+    name = next(iter(before))
+    np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+    cold = classifier.set_params(warm_start=False, seed=1).fit(X, Y).net_.state_dict()
+    assert not np.allclose(cold[name], before[name], atol=1e-3)
+    classifier.save(tmp_path / "c.safetensors")
+    again = Classifier.load(tmp_path / "c.safetensors", "cpu").set_params(warm_start=True).fit(X, Y)
+    np.testing.assert_allclose(again.net_.state_dict()[name], cold[name], atol=1e-6)
