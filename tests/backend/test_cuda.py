@@ -96,7 +96,7 @@ def test_a_training_step_of_lenet_is_few_launches(standin: Backend) -> None:
     assert transfers.total == 0
 
 
-@pytest.mark.parametrize(("model", "shape", "most"), [("lenet", (4, 1, 28, 28), 30)])
+@pytest.mark.parametrize(("model", "shape", "most"), [("lenet", (4, 1, 28, 28), 30), ("resnet", (2, 3, 32, 32), 400)])
 def test_a_step_is_few_launches_and_moves_nothing(
     standin: Backend, model: str, shape: tuple[int, ...], most: int
 ) -> None:

@@ -649,9 +649,9 @@ extern "C" __global__ void __launch_bounds__(256) channel_moments(
     }
 }
 
-// mean (C,) and factor (C,) = 1 / sqrt(variance + eps).
+// mean, var and factor = 1 / sqrt(var + eps), each (C,).
 extern "C" __global__ void channel_moments_merge(
-    const float* partial, float* mean, float* factor, int splits, int C, float eps) {
+    const float* partial, float* mean, float* var, float* factor, int splits, int C, float eps) {
     FOR_EACH(c, C) {
         Moments all = {0, 0, 0};
         for (int split = 0; split < splits; split++) {
@@ -660,22 +660,44 @@ extern "C" __global__ void channel_moments_merge(
             all = merged(all, m);
         }
         mean[c] = all.mean;
+        var[c] = all.squares / all.count;
         factor[c] = 1 / sqrtf(all.squares / all.count + eps);
     }
 }
 
-// y = (x - mean) factor.
-extern "C" __global__ void channel_standardise(
-    const float* x, const float* mean, const float* factor, float* y, int N, int C, long long Q) {
-    FOR_EACH(i, (long long)N * C * Q) {
-        const int c = (int)(i / Q % C);
-        y[i] = (x[i] - mean[c]) * factor[c];
+// running = (1 - momentum) running + momentum now, with the unbiased variance: `unbiased` is n / (n - 1).
+extern "C" __global__ void update_running(
+    float* running_mean, float* running_var, const float* mean, const float* var, float unbiased, float momentum, int C) {
+    FOR_EACH(c, C) {
+        running_mean[c] = (1 - momentum) * running_mean[c] + momentum * mean[c];
+        running_var[c] = (1 - momentum) * running_var[c] + momentum * (var[c] * unbiased);
     }
 }
 
-// partial (splits, C, 2): the sums of a and of a b.
+// y = (x - mean) factor weight + bias + residual, or of that the ReLU.
+extern "C" __global__ void channel_normalise(
+    const float* x, const float* mean, const float* factor, const float* weight, const float* bias,
+    const float* residual, float* y, int has_weight, int has_bias, int has_residual, int relu, int N, int C,
+    long long Q) {
+    FOR_EACH(i, (long long)N * C * Q) {
+        const int c = (int)(i / Q % C);
+        float value = (x[i] - mean[c]) * factor[c];
+        if (has_weight) value *= weight[c];
+        if (has_bias) value += bias[c];
+        if (has_residual) value += residual[i];
+        y[i] = relu && value < 0 ? 0 : value;  // NaN stays NaN
+    }
+}
+
+// dL/d(what the ReLU was given): dy where y is positive; without ReLU dy itself.
+__device__ __forceinline__ float before_relu(const float* dy, const float* y, int relu, long long i) {
+    return relu && !(y[i] > 0) ? 0 : dy[i];
+}
+
+// partial (splits, C, 2): the sums of the gradient before the ReLU, and of that times the normalised x.
 extern "C" __global__ void __launch_bounds__(256) channel_sums(
-    const float* a, const float* b, float* partial, int N, int C, long long Q, long long each) {
+    const float* dy, const float* y, const float* x, const float* mean, const float* factor, float* partial, int relu,
+    int N, int C, long long Q, long long each) {
     __shared__ float sums[REDUCE];
     __shared__ float products[REDUCE];
     const int c = blockIdx.y, me = threadIdx.x;
@@ -683,8 +705,9 @@ extern "C" __global__ void __launch_bounds__(256) channel_sums(
     float sum = 0, product = 0;
     for (long long i = first + me; i < last; i += REDUCE) {
         const long long at = (i / Q * C + c) * Q + i % Q;
-        sum += a[at];
-        product += a[at] * b[at];
+        const float gradient = before_relu(dy, y, relu, at);
+        sum += gradient;
+        product += gradient * ((x[at] - mean[c]) * factor[c]);
     }
     sums[me] = sum, products[me] = product;
     for (int half = REDUCE / 2; half > 0; half /= 2) {
@@ -697,25 +720,31 @@ extern "C" __global__ void __launch_bounds__(256) channel_sums(
     }
 }
 
-// sums (2, C) = scale * the sums over the splits.
-extern "C" __global__ void channel_sums_merge(const float* partial, float* sums, int splits, int C, float scale) {
+// sums (2, C): the sums over the splits, which are dL/dbias and dL/dweight.
+extern "C" __global__ void channel_sums_merge(const float* partial, float* sums, int splits, int C) {
     FOR_EACH(c, C) {
         float sum = 0, product = 0;
         for (int split = 0; split < splits; split++) {
             sum += partial[((long long)split * C + c) * 2];
             product += partial[((long long)split * C + c) * 2 + 1];
         }
-        sums[c] = scale * sum;
-        sums[C + c] = scale * product;
+        sums[c] = sum;
+        sums[C + c] = product;
     }
 }
 
-// The gradient of standardising: dx = factor (dy - mean(dy) - y mean(dy y)), with the means (2, C).
-extern "C" __global__ void channel_standardise_gradient(
-    const float* dy, const float* y, const float* factor, const float* means, float* dx, int N, int C, long long Q) {
+// dx = factor weight (g - mean(g) - normal mean(g normal)), g the gradient before the ReLU, with its sums (2, C) and share = 1
+// over the count of values; and g itself where it is wanted.
+extern "C" __global__ void channel_normalise_gradient(
+    const float* dy, const float* y, const float* x, const float* mean, const float* factor, const float* weight,
+    const float* sums, float* dx, float* g, float share, int has_weight, int relu, int wants_g, int N, int C,
+    long long Q) {
     FOR_EACH(i, (long long)N * C * Q) {
         const int c = (int)(i / Q % C);
-        dx[i] = factor[c] * (dy[i] - means[c] - y[i] * means[C + c]);
+        const float gradient = before_relu(dy, y, relu, i), normal = (x[i] - mean[c]) * factor[c];
+        const float scale = has_weight ? factor[c] * weight[c] : factor[c];
+        dx[i] = scale * (gradient - share * sums[c] - normal * (share * sums[C + c]));
+        if (wants_g) g[i] = gradient;
     }
 }
 

@@ -9,7 +9,6 @@ from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.cuda.launch import THREADS, int32, pages
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
-from gpucnn.backend.ops.norm import scaled
 
 CHANNEL_BLOCKS = 512
 """The most blocks of a reduction over channels; constant, so that every GPU sums in the same order."""
@@ -56,13 +55,10 @@ def batch_norm(
     N, C, Q = pages(x.shape)
     splits, each = _splits(C, N * Q)
     partial = device.empty("batch_norm", (splits, C, 3), x.dtype)
-    mean, factor = (device.empty("batch_norm", (C,), x.dtype) for _ in range(2))
-    shape = *int32(N, C), np.int64(Q)
-    device.kernels.launch("channel_moments", (splits, C), (THREADS,), x, partial, *shape, each)
-    device.kernels.each("channel_moments_merge", C, partial, mean, factor, *int32(splits, C), np.float32(eps))
-    y = scaled(device, _normal(device, x, mean, factor), weight, bias, residual, relu)
-    var = device.xp.maximum(1 / (factor * factor) - np.float32(eps), 0)
-    return y, mean, var, factor
+    mean, var, factor = (device.empty("batch_norm", (C,), x.dtype) for _ in range(3))
+    device.kernels.launch("channel_moments", (splits, C), (THREADS,), x, partial, *int32(N, C), np.int64(Q), each)
+    device.kernels.each("channel_moments_merge", C, partial, mean, var, factor, *int32(splits, C), np.float32(eps))
+    return _normalise(device, x, mean, factor, weight, bias, residual, relu), mean, var, factor
 
 
 def _inference_serves(
@@ -79,14 +75,19 @@ def batch_norm_inference(
 ) -> tuple[Array, Array]:  # fmt: skip
     x, mean = device.contiguous(x, mean)
     factor = 1 / device.xp.sqrt(var + np.float32(eps))
-    return scaled(device, _normal(device, x, mean, factor), weight, bias, residual, relu), factor
+    return _normalise(device, x, mean, factor, weight, bias, residual, relu), factor
 
 
-def _normal(device: CudaDevice, x: Array, mean: Array, factor: Array) -> Array:
-    """Return (x - mean) factor."""
+def _normalise(
+    device: CudaDevice, x: Array, mean: Array, factor: Array, weight: Array | None, bias: Array | None,
+    residual: Array | None, relu: bool,
+) -> Array:  # fmt: skip
+    """Return (x - mean) factor weight + bias + residual, or of that the ReLU, in one launch."""
     N, C, Q = pages(x.shape)
     y = device.empty("batch_norm", x.shape, x.dtype)
-    device.kernels.each("channel_standardise", x.size, x, mean, factor, y, *int32(N, C), np.int64(Q))
+    given = [x if one is None else device.contiguous(one)[0] for one in (weight, bias, residual)]
+    flags = int32(*(one is not None for one in (weight, bias, residual)), relu)
+    device.kernels.each("channel_normalise", x.size, x, mean, factor, *given, y, *flags, *int32(N, C), np.int64(Q))
     return y
 
 
@@ -102,19 +103,36 @@ def batch_norm_gradients(
     device: CudaDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
     needs_residual: bool, training: bool = True,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
-    if y is not None:
-        dy = dy * (y > 0)
     dy, x = device.contiguous(dy, x)
-    normal = _normal(device, x, mean, factor)
+    relu = y is not None
+    output = dy if y is None else device.contiguous(y)[0]
     N, C, Q = pages(x.shape)
     splits, each = _splits(C, N * Q)
     partial = device.empty("batch_norm_gradients", (splits, C, 2), x.dtype)
-    means = device.empty("batch_norm_gradients", (2, C), x.dtype)
+    sums = device.empty("batch_norm_gradients", (2, C), x.dtype)
     dx = device.empty("batch_norm_gradients", x.shape, x.dtype)
+    g = device.empty("batch_norm_gradients", x.shape, x.dtype) if relu and needs_residual else None
     shape = *int32(N, C), np.int64(Q)
-    device.kernels.launch("channel_sums", (splits, C), (THREADS,), dy, normal, partial, *shape, each)
-    device.kernels.each("channel_sums_merge", C, partial, means, *int32(splits, C), np.float32(1 / (N * Q)))
-    scale = factor if weight is None else factor * weight
-    device.kernels.each("channel_standardise_gradient", dx.size, dy, normal, scale, means, dx, *shape)
-    dbias, dweight = means[0] * np.float32(N * Q), means[1] * np.float32(N * Q)
-    return dx, dweight, dbias, dy
+    known = dy, output, x, mean, factor
+    device.kernels.launch("channel_sums", (splits, C), (THREADS,), *known, partial, *int32(relu), *shape, each)
+    device.kernels.each("channel_sums_merge", C, partial, sums, *int32(splits, C))
+    device.kernels.each(
+        "channel_normalise_gradient", dx.size, *known, mean if weight is None else device.contiguous(weight)[0], sums,
+        dx, dx if g is None else g, np.float32(1 / (N * Q)), *int32(weight is not None, relu, g is not None), *shape,
+    )  # fmt: skip
+    return dx, sums[1], sums[0], dy if g is None else g
+
+
+def _running_serves(
+    device: CudaDevice, running_mean: Array, running_var: Array, mean: Array, var: Array, count: int, momentum: float
+) -> bool:
+    arrays = (running_mean, running_var, mean, var)
+    return all(one.dtype == np.float32 and one.flags.c_contiguous and one.size for one in arrays)
+
+
+@implements(ops.update_running_statistics, on="cuda", when=_running_serves)
+def update_running_statistics(
+    device: CudaDevice, running_mean: Array, running_var: Array, mean: Array, var: Array, count: int, momentum: float
+) -> None:
+    numbers = np.float32(count / (count - 1)), np.float32(momentum)
+    device.kernels.each("update_running", mean.size, running_mean, running_var, mean, var, *numbers, *int32(mean.size))

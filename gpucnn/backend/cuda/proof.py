@@ -109,6 +109,8 @@ def cases(seed: int = 0) -> list[Case]:
     add(ops.batch_norm, x, weight, bias, y, 1e-5, True)
     add(ops.batch_norm_inference, x, mean, var, weight, bias, None, 1e-5, False)
     add(ops.batch_norm_gradients, some(3, 4, 5, 6), x, y, weight, mean, positive(4), True)
+    add(ops.batch_norm_gradients, some(3, 4, 5, 6), x, None, weight, mean, positive(4), False)
+    add(ops.update_running_statistics, some(4), positive(4), mean, var, 90, 0.1)
     add(ops.relu, some(700))
     add(ops.relu_gradient, some(700), some(700))
     add(ops.cross_entropy, some(6, 40), rng.integers(0, 40, 6), True)
