@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.data.exact import rounded
+from gpucnn.data.photographs import box_places, draw_boxes, grey, padded_crop, vary_colours
 from gpucnn.errors import UsageError, did_you_mean
 
 Pixels = NDArray[Any]
@@ -20,6 +21,7 @@ SMOOTH = 4 / 28
 """Width of the Gaussian that smooths elastic displacements, as a share of the image: 4 pixels of MNIST's 28."""
 
 LIMITS: dict[str, float] = {"rotate": 180, "scale": 0.9, "noise": 1, "elastic": 100, "shift": 2**15, "cutout": 2**15}
+LIMITS |= {"crop": 2**15, "resized_crop": 1, "colour": 1, "grey": 1}
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,10 @@ class Augmentation:
     (Simard, Steinkraus & Platt 2003, "Best practices for convolutional neural networks"); cutout: side in pixels of a
     square, anywhere, that takes the image's mean colour (DeVries & Taylor 2017, "Improved regularization of
     convolutional neural networks with cutout"); noise: standard deviation, as a share of the pixels' range (of 1, for
-    floats). What comes in from outside the image continues its border. UsageError for a strength out of its range.
+    floats). Of photographs: crop: a window of the image's size, anywhere in the image with so many black pixels around it;
+    resized_crop: the smallest share of the area of a box, anywhere, that is scaled to the image's size (Szegedy et al.
+    2015); colour: brightness, contrast and saturation times 1 - colour to 1 + colour; grey: the share of images without
+    their colours. What comes in from outside the image continues its border. UsageError for a strength out of its range.
 
     >>> images = np.arange(18, dtype=np.uint8).reshape(2, 1, 3, 3)
     >>> Augmentation(flip=True)(images, np.random.default_rng(6))[:, 0, 0].tolist()
@@ -45,10 +50,14 @@ class Augmentation:
     elastic: float = 0.0
     cutout: int = 0
     noise: float = 0.0
+    crop: int = 0
+    resized_crop: float = 0.0
+    colour: float = 0.0
+    grey: float = 0.0
 
     def __post_init__(self) -> None:
         for key, most in LIMITS.items():
-            value, whole = getattr(self, key), key in ("shift", "cutout")
+            value, whole = getattr(self, key), key in ("shift", "cutout", "crop")
             if not 0 <= value <= most or (whole and value != int(value)):  # also refuses NaN
                 kind = "a whole number" if whole else "a number"
                 raise UsageError.expected("augment", key, f"{kind} from 0 to {most:g}", f"{value!s:.20}")
@@ -57,8 +66,8 @@ class Augmentation:
     def parse(cls, text: str) -> Self:
         """Return what a text such as "shift=2,rotate=10,flip" describes; UsageError for an unknown name or no number.
 
-        >>> Augmentation.parse("shift=2,flip")
-        Augmentation(shift=2, rotate=0.0, scale=0.0, flip=True, elastic=0.0, cutout=0, noise=0.0)
+        >>> Augmentation.parse("shift=2,flip") == Augmentation(shift=2, flip=True)
+        True
         """
         known: dict[str, type] = {field.name: type(field.default) for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
@@ -81,6 +90,10 @@ class Augmentation:
         Whatever the BLAS and its threads: the one matrix product, of the elastic field, is exact.
         """
         B, (H, W) = len(images), images.shape[2:]
+        if self.resized_crop:
+            images = _interpolate(images, *box_places(draw_boxes(rng, B, self.resized_crop), H, W))
+        if self.crop:
+            images = padded_crop(images, rng.integers(0, 2 * self.crop, (B, 2), endpoint=True), self.crop)
         if self.rotate or self.scale or self.elastic:
             angles = np.deg2rad(rng.uniform(-self.rotate, self.rotate, B))
             factors = rng.uniform(1 - self.scale, 1 + self.scale, B)
@@ -89,6 +102,12 @@ class Augmentation:
             images = warp(images, angles, factors, shifts, flips, field)
         elif self.shift or self.flip:
             images = move(images, self._draw_shifts(rng, B), self._draw_flips(rng, B))
+        if self.colour:
+            factors = rng.uniform(1 - self.colour, 1 + self.colour, (B, 3))
+            images = _rounded(vary_colours(images, factors), images.dtype)
+        if self.grey:
+            without = (rng.random(B) < self.grey)[:, None, None, None]
+            images = np.where(without, _rounded(grey(images.astype(np.float32)), images.dtype), images)
         if self.cutout:
             images = cut_out(images, rng.integers(0, (H, W), (B, 2)), self.cutout)
         if self.noise:
