@@ -73,6 +73,8 @@ def torch_steps(what: str, shape: tuple[int, int, int], kind: str, device: str, 
 
     torch.set_num_threads(int(os.environ.get("GPUCNN_THREADS") or len(os.sched_getaffinity(0))))
     torch.manual_seed(0)
+    # By default PyTorch convolves in TF32, where ours computes in float32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     images, labels = benchmark.images_of(shape, least)
     layout = torch.channels_last if kind == "channels-last" else torch.contiguous_format
     net = torch_twin(models.describe(benchmark.make(what, shape, "cpu"))).to(device, memory_format=layout)
