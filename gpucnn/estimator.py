@@ -59,7 +59,7 @@ from gpucnn.training.saved import LARGEST_IMAGE
 
 SETTINGS = (
     "optimizer", "lr", "schedule", "seed", "validation", "freeze", "class_weights", "label_smoothing", "clip_norm",
-    "ema", "early_stopping", "mixup", "cutmix",
+    "ema", "early_stopping", "mixup", "cutmix", "accumulate",
 )  # fmt: skip
 """Arguments that are settings of ``gpucnn train`` and mean the same."""
 
@@ -142,13 +142,14 @@ class Classifier:
         mixup: float | None = None,
         cutmix: float | None = None,
         warm_start: bool = False,
+        accumulate: int = 1,
     ) -> None:
         self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
         self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
         self.validation, self.verbose, self.loss, self.metrics = validation, verbose, loss, metrics
         self.init_from, self.freeze = init_from, freeze
         self.class_weights, self.label_smoothing, self.clip_norm = class_weights, label_smoothing, clip_norm
-        self.warm_start = warm_start
+        self.warm_start, self.accumulate = warm_start, accumulate
         self.ema, self.early_stopping, self.mixup, self.cutmix = ema, early_stopping, mixup, cutmix
 
     # --- parameters ----------------------------------------------------------------------------------------------
@@ -303,6 +304,7 @@ class Classifier:
             generator=generator,
             clip_norm=settings.clip_norm,
             ema=settings.ema,
+            accumulate=settings.accumulate,
         )
         loop.lr, loop.frozen = settings.lr or 0.0, frozen
         learnt = {

@@ -121,6 +121,10 @@ def either(names: Iterable[str]) -> str:
     "--cutmix", "Put a box of another image into each one, and mix the labels by area (1, say); with --mixup, either.",
     "off", type=click.FloatRange(0, 1000), metavar="N",
 )  # fmt: skip
+@setting_option(
+    "--accumulate", "Cut each batch into N parts and add their gradients: less memory for the same update.",
+    type=click.IntRange(1), metavar="N",
+)  # fmt: skip
 @setting_option("--momentum", "SGD momentum.", type=click.FloatRange(0, 1))
 @setting_option(
     "--weight-decay", "Weight decay (L2 penalty on the weights); decoupled from the gradient in adamw.",

@@ -60,6 +60,7 @@ class Settings:
     clip_norm: float | None = None
     ema: float | None = None
     early_stopping: int | None = None
+    accumulate: int = 1
     mixup: float | None = None
     cutmix: float | None = None
 
@@ -86,7 +87,15 @@ class Settings:
             raise UsageError.expected("settings", "precision", " or ".join(PRECISIONS), repr(self.precision), remedy)
         if not re.fullmatch(DEVICE, str(self.device)):
             raise UsageError.expected("settings", "device", "cpu, cuda, cuda:N or auto", repr(self.device))
-        counts = {"epochs": 1, "batch_size": 1, "validation": 0, "seed": 0, "limit": 1, "early_stopping": 1}
+        counts = {
+            "epochs": 1,
+            "batch_size": 1,
+            "validation": 0,
+            "seed": 0,
+            "limit": 1,
+            "early_stopping": 1,
+            "accumulate": 1,
+        }
         for key, least in counts.items():
             value = getattr(self, key)
             if value is None and key in ("validation", "limit", "early_stopping"):

@@ -86,6 +86,7 @@ class Loop:
     from, so that the loop's numbers are those of a loop written by hand, and nobody else's change. clip_norm: the largest
     norm of all gradients together; larger ones are scaled down to it before the update. ema: the decay of
     an average of the weights, with which validation, the callbacks' ``epoch`` and ``with loop.averaged()`` are done.
+    accumulate: parts of a batch whose gradients are added before an update.
 
     On a GPU a step is captured: batch, step and metrics are one launch. Where the loss stops being finite the loop ends with
     DivergedError; Ctrl-C lets the step finish and then raises KeyboardInterrupt. Either way the network is as it was after
@@ -114,10 +115,11 @@ class Loop:
         generator: Generator | None = None,
         clip_norm: float | None = None,
         ema: float | None = None,
+        accumulate: int = 1,
     ) -> None:
         self.backend = _backend_of(net)
         self.net, self.loss, self.optimizer, self.loss_scale = net, loss, optimizer, scale
-        self.clip_norm = clip_norm
+        self.clip_norm, self.accumulate = clip_norm, accumulate
         self.average = None if ema is None else EMA(net, ema)
         self.batches = batches_of(batches, self.backend)
         self.validation = None if validation is None else batches_of(validation, self.backend)
@@ -146,6 +148,8 @@ class Loop:
     def _check(self) -> None:
         """ParameterError for arguments of the wrong kind."""
         where = "Loop"
+        if not is_count(self.accumulate, 1):
+            raise ParameterError.expected(where, "accumulate", "a positive int", repr(self.accumulate))
         if self.clip_norm is not None:
             check_number(self.clip_norm, where, "clip_norm", 0, None)
         if not callable(self.loss):
@@ -234,7 +238,7 @@ class Loop:
 
     def update(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Do a step on a batch and return its (loss, output), detached; override it for a step of your own."""
-        return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale, self.clip_norm)
+        return train_step(self.net, self.loss, self.optimizer, x, y, self.loss_scale, self.clip_norm, self.accumulate)
 
     def validate(self) -> dict[str, Any]:
         """Return the evaluation after an epoch: the metrics of the validation batches, as ``val_loss`` and so on."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Tensor
+from gpucnn.autograd.creation import concatenate
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer, clip_grad_norm_
 from gpucnn.training.loss_scale import LossScale
@@ -26,6 +27,7 @@ def train_step(
     y: Tensor,
     scale: LossScale | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Do one step on a batch and return (loss, logits). A loss that is not finite changes no parameter.
 
@@ -33,6 +35,7 @@ def train_step(
     networks in float16) a gradient that is not finite changes no parameter either, but the scale. An optimizer with a
     ``step`` of its own (a subclass, or any object with ``zero_grad`` and ``step``) is called as in PyTorch, without both.
     clip_norm: what the norm of all gradients is scaled down to where it is larger, before the update.
+    accumulate: into how many parts the batch is cut, whose gradients are added: less memory, the same mean.
 
     >>> import gpucnn
     >>> from gpucnn import nn, optim
@@ -42,24 +45,39 @@ def train_step(
     >>> loss.shape, logits.shape
     ((), (1, 2))
     """
-    optimizer.zero_grad()
-    logits = net(x)
-    loss = loss_fn(logits, y)
     if has_own_step(optimizer):
-        loss.backward()
-        if clip_norm is not None:
-            clip_grad_norm_(net.parameters(), clip_norm)
+        scale = None
+    optimizer.zero_grad()
+    loss, logits = _gradients(net, loss_fn, x, y, scale, accumulate)
+    if clip_norm is not None:
+        clip_grad_norm_(net.parameters(), clip_norm, scale=None if scale is None else scale.scale)
+    if has_own_step(optimizer):
         optimizer.step()
     elif scale is None:
-        loss.backward()
-        if clip_norm is not None:
-            clip_grad_norm_(net.parameters(), clip_norm)
-        optimizer.step(where=loss.detach().isfinite())
+        optimizer.step(where=loss.isfinite())
     else:
-        scale(loss).backward()
-        finite = scale.finite(loss.detach(), optimizer)
-        if clip_norm is not None:
-            clip_grad_norm_(net.parameters(), clip_norm, scale=scale.scale)
+        finite = scale.finite(loss, optimizer)
         optimizer.step(where=finite, scale=scale.scale)
         scale.adjust(finite)
-    return loss.detach(), logits.detach()
+    return loss, logits
+
+
+def _gradients(
+    net: Module, loss_fn: LossFunction, x: Tensor, y: Tensor, scale: LossScale | None, parts: int
+) -> tuple[Tensor, Tensor]:
+    """Add up the gradients of so many parts of a batch, one after the other; return its (loss, logits), detached."""
+    count = len(x)
+    size = -(-count // parts) if count else 1
+    losses, outputs = [], []
+    for first in range(0, max(count, 1), size):
+        part = slice(first, first + size)
+        whole = size >= count
+        logits = net(x if whole else x[part])
+        loss = loss_fn(logits, y if whole else y[part])
+        share = loss if whole else loss * (len(logits) / count)
+        (share if scale is None else scale(share)).backward()
+        losses.append(share.detach())
+        outputs.append(logits.detach())
+    if len(losses) == 1:
+        return losses[0], outputs[0]
+    return sum(losses[1:], losses[0]), concatenate(outputs)

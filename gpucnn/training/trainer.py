@@ -100,6 +100,7 @@ class Trainer(Loop):
             generator=generator,
             clip_norm=settings.clip_norm,
             ema=settings.ema,
+            accumulate=settings.accumulate,
         )
         self.frozen = frozen
         self.best_accuracy = -1.0

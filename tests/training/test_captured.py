@@ -64,6 +64,7 @@ CASES: dict[str, tuple[Any, type, dict[str, Any]]] = {
     "averaged": (splits, ResidentBatches, {"ema": 0.9}),
     "mixed": (splits, ResidentBatches, {"mixup": 0.4, "cutmix": 1.0}),
     "mixed, read": (read_splits, ReadBatches, {"cutmix": 1.0}),
+    "accumulated": (splits, ResidentBatches, {"accumulate": 2}),
     "clipped": (splits, ResidentBatches, {"clip_norm": 0.5}),
     "centred": (splits, ResidentBatches, {"optimizer": "rmsprop:centered=true"}),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "weights": {"class_weights": "balanced"},
     "smoothing": {"label_smoothing": 0.1},
     "clipping": {"clip_norm": 0.05},
+    "accumulation": {"accumulate": 3},
 }
 
 
@@ -157,3 +159,19 @@ def test_a_loss_of_ones_own_has_its_own_weights() -> None:
         make_loss("focal:gamma=-1")
     with pytest.raises(UsageError, match="option"):
         make_loss("focal:gama=1")
+
+
+@pytest.mark.parametrize("parts", [2, 4, 9])
+def test_parts_of_a_batch_add_up_to_the_step_of_the_whole(parts: int) -> None:
+    x, y = gpucnn.tensor(RNG.normal(size=(6, 5))), gpucnn.tensor(LABELS)
+    gpucnn.manual_seed(0)
+    whole = nn.Linear(5, 4).to("float64")
+    cut = copy.deepcopy(whole)
+    a, b = (
+        train_step(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), lr=0.5), x, y, accumulate=n)
+        for net, n in ((whole, 1), (cut, parts))
+    )
+    assert a[0].item() == pytest.approx(b[0].item(), rel=1e-12)
+    np.testing.assert_allclose(a[1].numpy(), b[1].numpy(), rtol=1e-12)
+    for name, array in whole.state_dict().items():
+        np.testing.assert_allclose(array, cut.state_dict()[name], rtol=1e-10)
