@@ -29,10 +29,12 @@ END
 say "every kernel against its reference, on the device"
 export CUPY_ACCELERATORS=  # CUB would be compiled for each reduction
 workers=()
+mapfile -t others < <(find tests -mindepth 1 -maxdepth 1 \( -type d -o -name 'test_*.py' \) \
+    ! -name backend ! -name captured ! -name '__pycache__' | sort)
 if "$python" -c 'import xdist' 2> /dev/null; then workers=(-n 4); fi
 # The backend's own tests first. An interrupt, unlike a kill, lets pytest write what it has.
 timeout -s INT -k 20 310 "$python" -m pytest -m cuda --require-cuda -q -p no:cacheprovider "${workers[@]}" \
-    tests/backend tests/captured tests --junitxml "$work/tests.xml" >> "$log" 2>&1
+    tests/backend tests/captured "${others[@]}" --junitxml "$work/tests.xml" >> "$log" 2>&1
 tests=$?
 tail -n 1 "$log"
 

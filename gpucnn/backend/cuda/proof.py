@@ -204,8 +204,8 @@ def _differs(device: CudaDevice, case: Case, function: Any, tolerance: float) ->
 def _close(got: Any, wanted: Any, tolerance: float) -> bool:
     if got.shape != wanted.shape or not got.size:
         return bool(got.shape == wanted.shape)
-    if wanted.dtype.kind != "f":
-        return bool(np.array_equal(got, wanted))
+    if wanted.dtype.kind != "f":  # in TF32 another of two close values may be the largest
+        return bool((got != wanted).mean() <= (0.05 if tolerance > CLOSE else 0))
     return bool(np.abs(got.astype(np.float64) - wanted).max() <= tolerance * max(np.abs(wanted).max(), 1))  # NaN: False
 
 
