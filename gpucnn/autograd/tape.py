@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from gpucnn.backend import Array, Backend, ops
-from gpucnn.backend.dispatch import active
+from gpucnn.backend.dispatch import active, is_current
 from gpucnn.errors import GraphError, MixedDeviceError, ParameterError, kind_of
 
 Backward = Callable[[Array], Sequence[Array | None]]
@@ -233,16 +233,26 @@ def apply(operation: Operation, first: T, *others: Recorded | None, view: bool =
     ``view``: the result may share the first tensor's memory. MixedDeviceError if the tensors are on different devices.
     """
     backend, tensors = first.backend, (first, *others)
-    for tensor in others:
-        if tensor is not None and tensor.backend is not backend:
+    enabled = is_grad_enabled()
+    needs: list[bool] = []
+    arrays: list[Array | None] = []
+    for tensor in tensors:
+        if tensor is None:
+            needs.append(False)
+            arrays.append(None)
+            continue
+        if tensor.backend is not backend:
             raise MixedDeviceError(
                 f"{operation.__name__.lstrip('_')}: the tensors are on {backend.name} and {tensor.backend.name}. "
                 f"Move one with .to('{backend.name}')."
             )
-    enabled = is_grad_enabled()
-    needs = tuple([enabled and tensor is not None and tensor.requires_grad for tensor in tensors])
-    with active(backend):
-        y, backward = operation(backend, *[None if t is None else t.array for t in tensors], needs=needs, **params)
+        needs.append(enabled and tensor.requires_grad)
+        arrays.append(tensor.array)
+    if is_current(backend):  # the usual case within a network; a context manager costs half a microsecond
+        y, backward = operation(backend, *arrays, needs=tuple(needs), **params)
+    else:
+        with active(backend):
+            y, backward = operation(backend, *arrays, needs=tuple(needs), **params)
     if not y.ndim:
         y = y[...]  # NumPy returns a scalar, which cannot be changed in place, instead of a 0-d array
     result: T = first.like(y, shares_memory=view)

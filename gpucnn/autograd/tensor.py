@@ -664,8 +664,9 @@ class Tensor:
         (first,), (last,) = self._axes(start_dim, "flatten"), self._axes(end_dim, "flatten")
         if first > last:
             raise ShapeError.expected("flatten", "start_dim", f"an axis up to end_dim={end_dim}", start_dim)
-        middle = math.prod(self.shape[first : last + 1])
-        return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
+        shape = self.shape
+        merged = (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+        return self._apply(operations.reshape, shape=merged, view=True)
 
     def transpose(self, *axes: int) -> Tensor:
         """Return the tensor with two axes exchanged; or with all in the given order, reversed if none is given."""

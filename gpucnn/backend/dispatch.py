@@ -77,6 +77,11 @@ class active:
         return self._entered.__exit__(kind, error, trace)
 
 
+def is_current(device: Launcher) -> bool:
+    """Whether a device is the current one of this thread."""
+    return _current.device is device
+
+
 OPERATIONS: dict[str, Any] = {}
 """All operations, by name."""
 

@@ -55,6 +55,10 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Host, ...]]] = {
     "conv2d with a bias for each position": (
         lambda x, w, b: F.conv2d(x, w, b, padding=1), (normal(2, 2, 3, 3), normal(3, 2, 2, 2), normal(3, 4, 4))
     ),
+    "convolve2d": (lambda x, w: F.convolve2d(x, w, padding=1), (normal(2, 2, 3, 3), normal(3, 2, 2, 2))),
+    "locally_connected2d": (F.locally_connected2d, (normal(2, 2, 3, 4), normal(2, 3, 3, 2, 2, 2), normal(3, 2, 3))),
+    "interpolate": (lambda x: F.interpolate(x, (7, 3), mode="bilinear"), (normal(1, 2, 5, 4),)),
+    "by_output": (lambda x: F.by_output(x, F.tanh, lambda y: 1 - y * y), (normal(3, 4),)),
     "dropout": (lambda x: F.dropout(x, 0.4, generator=Generator(1)), (normal(4, 5),)),
     **{
         f"cross_entropy, {reduction}": (

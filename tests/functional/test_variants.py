@@ -157,5 +157,5 @@ def test_every_public_function_has_its_gradient_checked() -> None:
     folder = Path(__file__).parent
     files = ("test_gradients.py", "test_variants.py", "test_class_loss.py")
     checked = "".join((folder / name).read_text() for name in files)
-    functions = {name for name in F.__all__ if callable(getattr(F, name))}
+    functions = {name for name in F.__all__ if callable(getattr(F, name))} - {"output_size"}  # its result is two ints
     assert {name for name in functions if f'"{name}"' not in checked and f'"{name},' not in checked} == set()

@@ -29,7 +29,8 @@ def matmul(device: CpuDevice, a: Array, b: Array) -> Array:
 
 
 def _serves_layer(device: CpuDevice, x: Array, w: Array, b: Array | None) -> bool:
-    return _serves(device, x, w.T) and (b is None or b.dtype == FLOAT)
+    large = 2 * x.size * w.shape[0] >= WORTH
+    return large and _serves(device, x, w.T) and (b is None or b.dtype == FLOAT)
 
 
 @implements(ops.linear, on="cpu", when=_serves_layer)

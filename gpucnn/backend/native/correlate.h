@@ -236,39 +236,70 @@ static void correlate_run(const Plan *plan, const Tile *tile, const Run *run, co
   }
 }
 
-/* y = max of 2x2 pixels of `rows` (F x 2 x columns x lanes), then ReLU, and its place; NaN stays. */
-static void pool_pair(const float *rows, Index F, Index columns, Index lanes, float *y, uint8_t *argmax, Index y_channel, Index y_pixel) {
-  Index row = columns * lanes;
-  for (Index f = 0; f < F; f++)
-    for (Index j = 0; j < columns / 2; j++) {
-      const float *upper = rows + f * 2 * row + 2 * j * lanes, *lower = upper + row;
-      float *to = y + f * y_channel + j * y_pixel;
-      uint8_t *place = argmax ? argmax + f * y_channel + j * y_pixel : NULL;
-      for (Index n = 0; n < lanes; n += W) {
-        Index count = least(lanes - n, W);
-        int full = count == W;
-        V a = full ? load(upper + n) : load_first(upper + n, count);
-        V b = full ? load(upper + lanes + n) : load_first(upper + lanes + n, count);
-        V c = full ? load(lower + n) : load_first(lower + n, count);
-        V d = full ? load(lower + lanes + n) : load_first(lower + lanes + n, count);
-        I right = (b > a) | (b != b), right_below = (d > c) | (d != d);
-        V above = choose(right, b, a), under = choose(right_below, d, c);
-        above = choose(a != a, a, above);
-        under = choose(c != c, c, under);
-        I below = ((under > above) | (under != under)) & (above == above);
-        V best = choose(below, under, above), result = keep(~(best < 0), best);
-        if (full) store(to + n, result);
-        else store_first(to + n, result, count);
-        if (place) {
-          I k = (right & 1 & ~below) | (((right_below & 1) | 2) & below);
-          I alive = best > 0;
-          k = (k & alive) | (~alive & DEAD);
-          B bytes = __builtin_convertvector(k, B);
-          if (full) *(B *)(place + n) = bytes;
-          else memcpy(place + n, &bytes, (size_t)count);
-        }
+/* The larger of four numbers, then ReLU, and its place; NaN stays. */
+INLINE V pool_vectors(V a, V b, V c, V d, B *place) {
+  I right = (b > a) | (b != b), right_below = (d > c) | (d != d);
+  V above = choose(right, b, a), under = choose(right_below, d, c);
+  above = choose(a != a, a, above);
+  under = choose(c != c, c, under);
+  I below = ((under > above) | (under != under)) & (above == above);
+  V best = choose(below, under, above);
+  I k = (right & 1 & ~below) | (((right_below & 1) | 2) & below);
+  I alive = best > 0;
+  *place = __builtin_convertvector((k & alive) | (~alive & DEAD), B);
+  return keep(~(best < 0), best);
+}
+
+/* A row of pooled pixels that has fewer lanes than a vector: several of them are put side by side. */
+static void pool_few(const float *upper, const float *lower, Index pixels, Index lanes, float *y, uint8_t *argmax, Index y_pixel) {
+  Index n = 0, pixel = 0;
+  for (Index left = pixels * lanes; left > 0; left -= W) {
+    float corner[4][W] = {{0}}, result[W];
+    uint8_t chosen[W];
+    Index count = least(left, W), to[W];
+    for (Index i = 0; i < count; i++) {
+      corner[0][i] = upper[n];
+      corner[1][i] = upper[lanes + n];
+      corner[2][i] = lower[n];
+      corner[3][i] = lower[lanes + n];
+      to[i] = pixel + n;
+      if (++n == lanes) {
+        n = 0;
+        upper += 2 * lanes;
+        lower += 2 * lanes;
+        pixel += y_pixel;
       }
     }
+    B place;
+    store(result, pool_vectors(load(corner[0]), load(corner[1]), load(corner[2]), load(corner[3]), &place));
+    memcpy(chosen, &place, sizeof place);
+    for (Index i = 0; i < count; i++) {
+      y[to[i]] = result[i];
+      if (argmax) argmax[to[i]] = chosen[i];
+    }
+  }
+}
+
+/* y = max of 2x2 pixels of `rows` (F x 2 x columns x lanes), then ReLU, and its place. */
+static void pool_pair(const float *rows, Index F, Index columns, Index lanes, float *y, uint8_t *argmax, Index y_channel, Index y_pixel) {
+  Index row = columns * lanes;
+  for (Index f = 0; f < F; f++, rows += 2 * row, y += y_channel, argmax = argmax ? argmax + y_channel : NULL) {
+    if (lanes < W) {
+      pool_few(rows, rows + row, columns / 2, lanes, y, argmax, y_pixel);
+      continue;
+    }
+    for (Index j = 0; j < columns / 2; j++) {
+      const float *upper = rows + 2 * j * lanes, *lower = upper + row;
+      float *to = y + j * y_pixel;
+      uint8_t *chosen = argmax ? argmax + j * y_pixel : NULL;
+      for (Index n = 0; n < lanes; n += W) {
+        Index at = least(n, lanes - W); /* the last vector may overlap the one before */
+        B place;
+        store(to + at, pool_vectors(load(upper + at), load(upper + lanes + at), load(lower + at), load(lower + lanes + at), &place));
+        if (chosen) *(B *)(chosen + at) = place;
+      }
+    }
+  }
 }
 
 /* The output pixels of a tile. */
