@@ -42,7 +42,7 @@ def torch_twin(structure: dict[str, Any]) -> Any:
         raise click.UsageError(
             f"PyTorch has no {structure['layer']} to compare with; gpucnn bench measures ours alone."
         )
-    ours = {"exact", "image_size", "implementation"}
+    ours = {"exact", "image_size", "implementation", "zero_padded"}
     arguments = {key: value for key, value in structure["arguments"].items() if key not in ours}
     arguments.pop("dtype", None)
     if structure["layer"] == "AvgPool2d":

@@ -29,10 +29,14 @@ class Window:
     dilation: Pair = (1, 1)
     extent: Pair = field(init=False, repr=False, compare=False)
     """Rows and columns of the input that one window spans."""
+    largest: int = field(init=False, repr=False, compare=False)
+    """The largest of all these numbers; compiled kernels have a bound."""
 
     def __post_init__(self) -> None:
         (KH, KW), (DH, DW) = self.kernel, self.dilation
         object.__setattr__(self, "extent", (DH * (KH - 1) + 1, DW * (KW - 1) + 1))
+        numbers = (*self.kernel, *self.stride, *self.padding, *self.dilation)
+        object.__setattr__(self, "largest", max(map(abs, numbers)))
 
     def padded_size(self, H: int, W: int) -> Pair:
         top, bottom, left, right = self.padding

@@ -20,6 +20,8 @@ LARGEST_KERNEL = 64
 """The most rows or columns of a convolution's window."""
 LARGEST_POOL = 256
 """The most elements of a max-pooling window, whose indices are bytes."""
+LARGEST_NUMBER = 1 << 20
+"""The largest stride, padding or dilation of a window."""
 FLOAT = np.dtype(np.float32)
 
 
@@ -31,7 +33,11 @@ def serves(device: CpuDevice, *arrays: Array | None) -> bool:
 
 
 def serves_window(window: Window) -> bool:
-    return max(window.kernel) <= LARGEST_KERNEL
+    return max(window.kernel) <= LARGEST_KERNEL and window.largest <= LARGEST_NUMBER
+
+
+def serves_max_pool(window: Window) -> bool:
+    return window.kernel[0] * window.kernel[1] <= LARGEST_POOL and window.largest <= LARGEST_NUMBER
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -186,7 +192,7 @@ def _gradients(
 
 
 def _max_pool2d_serves(device: CpuDevice, x: Array, window: Window, needs_indices: bool = True) -> bool:
-    return serves(device, x) and window.kernel[0] * window.kernel[1] <= LARGEST_POOL
+    return serves(device, x) and serves_max_pool(window)
 
 
 @implements(ops.max_pool2d, on="cpu", when=_max_pool2d_serves)
@@ -199,7 +205,7 @@ def max_pool2d(device: CpuDevice, x: Array, window: Window, needs_indices: bool 
 
 
 def _max_pool2d_gradient_serves(device: CpuDevice, dy: Array, indices: Array, shape: Shape, window: Window) -> bool:
-    return serves(device, dy) and window.kernel[0] * window.kernel[1] <= LARGEST_POOL
+    return serves(device, dy) and serves_max_pool(window)
 
 
 @implements(ops.max_pool2d_gradient, on="cpu", when=_max_pool2d_gradient_serves)
@@ -212,7 +218,7 @@ def max_pool2d_gradient(device: CpuDevice, dy: Array, indices: Array, shape: Sha
 
 
 def _avg_pool2d_serves(device: CpuDevice, x: Array, window: Window, divisor: Divisor) -> bool:
-    return serves(device, x)
+    return serves(device, x) and window.largest <= LARGEST_NUMBER
 
 
 @implements(ops.avg_pool2d, on="cpu", when=_avg_pool2d_serves)
@@ -225,7 +231,7 @@ def avg_pool2d(device: CpuDevice, x: Array, window: Window, divisor: Divisor) ->
 
 
 def _avg_pool2d_gradient_serves(device: CpuDevice, dy: Array, shape: Shape, window: Window, divisor: Divisor) -> bool:
-    return serves(device, dy)
+    return serves(device, dy) and window.largest <= LARGEST_NUMBER
 
 
 @implements(ops.avg_pool2d_gradient, on="cpu", when=_avg_pool2d_gradient_serves)

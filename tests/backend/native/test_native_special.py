@@ -89,3 +89,22 @@ def test_special_numbers(kernel: str, what: str, N: int, width: str) -> None:
             else 1e-43
         )
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=tolerance)
+
+
+@pytest.mark.parametrize("what", ["stride", "dilation"])
+def test_windows_beyond_the_kernels_numbers_are_the_references(what: str) -> None:
+    big = 1 << 31
+    x, w = np.ones((2, 1, 4, 4), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    window = {
+        "stride": Window((2, 2), (big, 2)),
+        "dilation": Window((1, 1), dilation=(big, 1)),
+    }[what]
+    device = CpuDevice(1)
+    assert device.kernels is not None
+    for got, expected in zip(pooled(device, x, window)[:1], pooled(Reference(), x, window)[:1], strict=True):
+        np.testing.assert_array_equal(got, expected)
+    if what != "stride":
+        np.testing.assert_array_equal(
+            ops.conv2d(device, x, w, None, window), ops.conv2d(Reference(), x, w, None, window)
+        )
+    np.testing.assert_array_equal(ops.avg_pool2d(device, x, window, 1.0), ops.avg_pool2d(Reference(), x, window, 1.0))
