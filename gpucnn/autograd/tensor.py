@@ -646,10 +646,7 @@ class Tensor:
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the elements in C order with another shape; one length may be -1."""
-        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        if not all(is_integer(n) for n in wanted):
-            raise ParameterError.expected("reshape", "shape", "ints", shown(wanted))
-        wanted = tuple(map(int, wanted))
+        wanted = self._lengths("reshape", shape)
         known = math.prod(n for n in wanted if n != -1)
         if wanted.count(-1) == 1 and known > 0:
             wanted = tuple(self.size // known if n == -1 else n for n in wanted)

@@ -55,7 +55,8 @@ from gpucnn.nn.pool import (
     MaxPool2d,
     MaxUnpool2d,
 )
-from gpucnn.nn.resize import LocallyConnected2d, Upsample
+from gpucnn.nn.resize import Upsample
+from gpucnn.nn.unshared import LocallyConnected2d
 
 __all__ = [
     "ELU",

@@ -216,10 +216,14 @@ class Weighted(Layer):
         assert self.weight is not None
         return self.weight.shape[:1]
 
+    def fan_in(self) -> int:
+        """Return the number of inputs of one output, once the weight exists."""
+        assert self.weight is not None
+        return init.fans(self.weight)[0]
+
     def materialise(self, in_size: int) -> None:
         self.weight = new_parameter(self.weight_shape(in_size), self._device, self._dtype)
-        fan_in, _ = init.fans(self.weight)
-        bound = 1 / math.sqrt(fan_in)
+        bound = 1 / math.sqrt(self.fan_in())
         init.uniform_(self.weight, -bound, bound)
         if self._wants_bias:
             self.bias = new_parameter(self.bias_shape(), self._device, self._dtype)

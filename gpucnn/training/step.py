@@ -45,13 +45,14 @@ def train_step(
     >>> loss.shape, logits.shape
     ((), (1, 2))
     """
-    if has_own_step(optimizer):
+    own_step = has_own_step(optimizer)
+    if own_step:
         scale = None
     optimizer.zero_grad()
     loss, logits = _gradients(net, loss_fn, x, y, scale, accumulate)
     if clip_norm is not None:
         clip_grad_norm_(net.parameters(), clip_norm, scale=None if scale is None else scale.scale)
-    if has_own_step(optimizer):
+    if own_step:
         optimizer.step()
     elif scale is None:
         optimizer.step(where=loss.isfinite())

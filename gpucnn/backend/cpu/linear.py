@@ -27,8 +27,7 @@ def matmul(device: CpuDevice, a: Array, b: Array) -> Array:
 
 
 def _is_plain_layer(device: CpuDevice, x: Array, w: Array, b: Array | None) -> bool:
-    matrices = x.ndim == 2 and w.ndim == 2 and x.shape[1] == w.shape[1]
-    return bool(matrices and x.dtype == w.dtype and x.dtype.kind == "f")
+    return _is_plain(device, x, w.T)
 
 
 @implements(ops.linear, on="cpu", when=_is_plain_layer)

@@ -29,8 +29,7 @@ def matmul(device: CpuDevice, a: Array, b: Array) -> Array:
 
 
 def _serves_layer(device: CpuDevice, x: Array, w: Array, b: Array | None) -> bool:
-    large = 2 * x.size * w.shape[0] >= WORTH
-    return large and _serves(device, x, w.T) and (b is None or b.dtype == FLOAT)
+    return _serves(device, x, w.T) and (b is None or b.dtype == FLOAT)
 
 
 @implements(ops.linear, on="cpu", when=_serves_layer)
