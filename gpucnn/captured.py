@@ -1,4 +1,4 @@
-"""Capture: a whole training step is recorded as one CUDA graph and replayed, without Python or single launches."""
+"""Capture: a whole training step is captured as one CUDA graph and replayed, without Python or single launches."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class Captured:
                 raise ParameterError.expected("capture", "state", kinds, type(one).__name__)
         self._step = step
         self._state = _once(state)
-        self._recorded: dict[Any, _Recorded | None] = {}
+        self._variants: dict[Any, _Variant | None] = {}
         self._memory: dict[str, Any] = {}
         self._warned: set[str] = set()
         self._lock = threading.RLock()  # all replays write to the same memory
 
     def __call__(self, *arguments: Any) -> Any:
         backend = next(_backends((*arguments, *self._state)), None) or default_backend()
-        if not backend.captures or backend.recording is not None:  # inside another captured step
+        if not backend.captures or backend.capture_state is not None:  # inside another captured step
             return self._step(*arguments)
         held = _Held(self._state)
         if not self._can_record(backend, held, arguments):
@@ -83,10 +83,10 @@ class Captured:
 
     def _run(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> Any:
         kind = (backend.name, backend.in_tf32, is_grad_enabled(), *map(_kind_of, arguments), *held.kind())
-        if kind not in self._recorded:
+        if kind not in self._variants:
             return self._first(kind, backend, held, arguments)
-        recorded = self._recorded[kind]
-        return self._step(*arguments) if recorded is None else recorded.replay(arguments)
+        captured = self._variants[kind]
+        return self._step(*arguments) if captured is None else captured.replay(arguments)
 
     def _can_record(self, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> bool:
         if not self._state:
@@ -100,10 +100,10 @@ class Captured:
 
     def _first(self, kind: Any, backend: Backend, held: _Held, arguments: tuple[Any, ...]) -> Any:
         """Run the step eagerly, then capture it and compare a replay from the same state with the eager result."""
-        if len(self._recorded) >= MOST_GRAPHS:
+        if len(self._variants) >= MOST_GRAPHS:
             self._warn(f"it has more than {MOST_GRAPHS} variants (shapes, dtypes, modes, hyper-parameters)")
             return self._step(*arguments)
-        self._recorded[kind] = None
+        self._variants[kind] = None
         backend.free_memory()  # the graph's memory comes from the driver, not from what other pools keep
         before: Callable[[], None] | None = None
         try:
@@ -123,8 +123,8 @@ class Captured:
         """Return the result of the step, captured if that succeeds; MemoryError if it does not fit beside the copies."""
         if backend.name not in self._memory:
             self._memory[backend.name] = ops.new_graph_memory(backend)
-        recorded = _Recorded(backend, held, arguments, self._memory[backend.name])
-        result, stray = recorded.watch(self._step)
+        captured = _Variant(backend, held, arguments, self._memory[backend.name])
+        result, stray = captured.observe(self._step)
         after = held.save()
         expected = held.bits(result)
         if stray:
@@ -133,11 +133,11 @@ class Captured:
         replayed: list[Any] | None = None
         try:
             before()
-            recorded.record(self._step)
-            if recorded.changes_others():
+            captured.capture(self._step)
+            if captured.changes_others():
                 raise CaptureError("it changes a Tensor that capture does not know: add it to state=[...]")
             before()
-            replayed = [recorded.replay(arguments)]
+            replayed = [captured.replay(arguments)]
             if held.bits(replayed[0]) != expected:
                 raise ArithmeticError("its replay differs from the step itself")
         except Exception as error:  # whatever failed, the eager step has succeeded
@@ -146,10 +146,10 @@ class Captured:
             self._warn(f"{type(reason).__name__}: {reason}", 6)
             replayed = None
         if replayed is None:
-            del recorded
+            del captured
             backend.free_memory()  # what the failed capture used
             return result
-        self._recorded[kind] = recorded
+        self._variants[kind] = captured
         return replayed[0]
 
     def _warn(self, reason: str, stacklevel: int = 5) -> None:
@@ -161,7 +161,7 @@ class Captured:
         warnings.warn(f"capture: {name} runs as usual, because {reason}", stacklevel=stacklevel)
 
 
-class _Recorded:
+class _Variant:
     """One captured variant of a step on one device: its graph, its input buffers and its result buffers."""
 
     def __init__(self, backend: Backend, held: _Held, arguments: tuple[Any, ...], memory: Any) -> None:
@@ -175,17 +175,17 @@ class _Recorded:
         self._gradients: list[tuple[Parameter, Tensor | None]] = []
         self._graph = graph  # the last to be dropped, after the arrays in its memory
 
-    def watch(self, step: Callable[..., Any]) -> tuple[Any, list[str]]:
+    def observe(self, step: Callable[..., Any]) -> tuple[Any, list[str]]:
         """Run the step eagerly; return its results, and the kinds of objects it used that are missing in the state."""
-        result, recording = self._graph.watch(lambda: step(*self._inputs))
+        result, state = self._graph.observe(lambda: step(*self._inputs))
         self._changed = self._graph.changed()
-        used = [*(optimizer for optimizer, _ in recording.optimizers), *recording.generators]
+        used = [*(optimizer for optimizer, _ in state.optimizers), *state.generators]
         known = [*self._held.optimizers, *self._held.generators]
         stray = {type(one).__name__ for one in used if not any(one is other for other in known)}
         return self._anew(result), sorted(stray)
 
-    def record(self, step: Callable[..., Any]) -> None:
-        self._result = self._graph.record(lambda: step(*self._inputs))
+    def capture(self, step: Callable[..., Any]) -> None:
+        self._result = self._graph.capture(lambda: step(*self._inputs))
         self._changed &= self._graph.changed()
         self._gradients = [(parameter, parameter.grad) for parameter in self._held.parameters]
 

@@ -17,14 +17,14 @@ def accuracy_on(test: data.Dataset, drawn: data.Dataset, seed: int, epochs: int,
     """Return the share of ``test`` that a LeNet trained on ``drawn`` reads rightly."""
     gpucnn.manual_seed(seed)
     backend, normalisation = gpucnn.get_backend(), Normalisation.of(drawn)
-    feed = Loader(drawn, backend, normalisation)
+    loader = Loader(drawn, backend, normalisation)
     net, loss_fn = models.lenet(), nn.CrossEntropyLoss()
     optimizer = optim.Adam(net.parameters())
     batches = -(-len(drawn) // batch_size)
     schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * batches)
     for epoch in range(epochs):
-        for chosen in np.array_split(feed.order(seed, epoch), batches):
-            train_step(net, loss_fn, optimizer, *feed.batch(chosen))
+        for chosen in np.array_split(loader.order(seed, epoch), batches):
+            train_step(net, loss_fn, optimizer, *loader.batch(chosen))
             schedule.step()
     return evaluate(net, Loader(test, backend, normalisation)).accuracy
 

@@ -15,9 +15,9 @@ import gpucnn
 
 SOURCES = Path(gpucnn.__file__).parent
 
-# Which rooms each room imports; what those import is allowed too. Of the rooms on one floor under `cli`, those that
+# Which packages each package imports; what those import is allowed too. Of the packages of one layer under `cli`, those that
 # drive a training import `training`.
-FLOORS: dict[str, set[str]] = {
+LAYERS: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "formats": set(),
@@ -52,11 +52,11 @@ NO_ARRAY_MODULE = {"errors", "autograd", "functional", "nn", "models", "optim", 
 ARRAY_MODULES = {"numpy", "cupy", "cupyx"}
 
 
-def below(room: str) -> set[str]:
-    """Return all rooms that ``room`` may import."""
+def below(package: str) -> set[str]:
+    """Return all packages that ``package`` may import."""
     found: set[str] = set()
-    for floor in FLOORS[room]:
-        found |= {floor} | below(floor)
+    for layer in LAYERS[package]:
+        found |= {layer} | below(layer)
     return found
 
 
@@ -91,20 +91,20 @@ def faults(sources: dict[str, str]) -> list[str]:
     for name, text in sources.items():
         is_package = name.endswith(".__init__")
         module = name.removesuffix(".__init__")
-        room = module.split(".")[1] if "." in module else ""
-        if room not in FLOORS and room:
-            found.append(f"{module}: the room {room} is on no floor")
+        package = module.split(".")[1] if "." in module else ""
+        if package not in LAYERS and package:
+            found.append(f"{module}: the package {package} is on no layer")
             continue
         for target, inside_function in imports(ast.parse(text), module, is_package):
             top, _, rest = target.partition(".")
-            if top in ARRAY_MODULES and (room in NO_ARRAY_MODULE or not room):
+            if top in ARRAY_MODULES and (package in NO_ARRAY_MODULE or not package):
                 found.append(f"{module} imports {top}")
-            if top != "gpucnn" or not room:
+            if top != "gpucnn" or not package:
                 continue
             to = rest.partition(".")[0]
-            if to in FLOORS and to != room and to not in below(room):
+            if to in LAYERS and to != package and to not in below(package):
                 found.append(f"{module} imports {target}")
-            if to == room and not inside_function:
+            if to == package and not inside_function:
                 other = target if target in sources or f"{target}.__init__" in sources else target.rpartition(".")[0]
                 if other != module:
                     circles.add(module, other)
@@ -153,8 +153,8 @@ def in_circles(arrows: dict[str, set[str]]) -> set[str]:
 def test_no_import_runs_in_a_circle_or_up_not_even_for_types() -> None:
     arrows = drawn(installed_sources())
     assert in_circles(arrows) == set()
-    rooms = {(a.split(".")[1], b.split(".")[1]) for a, some in arrows.items() for b in some if "." in a and "." in b}
-    assert {(a, b) for a, b in rooms if a != b and b not in below(a)} == set()
+    packages = {(a.split(".")[1], b.split(".")[1]) for a, some in arrows.items() for b in some if "." in a and "." in b}
+    assert {(a, b) for a, b in packages if a != b and b not in below(a)} == set()
 
 
 def test_a_planted_circle_for_types_is_found() -> None:
@@ -181,7 +181,7 @@ def test_every_import_runs_down_the_floors() -> None:
 
 PLANTED: dict[str, tuple[str, str, str]] = {
     "upwards": ("gpucnn.backend.cpu", "from gpucnn.nn import Module", "gpucnn.backend.cpu imports gpucnn.nn.Module"),
-    "upwards, the whole room": ("gpucnn.functional.conv", "import gpucnn.nn", "imports gpucnn.nn"),
+    "upwards, the whole package": ("gpucnn.functional.conv", "import gpucnn.nn", "imports gpucnn.nn"),
     "upwards from the package": ("gpucnn.optim.sgd", "from gpucnn import nn", "imports gpucnn.nn"),
     "upwards, relative": ("gpucnn.functional.conv", "from ..nn import layer", "imports gpucnn.nn.layer"),
     "upwards from a package": ("gpucnn.functional.__init__", "from ..nn import init", "imports gpucnn.nn.init"),
@@ -195,7 +195,7 @@ PLANTED: dict[str, tuple[str, str, str]] = {
     "numpy in a function": ("gpucnn.functional.conv", "def f():\n    from numpy import ones", "imports numpy"),
     "cupy in an optimiser": ("gpucnn.optim.adam", "import cupy.cuda", "imports cupy"),
     "numpy at the door": ("gpucnn.__init__", "import numpy", "imports numpy"),
-    "an unknown room": ("gpucnn.cellar.writer", "", "the room cellar is on no floor"),
+    "an unknown package": ("gpucnn.cellar.writer", "", "the package cellar is on no layer"),
 }  # fmt: skip
 
 

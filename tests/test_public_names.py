@@ -24,18 +24,18 @@ NO_EXAMPLE = {
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    for room, module in (
+    for package, module in (
         ("gpucnn", gpucnn),
         ("functional", functional),
         ("nn", nn),
         ("optim", optim),
         ("models", models),
     ):
-        yield from ((f"{room}.{name}", getattr(module, name)) for name in module.__all__)
-    for room, module in (("nn.init", nn.init), ("optim.lr_scheduler", lr_scheduler)):
+        yield from ((f"{package}.{name}", getattr(module, name)) for name in module.__all__)
+    for package, module in (("nn.init", nn.init), ("optim.lr_scheduler", lr_scheduler)):
         for name, value in vars(module).items():
             if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
-                yield f"{room}.{name}", value
+                yield f"{package}.{name}", value
 
 
 DOCUMENTED = {name: value for name, value in public() if inspect.isroutine(value) or inspect.isclass(value)}

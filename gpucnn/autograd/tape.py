@@ -2,9 +2,9 @@
 
 An operation on arrays has the form
 
-    op(backend, *arrays, needs=(bool, ...), **params) -> (y, backward | None)
+    op(backend, *arrays, requires_grad=(bool, ...), **params) -> (y, backward | None)
 
-``needs`` says which arrays require a gradient. ``backward(dy)`` returns one gradient per array (None where none is
+``requires_grad`` says which arrays require a gradient. ``backward(dy)`` returns one gradient per array (None where none is
 needed) and keeps only what it uses. If no array needs a gradient, the operation returns None and keeps nothing.
 
 Nodes are numbered in the order of creation, so decreasing numbers are a topological order. ``backpropagate`` visits each
@@ -234,11 +234,11 @@ def apply(operation: Operation, first: T, *others: Recorded | None, view: bool =
     """
     backend, tensors = first.backend, (first, *others)
     enabled = is_grad_enabled()
-    needs: list[bool] = []
+    requires_grad: list[bool] = []
     arrays: list[Array | None] = []
     for tensor in tensors:
         if tensor is None:
-            needs.append(False)
+            requires_grad.append(False)
             arrays.append(None)
             continue
         if tensor.backend is not backend:
@@ -246,19 +246,21 @@ def apply(operation: Operation, first: T, *others: Recorded | None, view: bool =
                 f"{operation.__name__.lstrip('_')}: the tensors are on {backend.name} and {tensor.backend.name}. "
                 f"Move one with .to('{backend.name}')."
             )
-        needs.append(enabled and tensor.requires_grad)
+        requires_grad.append(enabled and tensor.requires_grad)
         arrays.append(tensor.array)
     if is_current(backend):  # the usual case within a network; a context manager costs half a microsecond
-        y, backward = operation(backend, *arrays, needs=tuple(needs), **params)
+        y, backward = operation(backend, *arrays, requires_grad=tuple(requires_grad), **params)
     else:
         with active(backend):
-            y, backward = operation(backend, *arrays, needs=tuple(needs), **params)
+            y, backward = operation(backend, *arrays, requires_grad=tuple(requires_grad), **params)
     if not y.ndim:
         y = y[...]  # NumPy returns a scalar, which cannot be changed in place, instead of a 0-d array
     result: T = first.like(y, shares_memory=view)
     if backward is not None:
         versions = [(t.version, t.version.count) for t in (*tensors, result) if t is not None]
-        sources = [(t.node or t) if need and t is not None else None for t, need in zip(tensors, needs, strict=True)]
+        sources = [
+            (t.node or t) if need and t is not None else None for t, need in zip(tensors, requires_grad, strict=True)
+        ]
         result.node = Node(operation.__name__.lstrip("_"), backward, sources, versions)
         result.requires_grad = True
     watch = getattr(_thread, "watch", None)

@@ -348,7 +348,7 @@ class Tensor:
     def note_change(self) -> None:
         """Note that the memory changed, so that backward refuses a gradient that used the old values."""
         self.version.count += 1
-        capture = self.backend.recording
+        capture = self.backend.capture_state
         if capture is not None:
             capture.note_change(self.version)
 

@@ -37,7 +37,7 @@ class Device:
     """Whether this device can multiply in TF32."""
     captures = False
     """Whether this device can capture a step and replay it."""
-    recording: Any = None
+    capture_state: Any = None
     """The capture state of this thread while it observes, captures or replays a step; otherwise None."""
 
     def __init__(self) -> None:

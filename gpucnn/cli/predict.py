@@ -159,9 +159,9 @@ class _RunClassifier:
 
     def probabilities(self, images: Any) -> Any:
         saved = self.saved
-        feed = saved.feed(ArrayDataset(images, np.zeros(len(images), int), saved.class_names))
+        loader = saved.feed(ArrayDataset(images, np.zeros(len(images), int), saved.class_names))
         with no_grad(), saved.as_trained():
-            x, _ = feed.batch(np.arange(len(images)))
+            x, _ = loader.batch(np.arange(len(images)))
             probabilities = F.softmax(saved.net(x)).numpy()
         if not np.isfinite(probabilities).all():
             raise CheckpointError(f"{self.run}: the network's weights are damaged: its outputs are not finite.")

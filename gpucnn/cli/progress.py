@@ -131,10 +131,10 @@ class TableReporter(Reporter):
 
     def start(self, trainer: Trainer) -> None:
         settings, folder = trainer.settings, trainer.folder.path
-        kept = f", {len(trainer.validation_feed):,} for validation" if trainer.validation_feed is not None else ""
+        kept = f", {len(trainer.validation_loader):,} for validation" if trainer.validation_loader is not None else ""
         say(
-            f"Training {settings.model} on {trainer.splits.name}: {len(trainer.train_feed):,} images{kept}, "
-            f"{len(trainer.test_feed):,} for testing; device {trainer.backend.name}"
+            f"Training {settings.model} on {trainer.splits.name}: {len(trainer.train_loader):,} images{kept}, "
+            f"{len(trainer.test_loader):,} for testing; device {trainer.backend.name}"
         )
         say(f"Run folder: {folder}" + (f" (continuing at step {trainer.step})" if trainer.step else ""))
         if not settings.test_each_epoch:
@@ -163,7 +163,7 @@ class BarReporter(TableReporter):
         from tqdm import tqdm
 
         super().start(trainer)
-        images = len(trainer.train_feed)
+        images = len(trainer.train_loader)
         done = trainer.epoch * images + trainer.totals.count
         self._bar = tqdm(
             total=trainer.settings.epochs * images,

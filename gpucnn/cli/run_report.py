@@ -70,7 +70,7 @@ class ReportWriter(Reporter):
             self._summary = inspect.summary(trainer.net, trainer.splits.train.image_shape)
             trainer.folder.write("summary.txt", f"{self._summary}\n")
         with only_noted("training images in the report"):
-            self._balance = balance_of(trainer.train_feed, trainer.normalisation)
+            self._balance = balance_of(trainer.train_loader, trainer.normalisation)
         if not trainer.step:
             with only_noted("first filters"):
                 keep_first_filters(trainer.folder, trainer.net)
@@ -110,9 +110,9 @@ class ReportWriter(Reporter):
                 self._summary,
                 None
                 if measured is None
-                else outcome_of(net, trainer.test_feed, measured, trainer.splits.test, names, trainer.splits.name),
+                else outcome_of(net, trainer.test_loader, measured, trainer.splits.test, names, trainer.splits.name),
                 self._balance,
-                None if refresh else times_of(net, trainer.train_feed),
+                None if refresh else times_of(net, trainer.train_loader),
             )
             trainer.folder.write("report.html", inspect.report(run, refresh).encode())
             return run
@@ -161,10 +161,10 @@ def gather(
     )  # fmt: skip
 
 
-def times_of(net: nn.Module, feed: Loader) -> Profile | None:
+def times_of(net: nn.Module, loader: Loader) -> Profile | None:
     """Return how long each layer takes for some training images; None, with a warning, where that cannot be measured."""
     with only_noted("time per layer in the report"):
-        x, _ = feed.batch(np.arange(min(len(feed), TIMED)), (0, 0))
+        x, _ = loader.batch(np.arange(min(len(loader), TIMED)), (0, 0))
         return profile(net, x, repeats=2)
     return None
 
@@ -175,11 +175,11 @@ def links_in(folder: RunFolder) -> dict[str, str]:
 
 
 def outcome_of(
-    net: nn.Module, feed: Loader, measured: Evaluation, data: Dataset, class_names: list[str], source: str
+    net: nn.Module, loader: Loader, measured: Evaluation, data: Dataset, class_names: list[str], source: str
 ) -> inspect.Outcome:
     """Return the evaluation of a network on a data set: counts, confused images, and the worst mistakes explained.
 
-    feed: the batches of ``data`` that were measured.
+    loader: the batches of ``data`` that were measured.
     """
     confusion = measured.confusion(len(class_names))
     right = measured.labels == measured.predictions
@@ -188,14 +188,14 @@ def outcome_of(
     for i, j in confusions(found):
         places = np.flatnonzero((measured.labels == i) & (measured.predictions == j))[:MOST_EXAMPLES]
         examples[i, j] = list(data[places][0])
-    return replace(found, mistakes=tuple(_mistakes(net, feed, measured, data)), examples=examples)
+    return replace(found, mistakes=tuple(_mistakes(net, loader, measured, data)), examples=examples)
 
 
-def _mistakes(net: nn.Module, feed: Loader, measured: Evaluation, data: Dataset) -> Iterator[inspect.Mistake]:
+def _mistakes(net: nn.Module, loader: Loader, measured: Evaluation, data: Dataset) -> Iterator[inspect.Mistake]:
     worst = measured.worst(MOST_MISTAKES)
     if not len(worst):
         return
-    x, _ = feed.batch(worst)
+    x, _ = loader.batch(worst)
     with evaluating(net), no_grad():
         probabilities = F.softmax(net(x)).numpy().astype(np.float32)
     files = getattr(data, "files", None)
@@ -211,12 +211,12 @@ def _mistakes(net: nn.Module, feed: Loader, measured: Evaluation, data: Dataset)
         )  # fmt: skip
 
 
-def balance_of(feed: Loader, normalisation: Normalisation) -> Balance | None:
+def balance_of(loader: Loader, normalisation: Normalisation) -> Balance | None:
     """Return how many training images there are of each class, and some as the network sees them in the first epoch.
 
-    feed: of the training images, with their augmentation. None for a data set that does not know its labels beforehand.
+    loader: of the training images, with their augmentation. None for a data set that does not know its labels beforehand.
     """
-    data = feed.data
+    data = loader.data
     labels = getattr(data, "labels", None)
     if labels is None:
         return None
@@ -224,7 +224,7 @@ def balance_of(feed: Loader, normalisation: Normalisation) -> Balance | None:
     samples: list[list[Any]] = [[] for _ in data.class_names]
     places = [np.flatnonzero(labels == i)[:MOST_EXAMPLES] for i in range(min(len(samples), MOST_SAMPLED))]
     chosen = np.concatenate(places)
-    x, _ = feed.batch(chosen, (0, 0))
+    x, _ = loader.batch(chosen, (0, 0))
     mean, std = (np.array(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
     for label, seen in zip(labels[chosen], x.numpy().astype(np.float64), strict=True):
         samples[label].append(np.round(seen * std + mean, 6))  # without the last bits, 1 is still white

@@ -109,9 +109,9 @@ def redraw(folder: RunFolder, saved: SavedModel, source: str | None, checkpoint:
     name, outcome = saved.data if source is None else source, None
     try:
         name, test = saved.test_set(source)
-        feed = saved.feed(test)
-        measured = evaluate(saved.net, feed)
-        outcome = outcome_of(saved.net, feed, measured, test, saved.class_names, name)
+        loader = saved.feed(test)
+        measured = evaluate(saved.net, loader)
+        outcome = outcome_of(saved.net, loader, measured, test, saved.class_names, name)
     except GpucnnError as error:
         if source is not None:
             raise
@@ -134,8 +134,8 @@ def of_training(settings: Settings, saved: SavedModel) -> tuple[Balance | None, 
     with only_noted("training images in the report"):
         train, _ = training_and_validation(data.load(settings.data, settings.image_size), settings)
         precision = PRECISIONS[saved.precision]
-        feed = Loader(train, saved.backend, saved.normalisation, precision, settings.augmentation)
-        return balance_of(feed, saved.normalisation), times_of(saved.net, feed)
+        loader = Loader(train, saved.backend, saved.normalisation, precision, settings.augmentation)
+        return balance_of(loader, saved.normalisation), times_of(saved.net, loader)
     return None, None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Tensor, apply, no_grad
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.autograd.tensor import either_name
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import check_choice, check_number, check_positive, is_integer, shown
@@ -17,29 +17,29 @@ from gpucnn.errors import ParameterError, ShapeError, kind_of
 from gpucnn.functional.arguments import check_float, check_tensor
 
 
-def _relu(backend: Backend, x: Array, needs: Needs) -> Result:
+def _relu(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
     y = ops.relu(backend, x)
-    return y, (lambda dy: (ops.relu_gradient(backend, dy, y),)) if needs[0] else None
+    return y, (lambda dy: (ops.relu_gradient(backend, dy, y),)) if requires_grad[0] else None
 
 
-def _sigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
+def _sigmoid(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
     y = ops.sigmoid(backend, x)
-    return y, (lambda dy: (ops.sigmoid_gradient(backend, dy, y),)) if needs[0] else None
+    return y, (lambda dy: (ops.sigmoid_gradient(backend, dy, y),)) if requires_grad[0] else None
 
 
-def _tanh(backend: Backend, x: Array, needs: Needs) -> Result:
+def _tanh(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
     y = ops.tanh(backend, x)
-    return y, (lambda dy: (ops.tanh_gradient(backend, dy, y),)) if needs[0] else None
+    return y, (lambda dy: (ops.tanh_gradient(backend, dy, y),)) if requires_grad[0] else None
 
 
-def _softmax(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
+def _softmax(backend: Backend, x: Array, requires_grad: RequiresGrad, axis: int) -> Result:
     y = ops.softmax(backend, x, axis)
-    return y, (lambda dy: (ops.softmax_gradient(backend, dy, y, axis),)) if needs[0] else None
+    return y, (lambda dy: (ops.softmax_gradient(backend, dy, y, axis),)) if requires_grad[0] else None
 
 
-def _log_softmax(backend: Backend, x: Array, needs: Needs, axis: int) -> Result:
+def _log_softmax(backend: Backend, x: Array, requires_grad: RequiresGrad, axis: int) -> Result:
     y = ops.log_softmax(backend, x, axis)
-    return y, (lambda dy: (ops.log_softmax_gradient(backend, dy, y, axis),)) if needs[0] else None
+    return y, (lambda dy: (ops.log_softmax_gradient(backend, dy, y, axis),)) if requires_grad[0] else None
 
 
 def relu(input: Tensor) -> Tensor:
@@ -117,39 +117,39 @@ def _along(operation: Any, x: Tensor, axis: int, dim: int | None, dtype: Any, wh
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-def _leaky_relu(backend: Backend, x: Array, needs: Needs, slope: float) -> Result:
+def _leaky_relu(backend: Backend, x: Array, requires_grad: RequiresGrad, slope: float) -> Result:
     y, slopes = ops.leaky_relu(backend, x, slope)
-    return y, (lambda dy: (ops.multiply(backend, dy, slopes),)) if needs[0] else None
+    return y, (lambda dy: (ops.multiply(backend, dy, slopes),)) if requires_grad[0] else None
 
 
-def _elu(backend: Backend, x: Array, needs: Needs, alpha: float, scale: float) -> Result:
+def _elu(backend: Backend, x: Array, requires_grad: RequiresGrad, alpha: float, scale: float) -> Result:
     y, below = ops.elu(backend, x, alpha, scale)
-    return y, (lambda dy: (ops.elu_gradient(backend, dy, x, below, alpha, scale),)) if needs[0] else None
+    return y, (lambda dy: (ops.elu_gradient(backend, dy, x, below, alpha, scale),)) if requires_grad[0] else None
 
 
-def _softplus(backend: Backend, x: Array, needs: Needs, beta: float, threshold: float) -> Result:
-    y, slope = ops.softplus(backend, x, beta, threshold, needs[0])
-    return y, (lambda dy: (ops.multiply(backend, dy, slope),)) if needs[0] else None
+def _softplus(backend: Backend, x: Array, requires_grad: RequiresGrad, beta: float, threshold: float) -> Result:
+    y, slope = ops.softplus(backend, x, beta, threshold, requires_grad[0])
+    return y, (lambda dy: (ops.multiply(backend, dy, slope),)) if requires_grad[0] else None
 
 
-def _hardsigmoid(backend: Backend, x: Array, needs: Needs) -> Result:
+def _hardsigmoid(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
     y = ops.hardsigmoid(backend, x)
-    return y, (lambda dy: (ops.hardsigmoid_gradient(backend, dy, x),)) if needs[0] else None
+    return y, (lambda dy: (ops.hardsigmoid_gradient(backend, dy, x),)) if requires_grad[0] else None
 
 
-def _hardtanh(backend: Backend, x: Array, needs: Needs, low: float, high: float) -> Result:
+def _hardtanh(backend: Backend, x: Array, requires_grad: RequiresGrad, low: float, high: float) -> Result:
     y = ops.clip(backend, x, low, high)
-    return y, (lambda dy: (ops.hardtanh_gradient(backend, dy, y, low, high),)) if needs[0] else None
+    return y, (lambda dy: (ops.hardtanh_gradient(backend, dy, y, low, high),)) if requires_grad[0] else None
 
 
-def _gelu(backend: Backend, x: Array, needs: Needs) -> Result:
+def _gelu(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
     y, cumulative = ops.gelu(backend, x)
-    return y, (lambda dy: (ops.gelu_gradient(backend, dy, x, cumulative),)) if needs[0] else None
+    return y, (lambda dy: (ops.gelu_gradient(backend, dy, x, cumulative),)) if requires_grad[0] else None
 
 
-def _gelu_tanh(backend: Backend, x: Array, needs: Needs) -> Result:
+def _gelu_tanh(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
     y, t = ops.gelu_tanh(backend, x)
-    return y, (lambda dy: (ops.gelu_tanh_gradient(backend, dy, x, t),)) if needs[0] else None
+    return y, (lambda dy: (ops.gelu_tanh_gradient(backend, dy, x, t),)) if requires_grad[0] else None
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -283,7 +283,7 @@ def by_output(input: Tensor, function: Callable[[Tensor], Tensor], derivative: C
 def _by_output(
     backend: Backend,
     x: Array,
-    needs: Needs,
+    requires_grad: RequiresGrad,
     function: Callable[[Tensor], Tensor],
     derivative: Callable[[Tensor], Tensor],
     like: Tensor,
@@ -298,7 +298,7 @@ def _by_output(
         with no_grad():
             return (ops.multiply(backend, dy, derivative(y.detach()).array),)
 
-    return y.array, backward if needs[0] else None
+    return y.array, backward if requires_grad[0] else None
 
 
 def affine(input: Tensor, slope: float = 1.0, intercept: float = 0.0) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpucnn.autograd import Tensor, apply
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, Window, ops
 from gpucnn.backend.geometry import Pair
 from gpucnn.checks import check_choice, is_count, shown
@@ -39,7 +39,7 @@ def _conv2d(
     x: Array,
     w: Array,
     b: Array | None,
-    needs: Needs,
+    requires_grad: RequiresGrad,
     window: Window,
     groups: int,
     kernels: tuple[Callable[..., Array], Callable[..., Array], Callable[..., tuple[Array, Array]]] = (
@@ -54,15 +54,15 @@ def _conv2d(
     """
     forward, input_gradient, weight_gradient = kernels
     y = forward(backend, x, w, b, window, groups)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
     x_shape, w_shape = x.shape, w.shape
-    needs_parameters = needs[1] or needs[2]
+    needs_parameters = requires_grad[1] or requires_grad[2]
     kept_x = x if needs_parameters else None
-    kept_w = w if needs[0] else None
+    kept_w = w if requires_grad[0] else None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        dx = input_gradient(backend, dy, kept_w, x_shape, window, groups) if needs[0] else None
+        dx = input_gradient(backend, dy, kept_w, x_shape, window, groups) if requires_grad[0] else None
         if not needs_parameters:
             return dx, None, None
         return (dx, *weight_gradient(backend, kept_x, dy, w_shape, window, groups))
@@ -74,10 +74,10 @@ REFERENCES = ops.conv2d.reference, ops.conv2d_input_gradient.reference, ops.conv
 
 
 def _conv2d_im2col(
-    backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
+    backend: Backend, x: Array, w: Array, b: Array | None, requires_grad: RequiresGrad, window: Window, groups: int
 ) -> Result:
     """On arrays: the reference, by im2col and one GEMM."""
-    return _conv2d(backend, x, w, b, needs, window, groups, REFERENCES)
+    return _conv2d(backend, x, w, b, requires_grad, window, groups, REFERENCES)
 
 
 Shape = tuple[int, ...]
@@ -85,7 +85,7 @@ Index = tuple[int, ...]
 
 
 def _conv2d_loops(
-    backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
+    backend: Backend, x: Array, w: Array, b: Array | None, requires_grad: RequiresGrad, window: Window, groups: int
 ) -> Result:
     """On arrays: y[n, f, i, j] = b[f] + sum of w[f, c, kh, kw] x[n, c', i stride + kh dilation - top, ...].
 
@@ -99,7 +99,7 @@ def _conv2d_loops(
     for (n, f, i, j), (channel, row, column), (c, kh, kw) in products(x.shape, w.shape, window, groups):
         y[n][f][i][j] += filters[f][c][kh][kw] * images[n][channel][row][column]
     result = ops.reshape(backend, backend.asarray(y, x.dtype), (N, F, OH, OW))
-    if not any(needs):
+    if not any(requires_grad):
         return result, None
     x_shape, w_shape, dtype = x.shape, w.shape, x.dtype
 
@@ -110,9 +110,9 @@ def _conv2d_loops(
             dx[n][channel][row][column] += filters[f][c][kh][kw] * gradients[n][f][i][j]
             dw[f][c][kh][kw] += images[n][channel][row][column] * gradients[n][f][i][j]
         return (
-            ops.reshape(backend, backend.asarray(dx, dtype), x_shape) if needs[0] else None,
-            ops.reshape(backend, backend.asarray(dw, dtype), w_shape) if needs[1] else None,
-            ops.sum(backend, dy, (0, 2, 3)) if needs[2] else None,
+            ops.reshape(backend, backend.asarray(dx, dtype), x_shape) if requires_grad[0] else None,
+            ops.reshape(backend, backend.asarray(dw, dtype), w_shape) if requires_grad[1] else None,
+            ops.sum(backend, dy, (0, 2, 3)) if requires_grad[2] else None,
         )
 
     return result, backward
@@ -233,15 +233,17 @@ def check_filters(where: str, x: Tensor, weight: Tensor, bias: Tensor | None, gr
     check_matches(x, bias, where, "bias")
 
 
-def _im2col(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
+def _im2col(backend: Backend, x: Array, requires_grad: RequiresGrad, window: Window) -> Result:
     shape = x.shape
     y = ops.im2col(backend, x, window)
-    return y, (lambda dy: (ops.col2im(backend, dy, shape, window),)) if needs[0] else None
+    return y, (lambda dy: (ops.col2im(backend, dy, shape, window),)) if requires_grad[0] else None
 
 
-def _col2im(backend: Backend, columns: Array, needs: Needs, shape: tuple[int, int, int, int], window: Window) -> Result:
+def _col2im(
+    backend: Backend, columns: Array, requires_grad: RequiresGrad, shape: tuple[int, int, int, int], window: Window
+) -> Result:
     x = ops.col2im(backend, columns, shape, window)
-    return x, (lambda dy: (ops.im2col(backend, dy, window),)) if needs[0] else None
+    return x, (lambda dy: (ops.im2col(backend, dy, window),)) if requires_grad[0] else None
 
 
 def im2col(
@@ -303,7 +305,7 @@ def _conv_transpose2d(
     x: Array,
     w: Array,
     b: Array | None,
-    needs: Needs,
+    requires_grad: RequiresGrad,
     window: Window,
     groups: int,
     shape: tuple[int, int, int, int],
@@ -312,15 +314,15 @@ def _conv_transpose2d(
     y = ops.conv2d_input_gradient(backend, x, w, shape, window, groups)
     if b is not None:
         y = ops.add_channel_bias(backend, y, b)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
     w_shape = w.shape
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
         return (
-            ops.conv2d(backend, dy, w, None, window, groups) if needs[0] else None,
-            ops.conv2d_weight_gradient(backend, dy, x, w_shape, window, groups)[0] if needs[1] else None,
-            ops.sum(backend, dy, (0, 2, 3)) if needs[2] else None,
+            ops.conv2d(backend, dy, w, None, window, groups) if requires_grad[0] else None,
+            ops.conv2d_weight_gradient(backend, dy, x, w_shape, window, groups)[0] if requires_grad[1] else None,
+            ops.sum(backend, dy, (0, 2, 3)) if requires_grad[2] else None,
         )
 
     return y, backward
@@ -456,13 +458,13 @@ def conv2d_loops(
 
 
 def _conv2d_relu_max_pool2d(
-    backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs, window: Window, groups: int
+    backend: Backend, x: Array, w: Array, b: Array | None, requires_grad: RequiresGrad, window: Window, groups: int
 ) -> Result:
     """On arrays. Keeps x, w and one byte for each pooled pixel, but not the convolution's output."""
-    y, indices = ops.conv2d_relu_max_pool2d(backend, x, w, b, window, groups, any(needs))
-    if not any(needs):
+    y, indices = ops.conv2d_relu_max_pool2d(backend, x, w, b, window, groups, any(requires_grad))
+    if not any(requires_grad):
         return y, None
-    wanted = (needs[0], needs[1] or needs[2])
+    wanted = (requires_grad[0], requires_grad[1] or requires_grad[2])
     return y, lambda dy: ops.conv2d_relu_max_pool2d_gradients(backend, x, w, dy, indices, window, groups, wanted)
 
 
@@ -497,7 +499,7 @@ def conv2d_folded(
 
 def _conv2d_folded(
     backend: Backend, x: Array, w: Array, b: Array | None, mean: Array, var: Array, weight: Array | None,
-    bias: Array | None, needs: Needs, window: Window, groups: int, eps: float, relu: bool,
+    bias: Array | None, requires_grad: RequiresGrad, window: Window, groups: int, eps: float, relu: bool,
 ) -> Result:  # fmt: skip
     w, b = ops.folded_batch_norm(backend, w, b, mean, var, weight, bias, eps)
     forward = ops.conv2d_relu if relu else ops.conv2d

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from gpucnn.autograd import Tensor, apply
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, Generator, current_generator, ops
 from gpucnn.checks import check_flag, check_probability
 from gpucnn.errors import ParameterError, ShapeError
 from gpucnn.functional.arguments import check_float
 
 
-def _dropout(backend: Backend, x: Array, needs: Needs, p: float, generator: Generator, whole_channels: bool) -> Result:
+def _dropout(
+    backend: Backend, x: Array, requires_grad: RequiresGrad, p: float, generator: Generator, whole_channels: bool
+) -> Result:
     shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if whole_channels else x.shape
     mask = ops.dropout_mask(backend, shape, p, x.dtype, generator)
-    return ops.multiply(backend, x, mask), (lambda dy: (ops.multiply(backend, dy, mask),)) if needs[0] else None
+    return ops.multiply(backend, x, mask), (lambda dy: (ops.multiply(backend, dy, mask),)) if requires_grad[0] else None
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:

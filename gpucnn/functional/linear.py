@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from gpucnn.autograd import Tensor, apply
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.errors import ShapeError
 from gpucnn.functional.arguments import check_float, check_matches, check_tensor
 
 
-def _linear(backend: Backend, x: Array, w: Array, b: Array | None, needs: Needs) -> Result:
+def _linear(backend: Backend, x: Array, w: Array, b: Array | None, requires_grad: RequiresGrad) -> Result:
     """On arrays: y = x w^T + b for (M, I) rows."""
     y = ops.linear(backend, x, w, b)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
-    kept_x = x if needs[1] else None
-    kept_w = w if needs[0] else None
+    kept_x = x if requires_grad[1] else None
+    kept_w = w if requires_grad[0] else None
 
     def backward(dy: Array) -> tuple[Array | None, Array | None, Array | None]:
-        dx = ops.matmul(backend, dy, kept_w) if needs[0] else None
-        if needs[1] and needs[2]:
+        dx = ops.matmul(backend, dy, kept_w) if requires_grad[0] else None
+        if requires_grad[1] and requires_grad[2]:
             return (dx, *ops.linear_parameter_gradients(backend, kept_x, dy))
         return (
             dx,
-            ops.matmul(backend, ops.transpose(backend, dy, (1, 0)), kept_x) if needs[1] else None,
-            ops.sum(backend, dy, (0,)) if needs[2] else None,
+            ops.matmul(backend, ops.transpose(backend, dy, (1, 0)), kept_x) if requires_grad[1] else None,
+            ops.sum(backend, dy, (0,)) if requires_grad[2] else None,
         )
 
     return y, backward

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gpucnn.autograd import Tensor, apply
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.precision import is_half
 from gpucnn.checks import check_choice, check_number, check_positive, is_count, shown
@@ -40,14 +40,14 @@ def check_reduction(reduction: str, where: str) -> None:
 
 
 def _weighted_cross_entropy(
-    backend: Backend, x: Array, d: Array, counted: Array, needs: Needs, reduction: str, normalise: bool
+    backend: Backend, x: Array, d: Array, counted: Array, requires_grad: RequiresGrad, reduction: str, normalise: bool
 ) -> Result:
     """On arrays. x: logits (``normalise``) or log probabilities; ``counted``: the divisor of the mean."""
     y, log_p = ops.distribution_loss(backend, x, d, counted, reduction, normalise)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
     return y, lambda dy: (
-        *ops.distribution_loss_gradients(backend, dy, log_p, d, counted, needs, reduction, normalise),
+        *ops.distribution_loss_gradients(backend, dy, log_p, d, counted, requires_grad, reduction, normalise),
         None,
     )
 
@@ -148,11 +148,13 @@ def nll_loss(
     return apply(_weighted_cross_entropy, input, d, counted, reduction=reduction, normalise=False)
 
 
-def _cross_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
+def _cross_entropy(
+    backend: Backend, logits: Array, target: Array, requires_grad: RequiresGrad, reduction: str
+) -> Result:
     """On arrays, with integer targets. Keeps softmax - one_hot, the gradient of each loss."""
-    losses, gradient = ops.cross_entropy(backend, logits, target, needs[0])
+    losses, gradient = ops.cross_entropy(backend, logits, target, requires_grad[0])
     y, _ = reduce_losses(backend, losses, reduction)
-    if not needs[0]:
+    if not requires_grad[0]:
         return y, None
     if reduction == "none":
         return y, lambda dy: (ops.scale_rows(backend, gradient, dy), None)
@@ -160,20 +162,22 @@ def _cross_entropy(backend: Backend, logits: Array, target: Array, needs: Needs,
     return y, lambda dy: (ops.scale(backend, gradient, dy, divisor), None)
 
 
-def _soft_cross_entropy(backend: Backend, logits: Array, target: Array, needs: Needs, reduction: str) -> Result:
+def _soft_cross_entropy(
+    backend: Backend, logits: Array, target: Array, requires_grad: RequiresGrad, reduction: str
+) -> Result:
     """On arrays, with class distributions as targets."""
     losses, log_p = ops.soft_cross_entropy(backend, logits, target)
     y, spread = reduce_losses(backend, losses, reduction)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
-    return y, lambda dy: ops.soft_cross_entropy_gradients(backend, spread(dy), log_p, target, needs)
+    return y, lambda dy: ops.soft_cross_entropy_gradients(backend, spread(dy), log_p, target, requires_grad)
 
 
-def _mse_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
+def _mse_loss(backend: Backend, x: Array, target: Array, requires_grad: RequiresGrad, reduction: str) -> Result:
     y, spread = reduce_losses(backend, ops.squared_error(backend, x, target), reduction)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
-    return y, lambda dy: ops.squared_error_gradients(backend, spread(dy), x, target, needs)
+    return y, lambda dy: ops.squared_error_gradients(backend, spread(dy), x, target, requires_grad)
 
 
 def cross_entropy(
@@ -258,43 +262,49 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return apply(_mse_loss, input, target, reduction=reduction)
 
 
-def _l1_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
+def _l1_loss(backend: Backend, x: Array, target: Array, requires_grad: RequiresGrad, reduction: str) -> Result:
     y, spread = reduce_losses(backend, ops.absolute_error(backend, x, target), reduction)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
-    return y, lambda dy: ops.absolute_error_gradients(backend, spread(dy), x, target, needs)
+    return y, lambda dy: ops.absolute_error_gradients(backend, spread(dy), x, target, requires_grad)
 
 
-def _huber_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str, delta: float) -> Result:
+def _huber_loss(
+    backend: Backend, x: Array, target: Array, requires_grad: RequiresGrad, reduction: str, delta: float
+) -> Result:
     y, spread = reduce_losses(backend, ops.huber(backend, x, target, delta), reduction)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
-    return y, lambda dy: ops.huber_gradients(backend, spread(dy), x, target, needs, delta)
+    return y, lambda dy: ops.huber_gradients(backend, spread(dy), x, target, requires_grad, delta)
 
 
-def _binary_cross_entropy(backend: Backend, p: Array, target: Array, needs: Needs, reduction: str) -> Result:
+def _binary_cross_entropy(
+    backend: Backend, p: Array, target: Array, requires_grad: RequiresGrad, reduction: str
+) -> Result:
     losses, logarithms = ops.binary_cross_entropy(backend, p, target)
     y, spread = reduce_losses(backend, losses, reduction)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
-    return y, lambda dy: ops.binary_cross_entropy_gradients(backend, spread(dy), p, target, logarithms, needs)
+    return y, lambda dy: ops.binary_cross_entropy_gradients(backend, spread(dy), p, target, logarithms, requires_grad)
 
 
 def _binary_cross_entropy_with_logits(
-    backend: Backend, x: Array, target: Array, needs: Needs, reduction: str
+    backend: Backend, x: Array, target: Array, requires_grad: RequiresGrad, reduction: str
 ) -> Result:
     losses, small = ops.binary_cross_entropy_with_logits(backend, x, target)
     y, spread = reduce_losses(backend, losses, reduction)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
-    return y, lambda dy: ops.binary_cross_entropy_with_logits_gradients(backend, spread(dy), x, target, small, needs)
+    return y, lambda dy: ops.binary_cross_entropy_with_logits_gradients(
+        backend, spread(dy), x, target, small, requires_grad
+    )
 
 
-def _hinge_loss(backend: Backend, x: Array, target: Array, needs: Needs, reduction: str) -> Result:
+def _hinge_loss(backend: Backend, x: Array, target: Array, requires_grad: RequiresGrad, reduction: str) -> Result:
     y, spread = reduce_losses(backend, ops.hinge(backend, x, target), reduction)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
-    return y, lambda dy: ops.hinge_gradients(backend, spread(dy), x, target, needs)
+    return y, lambda dy: ops.hinge_gradients(backend, spread(dy), x, target, requires_grad)
 
 
 def _check_pair(input: Tensor, target: Tensor, reduction: str, where: str) -> None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gpucnn.autograd import Tensor, apply, is_grad_enabled
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.precision import is_half
 from gpucnn.checks import check_flag, check_number, is_count, shown
@@ -17,12 +17,12 @@ from gpucnn.functional.arguments import check_float, check_matches, check_option
 Axes = tuple[int, ...]
 
 
-def standardise(backend: Backend, x: Array, needs: Needs, axes: Axes, eps: float) -> Result:
+def normalise(backend: Backend, x: Array, requires_grad: RequiresGrad, axes: Axes, eps: float) -> Result:
     """On arrays: (x - mean) / sqrt(variance + eps) over ``axes``. Keeps the result and the factor."""
     if not x.size:
-        return x, (lambda dy: (dy,)) if needs[0] else None
-    y, factor = ops.standardise(backend, x, axes, eps)
-    return y, (lambda dy: (ops.standardise_gradient(backend, dy, y, factor, axes),)) if needs[0] else None
+        return x, (lambda dy: (dy,)) if requires_grad[0] else None
+    y, factor = ops.normalise(backend, x, axes, eps)
+    return y, (lambda dy: (ops.normalise_gradient(backend, dy, y, factor, axes),)) if requires_grad[0] else None
 
 
 def batch_norm(
@@ -122,19 +122,21 @@ def batch_norm_fused(
 
 
 def _batch_norm(
-    backend: Backend, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, needs: Needs,
-    running: tuple[Array, Array] | None, count: int, momentum: float, eps: float, relu: bool,
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, residual: Array | None,
+    requires_grad: RequiresGrad, running: tuple[Array, Array] | None, count: int, momentum: float, eps: float, relu: bool,
 ) -> Result:  # fmt: skip
     """On arrays: by the batch's own statistics, which also update the ``running`` ones. Keeps x, and for ReLU the result."""
     if not x.size:
-        return ops.copy(backend, x), (lambda dy: _no_gradients(backend, dy, weight, bias)) if any(needs) else None
+        return ops.copy(backend, x), (lambda dy: _no_gradients(backend, dy, weight, bias)) if any(
+            requires_grad
+        ) else None
     y, mean, var, factor = ops.batch_norm(backend, x, weight, bias, residual, eps, relu)
     if running is not None:
         ops.update_running_statistics(backend, *running, mean, var, count, momentum)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
     kept = y if relu else None
-    return y, lambda dy: ops.batch_norm_gradients(backend, dy, x, kept, weight, mean, factor, needs[3])
+    return y, lambda dy: ops.batch_norm_gradients(backend, dy, x, kept, weight, mean, factor, requires_grad[3])
 
 
 def _no_gradients(backend: Backend, dy: Array, weight: Array | None, bias: Array | None) -> tuple[Array | None, ...]:
@@ -145,17 +147,17 @@ def _no_gradients(backend: Backend, dy: Array, weight: Array | None, bias: Array
 
 def _batch_norm_inference(
     backend: Backend, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
-    residual: Array | None, needs: Needs, eps: float, relu: bool,
+    residual: Array | None, requires_grad: RequiresGrad, eps: float, relu: bool,
 ) -> Result:  # fmt: skip
     """On arrays: by given statistics, which get no gradient. Keeps x, and for ReLU the result."""
     y, factor = ops.batch_norm_inference(backend, x, mean, var, weight, bias, residual, eps, relu)
-    if not any(needs):
+    if not any(requires_grad):
         return y, None
     kept = y if relu else None
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dx, dweight, dbias, dresidual = ops.batch_norm_gradients(
-            backend, dy, x, kept, weight, mean, factor, needs[5], False
+            backend, dy, x, kept, weight, mean, factor, requires_grad[5], False
         )
         return dx, None, None, dweight, dbias, dresidual
 
@@ -185,7 +187,7 @@ def layer_norm(
             raise ShapeError.expected("layer_norm", name, f"shape {shape}", tensor.shape)
         check_matches(input, tensor, "layer_norm", name)
     check_number(eps, "layer_norm", "eps", 0)
-    y = apply(standardise, input, axes=tuple(range(input.ndim - len(shape), input.ndim)), eps=eps)
+    y = apply(normalise, input, axes=tuple(range(input.ndim - len(shape), input.ndim)), eps=eps)
     return _scale_and_shift(y, weight, bias, shape)
 
 
@@ -221,7 +223,7 @@ def group_norm(
         check_matches(input, tensor, "group_norm", name)
     check_number(eps, "group_norm", "eps", 0)
     grouped = input.reshape(N, num_groups, input.size // max(N * num_groups, 1))
-    y = apply(standardise, grouped, axes=(2,), eps=eps).reshape(*input.shape)
+    y = apply(normalise, grouped, axes=(2,), eps=eps).reshape(*input.shape)
     return _scale_and_shift(y, weight, bias, (1, C, *(1,) * (input.ndim - 2)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpucnn.autograd import Tensor, apply
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, Window, ops
 from gpucnn.checks import check_choice
 from gpucnn.errors import ShapeError
@@ -34,10 +34,10 @@ class Extension:
                 yield i, source
 
 
-def _pad2d(backend: Backend, x: Array, needs: Needs, rows: Extension, columns: Extension) -> Result:
+def _pad2d(backend: Backend, x: Array, requires_grad: RequiresGrad, rows: Extension, columns: Extension) -> Result:
     """On arrays: pad the rows, then the columns."""
     y = _extend(backend, _extend(backend, x, rows, 2), columns, 3)
-    return y, (lambda dy: (_fold(backend, _fold(backend, dy, columns, 3), rows, 2),)) if needs[0] else None
+    return y, (lambda dy: (_fold(backend, _fold(backend, dy, columns, 3), rows, 2),)) if requires_grad[0] else None
 
 
 def _extend(backend: Backend, x: Array, extension: Extension, axis: int) -> Array:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gpucnn.autograd import Tensor, apply
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, Window, ops
 from gpucnn.backend.geometry import Pair, Sides
 from gpucnn.backend.ops.pool import Divisor
@@ -31,18 +31,18 @@ from gpucnn.functional.conv import conv2d
 from gpucnn.functional.padding import pad2d
 
 
-def _max_pool2d(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
+def _max_pool2d(backend: Backend, x: Array, requires_grad: RequiresGrad, window: Window) -> Result:
     """On arrays. Keeps the argmax of each window, one or two bytes each."""
-    y, indices = ops.max_pool2d(backend, x, window, needs[0])
+    y, indices = ops.max_pool2d(backend, x, window, requires_grad[0])
     shape = x.shape
-    return y, (lambda dy: (ops.max_pool2d_gradient(backend, dy, indices, shape, window),)) if needs[0] else None
+    return y, (lambda dy: (ops.max_pool2d_gradient(backend, dy, indices, shape, window),)) if requires_grad[0] else None
 
 
-def _avg_pool2d(backend: Backend, x: Array, needs: Needs, window: Window, divisor: Divisor) -> Result:
+def _avg_pool2d(backend: Backend, x: Array, requires_grad: RequiresGrad, window: Window, divisor: Divisor) -> Result:
     """On arrays. Keeps nothing."""
     y = ops.avg_pool2d(backend, x, window, divisor)
     shape = x.shape
-    return y, (lambda dy: (ops.avg_pool2d_gradient(backend, dy, shape, window, divisor),)) if needs[0] else None
+    return y, (lambda dy: (ops.avg_pool2d_gradient(backend, dy, shape, window, divisor),)) if requires_grad[0] else None
 
 
 def max_pool2d(
@@ -60,7 +60,7 @@ def max_pool2d(
 
     stride is the kernel size by default. Padding is never the maximum or, with zero_padded, counts as 0; NaN is always the
     maximum. Of equal maxima the first in row-major order receives the gradient. ceil_mode keeps a last window that extends
-    past the edge. With return_indices a pair: the maxima, and their places as ``max_pool2d_with_indices`` numbers them.
+    past the edge. With return_indices a pair: the maxima, and their indices as ``max_pool2d_with_indices`` numbers them.
     Raises ShapeError, DTypeError, and ParameterError for padding as large as the window.
     Source: Ranzato et al. 2007; Goodfellow, Bengio & Courville 2016, section 9.3.
 
@@ -145,7 +145,7 @@ def max_pool1d(
 ) -> Any:
     """Return the maximum of each span of a sequence: (N, C, L) -> (N, C, OL), or one (C, L); see ``max_pool2d``.
 
-    With return_indices a pair: the maxima and their places in the sequence.
+    With return_indices a pair: the maxima and their indices in the sequence.
 
     >>> import gpucnn
     >>> max_pool1d(gpucnn.tensor([[1.0, 3.0, 2.0, 0.0]]), 2).tolist()
@@ -277,16 +277,16 @@ def max_pool2d_with_indices(
     return y, unbatch(apply(_max_pool2d_indices, x, window=window), is_single)
 
 
-def _max_pool2d_indices(backend: Backend, x: Array, needs: Needs, window: Window) -> Result:
+def _max_pool2d_indices(backend: Backend, x: Array, requires_grad: RequiresGrad, window: Window) -> Result:
     """On arrays: where in its channel each maximum is."""
     _, chosen = ops.max_pool2d(backend, x, window)
     return ops.indices_in_image(backend, chosen, window, x.shape), None
 
 
-def _max_unpool2d(backend: Backend, x: Array, indices: Array, needs: Needs, size: Pair) -> Result:
+def _max_unpool2d(backend: Backend, x: Array, indices: Array, requires_grad: RequiresGrad, size: Pair) -> Result:
     """On arrays: write each value at its index. If an index repeats, the last value wins."""
     y = ops.max_unpool2d(backend, x, indices, size)
-    return y, (lambda dy: (ops.max_unpool2d_gradient(backend, dy, indices, size), None)) if needs[0] else None
+    return y, (lambda dy: (ops.max_unpool2d_gradient(backend, dy, indices, size), None)) if requires_grad[0] else None
 
 
 def max_unpool2d(
@@ -352,10 +352,10 @@ def lp_pool2d(
     return unbatch(apply(_lp_pool2d, x, window=window, p=float(norm_type)), is_single)
 
 
-def _lp_pool2d(backend: Backend, x: Array, needs: Needs, window: Window, p: float) -> Result:
+def _lp_pool2d(backend: Backend, x: Array, requires_grad: RequiresGrad, window: Window, p: float) -> Result:
     """On arrays: dx = dy sign(x) (|x| / y)^(p - 1)."""
     y, kept = ops.lp_pool2d(backend, x, window, p)
-    return y, (lambda dy: (ops.lp_pool2d_gradient(backend, dy, x, kept, window, p),)) if needs[0] else None
+    return y, (lambda dy: (ops.lp_pool2d_gradient(backend, dy, x, kept, window, p),)) if requires_grad[0] else None
 
 
 def centre_weights(kernel: Pair) -> list[list[float]]:
@@ -446,7 +446,7 @@ def adaptive_max_pool2d(
 ) -> Any:
     """Return the maxima of output_size bins of similar size: (N, C, H, W) -> (N, C, OH, OW); None keeps an axis.
 
-    With return_indices a pair: the maxima, and their places as ``max_pool2d_with_indices`` numbers them.
+    With return_indices a pair: the maxima, and their indices as ``max_pool2d_with_indices`` numbers them.
 
     >>> import gpucnn
     >>> adaptive_max_pool2d(gpucnn.tensor([[[1.0, 2.0, 6.0]]]), (1, 2)).tolist()
@@ -464,7 +464,7 @@ def adaptive_max_pool2d(
 
 
 def _adaptive_max_pool2d_indices(
-    backend: Backend, x: Array, needs: Needs, rows: list[tuple[int, int]], columns: list[tuple[int, int]]
+    backend: Backend, x: Array, requires_grad: RequiresGrad, rows: list[tuple[int, int]], columns: list[tuple[int, int]]
 ) -> Result:
     """On arrays: where in its channel each maximum is."""
     _, indices = ops.bin_maxima(backend, x, rows, columns)
@@ -472,13 +472,15 @@ def _adaptive_max_pool2d_indices(
 
 
 def _adaptive_max_pool2d(
-    backend: Backend, x: Array, needs: Needs, rows: list[tuple[int, int]], columns: list[tuple[int, int]]
+    backend: Backend, x: Array, requires_grad: RequiresGrad, rows: list[tuple[int, int]], columns: list[tuple[int, int]]
 ) -> Result:
     """On arrays. Each bin is a window; keeps the argmax of each."""
     y, indices = ops.bin_maxima(backend, x, rows, columns)
     shape = x.shape
     return y, (
-        (lambda dy: (ops.bin_maxima_gradient(backend, dy, indices, shape, rows, columns),)) if needs[0] else None
+        (lambda dy: (ops.bin_maxima_gradient(backend, dy, indices, shape, rows, columns),))
+        if requires_grad[0]
+        else None
     )
 
 

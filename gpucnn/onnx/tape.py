@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.autograd import Tensor, apply, operations
-from gpucnn.autograd.operations import Needs, Result
+from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, ops
 
 STEPS = {
@@ -21,26 +21,26 @@ PAIRS = {
 }  # fmt: skip
 
 
-def _step(backend: Backend, x: Array, needs: Needs, kind: str) -> Result:
+def _step(backend: Backend, x: Array, requires_grad: RequiresGrad, kind: str) -> Result:
     return STEPS[kind](backend, x), None
 
 
-def _pair(backend: Backend, a: Array, b: Array, needs: Needs, kind: str) -> Result:
+def _pair(backend: Backend, a: Array, b: Array, requires_grad: RequiresGrad, kind: str) -> Result:
     return PAIRS[kind](backend, a, b), None
 
 
-def _hardswish(backend: Backend, x: Array, needs: Needs, factor: float, shift: float) -> Result:
+def _hardswish(backend: Backend, x: Array, requires_grad: RequiresGrad, factor: float, shift: float) -> Result:
     """For evaluation alone: it has no gradient."""
     return ops.hardswish(backend, x, factor, shift), None
 
 
-def _erf(backend: Backend, x: Array, needs: Needs) -> Result:
-    return ops.erf(backend, x), (lambda dy: (ops.erf_gradient(backend, dy, x),)) if needs[0] else None
+def _erf(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
+    return ops.erf(backend, x), (lambda dy: (ops.erf_gradient(backend, dy, x),)) if requires_grad[0] else None
 
 
-def _sin(backend: Backend, x: Array, needs: Needs) -> Result:
+def _sin(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
     y = ops.sin(backend, x)
-    return y, (lambda dy: (ops.multiply(backend, dy, ops.cos(backend, x)),)) if needs[0] else None
+    return y, (lambda dy: (ops.multiply(backend, dy, ops.cos(backend, x)),)) if requires_grad[0] else None
 
 
 def step(x: Tensor, kind: str) -> Tensor:

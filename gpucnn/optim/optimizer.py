@@ -160,7 +160,7 @@ class Optimizer:
         self.steps += 1
         self.take_over_changes()
         condition = True if where is None else where.array
-        captures = {id(b.backend): b.backend.recording for buffers in self._buffers for b in buffers}
+        captures = {id(b.backend): b.backend.capture_state for buffers in self._buffers for b in buffers}
         for capture in captures.values():
             if capture is not None:
                 present = [segment.parameter for _, segment in self._segments() if segment.parameter.grad is not None]
@@ -170,7 +170,7 @@ class Optimizer:
                 settings, capture = buffer.settings(hyper_parameters(group)), captures[id(buffer.backend)]
                 if capture is not None:
                     rates = buffer.rates_for_capture(self.rates(settings))
-                    settings = self.with_rates(settings, rates) if capture.mode == "record" else settings
+                    settings = self.with_rates(settings, rates) if capture.mode == "capture" else settings
                 buffer.note_change()
                 for span, step in buffer.spans(self.steps):
                     buffer.take_gradient(span, None if scale is None else scale.array)

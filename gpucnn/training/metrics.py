@@ -137,7 +137,7 @@ class LossAndAccuracy(Metric):
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
         backend, labels = self.sums.backend, _labels(output, target, "LossAndAccuracy")
-        ops.add_totals(backend, self.sums.array, loss.array, output.array, labels.array)
+        ops.update_metrics(backend, self.sums.array, loss.array, output.array, labels.array)
 
     add = update  # type: ignore[assignment]  # its name in 0.1.0
 

@@ -70,9 +70,9 @@ class Trainer(Loop):
         self.settings = settings
         self.normalisation = Normalisation.of(train)
         dtype = PRECISIONS[settings.precision]
-        self.train_feed = Loader(train, backend, self.normalisation, dtype, settings.augmentation)
-        self.validation_feed = self._feed(validation) if validation is not None else None
-        self.test_feed = self._feed(splits.test)
+        self.train_loader = Loader(train, backend, self.normalisation, dtype, settings.augmentation)
+        self.validation_loader = self._loader(validation) if validation is not None else None
+        self.test_loader = self._loader(splits.test)
         generator = Generator(settings.seed)
         with drawing_from(generator):
             net = build_model(
@@ -82,7 +82,7 @@ class Trainer(Loop):
         optimizer = make_optimizer(
             settings.optimizer, trainable(net), settings.lr, settings.momentum, settings.weight_decay
         )
-        batches = self.train_feed.batches(settings.batch_size, settings.seed)
+        batches = self.train_loader.batches(settings.batch_size, settings.seed)
         self.schedule = Schedule(
             make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))
         )
@@ -110,7 +110,7 @@ class Trainer(Loop):
         self._saved_step = -1
         self._data_sha256 = splits.sha256()
 
-    def _feed(self, data: Dataset) -> Loader:
+    def _loader(self, data: Dataset) -> Loader:
         return Loader(data, self.backend, self.normalisation, PRECISIONS[self.settings.precision])
 
     # --- training ------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Trainer(Loop):
                 net.load_state_dict(best.model)
         if net is self.net and self.average is not None:  # it gets its own weights back
             net = copy.deepcopy(self.net)
-        result, self.tested_net = evaluate(net, self.test_feed), net
+        result, self.tested_net = evaluate(net, self.test_loader), net
         self.measured["test"] = result
         self.tested = {"epoch": epoch, "step": step, "checkpoint": checkpoint}
         self.tested |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
@@ -221,8 +221,8 @@ class Trainer(Loop):
         return {**values, "lr": self.optimizer.param_groups[0]["lr"]}
 
     def validate(self) -> dict[str, Any]:
-        each = self.test_feed if self.settings.test_each_epoch else None
-        return self._measure("val", self.validation_feed) | self._measure("test", each)
+        each = self.test_loader if self.settings.test_each_epoch else None
+        return self._measure("val", self.validation_loader) | self._measure("test", each)
 
     def _measure(self, name: str, loader: Loader | None) -> dict[str, float | None]:
         if loader is None:

@@ -19,8 +19,8 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((2, 1, 6, 6))
 
 
-def wrong_square(backend: Backend, x: Any, needs: tuple[bool, ...]) -> Any:
-    return x * x, (lambda dy: (3 * dy * x,)) if needs[0] else None
+def wrong_square(backend: Backend, x: Any, requires_grad: tuple[bool, ...]) -> Any:
+    return x * x, (lambda dy: (3 * dy * x,)) if requires_grad[0] else None
 
 
 def test_what_is_right_passes(backend: Backend) -> None:

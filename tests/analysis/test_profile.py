@@ -19,7 +19,7 @@ def batch(*shape: int) -> Tensor:
     return gpucnn.tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
 
 
-def slow(backend: Any, x: Any, needs: Any, forward: float, backward: float) -> Any:
+def slow(backend: Any, x: Any, requires_grad: Any, forward: float, backward: float) -> Any:
     """The identity, which takes these seconds."""
     time.sleep(forward)
 

@@ -222,7 +222,7 @@ class Kept:
 def watched(x: Tensor, log: list[tuple[str, list[bool]]], kept: list[weakref.ref[Kept]], name: str) -> Tensor:
     """An identity whose backward notes which of the kept things are still alive."""
 
-    def operation(backend: Backend, a: Array, needs: tuple[bool, ...]) -> Any:
+    def operation(backend: Backend, a: Array, requires_grad: tuple[bool, ...]) -> Any:
         thing = Kept()
         kept.append(weakref.ref(thing))
 

@@ -205,23 +205,23 @@ VIEWS: dict[str, Callable[[np.ndarray[Any, Any]], Any]] = {
 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_memory_is_not_given_out_while_a_view_lives(kind: str) -> None:
-    room = Workspace()
-    array = room.empty((50_000,), np.float32)
+    workspace = Workspace()
+    array = workspace.empty((50_000,), np.float32)
     address = array.__array_interface__["data"][0]
     view = VIEWS[kind](array)
     del array
-    others = [room.empty((50_000,), np.float32) for _ in range(4)]
+    others = [workspace.empty((50_000,), np.float32) for _ in range(4)]
     assert address not in [other.__array_interface__["data"][0] for other in others]
     del view
-    assert room.empty((50_000,), np.float32).__array_interface__["data"][0] == address
+    assert workspace.empty((50_000,), np.float32).__array_interface__["data"][0] == address
 
 
 def test_pytorch_may_hold_the_memory_too() -> None:
     torch = pytest.importorskip("torch")
-    room = Workspace()
-    held = torch.from_numpy(room.empty((50_000,), np.float32)).reshape(5, -1)[1:]
+    workspace = Workspace()
+    held = torch.from_numpy(workspace.empty((50_000,), np.float32)).reshape(5, -1)[1:]
     held[...] = 7
-    room.empty((50_000,), np.float32)[...] = 1
+    workspace.empty((50_000,), np.float32)[...] = 1
     assert (held == 7).all()
 
 
@@ -242,12 +242,12 @@ def test_results_stay_as_they_are_while_others_are_computed(monkeypatch: pytest.
 
 
 def test_threads_that_share_a_workspace_get_memory_of_their_own() -> None:
-    room, wrong = Workspace(), []
+    workspace, wrong = Workspace(), []
 
     def work(number: int) -> None:
         rng = np.random.default_rng(number)
         for _ in range(300):
-            array = room.empty((int(rng.integers(20_000, 40_000)),), np.float32)
+            array = workspace.empty((int(rng.integers(20_000, 40_000)),), np.float32)
             array[...] = number
             if not (array == number).all():
                 wrong.append(number)
@@ -261,12 +261,12 @@ def test_threads_that_share_a_workspace_get_memory_of_their_own() -> None:
 
 
 def test_idle_memory_is_given_back_when_shapes_change() -> None:
-    room = Workspace()
+    workspace = Workspace()
     for size in range(100_000, 4_000_000, 100_000):
-        room.empty((size,), np.uint8)
-    assert sum(buffer.nbytes for buffers in room._buffers.values() for buffer in buffers) < 20_000_000
-    room.clear()
-    assert not any(room._buffers.values())
+        workspace.empty((size,), np.uint8)
+    assert sum(buffer.nbytes for buffers in workspace._buffers.values() for buffer in buffers) < 20_000_000
+    workspace.clear()
+    assert not any(workspace._buffers.values())
 
 
 @pytest.mark.slow
@@ -300,7 +300,7 @@ def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
             Workspace()
 
 
-@pytest.mark.parametrize("layout", ["images first", "batch innermost"])
+@pytest.mark.parametrize("layout", ["images first", "batch-last"])
 def test_fused_convolution_above_the_limit_is_done_in_parts(layout: str) -> None:
     backend, rng = CpuDevice(compiled=False), np.random.default_rng(0)
     x = rng.standard_normal((3, 2, 12, 12), np.float32)

@@ -18,7 +18,7 @@ from gpucnn.backend.cuda.launch import OPTIONS, TF32, source
 
 CUPYS_OWN = ("-ftz=true", "--device-as-default-execution-space")
 """What CuPy adds to the options of a RawModule: subnormal numbers become zero."""
-READ_FLOAT64 = {"set_numbers", "sgd", "begin_adam", "gather_next", "add_totals"}
+READ_FLOAT64 = {"set_numbers", "sgd", "begin_adam", "gather_next", "update_metrics"}
 """The kernels that touch float64: rates, counts and sums of an epoch, one number of each."""
 
 

@@ -42,14 +42,14 @@ CASES: dict[str, tuple[Any, ...]] = {
     "conv2d_relu": (X, W, B, WINDOW),
     "batch_norm": (X, half(10, 4), half(11, 4), half(12, 3, 4, 6, 6), 1e-5, True),
     "batch_norm_inference": (X, half(13, 4), np.abs(half(14, 4)), half(10, 4), half(11, 4), None, 1e-5, False),
-    "standardise": (X, (0, 2, 3), 1e-5),
+    "normalise": (X, (0, 2, 3), 1e-5),
     "matmul": (SMALL, WIDE.T),
     "linear": (SMALL, WIDE, B),
     "linear_parameter_gradients": (SMALL, half(9, 7, 5)),
     "erf": (SMALL,),
     "scale": (SMALL, np.array(1.5, np.float16), 3.0),
 }
-CHAINED = {"conv2d_relu_max_pool2d_gradients", "max_pool2d_gradient", "batch_norm_gradients", "standardise_gradient"}
+CHAINED = {"conv2d_relu_max_pool2d_gradients", "max_pool2d_gradient", "batch_norm_gradients", "normalise_gradient"}
 """Those that need what another kernel returned."""
 
 
@@ -104,14 +104,12 @@ def test_gradients_that_need_what_the_forward_kernel_kept(backend: Backend) -> N
     (dy,) = given(backend, (half(9, *X.shape),))
     for ours, theirs in zip(backend.batch_norm_gradients(dy, x, y, weight, mean, factor, True), expected, strict=True):
         hold(backend, ours, theirs)
-    y, factor = backend.standardise(x, (0, 2, 3), 1e-5)
+    y, factor = backend.normalise(x, (0, 2, 3), 1e-5)
     assert factor.dtype == "float32"
     given_y = backend.to_host(y).astype(np.float64)
     kept = backend.to_host(factor).astype(np.float64).reshape(1, 4, 1, 1)
-    expected_dx = reference.standardise_gradient(half(9, *X.shape).astype(np.float64), given_y, kept, (0, 2, 3))
-    hold(
-        backend, backend.standardise_gradient(*given(backend, (half(9, *X.shape),)), y, factor, (0, 2, 3)), expected_dx
-    )
+    expected_dx = reference.normalise_gradient(half(9, *X.shape).astype(np.float64), given_y, kept, (0, 2, 3))
+    hold(backend, backend.normalise_gradient(*given(backend, (half(9, *X.shape),)), y, factor, (0, 2, 3)), expected_dx)
 
 
 def test_sums_do_not_stop_where_float16_would(backend: Backend) -> None:

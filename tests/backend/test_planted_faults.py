@@ -18,7 +18,7 @@ from gpucnn.backend.cuda import conv
 
 
 def test_a_host_array_that_reaches_a_device_operation_fails(standin: Backend) -> None:
-    def faulty(backend: Backend, a: Array, needs: tuple[bool, ...]) -> Any:
+    def faulty(backend: Backend, a: Array, requires_grad: tuple[bool, ...]) -> Any:
         return a * np.full(a.shape, 2.0, np.float32), None
 
     x = np.ones((2, 3), np.float32)
@@ -28,7 +28,7 @@ def test_a_host_array_that_reaches_a_device_operation_fails(standin: Backend) ->
 
 
 def test_a_host_array_in_backward_fails(standin: Backend) -> None:
-    def faulty(backend: Backend, a: Array, needs: tuple[bool, ...]) -> Any:
+    def faulty(backend: Backend, a: Array, requires_grad: tuple[bool, ...]) -> Any:
         kept = np.ones(a.shape, np.float32)
         return a + 1, lambda dy: (dy * kept,)
 
@@ -57,7 +57,7 @@ def test_a_layer_that_uses_a_name_that_cupy_lacks_fails(standin: Backend, name: 
 
 
 def test_memory_that_nobody_wrote_shows(standin: Backend) -> None:
-    def faulty(backend: Backend, a: Array, needs: tuple[bool, ...]) -> Any:
+    def faulty(backend: Backend, a: Array, requires_grad: tuple[bool, ...]) -> Any:
         return backend.xp.empty(a.shape, a.dtype), None
 
     assert np.isnan(apply(faulty, gpucnn.tensor([1.0], device="cuda")).numpy()).all()

@@ -258,7 +258,7 @@ def test_a_captured_step_is_recorded_for_each_precision(backend: Backend) -> Non
             with backend.tf32(enabled):
                 found += [one.numpy().tobytes() for one in run(x, y)]
         if captured:
-            assert [one is not None for one in run._recorded.values()] == [True] * 3  # the first had no gradients yet
+            assert [one is not None for one in run._variants.values()] == [True] * 3  # the first had no gradients yet
         return [*found, *(p.numpy().tobytes() for p in net.parameters())]
 
     assert trained(captured=True) == trained(captured=False)

@@ -62,7 +62,7 @@ def trained(
         loss, logits = step(x, y)
         found += [loss.numpy(), logits.numpy()]
     if isinstance(step, Captured):
-        assert len(step._recorded) <= 2, "before the first gradients, and after"
+        assert len(step._variants) <= 2, "before the first gradients, and after"
     state = optimizer.state_dict()
     return [*found, *net.state_dict().values(), *state["state"].values(), state["steps"], default_generator.counter]
 
@@ -240,8 +240,8 @@ def test_a_replay_is_one_launch_of_a_graph_and_moves_nothing(standin: Any) -> No
         given = batches(4)
         for x, y in given[:3]:
             step(x, y)
-        room = standin.xp.standin
-        with room.launches.counted() as launches, room.transfers.counted() as transfers:
+        counters = standin.xp.standin
+        with counters.launches.counted() as launches, counters.transfers.counted() as transfers:
             step(*given[3])
     assert transfers.total == 0
     # The batch copied in, the loss copied out; the rate is there already.
@@ -281,8 +281,8 @@ def test_a_step_without_a_tensor_among_its_arguments_is_recorded_where_its_param
         step = gpucnn.capture(lambda: descend(x), net, optimizer)
     with gpucnn.use("cpu"):
         losses = [step().item() for _ in range(3)]
-    assert all(one is not None for one in step._recorded.values())
-    assert step._recorded
+    assert all(one is not None for one in step._variants.values())
+    assert step._variants
     assert losses == sorted(losses, reverse=True)
 
 
@@ -323,10 +323,10 @@ def test_every_shape_dtype_and_value_has_a_recording_of_its_own(backend: Backend
             for dtype, size in itertools.product(("float32", "float64"), (1, 2)):
                 y = captured(gpucnn.tensor(np.full(size, 8.0, dtype)), times, how)
                 assert (str(y.dtype), y.tolist()) == (dtype, [8.0 * times if how == "up" else 8.0 / times] * size)
-    assert len(captured._recorded) == MOST_GRAPHS == 16
+    assert len(captured._variants) == MOST_GRAPHS == 16
     with pytest.warns(UserWarning, match="step runs as usual, because it has more than 16 variants"):
         assert captured(gpucnn.tensor([1.0, 1, 1]), 2).tolist() == [2, 2, 2]
-    assert len(captured._recorded) == MOST_GRAPHS
+    assert len(captured._variants) == MOST_GRAPHS
 
 
 @on_devices
@@ -349,16 +349,16 @@ def test_mode_trainable_parameters_and_hyper_parameters_are_looked_at(backend: B
     for _ in range(3):
         step(x)
     assert np.array_equal(weight.numpy(), before)
-    count = len(step._recorded)
+    count = len(step._variants)
     for changed in ({"lr": 0.05}, {"momentum": 0.5}):
         optimizer.param_groups[0].update(changed)
         step(x)
-        assert len(step._recorded) == count
+        assert len(step._variants) == count
     for changed in ({"weight_decay": 0.1}, {"nesterov": True}, {"nesterov": False, "momentum": 0.0}):
         optimizer.param_groups[0].update(changed)
         step(x)
         count += 1
-        assert len(step._recorded) == count
+        assert len(step._variants) == count
 
 
 @on_devices
@@ -565,7 +565,7 @@ def test_an_error_in_the_step_is_the_users_and_leaves_nothing_open(backend: Back
     with pytest.raises(ShapeError, match="3 features"):
         captured(gpucnn.tensor([[1.0, 2.0]]))
     assert captured(x).shape == (4, 2)
-    assert backend.recording is None
+    assert backend.capture_state is None
 
 
 @on_devices
@@ -662,7 +662,7 @@ def test_without_a_state_it_runs_as_usual_with_one_warning(standin: Backend) -> 
             captured(x)
         captured(x)
         assert optimizer.steps == 2
-        assert captured._recorded == {}
+        assert captured._variants == {}
 
 
 @on_devices
@@ -711,7 +711,7 @@ def test_where_memory_is_too_small_for_a_recording_the_step_runs(
             step()  # as far as it comes
             raise OutOfMemoryError("cuda:0: 8 bytes asked")
 
-        monkeypatch.setattr("gpucnn.backend.cuda.graph.Graph.watch", no_memory)
+        monkeypatch.setattr("gpucnn.backend.cuda.graph.Graph.observe", no_memory)
         with pytest.warns(UserWarning, match="runs as usual, because OutOfMemoryError: cuda:0: 8 bytes asked"):
             captured(x)
         assert optimizer.steps == 1

@@ -68,16 +68,16 @@ def test_evaluate_prints_a_table(run: Path) -> None:
 
 
 @pytest.mark.parametrize(("classes", "named"), [(3, True), (12, False), (26, False), (300, False)])
-@pytest.mark.parametrize("room", [60, 80, 120])
-def test_no_line_of_the_table_is_wider_than_the_terminal(classes: int, named: bool, room: int) -> None:
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_line_of_the_table_is_wider_than_the_terminal(classes: int, named: bool, width: int) -> None:
     from gpucnn.cli.evaluate import widest_fitting
 
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 9, (classes, classes)) + np.diag(rng.integers(50, 90, classes))
     names = [f"{'long ' * 5}{i}" for i in range(classes)] if classes > 10 else ["cat", "dog", "owl"]
-    lines = widest_fitting(counts, names, room)
+    lines = widest_fitting(counts, names, width)
     assert len(lines) == classes + 1
-    assert max(map(len, lines)) <= room
+    assert max(map(len, lines)) <= width
     for i, line in enumerate(lines[1:]):
         assert f"{counts[i, i] / counts[i].sum():.4f}" in line
         assert f"{counts[i, i] / counts[:, i].sum():.4f}" in line

@@ -104,11 +104,11 @@ def test_nothing_of_bar_and_table_wraps(tmp_path: Path, columns: int) -> None:
     assert len(rows(pty_screen.Screen(written, columns))) == 3
 
 
-@pytest.mark.parametrize("room", [20, 40, 60, 70, 79, 120])
-def test_the_table_fits_into_any_width(room: int) -> None:
-    columns = columns_for(room)
+@pytest.mark.parametrize("width", [20, 40, 60, 70, 79, 120])
+def test_the_table_fits_into_any_width(width: int) -> None:
+    columns = columns_for(width)
     lines = [*head(columns), row(columns, VALUES), row(columns, VALUES | {"train_loss": 3e38, "test_loss": 1e9})]
-    assert max(map(len, lines)) <= room
+    assert max(map(len, lines)) <= width
     assert len({len(line) for line in lines[1:]}) == 1
     assert {"epoch", "val_accuracy"} <= {column.key for column in columns}
 

@@ -34,17 +34,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def public() -> Iterator[str]:
-    rooms = (gpucnn, functional, nn, optim, models, data, looking, training)
-    for room in rooms:
-        for name in room.__all__:
-            value = getattr(room, name)
+    modules = (gpucnn, functional, nn, optim, models, data, looking, training)
+    for module in modules:
+        for name in module.__all__:
+            value = getattr(module, name)
             if callable(value) and not isinstance(value, types.ModuleType):
-                yield f"{room.__name__}.{name}"
-    for room in (nn.init, optim.lr_scheduler, errors):
-        for name, value in vars(room).items():
-            own = getattr(value, "__module__", None) == room.__name__
+                yield f"{module.__name__}.{name}"
+    for module in (nn.init, optim.lr_scheduler, errors):
+        for name, value in vars(module).items():
+            own = getattr(value, "__module__", None) == module.__name__
             if own and not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)):
-                yield f"{room.__name__}.{name}"
+                yield f"{module.__name__}.{name}"
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:

@@ -48,7 +48,7 @@ def hold_max_against_loops(backend: Backend, case: Case, layouts: tuple[str, str
     y = F.max_pool2d(x, window.kernel, window.stride, window.sides, window.dilation, window.ceil)
     expected, expected_dx = max_pool2d(host, dy, window)
     assert np.array_equal(y.numpy(), expected)
-    with gpucnn.no_grad():  # which needs no places, and takes another path
+    with gpucnn.no_grad():  # which needs no indices, and takes another path
         again = F.max_pool2d(x, window.kernel, window.stride, window.sides, window.dilation, window.ceil)
     assert np.array_equal(again.numpy(), expected)
     y.backward(lay_out(dy, layouts[1], backend))

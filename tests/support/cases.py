@@ -37,8 +37,8 @@ def convolution_calls(
         y, place = backend.conv2d_relu_max_pool2d(x, w, b, window, 1)
         gradient = rng.standard_normal(y.shape, dtype)
         yield "conv2d_relu_max_pool2d", (x, w, b, window, 1)
-        for needs in ((True, True), (True, False), (False, True)):
-            yield "conv2d_relu_max_pool2d_gradients", (x, w, gradient, place, window, 1, needs)
+        for requires_grad in ((True, True), (True, False), (False, True)):
+            yield "conv2d_relu_max_pool2d_gradients", (x, w, gradient, place, window, 1, requires_grad)
 
 
 def results_of(backends: tuple[Backend, ...], name: str, arguments: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -18,7 +18,7 @@ from gpucnn.backend import Backend
 Host = np.ndarray[Any, Any]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 PADDING_NAMES = ("valid", "same", "full")
-LAYOUTS = ("C-ordered", "batch innermost", "sliced", "negative strides", "reversed axes")
+LAYOUTS = ("C-ordered", "batch-last", "sliced", "negative strides", "reversed axes")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def lay_out(host: Host, layout: str, backend: Backend) -> Tensor:
     """Return a tensor with the values of ``host`` whose memory is ordered as ``layout`` says."""
     if layout == "C-ordered" or not host.ndim:
         array = backend.asarray(np.array(host, order="C"))
-    elif layout == "batch innermost":
+    elif layout == "batch-last":
         order = (*range(1, host.ndim), 0)
         array = backend.asarray(np.ascontiguousarray(host.transpose(order))).transpose(np.argsort(order).tolist())
     elif layout == "sliced":

@@ -55,8 +55,8 @@ def test_data_sets_by_index() -> None:
     assert (len(splits.train), len(splits.test)) == (20, 10)
     images, labels = splits.train[np.array([3, 5])]
     assert (images.shape, labels.shape) == ((2, 1, 28, 28), (2,))
-    feed = Loader(splits.train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
-    x, y = feed.batch(np.array([3, 5]))
+    loader = Loader(splits.train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
+    x, y = loader.batch(np.array([3, 5]))
     np.testing.assert_allclose(x.numpy(), images / 255, atol=1e-6)
     assert y.tolist() == labels.tolist()
 
@@ -121,15 +121,15 @@ def test_a_model_trains_and_is_tested() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 40)
     images = rng.random((40, 1, 8, 8)).astype(np.float32) + labels[:, None, None, None]
-    feed = Loader(ArrayDataset(images, labels), gpucnn.get_backend("cpu"), Normalisation((1.0,), (0.5,)))
+    loader = Loader(ArrayDataset(images, labels), gpucnn.get_backend("cpu"), Normalisation((1.0,), (0.5,)))
     with gpucnn.use("cpu"):
         net = models.conv_mlp(2, 1, 8, channels=2, hidden=8)
     optimizer = optim.SGD(net.parameters(), lr=0.01)
     for epoch in range(5):
-        order = feed.order(0, epoch)
+        order = loader.order(0, epoch)
         for first in range(0, 40, 2):
-            train_step(net, nn.CrossEntropyLoss(), optimizer, *feed.batch(order[first : first + 2]))
-    assert evaluate(net, feed).accuracy == 1
+            train_step(net, nn.CrossEntropyLoss(), optimizer, *loader.batch(order[first : first + 2]))
+    assert evaluate(net, loader).accuracy == 1
 
 
 def test_targets_as_integers_or_one_hot_give_one_gradient(backend: Backend) -> None:
@@ -151,8 +151,8 @@ def test_backward_starts_from_a_scalar(backend: Backend) -> None:
 
 
 def test_batches_are_drawn_in_another_order_each_epoch() -> None:
-    feed = Loader(small_splits(20, 10).train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
-    orders = [feed.order(0, epoch).tolist() for epoch in (0, 1, 0)]
+    loader = Loader(small_splits(20, 10).train, gpucnn.get_backend("cpu"), Normalisation((0.0,), (1.0,)))
+    orders = [loader.order(0, epoch).tolist() for epoch in (0, 1, 0)]
     assert orders[0] != orders[1]
     assert orders[0] == orders[2]
     assert sorted(orders[1]) == list(range(len(orders[1])))

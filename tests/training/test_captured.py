@@ -48,7 +48,7 @@ def read_splits() -> Splits:
 
 
 def recorded(run: Any) -> list[Any]:
-    return list(run.do_step._recorded.values())
+    return list(run.do_step._variants.values())
 
 
 def uncaptured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_ends_the_run(
 
         def epoch(self, trainer: Any, values: dict[str, Any]) -> None:
             self.before = trainer.net.state_dict()
-            trainer.train_feed._scaling[0][...] = float("nan")
+            trainer.train_loader._scaling[0][...] = float("nan")
 
     if not captured:
         uncaptured(monkeypatch)
@@ -169,7 +169,7 @@ class Counts(Reporter):
     """Notes what is launched and moved from each step to the next: by the whole loop, not only by the step."""
 
     def __init__(self, backend: Any) -> None:
-        self.room = backend.xp.standin
+        self.standin = backend.xp.standin
         self.launches: list[Counter[str]] = []
         self.transfers: list[Any] = []
         self._open = contextlib.ExitStack()
@@ -177,8 +177,8 @@ class Counts(Reporter):
     def step(self, trainer: Any, images: int) -> None:
         self._open.close()
         if trainer.position < len(trainer.batches):
-            self.launches.append(self._open.enter_context(self.room.launches.counted()))
-            self.transfers.append(self._open.enter_context(self.room.transfers.counted()))
+            self.launches.append(self._open.enter_context(self.standin.launches.counted()))
+            self.transfers.append(self._open.enter_context(self.standin.transfers.counted()))
 
 
 def counts(backend: Any, path: Path, make: Any, batch_size: int = 4) -> tuple[Any, Counts]:
@@ -207,7 +207,7 @@ def test_a_step_that_is_not_recorded_is_few_launches_and_moves_nothing(
     _, seen = counts(standin, tmp_path / "run", splits)
     assert len(seen.launches) == 3
     for launched, moved in zip(seen.launches, seen.transfers, strict=True):
-        assert launched["gather_next"] == launched["add_totals"] == launched["adam"] == 1
+        assert launched["gather_next"] == launched["update_metrics"] == launched["adam"] == 1
         assert sum(launched.values()) <= MOST_LAUNCHES, launched
         assert moved.total == 0
 

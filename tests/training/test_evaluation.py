@@ -10,15 +10,15 @@ from gpucnn import models, nn
 from gpucnn.backend import Backend, get_backend
 from gpucnn.data import ArrayDataset
 from gpucnn.errors import DataError, DivergedError
-from gpucnn.training import Evaluation, Feed, Normalisation, evaluate
+from gpucnn.training import Evaluation, Loader, Normalisation, evaluate
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (37, 1, 28, 28), np.uint8), RNG.integers(0, 10, 37)
 
 
-def feed_of(backend: Backend) -> Feed:
+def loader_of(backend: Backend) -> Loader:
     data = ArrayDataset(IMAGES, LABELS, [str(i) for i in range(10)])
-    return Feed(data, backend, Normalisation((0.5,), (0.25,)))
+    return Loader(data, backend, Normalisation((0.5,), (0.25,)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 10, 37, 1000])
@@ -30,7 +30,7 @@ def test_against_logits_by_hand(backend: Backend, batch_size: int) -> None:
         logits = net(x).numpy().astype(np.float64)
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = exponentials / exponentials.sum(1, keepdims=True)
-    result = evaluate(net, feed_of(backend), batch_size)
+    result = evaluate(net, loader_of(backend), batch_size)
     assert result.loss == pytest.approx(-np.log(probabilities[np.arange(37), LABELS]).mean(), rel=1e-5)
     assert result.accuracy == (logits.argmax(1) == LABELS).mean()
     assert result.labels.tolist() == LABELS.tolist()
@@ -55,7 +55,7 @@ def test_weights_that_are_no_numbers_give_no_accuracy(backend: Backend, value: s
     with gpucnn.no_grad():
         net[11].bias[...] = float(value)
     with pytest.raises(DivergedError, match="not finite for 37 of 37 images: its weights are damaged"):
-        evaluate(net, feed_of(backend), 10)
+        evaluate(net, loader_of(backend), 10)
 
 
 class Spy(nn.Module):
@@ -75,15 +75,15 @@ class Spy(nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 def test_mode_is_evaluation_and_is_given_back(training: bool) -> None:
     net = Spy().train(training)
-    evaluate(net, feed_of(get_backend("cpu")))
+    evaluate(net, loader_of(get_backend("cpu")))
     assert net.seen == [False]
     assert net.training is training
     with pytest.raises(RuntimeError):
-        evaluate(net, feed_of(get_backend("cpu")))
+        evaluate(net, loader_of(get_backend("cpu")))
     assert net.training is training
 
 
 def test_nothing_to_measure() -> None:
     data = ArrayDataset(IMAGES[:0], LABELS[:0], ["a"])
     with pytest.raises(DataError, match="at least one image"):
-        evaluate(nn.Flatten(), Feed(data, get_backend("cpu"), Normalisation((0.0,), (1.0,))))
+        evaluate(nn.Flatten(), Loader(data, get_backend("cpu"), Normalisation((0.0,), (1.0,))))

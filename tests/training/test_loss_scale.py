@@ -99,7 +99,7 @@ def test_captured_steps_are_ordinary_ones(backend: Backend) -> None:
                 parameter.copy_(parameter * 0.5)  # between replays
         losses += [run(x, y)[0].numpy().tobytes() for _ in range(2)]
         if captured:
-            assert None not in run._recorded.values()
+            assert None not in run._variants.values()
         return [*losses, *values(net), scale.state(), {k: a.tobytes() for k, a in optimizer.state_arrays().items()}]
 
     assert trained(captured=True) == trained(captured=False)

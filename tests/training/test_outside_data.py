@@ -129,8 +129,8 @@ def started(path: Path, **changes: Any) -> Trainer:
 
 def test_the_datas_own_validation_set_is_used(tmp_path: Path) -> None:
     trainer = started(tmp_path / "run")
-    assert trainer.validation_feed is not None
-    assert (len(trainer.train_feed), len(trainer.validation_feed)) == (640, 60)
+    assert trainer.validation_loader is not None
+    assert (len(trainer.train_loader), len(trainer.validation_loader)) == (640, 60)
     assert trainer.settings.validation is None, "so that the run is repeated as it was"
     trainer.train()
     resumed = Trainer(
@@ -140,15 +140,15 @@ def test_the_datas_own_validation_set_is_used(tmp_path: Path) -> None:
     )
     resumed.resume()
     assert resumed.epoch == 1
-    assert len(started(tmp_path / "other", limit=100).train_feed) == 100
+    assert len(started(tmp_path / "other", limit=100).train_loader) == 100
 
 
 def test_another_split_that_is_asked_for_wins_with_a_note(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the data's own validation images are not used"):
         trainer = started(tmp_path / "a", validation=140)
-    assert trainer.validation_feed is not None
-    assert (len(trainer.train_feed), len(trainer.validation_feed)) == (500, 140)
-    assert started(tmp_path / "b", validation=0).validation_feed is None
+    assert trainer.validation_loader is not None
+    assert (len(trainer.train_loader), len(trainer.validation_loader)) == (500, 140)
+    assert started(tmp_path / "b", validation=0).validation_loader is None
 
 
 def test_a_validation_set_that_does_not_fit() -> None:

@@ -110,7 +110,7 @@ def test_a_run_in_float16_keeps_what_it_needs_to_go_on(backend: Backend, tmp_pat
 def test_a_run_in_float16_is_replayed(backend: Backend, tmp_path: Path) -> None:
     run = trainer(tmp_path / "run", device=backend.name, precision="float16", **{**SPLITS, "epochs": 2})
     run.train()
-    assert any(one is not None for one in run.do_step._recorded.values())
+    assert any(one is not None for one in run.do_step._variants.values())
 
 
 @pytest.mark.slow

@@ -145,7 +145,7 @@ def test_validation_by_default(count: int, held_out: int) -> None:
 
 def test_validation_as_a_share(tmp_path: Path) -> None:
     run = trainer(tmp_path / "run", validation=None, val_split=0.25, limit=400)
-    assert (len(run.train_feed), run.settings.validation, run.settings.val_split) == (300, 100, None)
+    assert (len(run.train_loader), run.settings.validation, run.settings.val_split) == (300, 100, None)
 
 
 @pytest.mark.parametrize(("limit", "validation"), [(None, 600), (None, 10**9), (50, 50)])

@@ -66,7 +66,7 @@ def conv2d_relu_max_pool2d(
 
 def serves_gradients(
     device: CpuDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
-    needs: tuple[bool, bool],
+    requires_grad: tuple[bool, bool],
 ) -> bool:  # fmt: skip
     return _serves(device, x, w, window, groups)
 
@@ -74,10 +74,10 @@ def serves_gradients(
 @implements(ops.conv2d_relu_max_pool2d_gradients, on="cpu", when=serves_gradients)
 def conv2d_relu_max_pool2d_gradients(
     device: CpuDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
-    needs: tuple[bool, bool],
+    requires_grad: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-    dx = device.workspace.empty_batch_last(x.shape, dy.dtype) if needs[0] else None
-    dw, db = (np.empty_like(w), np.empty(w.shape[0], w.dtype)) if needs[1] else (None, None)
+    dx = device.workspace.empty_batch_last(x.shape, dy.dtype) if requires_grad[0] else None
+    dw, db = (np.empty_like(w), np.empty(w.shape[0], w.dtype)) if requires_grad[1] else (None, None)
     gradients(device, window, x, w, dy, indices, dx, dw, db)
     return dx, dw, db
 

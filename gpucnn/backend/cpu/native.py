@@ -157,7 +157,7 @@ def conv2d_relu_max_pool2d(
 
 def _fused_gradients_serve(
     device: CpuDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
-    needs: tuple[bool, bool],
+    requires_grad: tuple[bool, bool],
 ) -> bool:  # fmt: skip
     return serves(device, x, w, dy) and serves_window(window)
 
@@ -165,22 +165,22 @@ def _fused_gradients_serve(
 @implements(ops.conv2d_relu_max_pool2d_gradients, on="cpu", when=_fused_gradients_serve)
 def conv2d_relu_max_pool2d_gradients(
     device: CpuDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
-    needs: tuple[bool, bool],
+    requires_grad: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     if indices.dtype != np.uint8:
         indices = indices.astype(np.uint8)
-    return _gradients(device, x, w, dy, batch_last(device, indices), x.shape, window, groups, needs)
+    return _gradients(device, x, w, dy, batch_last(device, indices), x.shape, window, groups, requires_grad)
 
 
 def _gradients(
     device: CpuDevice, x: Array | None, w: Array, dy: Array, indices: Array | None, shape: Shape, window: Window,
-    groups: int, needs: tuple[bool, bool],
+    groups: int, requires_grad: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-    """Return dL/dx, dL/dw and dL/db. ``needs``: whether the images, and whether the parameters, require a gradient."""
-    dx = empty(device, shape) if needs[0] else None
-    dw, db = (np.empty(w.shape, FLOAT), np.empty(w.shape[0], FLOAT)) if needs[1] else (None, None)
-    seen = None if x is None or not needs[1] else batch_last(device, x)
-    filters = _c_order(w) if needs[0] else None
+    """Return dL/dx, dL/dw and dL/db. ``requires_grad``: whether images, and whether parameters, require a gradient."""
+    dx = empty(device, shape) if requires_grad[0] else None
+    dw, db = (np.empty(w.shape, FLOAT), np.empty(w.shape[0], FLOAT)) if requires_grad[1] else (None, None)
+    seen = None if x is None or not requires_grad[1] else batch_last(device, x)
+    filters = _c_order(w) if requires_grad[0] else None
     device.kernels.conv2d_gradients(
         seen, batch_last(device, dy), indices, *shape, w.shape[0], groups, *_numbers(window), filters, dx, dw, db,
         device.threads,

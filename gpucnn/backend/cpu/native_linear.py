@@ -40,12 +40,12 @@ def linear(device: CpuDevice, x: Array, w: Array, b: Array | None) -> Array:
 def product(device: CpuDevice, a: Array, b: Array, bias: Array | None) -> Array:
     """Return a (M, K) @ b (K, N) + bias (N,); what is batch-last comes out batch-last."""
     address, wide = device.sgemm  # type: ignore[misc]
-    turned = not a.flags.c_contiguous and b.flags.f_contiguous
-    if turned:
+    transposed = not a.flags.c_contiguous and b.flags.f_contiguous
+    if transposed:
         a, b = b.T, a.T
     (M, K), N = a.shape, b.shape[1]
     y = device.workspace.empty((M, N), a.dtype)
     if bias is not None and not bias.flags.c_contiguous:
         bias = bias.copy()
-    device.kernels.matmul(address, wide, M, N, K, a, b, turned, bias, y, device.threads)
-    return y.T if turned else y
+    device.kernels.matmul(address, wide, M, N, K, a, b, transposed, bias, y, device.threads)
+    return y.T if transposed else y

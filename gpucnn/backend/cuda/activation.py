@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backend import ops
+from gpucnn.backend.cuda.capture_state import Draws
 from gpucnn.backend.cuda.device import CudaDevice
-from gpucnn.backend.cuda.recording import Draws
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
 from gpucnn.backend.precision import HALF
@@ -54,8 +54,8 @@ def dropout_mask(device: CudaDevice, shape: tuple[int, ...], p: float, dtype: An
     device.kernels.launch("next_draw", (1,), (1,), draws.state)
     generator.next_key()
     draws.known = (generator.seed, generator.counter)
-    if device.recording is not None:
-        device.recording.note_draw(generator)
+    if device.capture_state is not None:
+        device.capture_state.note_draw(generator)
     return mask
 
 
@@ -65,7 +65,7 @@ def draws_on(device: CudaDevice, generator: Generator) -> Draws:
     if draws is None:
         draws = generator.mirrors[device] = Draws(device.xp.empty((2,), np.uint64))
     if draws.known != (generator.seed, generator.counter):
-        if device.recording is not None and device.recording.mode == "record":
+        if device.capture_state is not None and device.capture_state.mode == "capture":
             raise CaptureError("capture: a generator is seeded, or drawn from on the host, within the step.")
         device.kernels.launch(
             "set_draw", (1,), (1,), draws.state, np.uint64(generator.seed), np.uint64(generator.counter)

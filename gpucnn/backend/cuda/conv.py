@@ -181,7 +181,7 @@ def conv2d_relu_max_pool2d(
 
 def _fused_gradients_serve(
     device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
-    needs: tuple[bool, bool],
+    requires_grad: tuple[bool, bool],
 ) -> bool:  # fmt: skip
     fits = takes(x.shape, w.shape, window, groups, x, w, dy) and not takes_columns(w.shape, groups)
     return fits and pool.knows_indices(indices, PAIRS)
@@ -190,10 +190,10 @@ def _fused_gradients_serve(
 @implements(ops.conv2d_relu_max_pool2d_gradients, on="cuda", when=_fused_gradients_serve)
 def conv2d_relu_max_pool2d_gradients(
     device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
-    needs: tuple[bool, bool],
+    requires_grad: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-    dx = input_gradient(device, dy, indices, w, x.shape, window, groups) if needs[0] else None
-    if not needs[1]:
+    dx = input_gradient(device, dy, indices, w, x.shape, window, groups) if requires_grad[0] else None
+    if not requires_grad[1]:
         return dx, None, None
     return (dx, *weight_gradient(device, x, dy, indices, w.shape, window, groups))
 

@@ -57,11 +57,11 @@ def gather_next(
     return y, taken
 
 
-def _totals_serve(device: CudaDevice, sums: Array, loss: Array, logits: Array, labels: Array) -> bool:
+def _metrics_serve(device: CudaDevice, sums: Array, loss: Array, logits: Array, labels: Array) -> bool:
     return bool(loss.dtype == logits.dtype == np.float32 and labels.dtype == np.int64 and logits.size)
 
 
-@implements(ops.add_totals, on="cuda", when=_totals_serve)
-def add_totals(device: CudaDevice, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
+@implements(ops.update_metrics, on="cuda", when=_metrics_serve)
+def update_metrics(device: CudaDevice, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
     logits, labels = device.contiguous(logits, labels)
-    device.kernels.launch("add_totals", (1,), (THREADS,), loss, logits, labels, sums, *int32(*logits.shape))
+    device.kernels.launch("update_metrics", (1,), (THREADS,), loss, logits, labels, sums, *int32(*logits.shape))

@@ -106,13 +106,13 @@ class CudaDevice(Device):
             raise DeviceError(f"{self.name} computes wrongly: 2x2 ones gave {total} instead of 16. Check the driver.")
 
     @property
-    def recording(self) -> Any:
-        """The capture state (``Recording``) of this thread while it observes or captures a step; otherwise None."""
-        return getattr(self._thread, "recording", None)
+    def capture_state(self) -> Any:
+        """The capture state (``CaptureState``) of this thread while it observes or captures a step; otherwise None."""
+        return getattr(self._thread, "capture_state", None)
 
-    @recording.setter
-    def recording(self, recording: Any) -> None:
-        self._thread.recording = recording
+    @capture_state.setter
+    def capture_state(self, state: Any) -> None:
+        self._thread.capture_state = state
 
     # --- arrays ------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar
 
 from gpucnn.backend import ops
 from gpucnn.backend.cuda.activation import draws_on
+from gpucnn.backend.cuda.capture_state import CaptureState
 from gpucnn.backend.cuda.device import CudaDevice
-from gpucnn.backend.cuda.recording import Recording
 from gpucnn.backend.dispatch import implements
 
 Result = TypeVar("Result")
@@ -38,35 +38,35 @@ class Graph:
         self._device, self._memory = device, memory
         with device.active():
             self._stream = device.xp.cuda.Stream(non_blocking=True)
-        self._recording = Recording()
+        self._state = CaptureState()
         self._graph: Any = None
 
     @contextmanager
-    def _inside(self, mode: Literal["watch", "record"]) -> Iterator[None]:
+    def _inside(self, mode: Literal["observe", "capture"]) -> Iterator[None]:
         device = self._device
         device.synchronize()  # the private stream does not wait for others: its inputs must be ready
         with device.active(), device.xp.cuda.using_allocator(self._memory.pool.malloc), self._stream:
-            self._recording.start(mode)
-            device.recording = self._recording
+            self._state.start(mode)
+            device.capture_state = self._state
             try:
                 yield
             finally:
-                device.recording = None
+                device.capture_state = None
 
-    def watch(self, step: Callable[[], Result]) -> tuple[Result, Recording]:
+    def observe(self, step: Callable[[], Result]) -> tuple[Result, CaptureState]:
         """Run ``step`` eagerly in the graph's memory; return its result and the optimisers and generators it used."""
-        with self._inside("watch"):
+        with self._inside("observe"):
             result = step()
             self._stream.synchronize()
-        return result, self._recording
+        return result, self._state
 
-    def record(self, step: Callable[[], Result]) -> Result:
+    def capture(self, step: Callable[[], Result]) -> Result:
         """Capture ``step`` and return its result, whose memory each replay fills. Errors of the capture are raised."""
         with self._device.active():
-            draws = [draws_on(self._device, generator) for generator, _ in self._recording.draws()]
+            draws = [draws_on(self._device, generator) for generator, _ in self._state.draws()]
         known = [one.known for one in draws]
         try:
-            with self._inside("record"):
+            with self._inside("capture"):
                 self._stream.begin_capture()
                 try:
                     result = step()
@@ -79,15 +79,15 @@ class Graph:
 
     def changed(self) -> set[Hashable]:
         """Return the versions that the previous run changed in place."""
-        return set(self._recording.changed)
+        return set(self._state.changed)
 
     def replay(self) -> None:
         """Do the host's part of the step, and launch the captured graph on the current stream."""
-        device, recording = self._device, self._recording
+        device, state = self._device, self._state
         with device.active():
-            for _, again in recording.optimizers:
+            for _, again in state.optimizers:
                 again()
-            draws = [(draws_on(device, generator), generator, count) for generator, count in recording.draws()]
+            draws = [(draws_on(device, generator), generator, count) for generator, count in state.draws()]
             self._graph.launch()
         for one, generator, count in draws:
             generator.counter += count

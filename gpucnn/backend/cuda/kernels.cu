@@ -1,4 +1,4 @@
-// The CUDA kernels of gpucnn, float32. `launch.py` compiles this file; `cuda*.py` launch what is in it.
+// The CUDA kernels of gpucnn, float32. `launch.py` compiles this file; the other files of this folder launch its kernels.
 // Compiled with TF32=1, products and convolutions round their factors to TF32 and multiply on tensor cores.
 //
 // Shapes, here and everywhere: N images, C channels, H x W pixels, F filters, KH x KW kernel, stride SH x SW, dilation
@@ -193,7 +193,7 @@ PRODUCT(product_tn_large, 64, 4, 4, false, true)
 //
 // The matrix of columns (im2col) is never written: its tile is gathered into shared memory. POOLED kernels stand for
 // convolution + bias + ReLU + 2x2 max-pooling: pixels are then numbered so that the four outputs of a pooled pixel follow
-// each other, a thread holds all four in registers, and only the pooled image and `place`, the number of the maximum in
+// each other, a thread holds all four in registers, and only the pooled image and `argmax`, the number of the maximum in
 // its window (row-major, the first of equals; DEAD where ReLU let nothing through), are written.
 
 const int DEAD = 4;
@@ -244,20 +244,20 @@ __device__ __forceinline__ Pixel output_pixel(const Convolution& s, long long nu
 // dL/d(convolution's output) at one position: dy itself, or, POOLED, what the pooled gradient sends there.
 template <bool POOLED>
 __device__ __forceinline__ float output_gradient(
-    const Convolution& s, const float* dy, const unsigned char* place, int n, int f, int oh, int ow) {
+    const Convolution& s, const float* dy, const unsigned char* argmax, int n, int f, int oh, int ow) {
     if (!POOLED) return dy[(((long long)n * s.F + f) * s.OH + oh) * s.OW + ow];
     const int PH = s.OH / 2, PW = s.OW / 2;
     if (oh / 2 >= PH || ow / 2 >= PW) return 0;
     const long long at = (((long long)n * s.F + f) * PH + oh / 2) * PW + ow / 2;
-    return place[at] == oh % 2 * 2 + ow % 2 ? dy[at] : 0;
+    return argmax[at] == oh % 2 * 2 + ow % 2 ? dy[at] : 0;
 }
 
-// y (N, F, OH, OW) = filters x columns + bias; POOLED: y, place (N, F, PH, PW).
+// y (N, F, OH, OW) = filters x columns + bias; POOLED: y, argmax (N, F, PH, PW).
 // Grid (ceil(pixels / TN), ceil(F/G / TM), G).
 template <int TM, int TN, int RM, bool POOLED>
 __device__ __forceinline__ void forward(
-    float* As, float* Bs, const float* x, const float* w, const float* b, float* y, unsigned char* place,
-    int has_bias, int wants_place, const Convolution& s) {
+    float* As, float* Bs, const float* x, const float* w, const float* b, float* y, unsigned char* argmax,
+    int has_bias, int wants_argmax, const Convolution& s) {
     const int TK = 16;
     typedef Tile<TM, TN, TK, RM, 4> Shape;
     const int each = TK * TN / Shape::threads;  // elements of the columns that a thread gathers, of one pixel
@@ -304,7 +304,7 @@ __device__ __forceinline__ void forward(
             best += bias;
             const long long at = (((long long)p.n * s.F + g * FG + f) * (s.OH / 2) + p.row / 2) * (s.OW / 2) + p.column / 2;
             y[at] = best < 0 ? 0 : best;
-            if (wants_place) place[at] = best > 0 ? winner : DEAD;
+            if (wants_argmax) argmax[at] = best > 0 ? winner : DEAD;
         } else {
             for (int j = 0; j < 4; j++) {
                 const Pixel p = output_pixel<false>(s, first + j);
@@ -316,12 +316,12 @@ __device__ __forceinline__ void forward(
 
 #define CONV_FORWARD(NAME, TM, TN, RM, POOLED) \
     extern "C" __global__ void CONV_BOUNDS NAME( \
-        const float* x, const float* w, const float* b, float* y, unsigned char* place, int has_bias, \
-        int wants_place, SIZES) { \
+        const float* x, const float* w, const float* b, float* y, unsigned char* argmax, int has_bias, \
+        int wants_argmax, SIZES) { \
         SHARED_TILE(As, 16, TM); \
         SHARED_TILE(Bs, 16, TN); \
         const Convolution s = SIZES_GIVEN; \
-        forward<TM, TN, RM, POOLED>(As, Bs, x, w, b, y, place, has_bias, wants_place, s); \
+        forward<TM, TN, RM, POOLED>(As, Bs, x, w, b, y, argmax, has_bias, wants_argmax, s); \
     }
 CONV_FORWARD(conv_forward_8, 8, 128, 2, false)
 CONV_FORWARD(conv_forward_16, 16, 128, 4, false)
@@ -334,7 +334,7 @@ CONV_FORWARD(conv_relu_pool_64, 64, 64, 4, true)
 // Grid (ceil(N*H*W / TN), ceil(C/G / TM), G).
 template <int TM, int TN, int RM, bool POOLED>
 __device__ __forceinline__ void input_gradient(
-    float* As, float* Bs, const float* dy, const unsigned char* place, const float* w, float* dx, const Convolution& s) {
+    float* As, float* Bs, const float* dy, const unsigned char* argmax, const float* w, float* dx, const Convolution& s) {
     const int TK = 16;
     typedef Tile<TM, TN, TK, RM, 4> Shape;
     const int each = TK * TN / Shape::threads;
@@ -360,7 +360,7 @@ __device__ __forceinline__ void input_gradient(
             const bool inside = exists && k < depth && above >= 0 && before >= 0 && oh * s.SH == above &&
                                 ow * s.SW == before && oh < s.OH && ow < s.OW;
             Bs[(k_first + i) * Shape::LB + place_of_mine] =
-                inside ? rounded(output_gradient<POOLED>(s, dy, place, n, g * FG + f, oh, ow)) : 0;
+                inside ? rounded(output_gradient<POOLED>(s, dy, argmax, n, g * FG + f, oh, ow)) : 0;
             if (++kw == s.KW) {
                 kw = 0;
                 if (++kh == s.KH) kh = 0, f++;
@@ -381,11 +381,11 @@ __device__ __forceinline__ void input_gradient(
 
 #define CONV_INPUT_GRADIENT(NAME, TM, TN, RM, POOLED) \
     extern "C" __global__ void __launch_bounds__(256) NAME( \
-        const float* dy, const unsigned char* place, const float* w, float* dx, SIZES) { \
+        const float* dy, const unsigned char* argmax, const float* w, float* dx, SIZES) { \
         SHARED_TILE(As, 16, TM); \
         SHARED_TILE(Bs, 16, TN); \
         const Convolution s = SIZES_GIVEN; \
-        input_gradient<TM, TN, RM, POOLED>(As, Bs, dy, place, w, dx, s); \
+        input_gradient<TM, TN, RM, POOLED>(As, Bs, dy, argmax, w, dx, s); \
     }
 CONV_INPUT_GRADIENT(conv_input_gradient_8, 8, 128, 2, false)
 CONV_INPUT_GRADIENT(conv_input_gradient_16, 16, 128, 4, false)
@@ -398,7 +398,7 @@ CONV_INPUT_GRADIENT(conv_relu_pool_input_gradient_64, 64, 64, 4, true)
 // columns makes the last element the bias gradient. Grid (ceil((depth + 1) / TN), ceil(F/G / TM), G * splits).
 template <int TM, int TN, int RM, bool POOLED>
 __device__ __forceinline__ void weight_gradient(
-    float* As, float* Bs, const float* x, const float* dy, const unsigned char* place, float* partial,
+    float* As, float* Bs, const float* x, const float* dy, const unsigned char* argmax, float* partial,
     int splits, long long each, const Convolution& s) {
     const int TK = 32;
     typedef Tile<TM, TN, TK, RM, 4> Shape;
@@ -416,7 +416,7 @@ __device__ __forceinline__ void weight_gradient(
             const bool inside = exists && f0 + m < FG;
             const int f = g * FG + f0 + m;
             As[mine * Shape::LA + m] =
-                inside ? rounded(output_gradient<POOLED>(s, dy, place, pixel.n, f, pixel.row, pixel.column)) : 0;
+                inside ? rounded(output_gradient<POOLED>(s, dy, argmax, pixel.n, f, pixel.row, pixel.column)) : 0;
         }
 #pragma unroll  // so that what depends on j alone is computed once
         for (int j = threadIdx.x / TK; j < TN; j += Shape::threads / TK) {
@@ -440,11 +440,11 @@ __device__ __forceinline__ void weight_gradient(
 
 #define CONV_WEIGHT_GRADIENT(NAME, TM, TN, RM, POOLED) \
     extern "C" __global__ void CONV_BOUNDS NAME( \
-        const float* x, const float* dy, const unsigned char* place, float* partial, int splits, long long each, SIZES) { \
+        const float* x, const float* dy, const unsigned char* argmax, float* partial, int splits, long long each, SIZES) { \
         SHARED_TILE(As, 32, TM); \
         SHARED_TILE(Bs, 32, TN); \
         const Convolution s = SIZES_GIVEN; \
-        weight_gradient<TM, TN, RM, POOLED>(As, Bs, x, dy, place, partial, splits, each, s); \
+        weight_gradient<TM, TN, RM, POOLED>(As, Bs, x, dy, argmax, partial, splits, each, s); \
     }
 CONV_WEIGHT_GRADIENT(conv_weight_gradient_8, 8, 32, TF32 ? 2 : 1, false)
 CONV_WEIGHT_GRADIENT(conv_weight_gradient_16, 16, 64, 2, false)
@@ -523,14 +523,14 @@ extern "C" __global__ void transpose_pages(
 
 // --- Pooling ------------------------------------------------------------------------------------------------------
 //
-// Images are (P, H, W) with P = N*C planes. Place is the number of the maximum in its window, row-major; one byte up to
-// 255 elements, else an int. A window wholly outside the image has place KH*KW, which no pixel answers to.
+// Images are (P, H, W) with P = N*C planes. `argmax` is the number of the maximum in its window, row-major; one byte up to
+// 255 elements, else an int. A window wholly outside the image has argmax KH*KW, which no pixel answers to.
 
 #define POOL_SIZES long long P, int H, int W, int KH, int KW, int SH, int SW, int DH, int DW, int top, int left, \
     int OH, int OW
 
-#define MAX_POOL(NAME, PLACE) \
-    extern "C" __global__ void NAME(const float* x, float* y, PLACE* place, int wants_place, POOL_SIZES) { \
+#define MAX_POOL(NAME, INDEX) \
+    extern "C" __global__ void NAME(const float* x, float* y, INDEX* argmax, int wants_argmax, POOL_SIZES) { \
         FOR_EACH(i, P * OH * OW) { \
             const int h0 = (int)(i / OW % OH) * SH - top, w0 = (int)(i % OW) * SW - left; \
             const float* image = x + i / ((long long)OH * OW) * H * W; \
@@ -543,7 +543,7 @@ extern "C" __global__ void transpose_pages(
                 if (winner == KH * KW || pixel > best || (is_nan(pixel) && !is_nan(best))) best = pixel, winner = k; \
             } \
             y[i] = best; \
-            if (wants_place) place[i] = winner; \
+            if (wants_argmax) argmax[i] = winner; \
         } \
     }
 MAX_POOL(max_pool_byte, unsigned char)
@@ -555,15 +555,15 @@ MAX_POOL(max_pool_int, int)
         if (const int above = (h) + top - k / KW * DH, before = (v) + left - k % KW * DW; \
             above >= 0 && before >= 0 && above % SH == 0 && before % SW == 0 && above / SH < OH && before / SW < OW)
 
-#define MAX_POOL_GRADIENT(NAME, PLACE) \
-    extern "C" __global__ void NAME(const float* dy, const PLACE* place, float* dx, POOL_SIZES) { \
+#define MAX_POOL_GRADIENT(NAME, INDEX) \
+    extern "C" __global__ void NAME(const float* dy, const INDEX* argmax, float* dx, POOL_SIZES) { \
         FOR_EACH(i, P * H * W) { \
             const int h = (int)(i / W % H), v = (int)(i % W); \
             const long long plane = i / ((long long)H * W) * OH * OW; \
             float sum = 0; \
             FOR_EACH_WINDOW_OVER(h, v) { \
                 const long long at = plane + (long long)(above / SH) * OW + before / SW; \
-                if (place[at] == k) sum += dy[at]; \
+                if (argmax[at] == k) sum += dy[at]; \
             } \
             dx[i] = sum; \
         } \
@@ -934,7 +934,7 @@ extern "C" __global__ void gather_normalised(
 
 // The next batch of an epoch: the images, normalised, y (B, C, Q), and the labels, taken (B,), at order[*seen],
 // order[*seen + 1] ... Beyond the end of the order (length,), and where it names no image, NaN and -1. The count of images
-// seen is that of add_totals, so that the batch after is the next.
+// seen is that of update_metrics, so that the batch after is the next.
 extern "C" __global__ void gather_next(
     const unsigned char* images, const long long* labels, const long long* order, const double* seen,
     const float* scale, const float* shift, float* y, long long* taken, long long M, long long length, int B, int C,
@@ -951,7 +951,7 @@ extern "C" __global__ void gather_next(
 
 // Adds a batch of mean loss *loss and logits (R, K) to sums (4,): sum of losses, right answers, images, the last loss.
 // The answer is the first of the highest logits, and NaN the highest of all, as in argmax. One block of REDUCE threads.
-extern "C" __global__ void __launch_bounds__(256) add_totals(
+extern "C" __global__ void __launch_bounds__(256) update_metrics(
     const float* loss, const float* logits, const long long* labels, double* sums, int R, int K) {
     __shared__ int right[REDUCE];
     const int me = threadIdx.x;

@@ -126,7 +126,7 @@ def cases(seed: int = 0) -> list[Case]:
     add(ops.gather, images, np.array([3, 8, 0, 3]), scale, shift, np.float32)
     labels, order = rng.integers(0, 5, 9), rng.permutation(9)
     add(ops.gather_next, images, labels, order, np.array([2.0]), 4, scale, shift, np.float32)
-    add(ops.add_totals, np.zeros(4), np.array(0.3, np.float32), some(9, 5), labels)
+    add(ops.update_metrics, np.zeros(4), np.array(0.3, np.float32), some(9, 5), labels)
     return found
 
 

@@ -9,7 +9,7 @@
 
 #include "threads.h"
 
-enum { DEAD = 4 }; /* in the place of a 2x2 maximum: ReLU let nothing through */
+enum { DEAD = 4 }; /* as the argmax of a 2x2 window: ReLU let nothing through */
 enum { LARGEST_KERNEL = 64 };
 
 /* Images to be read. With `argmax`, they are the gradient of 2x2 max-pooling instead, spread out as it is read: data and argmax
@@ -33,7 +33,7 @@ typedef struct {
   Index group, filter, channel, kernel_row, kernel_column;
 } Weights;
 
-/* Correlation of images with weights. With `pool`, relu(max_pool2d(correlation, 2)) is written, and where argmax is wanted its place
+/* Correlation of images with weights. With `pool`, relu(max_pool2d(correlation, 2)) is written, and where argmax is wanted its number
  * (0 to 3) or DEAD. y's pixels are `y_pixel` apart, N or more. */
 typedef struct {
   Images x;

@@ -11,18 +11,18 @@ typedef struct {
   Index rows, cuts; /* rows of a part */
 } Pool;
 
-INLINE int32_t place_in_window(const Pooling *p, Index kh, Index kw) { return (int32_t)(kh * p->KW + kw); }
+INLINE int32_t position_in_window(const Pooling *p, Index kh, Index kw) { return (int32_t)(kh * p->KW + kw); }
 
-/* Of each window the maximum and the first place of it in the window; NaN is greater than all. Lanes n .. n+W-1, or one lane. */
+/* Of each window the maximum and its first argmax in the window; NaN is greater than all. Lanes n .. n+W-1, or one lane. */
 #define MAXIMUM(TYPE, INT, LOAD, CHOOSE, CHOOSE_INT)                                                  \
   TYPE best = (TYPE){0} - INFINITY;                                                                   \
-  INT place = (INT){0} + place_in_window(p, kh0, kw0);                                                \
+  INT argmax = (INT){0} + position_in_window(p, kh0, kw0);                                                \
   for (Index kh = kh0; kh < kh1; kh++)                                                                \
     for (Index kw = kw0; kw < kw1; kw++) {                                                            \
       TYPE v = LOAD(x + (kh * p->DH * p->W + kw * p->DW) * p->N + n);                                 \
       INT wins = (v > best) | ((v != v) & (best == best));                                            \
       best = CHOOSE(wins, v, best);                                                                   \
-      place = CHOOSE_INT(wins, (INT){0} + place_in_window(p, kh, kw), place);                         \
+      argmax = CHOOSE_INT(wins, (INT){0} + position_in_window(p, kh, kw), argmax);                         \
     }
 #define SCALAR_LOAD(p) (*(p))
 #define SCALAR_CHOOSE(mask, a, b) ((mask) ? (a) : (b))
@@ -43,12 +43,12 @@ static void max_pool_part(void *job, Index part) {
       for (; n + W <= p->N; n += W) {
         MAXIMUM(V, I, load, choose, CHOOSE_I)
         store(pool->y + to + n, best);
-        if (pool->argmax) *(B *)(pool->argmax + to + n) = __builtin_convertvector(place, B);
+        if (pool->argmax) *(B *)(pool->argmax + to + n) = __builtin_convertvector(argmax, B);
       }
       for (; n < p->N; n++) {
         MAXIMUM(float, int32_t, SCALAR_LOAD, SCALAR_CHOOSE, SCALAR_CHOOSE)
         pool->y[to + n] = best;
-        if (pool->argmax) pool->argmax[to + n] = (uint8_t)place;
+        if (pool->argmax) pool->argmax[to + n] = (uint8_t)argmax;
       }
     }
 }
@@ -80,7 +80,7 @@ static void average_pool_part(void *job, Index part) {
     }
 }
 
-/* A pixel's gradient: of the windows that see it, in the order of its place in them, those that chose it, or all, by their share. */
+/* A pixel's gradient: of the windows that see it, in the order of its position in them, those that chose it, or all, by their share. */
 static void pool_gradient_part(void *job, Index part) {
   const Pool *pool = job;
   const Pooling *p = pool->p;
@@ -101,10 +101,10 @@ static void pool_gradient_part(void *job, Index part) {
           const float *dy = pool->dy + from;
           if (pool->chosen) {
             const uint8_t *chosen = pool->chosen + from;
-            int32_t place = place_in_window(p, kh, kw);
+            int32_t position = position_in_window(p, kh, kw);
             for (; n + W <= p->N; n += W)
-              store(dx + n, load(dx + n) + keep(__builtin_convertvector(*(const B *)(chosen + n), I) == place, load(dy + n)));
-            for (; n < p->N; n++) dx[n] += chosen[n] == place ? dy[n] : 0;
+              store(dx + n, load(dx + n) + keep(__builtin_convertvector(*(const B *)(chosen + n), I) == position, load(dy + n)));
+            for (; n < p->N; n++) dx[n] += chosen[n] == position ? dy[n] : 0;
           } else {
             float share = pool->share[i / p->SH * p->OW + j / p->SW];
             for (; n + W <= p->N; n += W) store(dx + n, load(dx + n) + load(dy + n) * share);

@@ -56,13 +56,13 @@ INLINE void spread_pixels(float *to, const float *dy, const uint8_t *argmax, Ind
     }
     const float *d = dy + (w / 2) * step;
     const uint8_t *a = argmax + (w / 2) * step;
-    int place = (int)(h % 2) * 2 + (int)(w % 2);
+    int argmax = (int)(h % 2) * 2 + (int)(w % 2);
     Index n = 0;
     for (; n + W <= lanes; n += W) {
-      I chosen = __builtin_convertvector(*(const B *)(a + n), I) == place;
+      I chosen = __builtin_convertvector(*(const B *)(a + n), I) == argmax;
       store(to + n, keep(chosen, load(d + n)));
     }
-    for (; n < lanes; n++) to[n] = a[n] == place ? d[n] : 0;
+    for (; n < lanes; n++) to[n] = a[n] == argmax ? d[n] : 0;
   }
 }
 

@@ -124,10 +124,10 @@ from gpucnn.backend.ops.loss import (
 from gpucnn.backend.ops.metrics import (
     add_each,
     add_loss,
-    add_totals,
     adjust_scale,
     confusion,
     count_top_k,
+    update_metrics,
 )
 from gpucnn.backend.ops.movement import (
     add_to,
@@ -164,8 +164,8 @@ from gpucnn.backend.ops.norm import (
     batch_norm_gradients,
     batch_norm_inference,
     folded_batch_norm,
-    standardise,
-    standardise_gradient,
+    normalise,
+    normalise_gradient,
     update_running_statistics,
 )
 from gpucnn.backend.ops.optim import (
@@ -231,7 +231,6 @@ __all__ = [
     "add_scaled",
     "add_sign",
     "add_to",
-    "add_totals",
     "adjust_scale",
     "all_finite",
     "arange",
@@ -358,6 +357,8 @@ __all__ = [
     "negative",
     "new_graph",
     "new_graph_memory",
+    "normalise",
+    "normalise_gradient",
     "not_equal",
     "ones_like",
     "order",
@@ -388,8 +389,6 @@ __all__ = [
     "sqrt_gradient",
     "squared_error",
     "squared_error_gradients",
-    "standardise",
-    "standardise_gradient",
     "stream",
     "subtract",
     "sum",
@@ -399,6 +398,7 @@ __all__ = [
     "tanh_gradient",
     "transpose",
     "unbroadcast",
+    "update_metrics",
     "update_running_statistics",
     "usable_scale",
     "zeros",

@@ -38,12 +38,12 @@ def conv2d_relu_max_pool2d(
 @operation(widens=True)
 def conv2d_relu_max_pool2d_gradients(
     device: Device, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
-    needs: tuple[bool, bool],
+    requires_grad: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-    """Return dL/dx, dL/dw, dL/db. ``needs``: whether the images, and whether the parameters, require a gradient."""
+    """Return dL/dx, dL/dw, dL/db. ``requires_grad``: whether the images, and whether the parameters, require a gradient."""
     N, F = x.shape[0], w.shape[0]
     between = max_pool2d_gradient(device, dy, indices, (N, F, *window.output_size(*x.shape[2:])), PAIRS)
-    dx = conv2d_input_gradient(device, between, w, x.shape, window, groups) if needs[0] else None
-    if not needs[1]:
+    dx = conv2d_input_gradient(device, between, w, x.shape, window, groups) if requires_grad[0] else None
+    if not requires_grad[1]:
         return dx, None, None
     return (dx, *conv2d_weight_gradient(device, x, between, w.shape, window, groups))

@@ -8,7 +8,7 @@ from gpucnn.backend.ops.activation import log_softmax
 from gpucnn.backend.ops.reduction import divided, mean_of
 
 Gradients = tuple[Array | None, Array | None]
-Needs = tuple[bool, ...]
+RequiresGrad = tuple[bool, ...]
 
 # --- reduction -------------------------------------------------------------------------------------------------------
 
@@ -64,13 +64,15 @@ def soft_cross_entropy(device: Device, logits: Array, target: Array) -> tuple[Ar
 
 
 @operation()
-def soft_cross_entropy_gradients(device: Device, each: Array, log_p: Array, target: Array, needs: Needs) -> Gradients:
+def soft_cross_entropy_gradients(
+    device: Device, each: Array, log_p: Array, target: Array, requires_grad: RequiresGrad
+) -> Gradients:
     """Return the gradients of logits and target; ``each`` (N,) is the gradient of the losses."""
     each = each[:, None]
     mass = target.sum(1, keepdims=True)
     return (
-        (device.xp.exp(log_p) * mass - target) * each if needs[0] else None,
-        -log_p * each if needs[1] else None,
+        (device.xp.exp(log_p) * mass - target) * each if requires_grad[0] else None,
+        -log_p * each if requires_grad[1] else None,
     )
 
 
@@ -113,7 +115,14 @@ def distribution_loss(
 
 @operation()
 def distribution_loss_gradients(
-    device: Device, dy: Array, log_p: Array, d: Array, counted: Array, needs: Needs, reduction: str, normalise: bool
+    device: Device,
+    dy: Array,
+    log_p: Array,
+    d: Array,
+    counted: Array,
+    requires_grad: RequiresGrad,
+    reduction: str,
+    normalise: bool,
 ) -> Gradients:
     """Return the gradients of x and d."""
     xp = device.xp
@@ -122,8 +131,8 @@ def distribution_loss_gradients(
     else:
         divisor = counted if reduction == "mean" else xp.ones((), log_p.dtype)
         each = xp.broadcast_to(dy / divisor, log_p.shape[:1])[:, None]
-    dd = -log_p * each if needs[1] else None
-    if not needs[0]:
+    dd = -log_p * each if requires_grad[1] else None
+    if not requires_grad[0]:
         return None, dd
     slope = xp.exp(log_p) * d.sum(1, keepdims=True) - d if normalise else -d
     counts = (d != 0).any(1, keepdims=True)  # if every label is ignored, each is 0 / 0
@@ -140,9 +149,11 @@ def squared_error(device: Device, x: Array, target: Array) -> Array:
 
 
 @operation()
-def squared_error_gradients(device: Device, each: Array, x: Array, target: Array, needs: Needs) -> Gradients:
+def squared_error_gradients(
+    device: Device, each: Array, x: Array, target: Array, requires_grad: RequiresGrad
+) -> Gradients:
     dx = 2 * (x - target) * each
-    return dx if needs[0] else None, -dx if needs[1] else None
+    return dx if requires_grad[0] else None, -dx if requires_grad[1] else None
 
 
 @operation()
@@ -151,9 +162,11 @@ def absolute_error(device: Device, x: Array, target: Array) -> Array:
 
 
 @operation()
-def absolute_error_gradients(device: Device, each: Array, x: Array, target: Array, needs: Needs) -> Gradients:
+def absolute_error_gradients(
+    device: Device, each: Array, x: Array, target: Array, requires_grad: RequiresGrad
+) -> Gradients:
     sign = device.xp.sign(x - target)
-    return sign * each if needs[0] else None, -sign * each if needs[1] else None
+    return sign * each if requires_grad[0] else None, -sign * each if requires_grad[1] else None
 
 
 @operation()
@@ -165,9 +178,11 @@ def huber(device: Device, x: Array, target: Array, delta: float) -> Array:
 
 
 @operation()
-def huber_gradients(device: Device, each: Array, x: Array, target: Array, needs: Needs, delta: float) -> Gradients:
+def huber_gradients(
+    device: Device, each: Array, x: Array, target: Array, requires_grad: RequiresGrad, delta: float
+) -> Gradients:
     slope = device.xp.clip(x - target, -delta, delta)
-    return slope * each if needs[0] else None, -slope * each if needs[1] else None
+    return slope * each if requires_grad[0] else None, -slope * each if requires_grad[1] else None
 
 
 @operation()
@@ -187,13 +202,13 @@ def binary_cross_entropy(device: Device, p: Array, target: Array) -> tuple[Array
 
 @operation()
 def binary_cross_entropy_gradients(
-    device: Device, each: Array, p: Array, target: Array, logarithms: tuple[Array, Array], needs: Needs
+    device: Device, each: Array, p: Array, target: Array, logarithms: tuple[Array, Array], requires_grad: RequiresGrad
 ) -> Gradients:
     xp, (log_p, log_q) = device.xp, logarithms
     least = xp.asarray(1e-12, xp.float32).astype(p.dtype)  # PyTorch's bound, a float32 value even for float64
     return (
-        (p - target) / xp.maximum(p * (1 - p), least) * each if needs[0] else None,
-        (log_q - log_p) * each if needs[1] else None,
+        (p - target) / xp.maximum(p * (1 - p), least) * each if requires_grad[0] else None,
+        (log_q - log_p) * each if requires_grad[1] else None,
     )
 
 
@@ -207,13 +222,13 @@ def binary_cross_entropy_with_logits(device: Device, x: Array, target: Array) ->
 
 @operation()
 def binary_cross_entropy_with_logits_gradients(
-    device: Device, each: Array, x: Array, target: Array, small: Array, needs: Needs
+    device: Device, each: Array, x: Array, target: Array, small: Array, requires_grad: RequiresGrad
 ) -> Gradients:
     dx = None
-    if needs[0]:
+    if requires_grad[0]:
         tail = small / (1 + small)  # sigmoid(-|x|), which avoids rounding a sigmoid near 1
         dx = device.xp.where(x >= 0, (1 - target) - tail, tail - target) * each
-    return dx, -x * each if needs[1] else None
+    return dx, -x * each if requires_grad[1] else None
 
 
 @operation()
@@ -223,6 +238,6 @@ def hinge(device: Device, x: Array, target: Array) -> Array:
 
 
 @operation()
-def hinge_gradients(device: Device, each: Array, x: Array, target: Array, needs: Needs) -> Gradients:
+def hinge_gradients(device: Device, each: Array, x: Array, target: Array, requires_grad: RequiresGrad) -> Gradients:
     active = (1 - x * target > 0).astype(x.dtype)
-    return -target * active * each if needs[0] else None, -x * active * each if needs[1] else None
+    return -target * active * each if requires_grad[0] else None, -x * active * each if requires_grad[1] else None

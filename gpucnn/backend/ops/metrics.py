@@ -12,7 +12,7 @@ from gpucnn.backend.dispatch import operation
 
 
 @operation()
-def add_totals(device: Device, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
+def update_metrics(device: Device, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
     """Add a batch with mean ``loss`` to ``sums`` (4,) float64: sum of losses, correct, images, last loss."""
     count = len(labels)
     sums[0] += loss.astype(sums.dtype) * count

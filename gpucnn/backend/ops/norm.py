@@ -105,8 +105,8 @@ def update_running_statistics(
 
 
 @operation(widens=True, keeps=(1,))
-def standardise(device: Device, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
-    """Return (x - mean) / sqrt(variance + eps) over ``axes``, and what ``standardise_gradient`` needs: the factor."""
+def normalise(device: Device, x: Array, axes: Axes, eps: float) -> tuple[Array, Array]:
+    """Return (x - mean) / sqrt(variance + eps) over ``axes``, and what ``normalise_gradient`` needs: the factor."""
     centred = x - x.mean(axes, keepdims=True)
     variance = (centred * centred).mean(axes, keepdims=True)
     if device.name != "cpu" or device.xp.isfinite(variance).all():  # checking on a GPU would synchronise
@@ -130,7 +130,7 @@ def _normalised_scaled(device: Device, x: Array, axes: Axes, eps: float) -> tupl
 
 
 @operation(widens=True)
-def standardise_gradient(device: Device, dy: Array, y: Array, factor: Array, axes: Axes) -> Array:
-    """Return dL/dx from dL/dy and what ``standardise`` returned."""
+def normalise_gradient(device: Device, dy: Array, y: Array, factor: Array, axes: Axes) -> Array:
+    """Return dL/dx from dL/dy and what ``normalise`` returned."""
     along = (dy * y).mean(axes, keepdims=True)
     return factor * (dy - dy.mean(axes, keepdims=True) - y * along)

@@ -132,13 +132,13 @@ def bin_maxima(device: Device, x: Array, rows: Bins, columns: Bins) -> tuple[Arr
 
 @operation()
 def bin_indices(device: Device, indices: dict[Pair, Array], shape: Shape, rows: Bins, columns: Bins) -> Array:
-    """Return the places of ``bin_maxima`` in images of ``shape``, row * W + column, (N, C, OH, OW) int64."""
+    """Return the indices of ``bin_maxima`` in images of ``shape``, row * W + column, (N, C, OH, OW) int64."""
     N, C, _, W = shape
-    places = device.xp.zeros((N, C, len(rows), len(columns)), "int64")
+    found = device.xp.zeros((N, C, len(rows), len(columns)), "int64")
     for (i, j), chosen in indices.items():
         (top, _), (left, right) = rows[i], columns[j]
-        places[:, :, i, j] = (top + chosen // (right - left)) * W + left + chosen % (right - left)
-    return places
+        found[:, :, i, j] = (top + chosen // (right - left)) * W + left + chosen % (right - left)
+    return found
 
 
 @operation()

@@ -121,8 +121,8 @@ def _finished(w: Writer, step: Step, y: str, residual: str | None) -> str:
     return w.node("Relu", [y]) if step.params["relu"] else y
 
 
-@emits(f"{NORM}.standardise")
-def standardise(w: Writer, step: Step, x: str) -> str:
+@emits(f"{NORM}.normalise")
+def normalise(w: Writer, step: Step, x: str) -> str:
     return _standardised(w, step, x, list(step.params["axes"]))
 
 

@@ -103,12 +103,14 @@ def test_convolution_relu_and_pooling_in_one_are_the_definition_s(case: str, lay
         between[:, :, k // 2 : 2 * PH : 2, k % 2 : 2 * PW : 2] = np.where(indices == k, dy, 0)
     expected = oracles.conv2d_gradients(x, w, between.astype(np.float32), sliding(window), groups)
     DY, places = guarded(device, dy, layout), guarded(device, indices, layout)
-    for needs in ((True, True), (True, False), (False, True)):
-        gradients = calls.conv2d_relu_max_pool2d_gradients(device, X, w, DY, places, window, groups, needs)
-        for one, other, needed in zip(gradients, expected, (needs[0], needs[1], needs[1]), strict=True):
+    for requires_grad in ((True, True), (True, False), (False, True)):
+        gradients = calls.conv2d_relu_max_pool2d_gradients(device, X, w, DY, places, window, groups, requires_grad)
+        for one, other, needed in zip(
+            gradients, expected, (requires_grad[0], requires_grad[1], requires_grad[1]), strict=True
+        ):
             assert (one is not None) == needed
             if one is not None:
-                close(one, other, str(needs))
+                close(one, other, str(requires_grad))
     device.check()
 
 

@@ -238,11 +238,11 @@ class _Memory:
 
     def __init__(self, owner: np.ndarray[Any, Any], guard: np.ndarray[Any, Any]) -> None:
         self.owner, self.size, self.start, self._guard = owner, owner.nbytes, owner.ctypes.data, guard
-        room = np.empty(self.size + 2 * guard.nbytes + 256, np.uint8)
-        skip = (self.start - room.ctypes.data - guard.nbytes) % 256  # aligned as the original is
-        self._room = room[skip : skip + self.size + 2 * guard.nbytes]
-        self._room[: guard.nbytes] = self._room[guard.nbytes + self.size :] = guard
-        self._inside = self._room[guard.nbytes : guard.nbytes + self.size]
+        memory = np.empty(self.size + 2 * guard.nbytes + 256, np.uint8)
+        skip = (self.start - memory.ctypes.data - guard.nbytes) % 256  # aligned as the original is
+        self._memory = memory[skip : skip + self.size + 2 * guard.nbytes]
+        self._memory[: guard.nbytes] = self._memory[guard.nbytes + self.size :] = guard
+        self._inside = self._memory[guard.nbytes : guard.nbytes + self.size]
         ctypes.memmove(self._inside.ctypes.data, self.start, self.size)
         self._before = self._inside.copy()
         self.written: list[tuple[int, int]] = []
@@ -255,12 +255,12 @@ class _Memory:
 
     def start_again(self) -> np.ndarray[Any, Any]:
         """Return what was computed, and put the memory back as it was before."""
-        computed = self._room.copy()
+        computed = self._memory.copy()
         self._inside[:] = self._before
         return computed
 
     def differs(self, computed: np.ndarray[Any, Any]) -> bool:
-        return not np.array_equal(self._room, computed)
+        return not np.array_equal(self._memory, computed)
 
     def check_and_return(self, name: str) -> None:
         end = 0
@@ -269,7 +269,7 @@ class _Memory:
                 raise OutOfBounds(f"{name}: wrote beside its array, inside the memory that holds it")
             end = max(end, last)
         length = self._guard.nbytes
-        for guard in (self._room[:length], self._room[length + self.size :]):
+        for guard in (self._memory[:length], self._memory[length + self.size :]):
             if not np.array_equal(guard, self._guard):
                 raise OutOfBounds(f"{name}: wrote before the start or beyond the end of an array")
         if self.written:

@@ -54,14 +54,14 @@ def install() -> ModuleType:
     CuPy's modules load lazily, which fails once their package is another: whoever walks through `sys.modules` (`inspect`
     does) must not meet them.
     """
-    room = make_cupy()
-    replacements = submodules(room)
+    cupy = make_cupy()
+    replacements = submodules(cupy)
     real = _loaded()
     _replaced.append(real)
     for name in real:
         del sys.modules[name]
     sys.modules.update(replacements)
-    return room
+    return cupy
 
 
 def uninstall() -> None:
@@ -72,9 +72,9 @@ def uninstall() -> None:
 
 @contextlib.contextmanager
 def installed() -> Iterator[ModuleType]:
-    room = install()
+    cupy = install()
     try:
-        yield room
+        yield cupy
     finally:
         uninstall()
 

@@ -91,6 +91,6 @@ def make(compute: Callable[[], Any], compute_shape: Callable[[], Any] | None = N
     if current.graph is None or not isinstance(value, (np.ndarray, np.generic)):
         return value
     refuse_default_pool()
-    room = poison(np.array(value))
-    current.graph._work.append(lambda: np.copyto(room, compute()))
-    return room
+    buffer = poison(np.array(value))
+    current.graph._work.append(lambda: np.copyto(buffer, compute()))
+    return buffer

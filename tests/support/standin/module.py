@@ -36,7 +36,7 @@ HIDDEN_KEYWORDS = {"einsum": ("dtype", "optimize"), "meshgrid": ("indexing", "sp
 SUBMODULES = ("linalg", "fft", "lib", "stride_tricks", "exceptions", "memory", "compiler")
 
 
-class Room(types.ModuleType):
+class StandInModule(types.ModuleType):
     """A module whose names are CuPy's: provided here, or NumPy's under CuPy's signature, or an error that says which."""
 
     def __init__(self, dotted: str, real: Any, host: Any, **provided: Any) -> None:
@@ -72,7 +72,7 @@ class Room(types.ModuleType):
             return real
         if issubclass(kind, types.ModuleType):
             if name in SUBMODULES:
-                return Room(dotted, real, host)
+                return StandInModule(dotted, real, host)
             raise gap(dotted)
         if issubclass(kind, type):
             if issubclass(real, (Exception, np.generic)):
@@ -85,7 +85,7 @@ class Room(types.ModuleType):
         return _function(dotted, real, host)
 
 
-class RandomRoom(Room):
+class RandomModule(StandInModule):
     def _make(self, dotted: str, real: Any, host: Any) -> Any:
         return random.legacy_function(dotted.rpartition(".")[2])
 
@@ -230,16 +230,16 @@ def make_cupy() -> types.ModuleType:
     """The stand-in, one for the process. It needs the real CuPy, for names and signatures only."""
     real = real_cupy()
     attach_operators()
-    runtime = Room(
+    runtime = StandInModule(
         "cupy.cuda.runtime", real.cuda.runtime, None,
         runtimeGetVersion=cuda.runtimeGetVersion, **_named(*cuda.RUNTIME),
     )  # fmt: skip
     generators = dict.fromkeys(("BitGenerator", "XORWOW", "MRG32k3a", "Philox4x3210"), random.BitGenerator)
-    return Room(
+    return StandInModule(
         "cupy", real, np,
         standin=Standin,
-        cuda=Room("cupy.cuda", real.cuda, None, runtime=runtime, **_named(*cuda.CUDA)),
-        random=RandomRoom(
+        cuda=StandInModule("cupy.cuda", real.cuda, None, runtime=runtime, **_named(*cuda.CUDA)),
+        random=RandomModule(
             "cupy.random", real.random, None,
             **_named(random.Generator, random.default_rng, random.seed, random.shuffle, random.permutation),
             rand=random.rand, randn=random.randn, **generators,
@@ -251,11 +251,11 @@ def make_cupy() -> types.ModuleType:
     )  # fmt: skip
 
 
-def submodules(room: types.ModuleType) -> dict[str, types.ModuleType]:
+def submodules(cupy: types.ModuleType) -> dict[str, types.ModuleType]:
     """The stand-in and the modules in it under the names that `import` looks for."""
     names = (
         "cuda", "cuda.runtime", "cuda.memory", "cuda.compiler", "exceptions",
         "random", "linalg", "fft", "lib", "lib.stride_tricks",
     )  # fmt: skip
-    found = {f"cupy.{name}": functools.reduce(getattr, name.split("."), room) for name in names}
-    return {"cupy": room, "cupyx": Room("cupyx", real_cupyx(), None, empty_pinned=empty_pinned), **found}
+    found = {f"cupy.{name}": functools.reduce(getattr, name.split("."), cupy) for name in names}
+    return {"cupy": cupy, "cupyx": StandInModule("cupyx", real_cupyx(), None, empty_pinned=empty_pinned), **found}

@@ -23,11 +23,11 @@ class Draws:
         self.known: tuple[int, int] | None = None
 
 
-class Recording:
+class CaptureState:
     """The host's part of one step: optimiser steps, random draws and in-place changes."""
 
     def __init__(self) -> None:
-        self.mode: Literal["watch", "record"] = "watch"
+        self.mode: Literal["observe", "capture"] = "observe"
         self.optimizers: list[tuple[Any, Callable[[], None]]] = []
         """Each optimiser that stepped, and the function that repeats the host's part of the step."""
         self.generators: list[Generator] = []
@@ -35,7 +35,7 @@ class Recording:
         self.changed: list[Hashable] = []
         """The version of each Tensor that was changed in place."""
 
-    def start(self, mode: Literal["watch", "record"]) -> None:
+    def start(self, mode: Literal["observe", "capture"]) -> None:
         """Start to observe an eager step, or to capture one."""
         self.optimizers, self.generators, self.changed = [], [], []
         self.mode = mode
