@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from gpucnn.autograd import Tensor, apply
@@ -189,10 +190,8 @@ def _convolve(
     implementation: str = "auto",
 ) -> Tensor:
     """Convolve a batch (N, C, H, W). ``where`` is the function name in errors."""
-    check_filters(where, x, weight, bias, groups)
-    check_implementation(implementation, where)
+    window = filter_window(where, x, weight, bias, stride, padding, dilation, groups, exact, implementation)
     chosen = IMPLEMENTATIONS[implementation]
-    window = read_window(where, x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
     if bias is not None and bias.ndim == 3:
         _check_position_bias(bias, (weight.shape[0], *window.output_size(x.shape[2], x.shape[3])))
         return apply(chosen, x, weight, None, window=window, groups=groups) + bias
@@ -209,28 +208,65 @@ def _check_position_bias(bias: Tensor, shape: tuple[int, int, int]) -> None:
         raise ShapeError.expected("conv2d", "bias", f"shape {shape[:1]}, or {shape} for one per position", bias.shape)
 
 
-def check_filters(where: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    """Check that the images, filters, bias and groups of a convolution match."""
+def filter_window(
+    where: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: PairLike,
+    padding: Padding,
+    dilation: PairLike,
+    groups: int,
+    exact: bool,
+    implementation: str = "auto",
+) -> Window:
+    """Check all arguments of a convolution, and return its window. Checks of sizes are made once for each geometry."""
     check_tensor(weight, where, "weight")
-    if weight.ndim != 4:
-        raise ShapeError.expected(where, "weight", "(F, C/groups, KH, KW)", f"shape {weight.shape}")
-    F, C = weight.shape[0], x.shape[1]
-    if not is_count(groups, 1) or F % groups:
-        raise ParameterError.expected(where, "groups", f"a positive divisor of the {F} filters", shown(groups))
-    if weight.shape[1] * groups != C:
-        raise ShapeError.expected(
-            where,
-            "input",
-            f"{weight.shape[1] * groups} channels (weight {weight.shape}, groups {groups})",
-            f"{C} (input {x.shape})",
-            "put channels second: (N, C, H, W)" if weight.shape[1] * groups == x.shape[3] else "",
-        )
     check_optional(bias, where, "bias")
-    if bias is not None and bias.shape != (F,) and bias.ndim != 3:
-        raise ShapeError.expected(where, "bias", f"shape ({F},)", bias.shape, "or pass (F, OH, OW), one per position")
+    sizes = x.shape, weight.shape, None if bias is None else bias.shape
+    options = stride, padding, dilation, groups, exact, implementation
+    try:
+        window = _filter_window(where, *sizes, *options)  # type: ignore[arg-type]
+    except TypeError:  # a list, which cannot be a cache key
+        window = _filter_window.__wrapped__(where, *sizes, *options)
     check_float(x, where)
     check_matches(x, weight, where, "weight")
     check_matches(x, bias, where, "bias")
+    return window
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _filter_window(
+    where: str,
+    images: Shape,
+    filters: Shape,
+    bias: Shape | None,
+    stride: PairLike,
+    padding: Padding,
+    dilation: PairLike,
+    groups: int,
+    exact: bool,
+    implementation: str,
+) -> Window:
+    """Return the window of ``filters`` (F, C/groups, KH, KW) on ``images`` (N, C, H, W). Raises what sizes tell."""
+    if len(filters) != 4:
+        raise ShapeError.expected(where, "weight", "(F, C/groups, KH, KW)", f"shape {filters}")
+    F, CG, KH, KW = filters
+    _, C, H, W = images
+    if not is_count(groups, 1) or F % groups:
+        raise ParameterError.expected(where, "groups", f"a positive divisor of the {F} filters", shown(groups))
+    if CG * groups != C:
+        raise ShapeError.expected(
+            where,
+            "input",
+            f"{CG * groups} channels (weight {filters}, groups {groups})",
+            f"{C} (input {images})",
+            "put channels second: (N, C, H, W)" if CG * groups == W else "",
+        )
+    if bias is not None and bias != (F,) and len(bias) != 3:
+        raise ShapeError.expected(where, "bias", f"shape ({F},)", bias, "or pass (F, OH, OW), one per position")
+    check_implementation(implementation, where)
+    return read_window(where, (H, W), (KH, KW), stride, padding, dilation, exact)
 
 
 def _im2col(backend: Backend, x: Array, requires_grad: RequiresGrad, window: Window) -> Result:
@@ -490,8 +526,7 @@ def conv2d_folded(
     neural networks for efficient integer-arithmetic-only inference", section 3.2. Raises what ``conv2d`` raises.
     """
     x, is_single = image_batch(input, "conv2d")
-    check_filters("conv2d", x, weight, bias, groups)
-    window = read_window("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
+    window = filter_window("conv2d", x, weight, bias, stride, padding, dilation, groups, exact)
     statistics = running_mean, running_var, norm_weight, norm_bias
     y = apply(_conv2d_folded, x, weight, bias, *statistics, window=window, groups=groups, eps=eps, relu=relu)
     return unbatch(y, is_single)
@@ -527,12 +562,11 @@ def conv2d_relu_max_pool2d(
     [[[[43.0]]]]
     """
     x, is_single = image_batch(input, "conv2d")
-    check_filters("conv2d", x, weight, bias, groups)
+    window = filter_window("conv2d", x, weight, bias, stride, padding, dilation, groups, exact)
     if bias is not None and bias.ndim == 3:
         raise ShapeError.expected(
             "conv2d_relu_max_pool2d", "bias", f"shape {weight.shape[:1]}", bias.shape, "use conv2d for one per position"
         )
-    window = read_window("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation, exact)  # type: ignore[arg-type]
     OH, OW = window.output_size(x.shape[2], x.shape[3])
     if min(OH, OW) < 2:
         raise ShapeError.expected("max_pool2d", "input", "at least 2x2 pixels", f"{OH}x{OW}", "pad the convolution")

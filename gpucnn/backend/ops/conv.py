@@ -5,7 +5,6 @@ from __future__ import annotations
 from gpucnn.backend.device import Array, Device
 from gpucnn.backend.dispatch import operation
 from gpucnn.backend.geometry import Cut, Shape, Window
-from gpucnn.backend.ops.reduction import sum_of
 
 # --- im2col ----------------------------------------------------------------------------------------------------------
 
@@ -95,8 +94,9 @@ def conv2d_weight_gradient(
 ) -> tuple[Array, Array]:
     """Return dL/dw of ``shape``, the sum of the windows weighted by dL/dy, and dL/db (F,)."""
     columns = _grouped_columns(device, x, window, groups)
-    dw = device.xp.matmul(_grouped_outputs(dy, groups).transpose(0, 2, 1), columns)
-    return dw.reshape(shape), sum_of(dy, (0, 2, 3), keepdims=False)
+    outputs = _grouped_outputs(dy, groups)
+    dw = device.xp.matmul(outputs.transpose(0, 2, 1), columns)
+    return dw.reshape(shape), outputs.sum(1).reshape(shape[0])
 
 
 def _grouped_columns(device: Device, x: Array, window: Window, groups: int) -> Array:
