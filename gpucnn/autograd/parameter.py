@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from gpucnn.autograd.tensor import Tensor, check_gradient
+from gpucnn.autograd.tape import check_gradient
+from gpucnn.autograd.tensor import Tensor
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import check_number
 from gpucnn.errors import DTypeError, GraphError, kind_of

@@ -23,9 +23,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from gpucnn.autograd.values import Values
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.backend.dispatch import active, is_current
-from gpucnn.errors import GraphError, MixedDeviceError, ParameterError, kind_of
+from gpucnn.errors import DTypeError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
 Backward = Callable[[Array], Sequence[Array | None]]
 Operation = Callable[..., tuple[Array, Backward | None]]
@@ -142,6 +143,27 @@ class Recorded(Protocol):
 
 
 T = TypeVar("T", bound=Recorded)
+
+
+def refuse_lost_gradient(value: Recorded, where: str) -> None:
+    """Raise GraphError if writing ``value`` into another tensor's memory would silently lose its gradient."""
+    if value.requires_grad and is_grad_enabled():
+        raise GraphError(
+            f"{where}: the value takes part in gradients, and writing it into a tensor would lose them. "
+            "Make a new tensor (x = x + value), or write value.detach()."
+        )
+
+
+def check_gradient(tensor: Values, gradient: Any, where: str, argument: str) -> None:
+    """Raise unless ``gradient`` is a Tensor of the shape, dtype and device of ``tensor``."""
+    if not isinstance(gradient, Values):
+        raise DTypeError.expected(where, argument, "a Tensor", kind_of(gradient), "wrap it in gpucnn.tensor(...)")
+    if gradient.backend is not tensor.backend:
+        raise MixedDeviceError.expected(where, argument, f"a tensor on {tensor.backend.name}", gradient.backend.name)
+    if gradient.array.shape != tensor.array.shape:
+        raise ShapeError.expected(where, argument, f"shape {tensor.array.shape}", gradient.array.shape)
+    if gradient.array.dtype != tensor.array.dtype:
+        raise DTypeError.expected(where, argument, f"dtype {tensor.array.dtype}", gradient.array.dtype)
 
 
 class Node:

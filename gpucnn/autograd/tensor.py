@@ -10,17 +10,38 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from gpucnn.autograd import operations
-from gpucnn.autograd.tape import Node, Operation, Version, apply, backpropagate, is_grad_enabled, no_grad
+from gpucnn.autograd.arguments import (
+    Axis,
+    axes_of,
+    clamp_bounds,
+    dtype_beside,
+    either_name,
+    expanded_shape,
+    index_of,
+    lengths_of,
+    nonempty_axes,
+)
+from gpucnn.autograd.tape import (
+    Node,
+    Operation,
+    Version,
+    apply,
+    backpropagate,
+    check_gradient,
+    is_grad_enabled,
+    no_grad,
+    refuse_lost_gradient,
+)
+from gpucnn.autograd.values import Values
 from gpucnn.backend import Array, Backend, get_backend, ops
-from gpucnn.checks import check_flag, check_number, is_count, is_flag, is_integer, is_number, python_number, shown
+from gpucnn.checks import check_flag, check_number, is_count, is_flag, is_integer, is_number, shown
 from gpucnn.errors import DTypeError, GpucnnError, GraphError, MixedDeviceError, ParameterError, ShapeError, kind_of
 
-Axis = int | tuple[int, ...] | None
 Real: TypeAlias = float
 """The class Tensor has a method called float."""
 
 
-class Tensor:
+class Tensor(Values):
     """An array with a gradient. Make one with ``gpucnn.tensor``; the constructor wraps an array without a copy.
 
     ``array`` is the NumPy or CuPy array, ``backend`` its device, ``grad`` the gradient that ``backward`` summed, a Tensor
@@ -31,9 +52,8 @@ class Tensor:
     devices.
     """
 
-    __slots__ = ("__weakref__", "_grad", "array", "backend", "node", "requires_grad", "version")
+    __slots__ = ("__weakref__", "_grad", "version")
     __hash__ = object.__hash__
-    __array_ufunc__ = None  # NumPy must not apply `array * tensor` to each element
 
     def __init__(self, array: Array, backend: Backend, requires_grad: bool = False) -> None:
         self.array = array
@@ -42,18 +62,6 @@ class Tensor:
         self.node: Node | None = None
         self._grad: Tensor | None = None
         self.version = Version()
-
-    def __reduce__(self) -> Any:
-        """Pickle values and device. The copy has its own memory, no gradient and no graph."""
-        return _restored, (type(self), self.numpy(), self.backend, self.requires_grad)
-
-    def __copy__(self) -> Self:
-        return self.__deepcopy__({})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy = type(self)(self.detach().clone().array, self.backend, self.requires_grad)
-        memo[id(self)] = copy
-        return copy
 
     # --- properties ----------------------------------------------------------------------------------------------
 
@@ -104,95 +112,10 @@ class Tensor:
         """Whether it is not the result of a recorded operation."""
         return self.node is None
 
-    def __len__(self) -> int:
-        if self.ndim == 0:
-            raise ShapeError.expected("len", "tensor", "at least one dimension", "a 0-d tensor")
-        return self.shape[0]
-
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
-    def __repr__(self) -> str:
-        text = ops.as_text(self.backend, self.array, "tensor(")
-        notes = [] if str(self.dtype) in ("float32", "int64", "bool") else [f"dtype={self.dtype}"]
-        if self.device != "cpu":
-            notes.append(f"device='{self.device}'")
-        if self.node is not None:
-            notes.append(f"from {self.node.name}")
-        elif self.requires_grad:
-            notes.append("requires_grad=True")
-        return f"tensor({', '.join([text, *notes])})"
-
-    # --- conversion ----------------------------------------------------------------------------------------------
-
-    def numpy(self) -> Any:
-        """Return a C-ordered NumPy copy. Changing the copy does not change the tensor."""
-        return self.backend.to_host(self.array)
-
-    def item(self) -> Any:
-        """Return the only element as a Python number; ShapeError unless there is exactly one."""
-        if self.size != 1:
-            raise ShapeError.expected("item", "tensor", "one element", f"shape {self.shape}", "use .numpy()")
-        return self.backend.item(self.array)
-
-    def tolist(self) -> Any:
-        """Return nested Python lists of numbers."""
-        return self.backend.tolist(self.array)
-
-    def __float__(self) -> Real:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __index__(self) -> int:
-        if self.dtype.kind not in "iu":
-            raise DTypeError.expected("index", "tensor", "an integer", f"dtype {self.dtype}")
-        return int(self.item())
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
-    def __format__(self, spec: str) -> str:
-        """Format the only element, as in f"{x:.4f}"; without a format spec, return ``repr``."""
-        return format(self.item(), spec) if spec else repr(self)
-
-    def __round__(self, digits: int | None = None) -> Any:
-        """Return ``round(x, digits)``: the only element, rounded, as a Python number."""
-        return round(self.item(), digits)
-
-    def __array_function__(self, function: Any, kinds: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Call the method of the same name for ``numpy.mean(x)`` and similar; DTypeError if there is none."""
-        method = getattr(type(self), function.__name__, None)
-        if isinstance(method, property) and len(arguments) == 1 and not options:
-            return getattr(self, function.__name__)
-        if not callable(method) or not arguments or arguments[0] is not self:
-            name = f"numpy.{function.__name__}"
-            raise DTypeError(f"{name} takes NumPy arrays, not a Tensor. Use tensor.numpy(), or a method of the tensor.")
-        try:
-            return method(*arguments, **options)
-        except TypeError as error:
-            if isinstance(error, DTypeError):
-                raise
-            raise DTypeError(f"numpy.{function.__name__} of a Tensor: {error}. Use tensor.numpy().") from None
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        raise DTypeError("a Tensor is not converted to a NumPy array silently. Use tensor.numpy().")
-
-    def __dlpack__(self, **options: Any) -> Any:
-        """Return the DLPack capsule for another library's ``from_dlpack``, which then shares the memory."""
-        if self.requires_grad:
-            raise BufferError("a Tensor that takes part in gradients shares no memory. Use tensor.detach().")
-        return self.backend.export(self.array, **options)
-
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
-
-    @property
-    def __cuda_array_interface__(self) -> Any:
-        if self.requires_grad:
-            raise BufferError("a Tensor that takes part in gradients shares no memory. Use tensor.detach().")
-        return self.array.__cuda_array_interface__  # AttributeError on the CPU, as the interface requires
+    # --- devices and dtypes --------------------------------------------------------------------------------------
 
     def to(self, target: Any) -> Tensor:
         """Return the tensor on another device (``"cpu"``, ``"cuda"``) or with another dtype; itself if nothing changes.
@@ -395,13 +318,8 @@ class Tensor:
                 )
             return value._to_dtype(self.dtype)
         if is_number(value) or is_flag(value):
-            dtype = self.dtype
-            if not is_integer(value) and not is_flag(value) and dtype.kind != "f":
-                dtype = "float32"
-            elif is_integer(value) and dtype.kind == "b":
-                dtype = "int64"
             try:
-                return self.like(self.backend.asarray(value, dtype))
+                return self.like(self.backend.asarray(value, dtype_beside(value, self.dtype)))
             except OverflowError:
                 raise DTypeError.expected(where, "operand", f"a number that fits {self.dtype}", value) from None
         raise DTypeError.expected(
@@ -410,29 +328,7 @@ class Tensor:
 
     def index_array(self, key: Any) -> Any:
         """Return an index expression with its tensors, lists and host arrays replaced by arrays of this device."""
-        return tuple(self._index_part(part) for part in key) if isinstance(key, tuple) else self._index_part(key)
-
-    def _index_part(self, part: Any) -> Any:
-        if isinstance(part, Tensor):
-            if part.backend is not self.backend:
-                raise MixedDeviceError.expected(
-                    "x[...]", "index", f"a tensor on {self.backend.name}", part.backend.name
-                )
-            part = part.array
-        elif isinstance(part, (list, tuple)):
-            try:
-                part = self.backend.asarray(part) if len(part) else ops.zeros(self.backend, 0, "int64")
-            except (TypeError, ValueError) as error:
-                raise DTypeError.expected(
-                    "x[...]", "index", "integers or booleans", f"{part!r:.60} ({error})"
-                ) from None
-        elif getattr(part, "ndim", 0):
-            part = self.backend.asarray(part)
-        else:
-            return part
-        if part.dtype.kind not in "iub":
-            raise DTypeError.expected("x[...]", "index", "integers or booleans", f"dtype {part.dtype}")
-        return part
+        return index_of(key, self.backend)
 
     def _with(self, operation: Operation, other: Any, symbol: str, swapped: bool = False, **params: Any) -> Tensor:
         where = f"a {symbol} b"
@@ -472,18 +368,6 @@ class Tensor:
         self.refuse_in_place(where)
         ops.fill(self.backend, self.array, result.array)
         return self
-
-    def _axes(self, axis: Axis, where: str) -> tuple[int, ...]:
-        chosen = range(self.ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
-        if not self.ndim and all(is_integer(i) and i in (0, -1) for i in chosen):
-            return ()  # a number may be seen as having one axis
-        for i in chosen:
-            if not is_integer(i) or not -self.ndim <= i < self.ndim:
-                raise ShapeError.expected(where, "axis", f"an int from {-self.ndim} to {self.ndim - 1}", shown(i))
-        axes = tuple(int(i) % self.ndim for i in chosen)
-        if len(set(axes)) != len(axes):
-            raise ShapeError.expected(where, "axis", "each axis once", axis)
-        return axes
 
     def _apply(self, operation: Operation, **params: Any) -> Tensor:
         return apply(operation, self, **params)
@@ -587,19 +471,8 @@ class Tensor:
         if isinstance(min, Tensor) or isinstance(max, Tensor):
             low = self if min is None else self._chosen(min, "<")
             return low if max is None else low._chosen(max, ">")
-        bounds = []
-        for argument, bound, most in (("min", min, -math.inf), ("max", max, math.inf)):
-            if bound is not None and (not is_number(bound) or bound != bound):
-                raise ParameterError.expected("clamp", argument, "a number or None", shown(bound))
-            if bound is not None and self.dtype.kind != "f" and not is_integer(bound):
-                raise DTypeError.expected(
-                    "clamp", argument, f"a whole number, as the tensor is {self.dtype}", shown(bound)
-                )
-            unlimited = most if self.dtype.kind == "f" else None
-            bounds.append(unlimited if bound is None else python_number(bound))
-        if min is None and max is None:
-            raise ParameterError.expected("clamp", "min", "min, max or both", "neither")
-        return self._apply(operations.clip, low=bounds[0], high=bounds[1])
+        low, high = clamp_bounds(min, max, self.dtype)
+        return self._apply(operations.clip, low=low, high=high)
 
     def _chosen(self, bound: Any, symbol: str) -> Tensor:
         """Return the bound where self is beyond it, else self; NaN in either stays."""
@@ -646,7 +519,7 @@ class Tensor:
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the elements in C order with another shape; one length may be -1."""
-        wanted = self._lengths("reshape", shape)
+        wanted = lengths_of(shape, "reshape")
         known = math.prod(n for n in wanted if n != -1)
         if wanted.count(-1) == 1 and known > 0:
             wanted = tuple(self.size // known if n == -1 else n for n in wanted)
@@ -658,7 +531,7 @@ class Tensor:
         """Return the tensor with the axes from start_dim to end_dim merged into one."""
         if self.ndim == 0:
             return self.reshape(1)
-        (first,), (last,) = self._axes(start_dim, "flatten"), self._axes(end_dim, "flatten")
+        (first,), (last,) = axes_of(start_dim, self.ndim, "flatten"), axes_of(end_dim, self.ndim, "flatten")
         if first > last:
             raise ShapeError.expected("flatten", "start_dim", f"an axis up to end_dim={end_dim}", start_dim)
         shape = self.shape
@@ -668,7 +541,7 @@ class Tensor:
     def transpose(self, *axes: int) -> Tensor:
         """Return the tensor with two axes exchanged; or with all in the given order, reversed if none is given."""
         if len(axes) == 2:
-            first, second = (next(iter(self._axes(axis, "transpose")), 0) for axis in axes)
+            first, second = (next(iter(axes_of(axis, self.ndim, "transpose")), 0) for axis in axes)
             swapped = {first: second, second: first}
             return self.permute(*(swapped.get(i, i) for i in range(self.ndim)))
         return self.permute(*(axes or reversed(range(self.ndim))))
@@ -676,7 +549,7 @@ class Tensor:
     def permute(self, *axes: Any) -> Tensor:
         """Return the tensor with its axes in the given order."""
         given = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        order = self._axes(tuple(given), "transpose")
+        order = axes_of(tuple(given), self.ndim, "transpose")
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError.expected("transpose", "axes", f"each of the {self.ndim} axes once", axes)
         return self._apply(operations.transpose, axes=order, view=True)
@@ -700,22 +573,18 @@ class Tensor:
 
     def squeeze(self, dim: Axis = None) -> Tensor:
         """Return the tensor without axes of length 1: all, or those of ``dim`` that have this length."""
-        axes = self._axes(dim, "squeeze") if self.ndim else ()
+        axes = axes_of(dim, self.ndim, "squeeze") if self.ndim else ()
         return self.reshape(tuple(n for i, n in enumerate(self.shape) if n != 1 or i not in axes))
 
     def expand(self, *shape: Any) -> Tensor:
         """Return the tensor repeated along axes of length 1 and new first axes; -1 keeps a length. It has its own memory."""
-        wanted = self._lengths("expand", shape)
-        own = (*(1,) * (len(wanted) - self.ndim), *self.shape)
-        kept = len(wanted) - self.ndim  # from this axis on, -1 keeps a length
-        filled = tuple(m if n == -1 and i >= kept else n for i, (n, m) in enumerate(zip(wanted, own, strict=False)))
-        if len(wanted) < self.ndim or any(n < 0 or m not in (1, n) for n, m in zip(filled, own, strict=True)):
-            raise ShapeError.expected("expand", "shape", f"one that {self.shape} can be repeated to", wanted)
+        wanted = lengths_of(shape, "expand")
+        filled = expanded_shape(wanted, self.shape)
         return self if filled == self.shape else self._apply(operations.broadcast, shape=filled)
 
     def repeat(self, *times: Any) -> Tensor:
         """Return the tensor laid side by side so many times along each axis, new first ones included."""
-        counts = self._lengths("repeat", times)
+        counts = lengths_of(times, "repeat")
         if len(counts) < self.ndim or any(n < 0 for n in counts):
             words = f"a count for each of the {self.ndim} axes, and perhaps new first ones"
             raise ShapeError.expected("repeat", "times", words, counts)
@@ -723,13 +592,6 @@ class Tensor:
         spread = self.reshape(tuple(n for length in own for n in (1, length)))
         repeated = spread.expand(tuple(n for pair in zip(counts, own, strict=True) for n in pair))
         return repeated.reshape(tuple(n * m for n, m in zip(counts, own, strict=True)))
-
-    @staticmethod
-    def _lengths(where: str, given: tuple[Any, ...]) -> tuple[int, ...]:
-        lengths = tuple(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
-        if not all(is_integer(n) for n in lengths):
-            raise ParameterError.expected(where, "shape", "ints", shown(lengths))
-        return tuple(map(int, lengths))
 
     @property
     def T(self) -> Tensor:
@@ -740,24 +602,24 @@ class Tensor:
 
     def sum(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
         """Return the sum."""
-        axes = self._axes(either_name(axis, dim, "sum"), "sum")
+        axes = axes_of(either_name(axis, dim, "sum"), self.ndim, "sum")
         return self._apply(operations.sum, axes=axes, keepdims=keepdims or keepdim)
 
     def mean(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
         """Return the mean; NaN if there are no elements. DTypeError for integers."""
         if self.dtype.kind != "f":
             raise DTypeError.expected("mean", "tensor", "a floating dtype", self.dtype, "use .to('float32')")
-        axes = self._axes(either_name(axis, dim, "mean"), "mean")
+        axes = axes_of(either_name(axis, dim, "mean"), self.ndim, "mean")
         return self._apply(operations.mean, axes=axes, keepdims=keepdims or keepdim)
 
     def max(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
         """Return the largest element; equal maxima share the gradient."""
-        axes = self._nonempty(either_name(axis, dim, "max"), "max")
+        axes = nonempty_axes(either_name(axis, dim, "max"), self.shape, "max")
         return self._apply(operations.maximum, axes=axes, keepdims=keepdims or keepdim)
 
     def min(self, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool = False) -> Tensor:
         """Return the smallest element; equal minima share the gradient."""
-        axes = self._nonempty(either_name(axis, dim, "min"), "min")
+        axes = nonempty_axes(either_name(axis, dim, "min"), self.shape, "min")
         return self._apply(operations.minimum, axes=axes, keepdims=keepdims or keepdim)
 
     def argmax(
@@ -767,7 +629,7 @@ class Tensor:
         axis = either_name(axis, dim, "argmax")
         if axis is not None and not is_integer(axis):
             raise ShapeError.expected("argmax", "axis", "one int, or None", shown(axis))
-        self._nonempty(axis, "argmax")
+        nonempty_axes(axis, self.shape, "argmax")
         if not self.ndim:
             return self.reshape(1).argmax()
         found = self._apply(operations.argmax, axis=axis)
@@ -776,20 +638,14 @@ class Tensor:
         return found.reshape((1,) * self.ndim) if axis is None else found.unsqueeze(int(axis) % self.ndim)
 
     def var(
-        self,
-        axis: Axis = None,
-        keepdims: bool = False,
-        *,
-        correction: Real | None = None,
-        unbiased: bool = True,
-        dim: Axis = None,
-        keepdim: bool = False,
-    ) -> Tensor:
+        self, axis: Axis = None, keepdims: bool = False, *, correction: Real | None = None, unbiased: bool = True,
+        dim: Axis = None, keepdim: bool = False,
+    ) -> Tensor:  # fmt: skip
         """Return the variance: squared differences to the mean, summed, divided by their number less ``correction``.
 
         By default 1, or 0 with unbiased=False.
         """
-        axes = self._axes(either_name(axis, dim, "var"), "var")
+        axes = axes_of(either_name(axis, dim, "var"), self.ndim, "var")
         less = int(check_flag(unbiased, "var", "unbiased")) if correction is None else correction
         count = math.prod(self.shape[i] for i in axes) - check_number(less, "var", "correction")
         squares = (self - self.mean(axes, True)) ** 2
@@ -797,15 +653,9 @@ class Tensor:
         return total / count if count > 0 else total * math.nan
 
     def std(
-        self,
-        axis: Axis = None,
-        keepdims: bool = False,
-        *,
-        correction: Real | None = None,
-        unbiased: bool = True,
-        dim: Axis = None,
-        keepdim: bool = False,
-    ) -> Tensor:
+        self, axis: Axis = None, keepdims: bool = False, *, correction: Real | None = None, unbiased: bool = True,
+        dim: Axis = None, keepdim: bool = False,
+    ) -> Tensor:  # fmt: skip
         """Return the standard deviation, the root of ``var``."""
         options: dict[str, Any] = {"correction": correction, "unbiased": unbiased, "dim": dim, "keepdim": keepdim}
         return self.var(axis, keepdims, **options).sqrt()
@@ -834,52 +684,9 @@ class Tensor:
             indices = indices[(*(slice(None),) * axis, slice(most))]
         return Sorted(apply(operations.take_along, self, indices, axis=axis), indices)
 
-    def _nonempty(self, axis: Axis, where: str) -> tuple[int, ...]:
-        axes = self._axes(axis, where)
-        if any(self.shape[i] == 0 for i in axes):
-            raise ShapeError.expected(where, "tensor", "at least one element along the axis", f"shape {self.shape}")
-        return axes
-
 
 class Sorted(NamedTuple):
     """Elements in order, and where they were."""
 
     values: Tensor
     indices: Tensor
-
-
-def either_name(axis: Any, dim: Any, where: str) -> Any:
-    """Return what was given as ``axis`` or, in PyTorch's words, as ``dim``; ParameterError for both.
-
-    >>> either_name(None, 1, "sum")
-    1
-    """
-    if axis is not None and dim is not None:
-        raise ParameterError.expected(where, "axis", "one of axis and dim, which are the same", "both")
-    return axis if dim is None else dim
-
-
-def refuse_lost_gradient(value: Tensor, where: str) -> None:
-    """Raise GraphError if writing ``value`` into another tensor's memory would silently lose its gradient."""
-    if value.requires_grad and is_grad_enabled():
-        raise GraphError(
-            f"{where}: the value takes part in gradients, and writing it into a tensor would lose them. "
-            "Make a new tensor (x = x + value), or write value.detach()."
-        )
-
-
-def check_gradient(tensor: Tensor, gradient: Any, where: str, argument: str) -> None:
-    """Raise unless ``gradient`` is a Tensor of the shape, dtype and device of ``tensor``."""
-    if not isinstance(gradient, Tensor):
-        raise DTypeError.expected(where, argument, "a Tensor", kind_of(gradient), "wrap it in gpucnn.tensor(...)")
-    if gradient.backend is not tensor.backend:
-        raise MixedDeviceError.expected(where, argument, f"a tensor on {tensor.device}", gradient.device)
-    if gradient.shape != tensor.shape:
-        raise ShapeError.expected(where, argument, f"shape {tensor.shape}", gradient.shape)
-    if gradient.dtype != tensor.dtype:
-        raise DTypeError.expected(where, argument, f"dtype {tensor.dtype}", gradient.dtype)
-
-
-def _restored(kind: type[Tensor], values: Any, backend: Backend, requires_grad: bool) -> Tensor:
-    """Return an unpickled Tensor with its own memory. That of ``values`` may be a read-only file."""
-    return kind(ops.array(backend, values), backend, requires_grad)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.autograd import Tensor, apply, no_grad
+from gpucnn.autograd.arguments import either_name
 from gpucnn.autograd.operations import RequiresGrad, Result
-from gpucnn.autograd.tensor import either_name
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import check_choice, check_number, check_positive, is_integer, shown
 from gpucnn.errors import ParameterError, ShapeError, kind_of
