@@ -30,8 +30,11 @@ def temporary_name(path: Path) -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file atomically: under a temporary name, synced, then renamed.
 
-    A character device or a pipe is written directly: replacing /dev/null, as root can, would break the system.
+    A character device or a pipe is written directly: replacing /dev/null, as root can, would break the system. Raises
+    OSError, also for a path without a name, such as "" or "/".
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.is_char_device() or path.is_fifo():
         path.write_bytes(content)
         return

@@ -31,6 +31,11 @@ PLAIN_WIDTH = 120
 LONGEST_NAME = 30
 """Columns of the longest name in a table; longer names are cut."""
 
+LONGEST_WORD = 300
+"""Columns of the longest word in an error."""
+
+LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
+
 
 def printable(text: object) -> str:
     """Return ``text`` on one line, with every character that would control a terminal escaped.
@@ -88,10 +93,16 @@ def say_json(values: Any) -> None:
 
 
 def say_error(message: str) -> None:
-    """Print an error in one or two lines; the second is indented, so that a name cannot imitate another message."""
+    """Print an error in one or two lines; the second is indented, so that a name cannot imitate another message.
+
+    Words longer than a file's name can be, such as an option of thousands of digits, are cut.
+    """
     coloured = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     head = click.style("Error: ", fg="red", bold=True) if coloured else "Error: "
-    _write(head + "\n  ".join(printable(line) for line in message.split("\n", 1)) + "\n", err=True)
+    lines = (
+        LONG_WORD.sub(lambda word: shortened(word[0], LONGEST_WORD), printable(line)) for line in message.split("\n", 1)
+    )
+    _write(head + "\n  ".join(lines) + "\n", err=True)
 
 
 def clear_line() -> None:

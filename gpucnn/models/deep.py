@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpucnn import nn
-from gpucnn.checks import is_count
+from gpucnn.checks import MOST, is_count, shown
 from gpucnn.errors import ParameterError
 from gpucnn.functional.arguments import PairLike
 from gpucnn.models.parts import INITS, draw_weights, size_after
@@ -64,6 +64,10 @@ def residual_block(in_channels: int, out_channels: int, stride: int = 1) -> list
     return [nn.Residual(nn.Sequential(*block), shortcut), nn.ReLU()]
 
 
+MOST_BLOCKS = 1000
+"""Residual blocks of a stage: five times as many as the deepest network of the paper has."""
+
+
 def resnet(classes: int = 10, in_channels: int = 3, width: int = 16, blocks: int = 3) -> nn.Sequential:
     """Return a small residual network: (N, in_channels, H, W) images of any size -> (N, classes) logits.
 
@@ -75,9 +79,9 @@ def resnet(classes: int = 10, in_channels: int = 3, width: int = 16, blocks: int
     >>> sum(parameter.size for parameter in resnet().parameters())
     272474
     """
-    for argument, value in (("width", width), ("blocks", blocks)):
-        if not is_count(value, 1):
-            raise ParameterError.expected("resnet", argument, "a positive int", repr(value))
+    for argument, value, most in (("width", width, MOST), ("blocks", blocks, MOST_BLOCKS)):
+        if not is_count(value, 1, most):
+            raise ParameterError.expected("resnet", argument, f"an int from 1 to {most:,}", shown(value))
     layers, channels = [*conv_norm(in_channels, width), nn.ReLU()], width
     for filters, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
         for block in range(blocks):

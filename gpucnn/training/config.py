@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gpucnn.checks import is_number, python_number, shown
 from gpucnn.data import Augmentation, parse_image_size
 from gpucnn.errors import DataError, UsageError, did_you_mean, shortened
 from gpucnn.models import split_model
@@ -21,6 +22,8 @@ PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32", "fl
 """The dtype of images, weights and activations in each precision."""
 LARGEST = 1e30
 """The largest rate or decay that is taken: float32 has numbers up to 3e38, and squares of rates are formed."""
+LARGEST_FILE = 2**20
+"""The largest file of settings in bytes."""
 NEED_VALIDATION = ("target_accuracy", "early_stopping")
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
@@ -70,7 +73,11 @@ class Settings:
         return None if self.augment is None else Augmentation.parse(self.augment)
 
     def resolved(self) -> Self:
-        """Return the settings with every default filled in; UsageError for what cannot be."""
+        """Return the settings with every default filled in, numbers of NumPy as Python's; UsageError for what cannot be."""
+        numbers: dict[str, Any] = {key: python_number(value) for key, value in vars(self).items() if is_number(value)}
+        return dataclasses.replace(self, **numbers)._resolved()
+
+    def _resolved(self) -> Self:
         if not isinstance(self.test_each_epoch, bool):
             raise UsageError.expected("settings", "test_each_epoch", "true or false", shown(self.test_each_epoch))
         for key in ("model", "data", "init_from", "freeze"):
@@ -162,7 +169,11 @@ class Settings:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the settings that a TOML file gives; UsageError for a missing file, bad TOML, an unknown or mistyped key."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise ValueError(f"more than {LARGEST_FILE:,} bytes")
+        values = tomllib.loads(content.decode())
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file.") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -177,19 +188,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         if not isinstance(value, taken) or isinstance(value, bool) != (bool in kinds):
             raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), shown(value))
     return values
-
-
-def shown(value: Any) -> str:
-    """Return the beginning of ``repr(value)``, whatever it is.
-
-    >>> shown([1, 2])
-    '[1, 2]'
-    """
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a whole number of thousands of digits, lists in lists in lists
-        text = type(value).__name__
-    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def recipe(name: str) -> Path:

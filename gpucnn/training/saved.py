@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn import limits, nn
+from gpucnn import limits as bounds
+from gpucnn import nn
 from gpucnn.backend import Backend, get_backend
 from gpucnn.data import ArrayDataset, Dataset, load_test
 from gpucnn.data.dataset import FRAMINGS, SAMPLE, check_scale
@@ -49,14 +50,20 @@ class SavedModel:
         which: str | None = None,
         model: str | None = None,
         trust: bool = False,
+        limits: bool = True,
     ) -> SavedModel:
         """Return the network of a run's checkpoint; CheckpointError where there is none, or it is damaged.
 
         which: "best" or "last"; without it the best where there is one, else the last.
         The network is rebuilt from the structure in the checkpoint. One with layers of a user's own is built as it was for
         training; where that takes a Python file, ``model`` must name it again, or ``trust`` be True (UsageError else): the
-        file is run.
+        file is run. Unless ``limits`` is False, what its images may cost and the weights that it may make are bounded.
         """
+        with bounds.applied(limits):
+            return cls._load(folder, device, which, model, trust)
+
+    @classmethod
+    def _load(cls, folder: RunFolder, device: str, which: str | None, model: str | None, trust: bool) -> SavedModel:
         checkpoint = folder.load(which or folder.default_checkpoint())
         try:
             task: dict[str, Any] = checkpoint.state["task"]
@@ -67,7 +74,7 @@ class SavedModel:
             framing = str(task.get("framing", "centred"))
             if not len(normalisation.mean) == len(normalisation.std) == C or precision not in PRECISIONS:
                 raise ValueError("a mean and std for each channel, and a known precision")
-            if limits.on() and C * H * W > LARGEST_IMAGE:
+            if bounds.on() and C * H * W > LARGEST_IMAGE:
                 raise ValueError(f"an image of at most {LARGEST_IMAGE} numbers, not {C}x{H}x{W}; see --no-limits")
             if not all(map(math.isfinite, (*normalisation.mean, *normalisation.std))):
                 raise ValueError("a finite mean and std")

@@ -97,3 +97,12 @@ def test_a_state_that_asks_for_too_much(tmp_path: Path, task: dict[str, Any]) ->
     path.write_text(json.dumps(state))
     with pytest.raises(CheckpointError, match=r"lacks what a network needs"):
         SavedModel.load(RunFolder.open(tmp_path / "run"), "cpu")
+
+
+def test_bounds_of_a_saved_run_are_lifted_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer(tmp_path / "run", epochs=1).train()
+    monkeypatch.setattr("gpucnn.training.saved.LARGEST_IMAGE", 100)
+    folder = RunFolder.open(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="--no-limits"):
+        SavedModel.load(folder, "cpu")
+    assert SavedModel.load(folder, "cpu", limits=False).image_shape == (1, 28, 28)

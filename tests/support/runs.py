@@ -157,7 +157,8 @@ def python(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run Python on ``arguments`` in another process and return what it said."""
     options.setdefault("env", environment())
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    options.setdefault("timeout", 120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 def assert_refused(result: Result, code: int, *words: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gpucnn.errors import UsageError
@@ -99,3 +100,15 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_toml(tmp_path / "c.toml")
     with pytest.raises(UsageError, match="no readable TOML"):
         read_toml(tmp_path)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    given = {"epochs": 2, "batch_size": 16, "seed": 3, "limit": 50, "validation": 10, "image_size": 20, "accumulate": 2}
+    shares = {"lr": 0.25, "momentum": 0.5, "label_smoothing": 0.125, "clip_norm": 2.0}
+    numpy: dict[str, Any] = {key: np.int64(value) for key, value in given.items()}
+    numpy |= {key: np.float32(value) for key, value in shares.items()}
+    python: dict[str, Any] = {**given, **shares}
+    settings = Settings(**numpy).resolved()
+    assert settings.to_toml() == Settings(**python).resolved().to_toml()
+    with pytest.raises(UsageError, match=r"epochs: expected a whole number of at least 1, got 1\.5"):
+        Settings(epochs=np.float64(1.5)).resolved()  # type: ignore[arg-type]
