@@ -149,7 +149,8 @@ def either(names: Iterable[str]) -> str:
 )  # fmt: skip
 @setting_option(
     "--augment", "Augmentation of training images: one or more of shift=2, rotate=10, scale=0.1, flip, elastic=1, "
-    "cutout=8, noise=0.05, crop=4, resized_crop=0.5, colour=0.4, grey=0.1, separated by commas.", "none", metavar="LIST",
+    "cutout=8, noise=0.05, crop=4, resized_crop=0.5, colour=0.4, hue=0.1, grey=0.1, blur=1, separated by commas.",
+    "none", metavar="LIST",
 )  # fmt: skip
 @image_size_option
 @setting_option(

@@ -12,6 +12,7 @@ from gpucnn.data.cifar import load_cifar10
 from gpucnn.data.dataset import ArrayDataset, Dataset, Splits, Subset
 from gpucnn.data.digits import draw_digits
 from gpucnn.data.download import expanded, fetch
+from gpucnn.data.draws import Draws
 from gpucnn.data.files import array_files, load_idx_folder, load_npz, read_array_files, read_idx, read_npz
 from gpucnn.data.find import NAMES, Found, find
 from gpucnn.data.folder import ImageSize, load_pictures, load_test_pictures, parse_image_size
@@ -110,7 +111,7 @@ def _parts(found: Found) -> tuple[str, dict[str, ArrayDataset], str]:
 
 
 __all__ = [
-    "NAMES", "SOURCES", "ArrayDataset", "Augmentation", "Dataset", "Splits", "Subset", "channels_first", "draw_digits",
-    "fetch", "load", "load_cifar10", "load_csv", "load_idx_folder", "load_npz", "load_pictures", "load_test",
+    "NAMES", "SOURCES", "ArrayDataset", "Augmentation", "Dataset", "Draws", "Splits", "Subset", "channels_first",
+    "draw_digits", "fetch", "load", "load_cifar10", "load_csv", "load_idx_folder", "load_npz", "load_pictures", "load_test",
     "parse_image_size", "read_idx",
 ]  # fmt: skip

@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.data.draws import Draws
 from gpucnn.data.exact import rounded
-from gpucnn.data.photographs import box_places, draw_boxes, grey, padded_crop, vary_colours
-from gpucnn.errors import UsageError, did_you_mean
+from gpucnn.data.photographs import blur, box_places, boxes, grey, padded_crop, turn_hues, vary_colours
+from gpucnn.errors import DataError, UsageError, did_you_mean
 
 Pixels = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -21,7 +22,12 @@ SMOOTH = 4 / 28
 """Width of the Gaussian that smooths elastic displacements, as a share of the image: 4 pixels of MNIST's 28."""
 
 LIMITS: dict[str, float] = {"rotate": 180, "scale": 0.9, "noise": 1, "elastic": 100, "shift": 2**15, "cutout": 2**15}
-LIMITS |= {"crop": 2**15, "resized_crop": 1, "colour": 1, "grey": 1}
+LIMITS |= {"crop": 2**15, "resized_crop": 1, "colour": 1, "hue": 0.5, "grey": 1, "blur": 100}
+
+WORDS = {"shift": (0, 2), "flip": (2, 1), "rotate": (3, 1), "scale": (4, 1), "cutout": (5, 2), "grey": (7, 1)}
+WORDS |= {"crop": (8, 2), "blur": (10, 1), "colour": (12, 3), "hue": (15, 1), "resized_crop": (16, 4)}
+"""Which of an image's random words each kind takes (first, count): turning one on or off changes no other."""
+STREAMS = {"elastic": 0, "noise": 1}
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,12 @@ class Augmentation:
     convolutional neural networks with cutout"); noise: standard deviation, as a share of the pixels' range (of 1, for
     floats). Of photographs: crop: a window of the image's size, anywhere in the image with so many black pixels around it;
     resized_crop: the smallest share of the area of a box, anywhere, that is scaled to the image's size (Szegedy et al.
-    2015); colour: brightness, contrast and saturation times 1 - colour to 1 + colour; grey: the share of images without
-    their colours. What comes in from outside the image continues its border. UsageError for a strength out of its range.
+    2015); colour: brightness, contrast and saturation times 1 - colour to 1 + colour; hue: up to so much of the circle of
+    hues; grey: the share of images without their colours; blur: the largest standard deviation, in pixels, of a Gaussian
+    blur. What comes in from outside the image continues its border. UsageError for a strength out of its range.
 
     >>> images = np.arange(18, dtype=np.uint8).reshape(2, 1, 3, 3)
-    >>> Augmentation(flip=True)(images, np.random.default_rng(6))[:, 0, 0].tolist()
+    >>> Augmentation(flip=True)(images, Draws([1], [0, 1]))[:, 0, 0].tolist()
     [[0, 1, 2], [11, 10, 9]]
     """
 
@@ -53,7 +60,9 @@ class Augmentation:
     crop: int = 0
     resized_crop: float = 0.0
     colour: float = 0.0
+    hue: float = 0.0
     grey: float = 0.0
+    blur: float = 0.0
 
     def __post_init__(self) -> None:
         for key, most in LIMITS.items():
@@ -84,41 +93,57 @@ class Augmentation:
                 raise UsageError.expected("augment", name, kind, repr(value)) from None
         return cls(**values)
 
-    def __call__(self, images: Pixels, rng: np.random.Generator) -> Pixels:
+    def __call__(self, images: Pixels, rng: np.random.Generator | Draws) -> Pixels:
         """Return images (B, C, H, W) changed by random numbers from ``rng``; the same state gives the same bits.
 
-        Whatever the BLAS and its threads: the one matrix product, of the elastic field, is exact.
+        With ``Draws(seed, indices)`` an image is changed in the same way in whatever batch it is. Nor do the bits depend on
+        the BLAS and its threads: the one matrix product, of the elastic field, is exact.
         """
         B, (H, W) = len(images), images.shape[2:]
+        draws = rng if isinstance(rng, Draws) else Draws.of(rng, B)
+        if len(draws) != B:
+            raise DataError.expected("augment", "rng", f"random numbers for {B} images", f"for {len(draws)}")
         if self.resized_crop:
-            images = _interpolate(images, *box_places(draw_boxes(rng, B, self.resized_crop), H, W))
+            windows = boxes(draws.uniform(*WORDS["resized_crop"]), self.resized_crop)
+            images = _interpolate(images, *box_places(windows, H, W))
         if self.crop:
-            images = padded_crop(images, rng.integers(0, 2 * self.crop, (B, 2), endpoint=True), self.crop)
+            corners = draws.integers(WORDS["crop"][0], (2 * self.crop + 1,) * 2)
+            images = padded_crop(images, corners, self.crop)
         if self.rotate or self.scale or self.elastic:
-            angles = np.deg2rad(rng.uniform(-self.rotate, self.rotate, B))
-            factors = rng.uniform(1 - self.scale, 1 + self.scale, B)
-            shifts, flips = self._draw_shifts(rng, B), self._draw_flips(rng, B)
-            field = np.float32(self.elastic) * elastic_field(rng, B, H, W) if self.elastic else None
+            angles = np.deg2rad(_about(draws, "rotate", self.rotate)[:, 0])
+            factors = 1 + _about(draws, "scale", self.scale)[:, 0]
+            shifts, flips = self._shifts(draws), self._flips(draws)
+            field = np.float32(self.elastic) * elastic_field(draws, H, W) if self.elastic else None
             images = warp(images, angles, factors, shifts, flips, field)
         elif self.shift or self.flip:
-            images = move(images, self._draw_shifts(rng, B), self._draw_flips(rng, B))
+            images = move(images, self._shifts(draws), self._flips(draws))
         if self.colour:
-            factors = rng.uniform(1 - self.colour, 1 + self.colour, (B, 3))
-            images = _rounded(vary_colours(images, factors), images.dtype)
+            images = _rounded(vary_colours(images, 1 + _about(draws, "colour", self.colour)), images.dtype)
+        if self.hue:
+            images = _rounded(turn_hues(images, _about(draws, "hue", self.hue)[:, 0]), images.dtype)
         if self.grey:
-            without = (rng.random(B) < self.grey)[:, None, None, None]
+            without = draws.uniform(*WORDS["grey"])[:, :, None, None] < self.grey
             images = np.where(without, _rounded(grey(images.astype(np.float32)), images.dtype), images)
+        if self.blur:
+            images = _rounded(blur(images, self.blur * draws.uniform(*WORDS["blur"])[:, 0], self.blur), images.dtype)
         if self.cutout:
-            images = cut_out(images, rng.integers(0, (H, W), (B, 2)), self.cutout)
+            images = cut_out(images, draws.integers(WORDS["cutout"][0], (H, W)), self.cutout)
         if self.noise:
-            images = add_noise(images, rng.standard_normal(images.shape, np.float32) * np.float32(self.noise))
+            noise = draws.normals(STREAMS["noise"], images.shape[1:])
+            noise *= np.float32(self.noise)
+            images = add_noise(images, noise)
         return images
 
-    def _draw_shifts(self, rng: np.random.Generator, B: int) -> NDArray[np.int64]:
-        return rng.integers(-self.shift, self.shift, (B, 2), endpoint=True)
+    def _shifts(self, draws: Draws) -> NDArray[np.int64]:
+        return draws.integers(WORDS["shift"][0], (2 * self.shift + 1,) * 2) - self.shift
 
-    def _draw_flips(self, rng: np.random.Generator, B: int) -> NDArray[np.bool_]:
-        return rng.random(B) < (0.5 if self.flip else 0.0)
+    def _flips(self, draws: Draws) -> NDArray[np.bool_]:
+        return draws.uniform(*WORDS["flip"])[:, 0] < (0.5 if self.flip else 0.0)
+
+
+def _about(draws: Draws, kind: str, strength: float) -> NDArray[np.float64]:
+    """Return the numbers of a kind, from -strength to strength."""
+    return strength * (2 * draws.uniform(*WORDS[kind]) - 1)
 
 
 def move(images: Pixels, shifts: NDArray[np.int64], flips: NDArray[np.bool_]) -> Pixels:
@@ -170,17 +195,17 @@ def warp(
     return _interpolate(images, y, x)
 
 
-def elastic_field(rng: np.random.Generator, B: int, H: int, W: int) -> Floats:
+def elastic_field(draws: Draws, H: int, W: int) -> Floats:
     """Return smooth random displacements (2, B, H, W), each of mean 0 and standard deviation 1.
 
     Independent uniform numbers, smoothed along both axes by a Gaussian whose rows have unit norm.
 
-    >>> elastic_field(np.random.default_rng(0), 3, 28, 20).shape
+    >>> elastic_field(Draws([0], range(3)), 28, 20).shape
     (2, 3, 28, 20)
     """
-    raw = rng.random((2, B, H, W), np.float32) - np.float32(0.5)
+    raw = draws.uniforms(STREAMS["elastic"], (2, H, W)) - np.float32(0.5)
     smooth = rounded(_gaussian(H)) @ rounded(rounded(raw) @ rounded(_gaussian(W).T))
-    return (smooth * math.sqrt(12)).astype(np.float32)
+    return (smooth * math.sqrt(12)).astype(np.float32).swapaxes(0, 1)
 
 
 def _gaussian(size: int) -> NDArray[np.float64]:
@@ -218,7 +243,10 @@ def add_noise(images: Pixels, noise: Floats) -> Pixels:
         noise = noise.astype(images.dtype)
         noise += images
         return noise
-    return _rounded(np.clip(images + noise * np.float32(255), 0, 255), images.dtype)
+    noise = noise * np.float32(255)
+    noise += images
+    np.clip(noise, 0, 255, out=noise)
+    return np.rint(noise, out=noise).astype(np.uint8)
 
 
 def _interpolate(images: Pixels, y: Floats, x: Floats) -> Pixels:

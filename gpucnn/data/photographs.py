@@ -30,18 +30,18 @@ def padded_crop(images: Pixels, corners: NDArray[np.int64], pad: int) -> Pixels:
     return np.ascontiguousarray(np.moveaxis(cropped, 3, 1))
 
 
-def draw_boxes(rng: np.random.Generator, B: int, least: float) -> NDArray[np.float64]:
+def boxes(numbers: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     """Return boxes (B, 4), as shares of an image: top, left, height, width; their areas are from ``least`` to 1.
 
-    >>> top, left, height, width = draw_boxes(np.random.default_rng(0), 1, 0.5)[0]
-    >>> bool(top + height <= 1 and left + width <= 1 and height * width >= 0.49)
-    True
+    numbers: (B, 4) random ones from 0 to 1.
+
+    >>> boxes(np.array([[0.0, 0.5, 1.0, 0.5]]), 0.25).tolist()
+    [[0.5, 0.25, 0.5, 0.5]]
     """
-    area, aspect = rng.uniform(least, 1, B), np.exp(rng.uniform(-np.log(ASPECT), np.log(ASPECT), B))
+    area, aspect = least + (1 - least) * numbers[:, 0], np.exp(np.log(ASPECT) * (2 * numbers[:, 1] - 1))
     aspect = np.clip(aspect, area, 1 / area)  # so that both sides fit
     height, width = np.sqrt(area / aspect), np.sqrt(area * aspect)
-    top, left = rng.random(B) * (1 - height), rng.random(B) * (1 - width)
-    return np.stack([top, left, height, width], 1)
+    return np.stack([numbers[:, 2] * (1 - height), numbers[:, 3] * (1 - width), height, width], 1)
 
 
 def box_places(boxes: NDArray[np.float64], H: int, W: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -83,3 +83,55 @@ def grey(images: NDArray[np.float32]) -> NDArray[np.float32]:
         return shade
     mean: NDArray[np.float32] = images.mean(1, dtype=np.float32, keepdims=True)
     return mean
+
+
+def turn_hues(images: Pixels, turns: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return images (B, C, H, W) with hues moved on by ``turns`` (B,) of their circle, as float32; others than RGB as is.
+
+    The largest and the smallest of red, green and blue stay, as in HSV.
+
+    >>> turn_hues(np.array([[[[255]], [[0]], [[0]]]], np.uint8), np.array([1 / 3])).ravel().tolist()
+    [0.0, 255.0, 0.0]
+    """
+    x = images.astype(np.float32)
+    if x.shape[1] != 3:
+        return x
+    high, low = x.max(1), x.min(1)
+    chroma = high - low
+    red, green, blue = x[:, 0], x[:, 1], x[:, 2]
+    safe = np.where(chroma > 0, chroma, np.float32(1))
+    sixths = np.where(
+        high == red, (green - blue) / safe, np.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+    )
+    sixths += np.mod(6 * turns, 6).astype(np.float32)[:, None, None]
+    turned = np.empty_like(x)
+    for channel, offset in enumerate((5, 3, 1)):
+        place = np.mod(offset + sixths, 6)
+        turned[:, channel] = high - chroma * np.clip(np.minimum(place, 4 - place), 0, 1)
+    return turned
+
+
+def blur(images: Pixels, sigmas: NDArray[np.float64], largest: float) -> NDArray[np.float32]:
+    """Return images (B, C, H, W) smoothed by Gaussians of standard deviations ``sigmas`` (B,) pixels, as float32.
+
+    Both axes, one after the other, up to three standard deviations; the border is continued. largest: what no sigma passes;
+    it decides the order of sums.
+
+    >>> blur(np.array([[[[0, 100, 0]]]], np.uint8), np.array([0.5]), 0.5).round().tolist()
+    [[[[11.0, 79.0, 11.0]]]]
+    """
+    x = images.astype(np.float32)
+    reach = int(np.ceil(3 * largest))
+    steps, wide = np.arange(-reach, reach + 1), np.maximum(sigmas, 1e-3)[:, None]
+    weights = np.where(np.abs(steps) <= np.ceil(3 * wide), np.exp(-0.5 * (steps / wide) ** 2), 0)
+    weights /= weights.sum(1, keepdims=True)
+    for axis in (2, 3):
+        pad = [(0, 0)] * 4
+        pad[axis] = (reach, reach)
+        padded, size = np.pad(x, pad, "edge"), x.shape[axis]
+        x = np.zeros_like(x)
+        for step, weight in enumerate(weights.astype(np.float32).T):
+            part = [slice(None)] * 4
+            part[axis] = slice(step, step + size)
+            x += weight[:, None, None, None] * padded[tuple(part)]
+    return x

@@ -14,14 +14,14 @@ import numpy as np
 
 from gpucnn.autograd import Tensor, no_grad, tensor
 from gpucnn.backend import Array, Backend, ops
-from gpucnn.data import ArrayDataset, Augmentation, Dataset
+from gpucnn.data import ArrayDataset, Augmentation, Dataset, Draws
 from gpucnn.errors import DataError, ParameterError
 
 Scaling = tuple[Array, Array, Any]
 """Scale and shift of each channel (C,), and the dtype of what comes out."""
 
 AUGMENTING = 1
-"""Last number of the seed of an augmented batch; none is 0, which would seed as if it were left out."""
+"""Last number of the seed of an epoch's augmentation; none is 0, which would seed as if it were left out."""
 
 SAMPLE = 10_000
 """Images from which the mean and standard deviation are measured, where a data set is not in memory."""
@@ -182,7 +182,7 @@ class ReadBatches(LoadedBatches):
     def _read_all(self, order: Any, start: int, seed: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
         for number in range(start, -(-len(order) // self.size)):
             chosen = order[number * self.size : (number + 1) * self.size]
-            yield self._read(chosen, (*seed, number) if seed else ())
+            yield self._read(chosen, seed)
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
         backend, (images, labels) = self.backend, given
@@ -256,7 +256,8 @@ class Loader:
     def batch(self, indices: Any, seed: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         """Return the images and labels of these indices (a host array).
 
-        They are augmented where ``seed`` is given, and it alone says how: a resumed run sees what it would have seen.
+        They are augmented where ``seed`` (of the run, and the epoch) is given. It and its index alone say how an image is,
+        whatever the batch: a resumed run sees what it would have seen.
         """
         backend = self.backend
         if self._resident is not None:
@@ -272,5 +273,5 @@ class Loader:
     def _read(self, indices: Any, seed: tuple[int, ...]) -> tuple[Any, Any]:
         images, labels = read_batch(self.data, indices)
         if self.augmentation is not None and seed:
-            images = self.augmentation(images, np.random.default_rng([*seed, AUGMENTING]))
+            images = self.augmentation(images, Draws([*seed, AUGMENTING], indices))
         return images, labels

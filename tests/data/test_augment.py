@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from gpucnn.data import Augmentation
+from gpucnn.data import Augmentation, Draws
 from gpucnn.data.augment import add_noise, cut_out, elastic_field, move, warp
-from gpucnn.errors import UsageError
+from gpucnn.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (5, 1, 9, 9), np.uint8)
 COLOUR = RNG.integers(0, 256, (4, 3, 8, 11), np.uint8)
 FLOATS = RNG.standard_normal((4, 2, 7, 6)).astype(np.float32)
 EVERY = "shift=2,rotate=20,scale=0.2,flip,elastic=1.5,cutout=4,noise=0.1"
+ALL = EVERY + ",crop=2,resized_crop=0.4,colour=0.4,hue=0.3,grey=0.3,blur=1.2"
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -139,7 +140,7 @@ def test_strengths_are_kept_to_and_used_up() -> None:
 
 
 def test_elastic_displacements_are_smooth_and_of_unit_size() -> None:
-    field = elastic_field(rng(), 400, 28, 28)
+    field = elastic_field(Draws([0], range(400)), 28, 28)
     assert field.shape == (2, 400, 28, 28)
     assert field.dtype == np.float32
     spread = field.std((0, 1))
@@ -207,6 +208,8 @@ def test_other_layouts_of_memory_give_the_same() -> None:
         ("scale=1", "scale: expected a number from 0 to 0.9, got 1"),
         ("noise=1.1", "noise: expected a number from 0 to 1"),
         ("cutout=-3", "cutout: expected a whole number from 0"),
+        ("hue=0.6", "hue: expected a number from 0 to 0.5, got 0.6"),
+        ("blur=-1", "blur: expected a number from 0 to 100, got -1"),
     ],
 )
 def test_what_cannot_be_is_told(text: str, said: str) -> None:
@@ -222,3 +225,57 @@ def test_spaces_and_order_do_not_matter() -> None:
         == Augmentation.parse("rotate=10,flip")
         == Augmentation(rotate=10, flip=True)
     )
+
+
+@pytest.mark.bits
+@pytest.mark.parametrize("images", [GREY, COLOUR, FLOATS], ids=["grey", "colour", "floats"])
+@pytest.mark.parametrize("kind", [*ALL.split(","), ALL])
+def test_an_image_is_changed_alike_in_every_batch(images: np.ndarray, kind: str) -> None:
+    """Its index decides, not its place in the batch, nor what is augmented beside it."""
+    augment, indices = Augmentation.parse(kind), np.array([40, 2, 2**33, 7, 0])[: len(images)]
+    whole = augment(images, Draws([3, 1], indices))
+    for cut in ([0], [1], [3, 1], [2, 0, 3]):
+        np.testing.assert_array_equal(augment(images[cut], Draws([3, 1], indices[cut])), whole[cut])
+
+
+@pytest.mark.parametrize("kind", ALL.split(","))
+def test_images_seeds_and_epochs_are_augmented_differently(kind: str) -> None:
+    images = np.repeat(RNG.integers(0, 256, (1, 3, 16, 16), np.uint8), 64, 0)
+    augment, indices = Augmentation.parse(kind), np.arange(64)
+    seen = [augment(images, Draws(seed, indices)) for seed in ([0, 0, 1], [0, 1, 1], [1, 0, 1])]
+    assert len(np.unique(seen[0].reshape(64, -1), axis=0)) > (1 if kind == "flip" or kind.startswith("grey") else 8)
+    assert all((one != other).any() for one, other in zip(seen, seen[1:] + seen[:1], strict=True))
+
+
+@pytest.mark.bits
+def test_a_kind_that_is_added_changes_no_other() -> None:
+    draws = Draws([5], range(4))
+    moved = Augmentation(shift=2, flip=True)(COLOUR, draws)
+    both = Augmentation(shift=2, flip=True, cutout=3)(COLOUR, draws)
+    kept = both == moved
+    assert kept.any(1).sum() >= 4 * (88 - 9)
+    assert not kept.all()
+
+
+def test_random_numbers_are_uniform_and_independent() -> None:
+    numbers = Draws([0], range(20_000)).uniform(0, 32)
+    assert 0 <= numbers.min() < 1e-4
+    assert 1 - 1e-4 < numbers.max() < 1
+    counts = np.stack([np.histogram(word, 20, (0, 1))[0] for word in numbers.T])
+    assert (((counts - 1000) ** 2 / 1000).sum(1) < 60).all()  # chi squared of 19 degrees: 1 in 10^6
+    correlation = np.corrcoef(numbers.T)
+    assert np.abs(correlation - np.eye(32)).max() < 0.04
+    beside = np.corrcoef(numbers[:-1, 0], numbers[1:, 0])[0, 1]
+    assert abs(beside) < 0.04
+
+
+def test_fields_of_neighbours_are_independent() -> None:
+    fields = Draws([0], range(50)).normals(1, (40, 40)).reshape(50, -1)
+    assert abs(fields.mean()) < 0.02
+    assert abs(fields.std() - 1) < 0.02
+    assert np.abs(np.corrcoef(fields) - np.eye(50)).max() < 0.15
+
+
+def test_random_numbers_for_another_number_of_images_are_told() -> None:
+    with pytest.raises(DataError, match="rng: expected random numbers for 5 images, got for 4"):
+        Augmentation(shift=1)(GREY, Draws([0], range(4)))

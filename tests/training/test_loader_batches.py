@@ -84,14 +84,19 @@ def test_images_are_read_in_order_once_and_no_sooner_than_needed(backend: Backen
 
 
 @pytest.mark.bits
-def test_augmented_batches_depend_on_seed_and_number_alone(backend: Backend) -> None:
+def test_augmented_images_depend_on_seed_epoch_and_index_alone(backend: Backend) -> None:
     loader = Loader(DATA, backend, PLAIN, augmentation=Augmentation(shift=2, noise=0.1))
     order = loader.order(0, 0)
     whole = taken(loader, 10, order, 0, (0, 0))
     assert same(taken(loader, 10, order, 1, (0, 0)), whole[1:])
-    x, y = loader.batch(order[10:20], (0, 0, 1))
+    x, y = loader.batch(order[10:20], (0, 0))
     assert same([(x.numpy(), y.numpy())], whole[1:2])
     assert not same(taken(loader, 10, order, 0, (0, 1)), whole)
+    joined = np.concatenate([x for x, _ in whole])
+    for size in (1, 4, 23):
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in taken(loader, size, order, 0, (0, 0))]), joined)
+    again = np.concatenate([x for x, _ in taken(loader, 6, order[::-1], 0, (0, 0))])
+    np.testing.assert_array_equal(again[::-1], joined)
     assert not same(taken(loader, 10, order), whole)
 
 
