@@ -16,7 +16,7 @@ from gpucnn.data.folder import LARGEST_SIDE
 from gpucnn.errors import DataError
 from gpucnn.options import options_of
 from gpucnn.training import SavedModel, Settings
-from gpucnn.training.config import DEVICE
+from gpucnn.training.config import DEVICE, recipes
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Complete = Callable[[click.Context, click.Parameter, str], list[Any]]
@@ -60,6 +60,16 @@ def complete_source(context: click.Context, option: click.Parameter, incomplete:
     return known or [CompletionItem(incomplete, type="file")]
 
 
+def complete_recipe(context: click.Context, option: click.Parameter, incomplete: str) -> list[Any]:
+    """Return the recipes whose names begin so."""
+    return [CompletionItem(name) for name in recipes() if name.startswith(incomplete)]
+
+
+def complete_device(context: click.Context, option: click.Parameter, incomplete: str) -> list[Any]:
+    """Return the devices whose names begin so; GPUs are not looked for."""
+    return [CompletionItem(name) for name in ("auto", "cpu", "cuda", "cuda:") if name.startswith(incomplete)]
+
+
 def check_device(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """Refuse a device other than cpu, cuda, cuda:N and auto."""
     if value is not None and not re.fullmatch(DEVICE, value):
@@ -71,7 +81,7 @@ def device_option(default: str) -> Decorator:
     """Return --device for a command that reads a run; ``GPUCNN_DEVICE`` is used where the option is absent."""
     return click.option(
         "--device", default=default, show_default=True, envvar="GPUCNN_DEVICE", show_envvar=True, callback=check_device,
-        metavar="DEVICE", help=DEVICE_HELP,
+        metavar="DEVICE", help=DEVICE_HELP, shell_complete=complete_device,
     )  # fmt: skip
 
 

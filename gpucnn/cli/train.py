@@ -16,6 +16,8 @@ from gpucnn.cli.options import (
     DEVICE_HELP,
     check_device,
     complete_described,
+    complete_device,
+    complete_recipe,
     complete_source,
     image_size_option,
     no_limits_option,
@@ -75,7 +77,7 @@ def either(names: Iterable[str]) -> str:
     "--freeze", "Parameters that are not trained, by patterns separated by commas: features.*; or *,!fc.* for all but fc.",
     metavar="PATTERNS",
 )  # fmt: skip
-@setting_option("--device", DEVICE_HELP, callback=check_device, metavar="DEVICE")
+@setting_option("--device", DEVICE_HELP, callback=check_device, metavar="DEVICE", shell_complete=complete_device)
 @setting_option(
     "--precision", "Precision of weights and activations. tf32 is float32 with products in TF32 (GPUs from Ampere on); "
     "float16 halves the memory and computes in float32.",
@@ -167,7 +169,7 @@ def either(names: Iterable[str]) -> str:
     "--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Read settings from a file; options win."
 )  # fmt: skip
 @click.option(
-    "--recipe", "recipe_name", metavar="NAME",
+    "--recipe", "recipe_name", metavar="NAME", shell_complete=complete_recipe,
     help="Use settings that come with gpucnn; options win. Recipes: fast (MNIST to 99 %).",
 )  # fmt: skip
 @click.option(

@@ -190,13 +190,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     return values
 
 
+def recipes() -> dict[str, Path]:
+    """Return the recipes that come with gpucnn: names and files."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+
+
 def recipe(name: str) -> Path:
     """Return the file of a recipe that comes with gpucnn; UsageError for an unknown name.
 
     >>> recipe("fast").name
     'fast.toml'
     """
-    known = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+    known = recipes()
     if name not in known:
         raise UsageError.expected("recipe", "name", " or ".join(known), repr(name), did_you_mean(name, known))
     return known[name]

@@ -79,6 +79,9 @@ def complete(*arguments: str) -> list[str]:
         (["evaluate", "run", "--data", "cif"], ["cifar10"]),
         (["summary", "resnet1"], ["resnet18"]),
         (["bench", "resnet:"], ["resnet:width=", "resnet:blocks="]),
+        (["train", "--recipe", ""], ["fast"]),
+        (["train", "--device", "cu"], ["cuda", "cuda:"]),
+        (["predict", "run", "--device", ""], ["auto", "cpu", "cuda", "cuda:"]),
         (["mo"], ["models"]),
     ],
 )
