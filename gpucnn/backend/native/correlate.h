@@ -237,7 +237,7 @@ static void correlate_run(const Plan *plan, const Tile *tile, const Run *run, co
 }
 
 /* The larger of four numbers, then ReLU, and its argmax; NaN stays. */
-INLINE V pool_vectors(V a, V b, V c, V d, B *argmax) {
+INLINE V pool_vectors(V a, V b, V c, V d, B *winner) {
   I right = (b > a) | (b != b), right_below = (d > c) | (d != d);
   V above = choose(right, b, a), under = choose(right_below, d, c);
   above = choose(a != a, a, above);
@@ -246,7 +246,7 @@ INLINE V pool_vectors(V a, V b, V c, V d, B *argmax) {
   V best = choose(below, under, above);
   I k = (right & 1 & ~below) | (((right_below & 1) | 2) & below);
   I alive = best > 0;
-  *argmax = __builtin_convertvector((k & alive) | (~alive & DEAD), B);
+  *winner = __builtin_convertvector((k & alive) | (~alive & DEAD), B);
   return keep(~(best < 0), best);
 }
 
@@ -270,9 +270,9 @@ static void pool_few(const float *upper, const float *lower, Index pixels, Index
         pixel += y_pixel;
       }
     }
-    B argmax;
-    store(result, pool_vectors(load(corner[0]), load(corner[1]), load(corner[2]), load(corner[3]), &argmax));
-    memcpy(chosen, &argmax, sizeof argmax);
+    B winner;
+    store(result, pool_vectors(load(corner[0]), load(corner[1]), load(corner[2]), load(corner[3]), &winner));
+    memcpy(chosen, &winner, sizeof winner);
     for (Index i = 0; i < count; i++) {
       y[to[i]] = result[i];
       if (argmax) argmax[to[i]] = chosen[i];
@@ -294,9 +294,9 @@ static void pool_pair(const float *rows, Index F, Index columns, Index lanes, fl
       uint8_t *chosen = argmax ? argmax + j * y_pixel : NULL;
       for (Index n = 0; n < lanes; n += W) {
         Index at = least(n, lanes - W); /* the last vector may overlap the one before */
-        B argmax;
-        store(to + at, pool_vectors(load(upper + at), load(upper + lanes + at), load(lower + at), load(lower + lanes + at), &argmax));
-        if (chosen) *(B *)(chosen + at) = argmax;
+        B winner;
+        store(to + at, pool_vectors(load(upper + at), load(upper + lanes + at), load(lower + at), load(lower + lanes + at), &winner));
+        if (chosen) *(B *)(chosen + at) = winner;
       }
     }
   }
