@@ -8,7 +8,7 @@ import click
 
 from gpucnn import benchmark
 from gpucnn.cli.models import FROM_DATA
-from gpucnn.cli.options import complete_described, device_option
+from gpucnn.cli.options import check_a_number, complete_described, device_option
 from gpucnn.cli.summary import read_shape
 from gpucnn.cli.terminal import say, say_json, say_lines
 from gpucnn.models import MODELS
@@ -27,7 +27,7 @@ from gpucnn.training import Settings
     help="Channels, height and width of an image.",
 )  # fmt: skip
 @click.option(
-    "--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1), default=[1, 64, 256, 1024],
+    "--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1, 2**16), default=[1, 64, 256, 1024],
     show_default=True, help="Images per batch. May be given several times.",
 )  # fmt: skip
 @click.option(
@@ -36,14 +36,15 @@ from gpucnn.training import Settings
 )  # fmt: skip
 @click.option(
     "--rounds",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1000),
     default=5,
     show_default=True,
     help="Measurements per row; the median is reported.",
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.001),
+    type=click.FloatRange(0.001, 60),
+    callback=check_a_number,
     default=0.5,
     show_default=True,
     help="Seconds per measurement.",

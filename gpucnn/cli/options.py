@@ -60,6 +60,13 @@ def complete_source(context: click.Context, option: click.Parameter, incomplete:
     return known or [CompletionItem(incomplete, type="file")]
 
 
+def check_a_number(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Refuse NaN, which is below no bound of a range and above none."""
+    if value is not None and value != value:
+        raise click.BadParameter("expected a number, got nan.")
+    return value
+
+
 def complete_recipe(context: click.Context, option: click.Parameter, incomplete: str) -> list[Any]:
     """Return the recipes whose names begin so."""
     return [CompletionItem(name) for name in recipes() if name.startswith(incomplete)]
