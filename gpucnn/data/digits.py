@@ -17,6 +17,7 @@ seeded hand draws them with the unsteadiness of one. A block of 250 images at a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ BOX = 20  # pixels of the longer side of the ink, as in MNIST
 FAINT = 0.25  # pixels by which the path may overshoot the box, as the ink is faint at the very ends of a stroke
 MIDDLE = 14  # the centre of mass lands within half a pixel of this one, as in MNIST
 POINTS = 60  # points of a pen's path, over all strokes of a shape
+PIECE = 25  # images of a block whose ink is worked out together
 BLOCK = 250  # images drawn together; a multiple of ten, so that every block holds each digit equally often
 
 
@@ -166,8 +168,10 @@ def _write(rng: np.random.Generator, shapes: Shapes, labels: NDArray[np.int64], 
             size[at] = _normal(rng, len(at), 1, 1)
             noise[at, : shapes.points[first + way]] = _normal(rng, len(at), shapes.points[first + way], 2)
     size = hand.wobble * np.exp(hand.wobble_spread * size)
-    wobble = (shapes.spread[number] @ rounded(noise)).astype(np.float32)
-    return shapes.base[number] + size * wobble, shapes.lifted[number]
+    path = shapes.base[number]
+    for part in _pieces(len(labels)):
+        path[part] += size[part] * (shapes.spread[number[part]] @ rounded(noise[part])).astype(np.float32)
+    return path, shapes.lifted[number]
 
 
 def _warp(rng: np.random.Generator, path: Floats, hand: Hand) -> Floats:
@@ -256,17 +260,25 @@ def _place(path: Floats, inked: Booleans, radius: Floats) -> Floats:
 
 def _ink(rng: np.random.Generator, path: Floats, length: Floats, radius: Floats, hand: Hand) -> NDArray[np.uint8]:
     """Images of the paths, (N, 28, 28), uint8."""
-    bell = path[:, :, :, None] - np.arange(SIZE, dtype=np.float32)
-    np.exp(-0.5 * bell * bell, out=bell)
-    # The distance is compared with the mean radius below, so a point pressed harder has to seem nearer.
     mean = radius.mean(1, keepdims=True)
-    bell[:, :, 1] *= (length / np.sqrt(2 * np.pi) * np.exp(0.5 * (radius**2 - mean**2)))[:, :, None]
-    total = (rounded(bell[:, :, 1]).transpose(0, 2, 1) @ rounded(bell[:, :, 0])).astype(np.float32)
-    distance = np.sqrt(np.maximum(-2 * np.log(total + np.float32(1e-20)), 0))
+    # The distance is compared with the mean radius below, so a point pressed harder has to seem nearer.
+    weight = length / np.sqrt(2 * np.pi) * np.exp(0.5 * (radius**2 - mean**2))
     soft = hand.soft * np.exp(hand.soft_spread * _normal(rng, len(path), 1, 1))
-    ink = ((mean[:, :, None] - distance) / soft + 0.5).clip(0, 1)
-    images: NDArray[np.uint8] = np.rint(255 * ink).astype(np.uint8)
+    images = np.empty((len(path), SIZE, SIZE), np.uint8)
+    for part in _pieces(len(path)):
+        bell = path[part, :, :, None] - np.arange(SIZE, dtype=np.float32)
+        np.exp(-0.5 * bell * bell, out=bell)
+        bell[:, :, 1] *= weight[part, :, None]
+        total = (rounded(bell[:, :, 1]).transpose(0, 2, 1) @ rounded(bell[:, :, 0])).astype(np.float32)
+        distance = np.sqrt(np.maximum(-2 * np.log(total + np.float32(1e-20)), 0))
+        ink = ((mean[part, :, None] - distance) / soft[part] + 0.5).clip(0, 1)
+        images[part] = np.rint(255 * ink)
     return images
+
+
+def _pieces(count: int) -> Iterator[slice]:
+    """Cut a block into pieces whose temporary arrays stay in the processor's cache: a third of the time."""
+    return (slice(start, start + PIECE) for start in range(0, count, PIECE))
 
 
 def _centre(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
