@@ -28,7 +28,7 @@ from gpucnn.errors import GpucnnError, ParameterError, UsageError, did_you_mean
 from gpucnn.functional import max_pool2d
 from gpucnn.models.structure import layer_classes
 from gpucnn.options import read_options
-from gpucnn.training import build_model
+from gpucnn.training import PRECISIONS, LossScale, build_model, train_step
 from gpucnn.training.environment import processor_name
 
 Step = Callable[[np.ndarray[Any, Any]], None]
@@ -71,7 +71,8 @@ def network_steps(
 ) -> dict[str, Step]:
     """Return the steps "train" (cross-entropy, Adam) and "infer" (the class of each image) of a network on its device.
 
-    A copy of the network in evaluation mode infers. captured: training is recorded once and replayed, which only a GPU does.
+    A copy of the network in evaluation mode infers. captured: training is captured once and replayed, which only a GPU does.
+    A network in float16 trains with loss scaling.
 
     >>> images, labels = images_of((1, 28, 28))
     >>> steps = network_steps(build_model("lenet", (1, 28, 28), 10, "float32", get_backend("cpu")), images, labels, "cpu")
@@ -79,8 +80,11 @@ def network_steps(
     """
     loss_fn, optimizer = nn.CrossEntropyLoss(), optim.Adam(net.parameters(), lr=1e-3)
     all_images, all_labels = (gpucnn.tensor(array, device=device) for array in (images, labels))
+    scale = LossScale(get_backend(device)) if images.dtype == np.float16 else None
 
     def work(x: gpucnn.Tensor, y: gpucnn.Tensor) -> gpucnn.Tensor:
+        if scale is not None:
+            return train_step(net, loss_fn, optimizer, x, y, scale)[0]
         optimizer.zero_grad()
         loss: gpucnn.Tensor = loss_fn(net(x), y)
         loss.backward()
@@ -88,7 +92,8 @@ def network_steps(
         return loss
 
     resting = copy.deepcopy(net).eval()
-    step = gpucnn.capture(work, state=[net, optimizer]) if captured else work
+    held: list[Any] = [net, optimizer] if scale is None else [net, optimizer, scale]
+    step = gpucnn.capture(work, state=held) if captured else work
 
     def train(chosen: np.ndarray[Any, Any]) -> None:
         step(all_images[chosen], all_labels[chosen])
@@ -132,7 +137,7 @@ def layer_steps(layer: nn.Module, images: np.ndarray[Any, Any], device: str | Ba
     return {"train": train, "infer": infer}
 
 
-def make(what: str, shape: Shape, device: str | Backend) -> nn.Module:
+def make(what: str, shape: Shape, device: str | Backend, precision: str = "float32") -> nn.Module:
     """Return the network or the layer that ``what`` describes: lenet:pooling=avg, or Conv2d:in_channels=3,out_channels=8,...
 
     UsageError for an unknown name or option, or where images of ``shape`` do not fit a network.
@@ -142,7 +147,7 @@ def make(what: str, shape: Shape, device: str | Backend) -> nn.Module:
     """
     name, _, rest = what.partition(":")
     if not name[:1].isupper():
-        return build_model(what, shape, 10, "float32", get_backend(device))
+        return build_model(what, shape, 10, precision, get_backend(device))
     known = layer_classes()
     if name not in known:
         raise UsageError.expected("bench", "layer", "a layer of gpucnn.nn", repr(name), did_you_mean(name, known))
@@ -154,17 +159,39 @@ def make(what: str, shape: Shape, device: str | Backend) -> nn.Module:
         raise UsageError(f"layer {name}: {error}") from None
 
 
-def steps_of(what: str, shape: Shape, device: str | Backend, least: int = 1, captured: bool = False) -> dict[str, Step]:
+def steps_of(
+    what: str,
+    shape: Shape,
+    device: str | Backend,
+    least: int = 1,
+    captured: bool = False,
+    precision: str = "float32",
+) -> dict[str, Step]:
     """Return "train" and "infer" of the network or the layer that ``what`` describes, with images in memory.
+
+    precision: of a network, see ``training.PRECISIONS``; layers are measured in float32.
 
     >>> sorted(steps_of("ReLU", (3, 8, 8), "cpu"))
     ['infer', 'train']
     """
     gpucnn.manual_seed(0)
-    module, (images, labels) = make(what, shape, device), images_of(shape, least)
+    module, (images, labels) = make(what, shape, device, precision), images_of(shape, least)
     if what[:1].isupper():
         return layer_steps(module, images, device)
-    return network_steps(module, images, labels, device, captured)
+    steps = network_steps(module, images.astype(PRECISIONS[precision]), labels, device, captured)
+    return {mode: _in_precision(step, get_backend(device), precision) for mode, step in steps.items()}
+
+
+def _in_precision(step: Step, backend: Backend, precision: str) -> Step:
+    """Return the step as it runs in TF32 where ``precision`` says so, otherwise without; DeviceError where there is none."""
+    if precision != "tf32" and not backend.has_tf32:
+        return step
+
+    def run(chosen: np.ndarray[Any, Any]) -> None:
+        with backend.tf32(precision == "tf32"):
+            step(chosen)
+
+    return run
 
 
 def images_per_second(

@@ -66,15 +66,22 @@ def residual(block: Any, shortcut: Any = None) -> Any:
     return Residual()
 
 
-def torch_steps(what: str, shape: tuple[int, int, int], kind: str, device: str, least: int) -> dict[str, Step]:
-    """Return PyTorch's "train" and "infer"; ``kind`` is contiguous, channels-last or graphs."""
+def torch_steps(
+    what: str, shape: tuple[int, int, int], kind: str, device: str, least: int, precision: str = "float32"
+) -> dict[str, Step]:
+    """Return PyTorch's "train" and "infer"; ``kind`` is contiguous, channels-last or graphs.
+
+    float16 is PyTorch's automatic mixed precision with its gradient scaler.
+    """
     import torch
     from torch import nn
 
     torch.set_num_threads(int(os.environ.get("GPUCNN_THREADS") or len(os.sched_getaffinity(0))))
     torch.manual_seed(0)
     # By default PyTorch convolves in TF32, where ours computes in float32.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    half = precision == "float16"
+    scaler = torch.amp.GradScaler(device, enabled=half)
     images, labels = benchmark.images_of(shape, least)
     layout = torch.channels_last if kind == "channels-last" else torch.contiguous_format
     net = torch_twin(models.describe(benchmark.make(what, shape, "cpu"))).to(device, memory_format=layout)
@@ -87,8 +94,11 @@ def torch_steps(what: str, shape: tuple[int, int, int], kind: str, device: str, 
 
     def work(x: Any, y: Any) -> None:
         optimizer.zero_grad(set_to_none=kind != "graphs")
-        loss_fn(net(x), y).backward()
-        optimizer.step()
+        with torch.autocast(device, torch.float16, enabled=half):
+            loss = loss_fn(net(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     resting, graphs = copy.deepcopy(net).eval(), dict[int, Any]()
 
@@ -105,7 +115,7 @@ def torch_steps(what: str, shape: tuple[int, int, int], kind: str, device: str, 
         graph.replay()
 
     def infer(chosen: np.ndarray) -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device, torch.float16, enabled=half):
             resting(all_images[torch.from_numpy(chosen).to(device)]).argmax(1)
 
     return {"train": train, "infer": infer}
@@ -170,17 +180,22 @@ def compare(
     sizes: tuple[int, ...],
     rounds: int,
     seconds: float,
+    precision: str = "float32",
 ) -> list[dict[str, Any]]:
     """Return for each mode and batch size the median rates and the ratio to PyTorch's faster kind, round by round."""
     least = max(sizes)
     count = benchmark.image_count(shape, least)
-    sides = {"gpucnn": (benchmark.steps_of(what, shape, device, least), get_backend(device))}
+    sides = {"gpucnn": (benchmark.steps_of(what, shape, device, least, False, precision), get_backend(device))}
     if device != "cpu" and not what[:1].isupper():
-        sides["gpucnn captured"] = benchmark.steps_of(what, shape, device, least, captured=True), get_backend(device)
+        captured_steps = benchmark.steps_of(what, shape, device, least, True, precision)
+        sides["gpucnn captured"] = captured_steps, get_backend(device)
     if has_torch():
         kinds = ("contiguous", "channels-last") if device == "cpu" else ("contiguous", "channels-last", "graphs")
+        if precision == "float16":
+            kinds = kinds[:2]  # PyTorch's scaler looks at the gradients on the host, which no graph can hold
         for kind in kinds if device == "cpu" or not what[:1].isupper() else kinds[:2]:
-            sides[f"torch {kind}"] = torch_steps(what, shape, kind, torch_device(device), least), torch_wait(device)
+            theirs = torch_steps(what, shape, kind, torch_device(device), least, precision)
+            sides[f"torch {kind}"] = theirs, torch_wait(device)
     rows = []
     for mode in modes:
         for size in sizes:
@@ -305,6 +320,10 @@ def torch_device(device: str) -> str:
 @click.option("--rounds", default=7, show_default=True, help="Alternating rounds.")
 @click.option("--seconds", default=0.5, show_default=True, help="Length of each measurement.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option(
+    "--precision", type=click.Choice(["float32", "tf32", "float16"]), default="float32", show_default=True,
+    help="Of both; PyTorch's TF32 flags are set accordingly.",
+)  # fmt: skip
 @click.option("--memory", "with_memory", is_flag=True, help="Also the peak memory of training, on the CPU.")
 @click.option("--scaling", "with_scaling", is_flag=True, help="Also the cost against batch size and image area.")
 @click.option(
@@ -319,6 +338,7 @@ def main(
     rounds: int,
     seconds: float,
     device: str,
+    precision: str,
     with_memory: bool,
     with_scaling: bool,
     onnx_file: Path | None,
@@ -333,12 +353,13 @@ def main(
         return
     if not has_torch():
         click.echo("PyTorch is not installed: measuring gpucnn alone.", err=True)
-    report: dict[str, Any] = {"model": model, "input_shape": [C, H, W], "machine": benchmark.machine(device)}
+    about = {"model": model, "input_shape": [C, H, W], "precision": precision}
+    report: dict[str, Any] = {**about, "machine": benchmark.machine(device)}
     if has_torch():
         report["machine"]["versions"]["torch"] = sys.modules["torch"].__version__
     report["rates"] = benchmark.rates(device)
     click.echo("; ".join(f"{name.replace(', ', ': ')}: {rate:,}" for name, rate in report["rates"].items()))
-    report["speed"] = compare(model, (C, H, W), device, modes, sizes, rounds, seconds)
+    report["speed"] = compare(model, (C, H, W), device, modes, sizes, rounds, seconds, precision)
     click.echo(benchmark.table(report["speed"]))
     if with_memory:
         report["memory"] = memory(model, (C, H, W), sizes)

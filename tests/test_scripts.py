@@ -41,7 +41,11 @@ ANSWERS = """#!/usr/bin/env bash
 case "$*" in
   "-m gpucnn doctor"*) echo "$DOCTOR";;
   "-m pytest -m cuda --require-cuda"*) echo "$JUNIT" > "${@: -1}"; echo "7 passed"; exit "$TESTS";;
-  "scripts/bench.py --device cuda --json "*) echo '{"rows": [1]}' > "${@: -1}"; echo "fast enough";;
+  "scripts/bench.py --device cuda --rounds 3 --json "*) echo '{"rows": [1]}' > "$7"; echo "fast enough";;
+  "-m pip install --quiet --no-index --find-links wheels"*) touch "$INSTALLED";;
+  "- "*missing.json)
+    if [ -n "$LACKS" ] && ! [ -e "$INSTALLED" ]; then echo "[\\"$LACKS\\"]" > "$2"; echo "$LACKS"; else echo "[]" > "$2"; fi;;
+  "-c import torch"*) exit 1;;
   *) exec "$REAL" "$@";;
 esac
 """
@@ -53,33 +57,58 @@ DOCTOR = {
 JUNIT = '<testsuites><testsuite tests="7" failures="1" errors="0" skipped="0" time="1.25"/></testsuites>'
 
 
-def gpu_report(tmp_path: Path, doctor: Any = DOCTOR, tests: int = 0) -> subprocess.CompletedProcess[str]:
+def gpu_report(
+    tmp_path: Path, *options: str, doctor: Any = DOCTOR, tests: int = 0, lacks: str = ""
+) -> subprocess.CompletedProcess[str]:
     program = tmp_path / "python"
     program.write_text(ANSWERS)
     program.chmod(0o755)
-    answers = {"DOCTOR": json.dumps(doctor), "JUNIT": JUNIT, "TESTS": str(tests), "REAL": sys.executable}
+    answers = {
+        "DOCTOR": json.dumps(doctor), "JUNIT": JUNIT, "TESTS": str(tests), "REAL": sys.executable, "LACKS": lacks,
+        "INSTALLED": str(tmp_path / "installed"),
+    }  # fmt: skip
     return subprocess.run(
-        ["bash", ROOT / "scripts" / "gpu_report.sh", tmp_path / "report"],
+        ["bash", ROOT / "scripts" / "gpu_report.sh", *options, tmp_path / "report"],
         env={**os.environ, "PYTHON": str(program), **answers}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+def reported(tmp_path: Path) -> dict[str, Any]:
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["gpu-report.json", "gpu-report.log"]
+    found: dict[str, Any] = json.loads((tmp_path / "report" / "gpu-report.json").read_text())
+    return found
 
 
 @pytest.mark.parametrize("tests", [0, 1])
 def test_gpu_report_leaves_one_json_and_one_log(tmp_path: Path, tests: int) -> None:
     result = gpu_report(tmp_path, tests=tests)
     assert (result.returncode, result.stderr) == (tests, "")
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["gpu-report.json", "gpu-report.log"]
-    report = json.loads((tmp_path / "report" / "gpu-report.json").read_text())
-    assert report["device"]["gpu"] == "NVIDIA Test"
+    report = reported(tmp_path)
+    assert (report["device"]["gpu"], report["ended_at"], report["missing"]) == ("NVIDIA Test", "done", [])
     assert report["tests"] == {"exit_code": tests, "tests": 7, "failures": 1, "errors": 0, "skipped": 0, "seconds": 1.2}
-    assert (report["bench_exit_code"], report["bench"]) == (0, {"rows": [1]})
+    assert report["bench"] == [{"rows": [1], "exit_code": 0}] * 9, "three networks in three precisions"
     log = (tmp_path / "report" / "gpu-report.log").read_text()
     assert "7 passed" in log
     assert "fast enough" in log
 
 
 def test_gpu_report_without_a_gpu_says_why(tmp_path: Path) -> None:
-    result = gpu_report(tmp_path, {**DOCTOR, "cuda": {"works": False, "why": "there is none."}})
+    result = gpu_report(tmp_path, doctor={**DOCTOR, "cuda": {"works": False, "why": "there is none."}})
     assert result.returncode == 4
     assert "gpu_report: no usable GPU: there is none." in result.stdout
-    assert not (tmp_path / "report" / "gpu-report.json").exists()
+    report = reported(tmp_path)
+    assert (report["device"]["why"], report["ended_at"], report["bench"]) == ("there is none.", "doctor", [])
+    assert report["tests"] == {"exit_code": None}
+
+
+def test_gpu_report_says_what_is_missing(tmp_path: Path) -> None:
+    result = gpu_report(tmp_path, lacks="cupy-cuda13x")
+    assert result.returncode == 1
+    assert "gpu_report: missing: cupy-cuda13x. Install them: pip install cupy-cuda13x, or --wheels" in result.stdout
+    assert (reported(tmp_path)["missing"], reported(tmp_path)["ended_at"]) == (["cupy-cuda13x"], "what is there")
+
+
+def test_gpu_report_installs_what_is_missing_from_a_folder(tmp_path: Path) -> None:
+    result = gpu_report(tmp_path, "--wheels", "wheels", lacks="cupy-cuda13x")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert reported(tmp_path)["missing"] == []
