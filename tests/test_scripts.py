@@ -44,7 +44,9 @@ case "$*" in
   "scripts/bench.py --device cuda --rounds 3 --json "*) echo '{"rows": [1]}' > "$7"; echo "fast enough";;
   "-m pip install --quiet --no-index --find-links wheels"*) touch "$INSTALLED";;
   "- "*missing.json)
-    if [ -n "$LACKS" ] && ! [ -e "$INSTALLED" ]; then echo "[\\"$LACKS\\"]" > "$2"; echo "$LACKS"; else echo "[]" > "$2"; fi;;
+    if [ -z "$LACKS" ] || [ -e "$INSTALLED" ]; then echo "[]" > "$2"; exit; fi
+    echo "[\\"$LACKS\\"]" > "$2"
+    echo "$LACKS";;
   "-c import torch"*) exit 1;;
   *) exec "$REAL" "$@";;
 esac
