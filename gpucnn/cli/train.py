@@ -127,6 +127,10 @@ def either(names: Iterable[str]) -> str:
     "--accumulate", "Cut each batch into N parts and add their gradients: less memory for the same update.",
     type=click.IntRange(1), metavar="N",
 )  # fmt: skip
+@setting_option(
+    "--workers", "Threads that read and augment images ahead of the training; results do not depend on them.",
+    "one a processor for images read from files, otherwise 0", type=click.IntRange(0, 255), metavar="N",
+)  # fmt: skip
 @setting_option("--momentum", "SGD momentum.", type=click.FloatRange(0, 1))
 @setting_option(
     "--weight-decay", "Weight decay (L2 penalty on the weights); decoupled from the gradient in adamw.",

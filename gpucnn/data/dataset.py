@@ -30,6 +30,8 @@ class Dataset:
     """
 
     class_names: list[str]
+    decodes: bool = False
+    """Whether images are decoded from files each time: threads then read ahead."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -67,7 +69,7 @@ class Subset(Dataset):
 
     def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
         self.whole, self.indices = whole, np.asarray(indices)
-        self.class_names = whole.class_names
+        self.class_names, self.decodes = whole.class_names, whole.decodes
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -80,7 +82,7 @@ class Relabelled(Dataset):
     """The images of another data set, with labels as indices into other class names."""
 
     def __init__(self, whole: Dataset, class_names: Sequence[str]) -> None:
-        self.whole, self.class_names = whole, list(class_names)
+        self.whole, self.class_names, self.decodes = whole, list(class_names), whole.decodes
         self._places = whole._places_in(class_names)
 
     def __len__(self) -> int:

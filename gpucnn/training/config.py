@@ -64,6 +64,7 @@ class Settings:
     ema: float | None = None
     early_stopping: int | None = None
     accumulate: int = 1
+    workers: int | None = None
     mixup: float | None = None
     cutmix: float | None = None
 
@@ -102,14 +103,15 @@ class Settings:
             "limit": 1,
             "early_stopping": 1,
             "accumulate": 1,
+            "workers": 0,
         }
         for key, least in counts.items():
             value = getattr(self, key)
-            if value is None and key in ("validation", "limit", "early_stopping"):
+            if value is None and key in ("validation", "limit", "early_stopping", "workers"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError.expected("settings", key, f"a whole number of at least {least}", shown(value))
-            most = 63 if key == "seed" else 31
+            most = {"seed": 63, "workers": 8}.get(key, 31)
             if value >= 2**most:
                 raise UsageError.expected("settings", key, f"a whole number below 2**{most}", shown(value))
         shares: dict[str, float | None] = {

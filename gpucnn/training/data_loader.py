@@ -10,17 +10,22 @@ import numpy as np
 from gpucnn.autograd import Tensor, tensor
 from gpucnn.backend import Backend, get_backend
 from gpucnn.checks import check_count, check_flag, check_int
-from gpucnn.data import Dataset
+from gpucnn.data import Augmentation, Dataset, Draws
+from gpucnn.data.parallel import ahead
 from gpucnn.errors import DataError, ParameterError, kind_of
+from gpucnn.training.loader import AUGMENTING, Batches, check_workers, epoch_order, usual_workers
 
 
-class DataLoader:
+class DataLoader(Batches):
     """Batches (inputs, targets) of a data set, as tensors on a device: ``for x, y in DataLoader(data, batch_size=32)``.
 
     dataset: a ``data.Dataset``, or any object with ``len`` whose items by index are pairs of arrays or numbers. shuffle: in
     an order of its own in each epoch, the same for the same seed. drop_last: leave out a last batch that is not full.
     transform: a function of the inputs of a batch, an array (B, ...); by default uint8 becomes float32 from 0 to 1 and all
-    else stays. device: by default that of ``gpucnn.use``. ``training.Loop`` takes it as its batches.
+    else stays. workers: threads that read, augment and transform batches ahead (by default as for ``Loader``), which changes
+    nothing in them; the data set and the transform are then used from several threads at once. augmentation: of inputs
+    (B, C, H, W), before the transform; what happens to an image follows from (seed, epoch, index). device: by default that
+    of ``gpucnn.use``. ``training.Loop`` takes it as its batches.
 
     Raises ParameterError for wrong arguments, DataError for an empty data set or items that are no pairs.
 
@@ -40,6 +45,8 @@ class DataLoader:
         drop_last: bool = False,
         transform: Callable[[Any], Any] | None = None,
         *,
+        workers: int | None = None,
+        augmentation: Augmentation | None = None,
         device: str | Backend | None = None,
     ) -> None:
         where = "DataLoader"
@@ -51,7 +58,13 @@ class DataLoader:
         self.dataset, self.transform = dataset, transform
         self.batch_size = check_count(batch_size, where, "batch_size")
         self.shuffle, self.drop_last = check_flag(shuffle, where, "shuffle"), check_flag(drop_last, where, "drop_last")
-        self.seed, self.epoch = abs(check_int(seed, where, "seed")), 0
+        self.seed = abs(check_int(seed, where, "seed"))
+        self.workers = usual_workers(dataset) if workers is None else check_workers(workers, where)
+        if augmentation is not None and not isinstance(augmentation, Augmentation):
+            raise ParameterError.expected(where, "augmentation", "a data.Augmentation", kind_of(augmentation))
+        self.augmentation = augmentation
+        self.passes = 0
+        """Epochs that iterating has begun: the number of the next one."""
         self.backend = get_backend(device)
         if not len(self):
             raise DataError.expected(where, "dataset", "at least one batch", f"{len(dataset)} examples")
@@ -62,13 +75,31 @@ class DataLoader:
         return whole + bool(rest and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = np.arange(len(self.dataset))
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
-        self.epoch += 1
-        for first in range(0, len(self) * self.batch_size, self.batch_size):
-            inputs, targets = self._items(order[first : first + self.batch_size])
-            yield tensor(self._transformed(inputs), device=self.backend), tensor(targets, device=self.backend)
+        self.passes += 1
+        for _, x, y in self.epoch(self.passes - 1):
+            yield x, y
+
+    def order(self, epoch: int) -> Any:
+        """Return the indices of an epoch's examples (N,), on the host: they follow from (seed, epoch)."""
+        count = len(self.dataset)
+        return epoch_order(count, self.seed, epoch) if self.shuffle else np.arange(count)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield (size, inputs, targets) of the batches of an epoch, from batch ``start`` on, as ``Loop`` takes them."""
+        order, size = self.order(number), self.batch_size
+        parts = (order[place * size : (place + 1) * size] for place in range(start, len(self)))
+        for inputs, targets in ahead(lambda indices: self._read(indices, number), parts, self.workers):
+            yield len(inputs), tensor(inputs, device=self.backend), tensor(targets, device=self.backend)
+
+    def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = given
+        return x, y
+
+    def _read(self, indices: Any, epoch: int) -> tuple[Any, Any]:
+        inputs, targets = self._items(indices)
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, Draws([self.seed, epoch, AUGMENTING], indices))
+        return self._transformed(inputs), targets
 
     def _items(self, indices: Any) -> tuple[Any, Any]:
         if isinstance(self.dataset, Dataset):

@@ -14,7 +14,9 @@ import numpy as np
 
 from gpucnn.autograd import Tensor, no_grad, tensor
 from gpucnn.backend import Array, Backend, ops
+from gpucnn.checks import is_count, shown
 from gpucnn.data import ArrayDataset, Augmentation, Dataset, Draws
+from gpucnn.data.parallel import ahead, cores
 from gpucnn.errors import DataError, ParameterError
 
 Scaling = tuple[Array, Array, Any]
@@ -66,6 +68,23 @@ def check_labels(where: str, labels: Any, classes: int) -> None:
     """DataError unless all labels are from 0 to ``classes`` - 1: a GPU kernel cannot raise an error."""
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError.expected(where, "labels", f"0 to {classes - 1}", f"{labels.min()} to {labels.max()}")
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Any:
+    """Return the shuffled indices (count,) of an epoch: one function of (seed, epoch), for any workers and processes."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def usual_workers(data: Any) -> int:
+    """Return how many threads read a data set where nobody says: a processor each to decode files, none for others."""
+    return cores() if getattr(data, "decodes", False) else 0
+
+
+def check_workers(workers: Any, where: str) -> int:
+    """Return a number of workers as an int; ParameterError for none from 0 to 255."""
+    if not is_count(workers, 0, 255):
+        raise ParameterError.expected(where, "workers", "a whole number from 0 to 255", shown(workers))
+    return int(workers)
 
 
 class Batches:
@@ -180,9 +199,9 @@ class ReadBatches(LoadedBatches):
             yield len(labels), Tensor(images, self.backend), Tensor(labels, self.backend)
 
     def _read_all(self, order: Any, start: int, seed: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
-        for number in range(start, -(-len(order) // self.size)):
-            chosen = order[number * self.size : (number + 1) * self.size]
-            yield self._read(chosen, seed)
+        numbers = range(start, -(-len(order) // self.size))
+        parts = (order[number * self.size : (number + 1) * self.size] for number in numbers)
+        return ahead(lambda indices: self._read(indices, seed), parts, self.loader.workers)
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
         backend, (images, labels) = self.backend, given
@@ -207,7 +226,9 @@ class Loader:
     """Gives batches of a data set as tensors on a device: images (B, C, H, W) normalised, labels (B,) int64.
 
     A data set in memory goes to the device as a whole where it fits; others are read and moved batch by batch. With an
-    ``augmentation``, batches that are asked for with a seed are augmented, on the host.
+    ``augmentation``, batches that are asked for with a seed are augmented, on the host. workers: threads that read and
+    augment batches ahead, by default one for each processor where images are decoded from files, and otherwise none; any
+    number gives the same batches. The data set is then read from several threads at once.
     """
 
     def __init__(
@@ -217,8 +238,10 @@ class Loader:
         normalisation: Normalisation,
         precision: str = "float32",
         augmentation: Augmentation | None = None,
+        workers: int | None = None,
     ) -> None:
         self.data, self.backend, self.augmentation = data, backend, augmentation
+        self.workers = usual_workers(data) if workers is None else check_workers(workers, "Loader")
         first, _ = read_batch(data, np.arange(min(len(data), 1)))
         pixel = 255.0 if first.dtype == np.uint8 else 1.0
         mean, std, dtype = np.array(normalisation.mean), np.array(normalisation.std), np.dtype(precision)
@@ -242,7 +265,7 @@ class Loader:
 
     def order(self, seed: int, epoch: int) -> Any:
         """Return the shuffled indices of an epoch, on the host."""
-        return np.random.default_rng([seed, epoch]).permutation(len(self))
+        return epoch_order(len(self), seed, epoch)
 
     def batches(self, size: int, seed: int | None = None) -> LoadedBatches:
         """Return the batches, of ``size`` images and the rest, as ``Loop`` takes them.

@@ -37,7 +37,7 @@ from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.reporters import Records, Reporter, Reporters
 from gpucnn.training.run_folder import RunFolder
 
-FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "early_stopping", "test_each_epoch", "data")
+FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "early_stopping", "test_each_epoch", "data", "workers")
 """Settings that may differ on resuming; of ``data``, only its location."""
 
 
@@ -70,7 +70,7 @@ class Trainer(Loop):
         self.settings = settings
         self.normalisation = Normalisation.of(train)
         dtype = PRECISIONS[settings.precision]
-        self.train_loader = Loader(train, backend, self.normalisation, dtype, settings.augmentation)
+        self.train_loader = Loader(train, backend, self.normalisation, dtype, settings.augmentation, settings.workers)
         self.validation_loader = self._loader(validation) if validation is not None else None
         self.test_loader = self._loader(splits.test)
         generator = Generator(settings.seed)
@@ -111,7 +111,8 @@ class Trainer(Loop):
         self._data_sha256 = splits.sha256()
 
     def _loader(self, data: Dataset) -> Loader:
-        return Loader(data, self.backend, self.normalisation, PRECISIONS[self.settings.precision])
+        settings = self.settings
+        return Loader(data, self.backend, self.normalisation, PRECISIONS[settings.precision], workers=settings.workers)
 
     # --- training ------------------------------------------------------------------------------------------------
 

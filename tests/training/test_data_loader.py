@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 import gpucnn
 from gpucnn import nn, optim
 from gpucnn.backend import Backend
-from gpucnn.data import ArrayDataset
+from gpucnn.data import ArrayDataset, Augmentation
 from gpucnn.errors import DataError, GpucnnError
 from gpucnn.training import Accuracy, DataLoader, Loop
 
@@ -80,7 +84,7 @@ def test_a_loop_takes_it_as_its_batches() -> None:
     loader = DataLoader(ArrayDataset(x, y), 10, shuffle=True)
     history = Loop(net, nn.CrossEntropyLoss(), optim.Adam(net.parameters(), lr=0.05), loader, [Accuracy()]).run(8)
     assert history[-1]["accuracy"] == 1
-    assert loader.epoch == 8
+    assert loader.passes == 0, "the loop says which epoch it wants"
 
 
 @pytest.mark.parametrize(
@@ -104,3 +108,128 @@ def test_mistakes(attempt: Any) -> None:
 def test_no_batch_is_told_before_the_loop() -> None:
     with pytest.raises(DataError, match="at least one batch, got 10 examples"):
         DataLoader(DATA, 11, drop_last=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_workers_change_neither_order_nor_bits(workers: int) -> None:
+    """Also where some images take longer than others."""
+
+    class Slow(Pairs):
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            time.sleep(0.002 * (index % 3))
+            return super().__getitem__(index)
+
+    augmentation = Augmentation(shift=1, noise=0.1)
+    for data, options in ((DATA, {"augmentation": augmentation}), (Slow(), {})):
+        alone, helped = (
+            [
+                (x.numpy(), y.numpy())
+                for loader in [DataLoader(data, 3, shuffle=True, seed=4, workers=count, **options)]
+                for _ in range(2)
+                for x, y in loader
+            ]
+            for count in (0, workers)
+        )
+        assert len(alone) == len(helped) == 2 * -(-len(data) // 3)
+        for (x, y), (other_x, other_y) in zip(alone, helped, strict=True):
+            np.testing.assert_array_equal(x, other_x)
+            np.testing.assert_array_equal(y, other_y)
+
+
+def test_augmentation_depends_on_the_index_and_not_on_the_batch() -> None:
+    seen = []
+    for size in (1, 3, 10):
+        loader = DataLoader(DATA, size, augmentation=Augmentation(shift=1, noise=0.2), seed=2, workers=2)
+        seen.append(np.concatenate([x.numpy() for x, _ in loader]))
+    np.testing.assert_array_equal(seen[0], seen[1])
+    np.testing.assert_array_equal(seen[0], seen[2])
+
+
+def test_an_error_in_a_worker_comes_where_its_batch_is_due() -> None:
+    class Broken(Pairs):
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            if index == 4:
+                raise SystemExit("the worker leaves")
+            return super().__getitem__(index)
+
+    before, seen = threading.active_count(), []
+    batches = iter(DataLoader(Broken(), 2, workers=2))
+    for _ in range(2):
+        seen += next(batches)[1].tolist()
+    with pytest.raises(SystemExit, match="the worker leaves"):
+        next(batches)
+    assert seen == [0, 1, 0, 1]
+    assert threading.active_count() == before, "no thread is left"
+
+
+def test_an_epoch_that_is_left_leaves_no_thread() -> None:
+    before = threading.active_count()
+    batches = iter(DataLoader(DATA, 1, workers=2))
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_an_epoch_that_a_fork_cuts_is_told() -> None:
+    program = """
+import os, sys
+import numpy as np
+from gpucnn.data import ArrayDataset, Augmentation
+from gpucnn.errors import DataError
+from gpucnn.training import DataLoader
+loader = DataLoader(ArrayDataset(np.zeros((40, 1, 2, 2), np.uint8), np.arange(40) % 2), 1, workers=2, device="cpu")
+batches = iter(loader)
+next(batches)
+child = os.fork()
+if child == 0:
+    try:
+        next(batches)
+    except DataError as error:
+        print(error, flush=True)
+        print(len(list(loader)), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(sum(1 for _ in batches))
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    told, new, rest = run.stdout.splitlines()
+    assert "forked from it" in told
+    assert "Begin the epoch after the fork" in told
+    assert (new, rest) == ("40", "39")
+
+
+def test_ctrl_c_ends_an_epoch_with_workers() -> None:
+    program = """
+import os, signal, threading, time
+import numpy as np
+from gpucnn.training import DataLoader
+class Slow:
+    def __len__(self): return 1000
+    def __getitem__(self, index):
+        if index == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return np.zeros(2), 0
+try:
+    for _ in DataLoader(Slow(), 2, workers=2, device="cpu"): pass
+except KeyboardInterrupt:
+    print("interrupted", threading.active_count())
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.stdout == "interrupted 1\n", run.stderr
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, "2", 256, True])
+def test_numbers_of_workers_that_cannot_be_are_told(workers: Any) -> None:
+    with pytest.raises(GpucnnError, match="workers: expected a whole number from 0 to 255"):
+        DataLoader(DATA, workers=workers)
+
+
+def test_a_loop_goes_on_with_the_epochs_order() -> None:
+    """What is resumed in an epoch takes the batches that were due, in the order of that epoch."""
+    loader = DataLoader(DATA, 3, shuffle=True, seed=1)
+    whole = [y.tolist() for _, _, y in loader.epoch(5)]
+    assert [y.tolist() for _, _, y in loader.epoch(5, 2)] == whole[2:]
+    assert loader.order(5).tolist() != loader.order(4).tolist()
