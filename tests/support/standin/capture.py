@@ -57,6 +57,12 @@ def refuse(what: str, status: int = UNSUPPORTED) -> None:
         raise error
 
 
+def refuse_transfer(direction: str) -> None:
+    """Fail as cupy/cuda/memory.pyx does, which asks before it calls CUDA: the capture stays valid."""
+    if current.graph is not None:
+        raise RuntimeError(f"the current stream is capturing, so {direction} transfers are disallowed")
+
+
 def refuse_library(what: str) -> None:
     """CuPy's wrappers of cuBLAS and cuRAND refuse by themselves."""
     if current.graph is not None:

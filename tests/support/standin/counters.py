@@ -50,7 +50,9 @@ class _Refusing(Transfers):
 
     def __setattr__(self, name: str, value: int) -> None:
         if value > getattr(self, name, value):
-            capture.refuse(f"a transfer or a wait ({name})")
+            if name == "waits":
+                capture.refuse("a wait")
+            capture.refuse_transfer("D2H" if name == "to_host" else "H2D")
         super().__setattr__(name, value)
 
 

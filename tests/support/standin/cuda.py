@@ -40,6 +40,13 @@ def cuda_error(status: int) -> Exception:
 
 
 INVALID_DEVICE, INVALID_HANDLE = 101, 400
+INVALID_VALUE, NOT_FOUND = "CUDA_ERROR_INVALID_VALUE: invalid argument", "CUDA_ERROR_NOT_FOUND: named symbol not found"
+
+
+def driver_error(words: str) -> Exception:
+    """The error of modules and launches, which go through the driver. Its constructor asks the driver for the words."""
+    kind: type[Exception] = real_cupy().cuda.driver.CUDADriverError
+    return kind.__new__(kind, words)
 
 
 class Mirror:

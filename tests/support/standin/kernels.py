@@ -12,10 +12,9 @@ import numpy as np
 from . import capture
 from .array import ndarray
 from .counters import launches
-from .cuda import cuda_error
+from .cuda import INVALID_VALUE, NOT_FOUND, driver_error
 from .signatures import gap
 
-INVALID_CONFIGURATION = 9
 MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
 MOST_THREADS = (1024, 1024, 64)
 
@@ -40,7 +39,7 @@ class RawModule:
         capture.refuse("loading a kernel")
         kernels = self._kernels()
         if name not in kernels:
-            raise AttributeError(f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name}")
+            raise driver_error(NOT_FOUND)
         return RawKernel(kernels[name])
 
     def _kernels(self) -> kernels_on_cpu.Library:
@@ -60,10 +59,10 @@ class RawKernel:
                 raise TypeError(f"{self.name}: {what}: expected a tuple of one to three ints, got {given!r}")
             size = (*given, 1, 1)[:3]
             if not all(1 <= n <= limit for n, limit in zip(size, most, strict=True)):
-                raise cuda_error(INVALID_CONFIGURATION)
+                raise driver_error(INVALID_VALUE)
             sizes.append(size)
         if sizes[1][0] * sizes[1][1] * sizes[1][2] > self._kernel.most_threads:
-            raise cuda_error(INVALID_CONFIGURATION)
+            raise driver_error(INVALID_VALUE)
         if not isinstance(args, (tuple, list)):
             raise TypeError(f"{self.name}: args: expected a tuple, got {type(args).__name__}")
         for parameter, value in zip(self._kernel.parameters, args, strict=False):

@@ -77,12 +77,12 @@ def test_changes_in_place_wait_for_the_launch(stream: Any) -> None:
 
 
 REFUSED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "get": (CudaError, lambda x: x.get()),
-    "item": (CudaError, lambda x: x.sum().item()),
-    "if": (CudaError, lambda x: bool(x.sum())),
-    "a mask": (CudaError, lambda x: x[x > 0]),
-    "host data": (CudaError, lambda x: xp.asarray(np.ones(3))),
-    "a host index": (CudaError, lambda x: x[np.array([0])]),
+    "get": (RuntimeError, lambda x: x.get()),
+    "item": (RuntimeError, lambda x: x.sum().item()),
+    "if": (RuntimeError, lambda x: bool(x.sum())),
+    "a mask": (RuntimeError, lambda x: x[x > 0]),
+    "host data": (RuntimeError, lambda x: xp.asarray(np.ones(3))),
+    "a host index": (RuntimeError, lambda x: x[np.array([0])]),
     "waiting for a stream": (CudaError, lambda x: xp.cuda.get_current_stream().synchronize()),
     "waiting for the device": (CudaError, lambda x: xp.cuda.Device(0).synchronize()),
     "cuBLAS": (NotImplementedError, lambda x: x @ x.T),
@@ -104,7 +104,9 @@ def test_what_a_capturing_stream_refuses(stream: Any, kind: str) -> None:
     x = xp.ones((2, 3), np.float32)
     with pytest.raises(error):
         work(x)
-    if kind != "another capture":
+    if error is RuntimeError:  # CuPy asks before it calls CUDA, so the capture goes on
+        stream.end_capture()
+    elif kind != "another capture":
         with pytest.raises(CudaError, match="Invalidated"):
             stream.end_capture()
 
