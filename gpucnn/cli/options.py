@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from gpucnn import limits
 from gpucnn.cli.terminal import say
 from gpucnn.data import NAMES, parse_image_size
-from gpucnn.data.folder import LARGEST_SIDE
+from gpucnn.data.decoding import LARGEST_SIDE
 from gpucnn.errors import DataError
 from gpucnn.options import options_of
 from gpucnn.training import SavedModel, Settings

@@ -10,12 +10,14 @@ from gpucnn.data.augment import Augmentation
 from gpucnn.data.builtin import DrawnDigits
 from gpucnn.data.cifar import load_cifar10
 from gpucnn.data.dataset import ArrayDataset, Dataset, Splits, Subset
+from gpucnn.data.decoding import ImageSize, parse_image_size
 from gpucnn.data.digits import draw_digits
 from gpucnn.data.download import expanded, fetch
 from gpucnn.data.draws import Draws
 from gpucnn.data.files import array_files, load_idx_folder, load_npz, read_array_files, read_idx, read_npz
 from gpucnn.data.find import NAMES, Found, find
-from gpucnn.data.folder import ImageSize, load_pictures, load_test_pictures, parse_image_size
+from gpucnn.data.folder import load_pictures, load_test_pictures
+from gpucnn.data.image_files import ImageFiles
 from gpucnn.data.sources import SOURCES
 from gpucnn.data.tables import load_csv, read_csv_files
 from gpucnn.errors import DataError
@@ -111,7 +113,7 @@ def _parts(found: Found) -> tuple[str, dict[str, ArrayDataset], str]:
 
 
 __all__ = [
-    "NAMES", "SOURCES", "ArrayDataset", "Augmentation", "Dataset", "Draws", "Splits", "Subset", "channels_first",
-    "draw_digits", "fetch", "load", "load_cifar10", "load_csv", "load_idx_folder", "load_npz", "load_pictures", "load_test",
-    "parse_image_size", "read_idx",
+    "NAMES", "SOURCES", "ArrayDataset", "Augmentation", "Dataset", "Draws", "ImageFiles", "Splits", "Subset",
+    "channels_first", "draw_digits", "fetch", "load", "load_cifar10", "load_csv", "load_idx_folder", "load_npz",
+    "load_pictures", "load_test", "parse_image_size", "read_idx",
 ]  # fmt: skip

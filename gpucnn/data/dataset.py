@@ -253,9 +253,15 @@ class Splits:
             check_scales(where, train, part, data)
 
     def sha256(self) -> str | None:
-        """Return the SHA-256 of all images and labels, as hexadecimal digits; None where not all are held in memory."""
+        """Return the SHA-256 of all images and labels, as hexadecimal digits; None where a set of a user's own makes them.
+
+        Of images that are read from files it is that of the files' names and sizes.
+        """
         digest = hashlib.sha256()
         for data in (self.train, self.test, *([] if self.validation is None else [self.validation])):
+            if data.decodes and hasattr(data, "fingerprint"):
+                digest.update(data.fingerprint())
+                continue
             if not isinstance(data, ArrayDataset):
                 return None
             digest.update(data.images.data)

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-import re
-import statistics
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gpucnn import limits
-from gpucnn.data import cache
-from gpucnn.data.dataset import ArrayDataset, Splits
-from gpucnn.data.parallel import cores, in_parallel
-from gpucnn.data.pictures import decode_picture, picture_size
+from gpucnn.data.dataset import Dataset, Splits
+from gpucnn.data.decoding import ImageSize, read_parts
 from gpucnn.errors import DataError, shortened
 
 SUFFIXES = frozenset(
@@ -33,20 +23,11 @@ PARTS = {
 }
 """Names of the folders of a training, validation and test set, in lower case."""
 
-LARGEST_SIDE = 64
-"""Largest side in pixels where no size is given: a CPU trains on such images in minutes."""
-
-DECODING = 1
-"""Version of the preprocessing of image files, for the cache."""
-
 HELD_OUT = 5
 """One image in so many is held out for testing where there is no test folder."""
 
 DEEPEST = 4
 """Nested folders, with nothing beside, that may wrap a data set: archives are often packed so."""
-
-ImageSize = int | tuple[int, int] | str
-"""Pixels that images are scaled to: S, (H, W) or "HxW"."""
 
 Classes = dict[str, list[Path]]
 """The image files of each class."""
@@ -164,26 +145,6 @@ def is_picture_folder(folder: Path) -> bool:
     return any(entry.is_dir() for entry in _visible(folder))
 
 
-def parse_image_size(size: Any) -> tuple[int, int]:
-    """Return (H, W) of an image size: S, (H, W), "S" or "HxW"; DataError for anything else.
-
-    >>> parse_image_size(28), parse_image_size("20x32")
-    ((28, 28), (20, 32))
-    """
-    parts: Any = size
-    if isinstance(size, str):
-        parts = [int(part) for part in size.lower().split("x")] if re.fullmatch(r"\d{1,6}([xX]\d{1,6})?", size) else ()
-    parts = [parts] if isinstance(parts, (int, np.integer)) else parts
-    whole = isinstance(parts, (list, tuple)) and all(
-        isinstance(part, (int, np.integer)) and not isinstance(part, bool) and part >= 1 for part in parts
-    )
-    if not whole or len(parts) not in (1, 2):
-        raise DataError.expected(
-            "data", "image_size", "pixels of a side, or HxW such as 20x32", shortened(repr(size), 60)
-        )
-    return int(parts[0]), int(parts[-1])
-
-
 def pictures_below(folder: Path) -> list[Path]:
     """Return the image files in a folder and in the folders below it, by name; DataError where there are none.
 
@@ -213,8 +174,10 @@ def load_pictures(
 
     ``val``, ``valid``, ``validation`` or ``dev`` beside ``train`` is the validation set. Without a test folder a fifth of
     each class is held out, chosen by the SHA-256 of the files' names: the same images on every machine, and the same ones
-    when others are added. A warning says what was scaled, skipped and held out. DataError for an image that cannot be
-    read, fewer than two classes, a class without images, and classes that differ between the folders.
+    when others are added. Images that do not fit into memory together (``memory.budget``) are read when asked for
+    (``ImageFiles``), with one channel where all files are of grey levels. A warning says what was scaled, skipped and held
+    out. DataError for an image that cannot be read, fewer than two classes, a class without images, and classes that differ
+    between the folders.
     """
     try:
         finder = Finder(folder)
@@ -228,7 +191,7 @@ def load_pictures(
         if not has_test:
             parts["test"] = _hold_out(finder, parts["train"])
         _check(folder, parts)
-        sets, notes = _read(finder.folder, parts, list(parts["train"]), image_size, like, framing)
+        sets, notes = read_parts(finder.folder, parts, list(parts["train"]), image_size, like, framing)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror or error}).") from None
     for note in notes:
@@ -244,7 +207,7 @@ def load_pictures(
 
 def load_test_pictures(
     folder: Path, like: tuple[int, int, int], framing: str = "cropped", held_out: bool = False
-) -> ArrayDataset:
+) -> Dataset:
     """Return the images of a folder to measure a network on: those of its test folder, or all without one.
 
     held_out: without a test folder, those that ``load_pictures`` holds out of training. Images are read as
@@ -262,7 +225,7 @@ def load_test_pictures(
         test = {name: paths for name, paths in test.items() if paths}
         if not test:
             raise DataError.expected(str(folder), "class folders", "an image in one of them", "none")
-        sets, notes = _read(finder.folder, {"test": test}, list(test), None, like, framing)
+        sets, notes = read_parts(finder.folder, {"test": test}, list(test), None, like, framing)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror or error}).") from None
     for note in notes:
@@ -310,82 +273,6 @@ def _check(folder: Path, parts: dict[str, Classes]) -> None:
                 raise DataError.expected(str(folder), f"{part} class {name}", "an image", "none")
 
 
-def _read(
-    folder: Path,
-    parts: dict[str, Classes],
-    names: list[str],
-    image_size: ImageSize | None,
-    like: tuple[int, int, int] | None,
-    framing: str,
-) -> tuple[dict[str, ArrayDataset], list[str]]:
-    """Return the images of each part as a data set with these class names, and the notes about them."""
-    paths = {part: [path for name in names for path in classes[name]] for part, classes in parts.items()}
-    options = f"{DECODING} {image_size} {like} {framing if like else 'cropped'}"
-    name = hashlib.sha256(os.fsencode(folder.resolve()) + options.encode()).hexdigest()[:16]
-    images = cache.kept(
-        f"pictures-{name}", _listing(folder, paths, options), lambda: _decode(folder, paths, image_size, like, framing)
-    )
-    resized, cut = images.pop("changed").tolist()
-    shape = images["test"].shape[1:]
-    notes = []
-    kind = "square" if shape[1] == shape[2] else f"of the shape {shape[1]}x{shape[2]}"
-    if like is None:
-        if resized:
-            crops = f" ({cut:,} are not {kind}: their middle is taken)" if cut else ""
-            notes.append(f"{resized:,} images resized to {shape[1]}x{shape[2]} pixels{crops}")
-    elif cut:
-        notes.append(f"{cut:,} images are not {kind}: their middle is taken")
-    sets = {}
-    for part, classes in parts.items():
-        labels = np.repeat(range(len(names)), [len(classes[name]) for name in names])
-        files = [os.path.relpath(path, folder) for path in paths[part]]
-        sets[part] = ArrayDataset(images[part], labels, names, str(folder), files)
-    return sets, notes
-
-
-def _listing(folder: Path, paths: dict[str, list[Path]], options: str) -> str:
-    """Return the SHA-256 of everything the decoded images depend on: file names, sizes and times, options, Pillow."""
-    import PIL
-
-    digest = hashlib.sha256(f"{options} {PIL.__version__}".encode())
-    for part, files in paths.items():
-        for path in files:
-            status = path.stat()
-            digest.update(b"\0%b\0%b" % (part.encode(), os.fsencode(path.relative_to(folder))))
-            digest.update(b"\0%d %d" % (status.st_size, status.st_mtime_ns))
-    return digest.hexdigest()
-
-
-def _decode(
-    folder: Path,
-    paths: dict[str, list[Path]],
-    image_size: ImageSize | None,
-    like: tuple[int, int, int] | None,
-    framing: str,
-) -> dict[str, NDArray[Any]]:
-    """Return the images of each part, (N, C, H, W), and as ``changed`` how many were resized and how many cropped."""
-    if like is None:
-        H, W = parse_image_size(_usual_side(paths["train"]) if image_size is None else image_size)
-    shape = like or (3, H, W)
-    limits.check(str(folder), "bytes of pixels", math.prod(shape) * sum(map(len, paths.values())), limits.DATA_BYTES)
-    images: dict[str, NDArray[Any]] = {part: np.empty((len(files), *shape), np.uint8) for part, files in paths.items()}
-    changed = {part: np.zeros((len(files), 2), np.int64) for part, files in paths.items()}
-
-    def read(at: tuple[str, int]) -> int:
-        part, i = at
-        decoded = decode_picture(paths[part][i], shape, framing if like else "cropped")
-        images[part][i] = decoded.pixels
-        changed[part][i] = decoded.size != shape[1:], decoded.cut
-        return 1
-
-    places = [(part, i) for part, files in paths.items() for i in range(len(files))]
-    with warnings.catch_warnings():  # threads that silence warnings at once may leave them silenced
-        in_parallel(read, places, cores(), len(places), "Reading images")
-    if like is None and all(bool((part[:, :1] == part[:, 1:]).all()) for part in images.values()):
-        images = {part: np.ascontiguousarray(pixels[:, :1]) for part, pixels in images.items()}  # all of them are grey
-    return {**images, "changed": np.concatenate(list(changed.values())).sum(0)}
-
-
 def _visible(folder: Path) -> list[Path]:
     return sorted(folder.glob("[!.]*"))
 
@@ -393,8 +280,3 @@ def _visible(folder: Path) -> list[Path]:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _usual_side(paths: list[Path]) -> int:
-    """Return the median of the images' shorter sides, at most ``LARGEST_SIDE``."""
-    return min(int(statistics.median_low([min(picture_size(path)) for path in paths])), LARGEST_SIDE)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import stat
+import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,11 @@ FINE = 160
 
 FAINTEST = 16
 """Smallest difference in brightness (of 255) between ink and paper; less is noise."""
+
+
+FROM_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_counting, _reading = threading.Lock(), 0
+"""How many threads are reading a file."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,12 @@ def decode_picture(path: Path, shape: tuple[int, int, int], framing: str = "cent
     return Decoded(pixels.transpose(2, 0, 1) if C == 3 else pixels[None], size, size[0] * W != size[1] * H)
 
 
+def is_grey(path: Path) -> bool:
+    """Whether an image file is of grey levels, by its header. DataError as of ``picture_size``."""
+    mode, _ = _open(path, None)
+    return str(mode).partition(";")[0] in ("1", "L", "LA", "I", "F")
+
+
 def picture_size(path: Path) -> tuple[int, int]:
     """Return (rows, columns) of an image file, from its header. DataError for a file that is no image or too large."""
     return _open(path, None)[1]
@@ -111,7 +126,7 @@ def _open(path: Path, mode: str | None, near: int | None = None) -> tuple[Any, t
     """Return an image file as a Pillow image of ``mode`` (L or RGB), upright, on white where it is transparent; its size.
 
     near: the side in pixels that it will be scaled to, for which a large JPEG is decoded at an eighth, a quarter or half of
-    its size. Without a mode, nothing is decoded.
+    its size. Without a mode, nothing is decoded, and the file's mode is returned.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -123,22 +138,21 @@ def _open(path: Path, mode: str | None, near: int | None = None) -> tuple[Any, t
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path}: is no file, but a pipe or a device.")
         limits.check(str(path), "bytes", status.st_size, limits.PICTURE_BYTES)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is large, or of odd metadata: what matters is checked here
-            with _Timed(path) as file, Image.open(file, formats=FORMATS) as picture:
-                W, H = picture.size
-                limits.check(str(path), "pixels", W * H, limits.PICTURE_PIXELS)
-                size = (W, H) if _lies_on_its_side(picture) else (H, W)
-                if mode is None:
-                    return None, size
-                if near is not None:
-                    picture.draft(None, (2 * near, 2 * near))
-                if picture.format in ("JPEG", "MPO"):
-                    picture.decodermaxblock = PIECE
-                picture.load()
-                ImageOps.exif_transpose(picture, in_place=True)
-                plain = _on_white(_eight_bits(picture))
-                return plain if plain.mode == mode else plain.convert(mode), size
+        # Pillow warns that an image is large, or of odd metadata: what matters is checked here.
+        with _quiet(), _Timed(path) as file, Image.open(file, formats=FORMATS) as picture:
+            W, H = picture.size
+            limits.check(str(path), "pixels", W * H, limits.PICTURE_PIXELS)
+            size = (W, H) if _lies_on_its_side(picture) else (H, W)
+            if mode is None:
+                return picture.mode, size
+            if near is not None:
+                picture.draft(None, (2 * near, 2 * near))
+            if picture.format in ("JPEG", "MPO"):
+                picture.decodermaxblock = PIECE
+            picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)
+            plain = _on_white(_eight_bits(picture))
+            return plain if plain.mode == mode else plain.convert(mode), size
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except (DataError, MemoryError):
@@ -148,6 +162,24 @@ def _open(path: Path, mode: str | None, near: int | None = None) -> tuple[Any, t
             raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
         why = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
         raise DataError(f"{path}: is no readable image of {', '.join(FORMATS)} ({shortened(why)}).") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Pillow warn of nothing, in any number of threads: ``warnings.catch_warnings`` is for one."""
+    global _reading
+    with _counting:
+        _reading += 1
+        if _reading == 1:
+            warnings.filterwarnings("ignore", module=FROM_PILLOW[3].pattern)
+    try:
+        yield
+    finally:
+        with _counting:
+            _reading -= 1
+            if not _reading:
+                with suppress(ValueError):  # filters of a context that has ended meanwhile
+                    warnings.filters.remove(FROM_PILLOW)  # type: ignore[attr-defined]
 
 
 class _Timed(io.BufferedReader):

@@ -6,6 +6,7 @@ can be captured with the step that uses it. Where an epoch stands is the busines
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,9 @@ AUGMENTING = 1
 SAMPLE = 10_000
 """Images from which the mean and standard deviation are measured, where a data set is not in memory."""
 
+SAMPLE_PIXELS = 2**24
+"""The most pixels of them: their deviations are held in float64."""
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -42,7 +46,8 @@ class Normalisation:
         if isinstance(data, ArrayDataset):
             images = data.images
         else:
-            images, _ = data[np.arange(min(len(data), SAMPLE))]
+            some = min(len(data), SAMPLE, max(SAMPLE_PIXELS // math.prod(data.image_shape), 1))
+            images, _ = data[np.arange(some)]
         scale = 255.0 if images.dtype == np.uint8 else 1.0
         mean = images.mean((0, 2, 3), dtype=np.float64) / scale
         std = images.std((0, 2, 3), dtype=np.float64) / scale

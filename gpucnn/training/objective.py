@@ -14,7 +14,7 @@ from gpucnn import functional as F
 from gpucnn import nn
 from gpucnn.autograd import Tensor, tensor
 from gpucnn.backend import Backend
-from gpucnn.data import ArrayDataset, Dataset
+from gpucnn.data import ArrayDataset, Dataset, ImageFiles
 from gpucnn.errors import ParameterError, UsageError
 from gpucnn.functional.loss import label_distribution
 from gpucnn.optim.optimizer import check_number
@@ -129,7 +129,7 @@ def balanced_weights(data: Dataset) -> Any:
 
     N images, of which n_c are of class c. A data set that is not in memory is read once. Source: scikit-learn's "balanced".
     """
-    if isinstance(data, ArrayDataset):
+    if isinstance(data, (ArrayDataset, ImageFiles)):
         labels = data.labels
     else:
         parts = [np.arange(start, min(start + BATCH, len(data))) for start in range(0, len(data), BATCH)]

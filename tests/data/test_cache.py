@@ -227,16 +227,16 @@ def messages(folder: Path) -> list[str]:
 
 
 def test_decoded_pictures_are_kept_with_what_was_said_of_them(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpucnn.data.folder.cores", lambda: 1)
+    monkeypatch.setattr("gpucnn.data.decoding.cores", lambda: 1)
     first, said = load_quietly(pets), messages(pets)
     assert any("6 images resized to 6x6 pixels (6 are not square" in message for message in said)
     with monkeypatch.context() as patch:
-        patch.setattr("gpucnn.data.folder.decode_picture", None)
+        patch.setattr("gpucnn.data.decoding.decode_picture", None)
         again = load_quietly(pets)
         assert again.sha256() == first.sha256()
         assert messages(pets) == said
     monkeypatch.setenv("GPUCNN_CACHE", f"{os.devnull}/cache")
-    monkeypatch.setattr("gpucnn.data.folder.cores", lambda: 4)
+    monkeypatch.setattr("gpucnn.data.decoding.cores", lambda: 4)
     assert load_quietly(pets).sha256() == first.sha256(), "the cache and the threads change nothing"
 
 
@@ -261,14 +261,14 @@ def test_other_pictures_or_options_are_decoded_anew(pets: Path, change: str, mon
         options = {"image_size": 5}
     else:
         options = {"like": (1, 6, 6), "framing": "centred"}
-    monkeypatch.setattr("gpucnn.data.folder.decode_picture", None)
+    monkeypatch.setattr("gpucnn.data.decoding.decode_picture", None)
     with pytest.raises(TypeError):
         load_quietly(pets, **options)
 
 
 def test_bounds_that_are_lifted_are_lifted_in_every_thread(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpucnn.limits.PICTURE_PIXELS", 20)
-    monkeypatch.setattr("gpucnn.data.folder.cores", lambda: 4)
+    monkeypatch.setattr("gpucnn.data.decoding.cores", lambda: 4)
     with pytest.raises(DataError, match="20 pixels"):
         load_quietly(pets)
     with limits.applied(False):
