@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "data": {"limits"},
     "disk": {"errors"},
     "checkpoint": {"disk", "limits"},
-    "training": {"models", "optim", "data", "checkpoint", "options", "captured", "version"},
+    "training": {"models", "optim", "data", "checkpoint", "options", "captured", "version", "distributed"},
     "analysis": {"nn"},
     "report": {"analysis", "formats", "version"},
     "inspect": {"report"},

@@ -3,6 +3,7 @@
 from typing import TypeAlias
 
 from gpucnn.training.average import EMA
+from gpucnn.training.callback import Callback
 from gpucnn.training.callbacks import Checkpoints, EachEpoch, EarlyStopping, Progress, Schedule
 from gpucnn.training.config import PRECISIONS, Settings, check_trusted, read_toml, recipe
 from gpucnn.training.data_loader import DataLoader
@@ -11,7 +12,7 @@ from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.factory import build_model, check_model, check_named, check_precision, run_name
 from gpucnn.training.interrupt import InterruptedTraining
 from gpucnn.training.loader import Batches, Loader, Normalisation
-from gpucnn.training.loop import Callback, Loop
+from gpucnn.training.loop import Loop
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Accuracy, Loss, LossAndAccuracy, Metric, PerClass, TopK
 from gpucnn.training.mixing import MixedBatches

@@ -12,7 +12,7 @@ from gpucnn.checkpoint import Checkpoint
 from gpucnn.checks import is_count
 from gpucnn.errors import CheckpointError, GpucnnError, ParameterError, shortened
 from gpucnn.optim.lr_scheduler import LRScheduler
-from gpucnn.training.loop import Callback
+from gpucnn.training.callback import Callback
 
 
 class EachEpoch(Callback):

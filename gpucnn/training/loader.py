@@ -109,6 +109,10 @@ class Batches:
         """Yield what ``take`` needs for each batch of an epoch, from batch ``start`` on: its size, and then Tensors."""
         raise NotImplementedError
 
+    def take_part(self, part: Callable[[int], slice]) -> bool:
+        """Let ``take`` give only ``part(count)`` of each batch of ``count``; return whether it does."""
+        return False
+
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inputs (B, ...) and targets (B, ...) of the batch on the device; moves nothing there."""
         raise NotImplementedError
@@ -144,6 +148,11 @@ class LoadedBatches(Batches):
 
     def __init__(self, loader: Loader, size: int, seed: int | None) -> None:
         self.loader, self.backend, self.size, self._seed = loader, loader.backend, size, seed
+        self._part: Callable[[int], slice] = _all_of
+
+    def take_part(self, part: Callable[[int], slice]) -> bool:
+        self._part = part
+        return True
 
     def __len__(self) -> int:
         return -(-len(self.loader) // self.size)
@@ -179,9 +188,12 @@ class ResidentBatches(LoadedBatches):
             yield (min(self.size, len(order) - place),)
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
-        backend, seen = self.backend, self._cursor.array
-        x, y = ops.gather_next(backend, self._images, self._labels, self._order, seen, count, *self._scaling)
-        ops.add_to(backend, seen, count)
+        backend, seen, part = self.backend, self._cursor.array, self._part(count)
+        if part.start:
+            ops.add_to(backend, seen, part.start)
+        chosen = part.stop - part.start
+        x, y = ops.gather_next(backend, self._images, self._labels, self._order, seen, chosen, *self._scaling)
+        ops.add_to(backend, seen, count - part.start)
         return Tensor(x, backend), Tensor(y, backend)
 
 
@@ -200,19 +212,26 @@ class ReadBatches(LoadedBatches):
         self._read, self._scaling = read, scaling
 
     def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        for images, labels in ops.stream(self.backend, self._read_all(order, start, seed)):
-            yield len(labels), Tensor(images, self.backend), Tensor(labels, self.backend)
+        counts = (min(self.size, len(order) - first) for first in range(start * self.size, len(order), self.size))
+        read = ops.stream(self.backend, self._read_all(order, start, seed))
+        for count, (images, labels) in zip(counts, read, strict=True):
+            yield count, Tensor(images, self.backend), Tensor(labels, self.backend)
 
     def _read_all(self, order: Any, start: int, seed: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
         numbers = range(start, -(-len(order) // self.size))
-        parts = (order[number * self.size : (number + 1) * self.size] for number in numbers)
-        return ahead(lambda indices: self._read(indices, seed), parts, self.loader.workers)
+        batches = (order[number * self.size : (number + 1) * self.size] for number in numbers)
+        own = (chosen[self._part(len(chosen))] for chosen in batches)
+        return ahead(lambda indices: self._read(indices, seed), own, self.loader.workers)
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
         backend, (images, labels) = self.backend, given
-        x = ops.gather(backend, images.array, ops.arange(backend, count), *self._scaling)
+        x = ops.gather(backend, images.array, ops.arange(backend, len(images)), *self._scaling)
         y = ops.c_ordered_copy(backend, labels.array)  # the next batch but one comes into the memory that it is in
         return Tensor(x, backend), Tensor(y, backend)
+
+
+def _all_of(count: int) -> slice:
+    return slice(0, count)
 
 
 def batches_of(batches: Any, backend: Backend) -> Batches:

@@ -14,16 +14,19 @@ from gpucnn.autograd import Tensor
 from gpucnn.backend import Backend, Generator, current_generator, default_backend, drawing_from
 from gpucnn.captured import capture
 from gpucnn.checks import is_count
+from gpucnn.distributed import Communicator
 from gpucnn.errors import DataError, DivergedError, ParameterError
 from gpucnn.nn import Module
 from gpucnn.nn.module import evaluating
 from gpucnn.optim import Optimizer
 from gpucnn.optim.optimizer import check_number
 from gpucnn.training.average import EMA
+from gpucnn.training.callback import Callback
 from gpucnn.training.interrupt import StopSignal
 from gpucnn.training.loader import Batches, batches_of
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Loss, LossAndAccuracy, Metric
+from gpucnn.training.shards import Shards, check_sharded, sharded_step
 from gpucnn.training.step import LossFunction, has_own_step, train_step
 
 LOG_EVERY = 100
@@ -44,36 +47,6 @@ def measure(net: Module, loss: LossFunction, batches: Batches, metrics: Sequence
     return _merged(metrics)
 
 
-class Callback:
-    """Base class of callbacks, which a ``Loop`` calls in the order given; its methods do nothing.
-
-    They may read all of the loop (``net``, ``optimizer``, ``epoch``, ``step``, ``history``) and call ``loop.stop()``. An
-    exception ends the training, and every callback is still told of the finish.
-    """
-
-    def start(self, loop: Any) -> None:
-        """Training starts or resumes."""
-
-    def step(self, loop: Any, images: int) -> None:
-        """A step on this many images has finished."""
-
-    def log(self, loop: Any, values: dict[str, Any]) -> None:
-        """The loss was read, as it is every 100 steps: step, epoch, loss, lr."""
-
-    def epoch(self, loop: Any, values: dict[str, Any]) -> object:
-        """An epoch has finished with these values, the last of ``loop.history``; return True to stop training."""
-
-    def finish(self, loop: Any) -> None:
-        """Training stopped, for whatever reason."""
-
-    def state_dict(self) -> dict[str, Any] | None:
-        """Return the state of this callback for a checkpoint, as JSON values; None for no state."""
-        return None
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-
-
 class Loop:
     """Trains a network: ``Loop(net, loss, optimizer, batches).run(epochs)``; ``history`` has a dict for each epoch.
 
@@ -86,7 +59,10 @@ class Loop:
     from, so that the loop's numbers are those of a loop written by hand, and nobody else's change. clip_norm: the largest
     norm of all gradients together; larger ones are scaled down to it before the update. ema: the decay of
     an average of the weights, with which validation, the callbacks' ``epoch`` and ``with loop.averaged()`` are done.
-    accumulate: parts of a batch whose gradients are added before an update.
+    accumulate: parts of a batch whose gradients are added before an update. comm: the communicator of the processes that
+    train together (``distributed.init()``); each calls the same, with the same batches, and takes its own images of each.
+    shards: into how many parts every batch is cut, a power of two, by default the number of processes: any number of
+    processes that divides it gives the same bits.
 
     On a GPU a step is captured: batch, step and metrics are one launch. Where the loss stops being finite the loop ends with
     DivergedError; Ctrl-C lets the step finish and then raises KeyboardInterrupt. Either way the network is as it was after
@@ -116,7 +92,11 @@ class Loop:
         clip_norm: float | None = None,
         ema: float | None = None,
         accumulate: int = 1,
+        comm: Communicator | None = None,
+        shards: int | None = None,
     ) -> None:
+        self.comm = comm or Communicator()
+        self.shards = Shards(self.comm, shards)
         self.backend = _backend_of(net)
         self.net, self.loss, self.optimizer, self.loss_scale = net, loss, optimizer, scale
         self.clip_norm, self.accumulate = clip_norm, accumulate
@@ -125,6 +105,12 @@ class Loop:
         self.validation = None if validation is None else batches_of(validation, self.backend)
         self.metrics, self.callbacks = list(metrics), list(callbacks)
         self._check()
+        self._sharded = self.shards.count > 1
+        self._takes_part = self.batches.take_part(self.shards.part)
+        if self._sharded:
+            check_sharded(net)
+            if type(self).update is not Loop.update:
+                raise ParameterError.expected("Loop", "shards", "1 for a loop with its own update", self.shards.count)
         drawn = current_generator()
         self.generator = Generator(drawn.seed, drawn.counter) if generator is None else generator
         running = next((m for m in self.metrics if isinstance(m, (Loss, LossAndAccuracy))), None)
@@ -143,6 +129,7 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self._steps = 0
         self._stop_signal = StopSignal()
+        self._agreed: int | None = None  # the signal that some process got
         self.do_step = self._captured_step()
 
     def _check(self) -> None:
@@ -177,8 +164,8 @@ class Loop:
             owner._step(count, *given)
 
         step.__qualname__ = "Loop.step"
-        if has_own_step(self.optimizer):
-            return step  # what it holds is not known
+        if has_own_step(self.optimizer) or self._sharded:
+            return step  # what it holds is not known, or it reads what the processes say
         parts = (self.net, self.loss, self.loss_scale, self.average)
         held: list[Any] = [one for one in parts if isinstance(one, Module)]
         held += [self.optimizer, self.generator, *(metric.sums for metric in self.metrics), *self.batches.state]
@@ -209,8 +196,8 @@ class Loop:
                     break
                 with self.averaged():
                     self._finish_epoch()
-                if self._stop_signal.number is not None and self.epoch < epochs and not self.stopped:
-                    self.interrupt(self._stop_signal.number)
+                if self._stop_number is not None and self.epoch < epochs and not self.stopped:
+                    self.interrupt(self._stop_number)
             with self.averaged():
                 self.end()
 
@@ -270,11 +257,30 @@ class Loop:
 
     def _step(self, count: int, *given: Tensor) -> None:
         x, y = self.batches.take(count, *given)
+        if self._sharded:
+            self._sharded_update(count, x, y)
+            return
         loss, output = self.update(x, y)
         if self.average is not None:
             self.average.update()
         for metric in self.metrics:
             metric.update(loss, output, y)
+
+    def _sharded_update(self, count: int, x: Tensor, y: Tensor) -> None:
+        if not self._takes_part:
+            own = self.shards.part(count)
+            x, y = x[own], y[own]
+        self._agreed = sharded_step(
+            self.shards, self.net, self.loss, self.optimizer, x, y, count, (self.generator.seed, self._steps),
+            self.loss_scale, self.clip_norm, self.accumulate, self.metrics, self._stop_signal.number,
+        )  # fmt: skip
+        if self.average is not None:
+            self.average.update()
+
+    @property
+    def _stop_number(self) -> int | None:
+        """The signal that ends the training: with several processes what they agreed on at the last step."""
+        return self._stop_signal.number if self.comm.size == 1 else self._agreed
 
     def _train_epoch(self) -> bool:
         """Do the remaining steps of an epoch; return whether all were done."""
@@ -293,8 +299,8 @@ class Loop:
             self.seconds = time.perf_counter() - clock
             if self.stopped and not self._is_last():
                 return False
-            if self._stop_signal.number is not None and not self._is_last():
-                self.interrupt(self._stop_signal.number)
+            if self._stop_number is not None and not self._is_last():
+                self.interrupt(self._stop_number)
         if not self.position:
             raise DataError.expected("Loop", "batches", "at least one batch in each epoch", "none")
         self.check_finite(_merged([self._running])["loss"])

@@ -35,6 +35,8 @@ class Metric:
     """
 
     shape: tuple[int, ...] = (1,)
+    last_at: int | None = None
+    """Which of the sums is none, but the loss of the last batch."""
     sums: Tensor
 
     def to(self, device: str | Backend) -> Self:
@@ -80,6 +82,7 @@ class Loss(Metric):
     """``loss``: the mean over the images; ``last`` is that of the last batch."""
 
     shape = (3,)
+    last_at = 2
 
     def update(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
         ops.add_loss(self.sums.backend, self.sums.array, loss.array, len(output))
@@ -121,6 +124,7 @@ class LossAndAccuracy(Metric):
     """
 
     shape = (4,)
+    last_at = 3
 
     def __init__(self, backend: Backend | None = None, loss: float = 0.0, right: int = 0, count: int = 0) -> None:
         if backend is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.training.loop import Callback
+from gpucnn.training.callback import Callback
 
 
 class Reporter(Callback):

@@ -45,11 +45,19 @@ def train_step(
     >>> loss.shape, logits.shape
     ((), (1, 2))
     """
+    optimizer.zero_grad()
+    loss, logits = batch_gradients(net, loss_fn, x, y, None if has_own_step(optimizer) else scale, accumulate)
+    apply_gradients(net, optimizer, loss, scale, clip_norm)
+    return loss, logits
+
+
+def apply_gradients(
+    net: Module, optimizer: Any, loss: Tensor, scale: LossScale | None = None, clip_norm: float | None = None
+) -> None:
+    """Clip the gradients and update the parameters, unless the loss, or a scaled gradient, is not finite."""
     own_step = has_own_step(optimizer)
     if own_step:
         scale = None
-    optimizer.zero_grad()
-    loss, logits = _gradients(net, loss_fn, x, y, scale, accumulate)
     if clip_norm is not None:
         clip_grad_norm_(net.parameters(), clip_norm, scale=None if scale is None else scale.scale)
     if own_step:
@@ -60,13 +68,15 @@ def train_step(
         finite = scale.finite(loss, optimizer)
         optimizer.step(where=finite, scale=scale.scale)
         scale.adjust(finite)
-    return loss, logits
 
 
-def _gradients(
-    net: Module, loss_fn: LossFunction, x: Tensor, y: Tensor, scale: LossScale | None, parts: int
+def batch_gradients(
+    net: Module, loss_fn: LossFunction, x: Tensor, y: Tensor, scale: LossScale | None, parts: int, weight: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Add up the gradients of so many parts of a batch, one after the other; return its (loss, logits), detached."""
+    """Add up the gradients of so many parts of a batch, one after the other; return its (loss, logits), detached.
+
+    weight: a factor on loss and gradients, where this is a part of a larger batch.
+    """
     count = len(x)
     size = -(-count // parts) if count else 1
     losses, outputs = [], []
@@ -75,7 +85,8 @@ def _gradients(
         whole = size >= count
         logits = net(x if whole else x[part])
         loss = loss_fn(logits, y if whole else y[part])
-        share = loss if whole else loss * (len(logits) / count)
+        factor = weight if whole else weight * (len(logits) / count)
+        share = loss if factor == 1 else loss * factor
         (share if scale is None else scale(share)).backward()
         losses.append(share.detach())
         outputs.append(logits.detach())

@@ -16,6 +16,7 @@ from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
 from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, ParameterError, UsageError
 from gpucnn.training import environment
+from gpucnn.training.callback import Callback
 from gpucnn.training.callbacks import EarlyStopping, Schedule
 from gpucnn.training.config import NEED_VALIDATION, PRECISIONS, Settings
 from gpucnn.training.evaluation import Evaluation, evaluate
@@ -28,7 +29,7 @@ from gpucnn.training.factory import (
 from gpucnn.training.fine_tuning import prepare, trainable
 from gpucnn.training.interrupt import InterruptedTraining, StopSignal
 from gpucnn.training.loader import Loader, Normalisation
-from gpucnn.training.loop import Callback, Loop
+from gpucnn.training.loop import Loop
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import LossAndAccuracy
 from gpucnn.training.mixing import mixed

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import skip_or_fail
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import environment
+from launching import launch
 
 from gpucnn.distributed import Communicator, init
 from gpucnn.distributed.communicator import exchanges
@@ -49,26 +44,6 @@ with init() as comm:
     if comm.rank == 0:
         print(json.dumps(everyone), flush=True)
 """
-
-
-@pytest.fixture(scope="session")
-def mpiexec(pytestconfig: pytest.Config) -> str:
-    """The launcher of an MPI that mpi4py can use."""
-    beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    try:
-        from mpi4py import MPI  # noqa: F401
-    except (ImportError, RuntimeError) as error:
-        skip_or_fail(pytestconfig, "mpi", f"mpi4py cannot be used: {error}")
-    if found is None:
-        skip_or_fail(pytestconfig, "mpi", "no mpiexec")
-        raise AssertionError
-    return found
-
-
-def launch(mpiexec: str, count: int, program: str) -> subprocess.CompletedProcess[str]:
-    command = [mpiexec, "-n", str(count), sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment())
 
 
 def tree(parts: list[Any]) -> Any:
