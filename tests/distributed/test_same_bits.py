@@ -42,7 +42,11 @@ if comm.rank == 0:
 
 @pytest.mark.parametrize(
     ("model", "augmentation"),
-    [("lenet", ""), ("resnet:width=4,blocks=1", ""), ("conv_mlp", "shift=2")],  # batch norm; dropout, batches read ahead
+    [
+        ("lenet", ""),
+        ("resnet:width=4,blocks=1", ""),
+        ("conv_mlp", "shift=2"),
+    ],  # batch norm; dropout, batches read ahead
 )
 def test_weights_and_metrics(mpiexec: str, model: str, augmentation: str) -> None:
     found: list[Any] = []
