@@ -19,6 +19,7 @@ from gpucnn.training.mixing import MixedBatches
 from gpucnn.training.reporters import Reporter, Reporters
 from gpucnn.training.run_folder import RunFolder
 from gpucnn.training.saved import SavedModel
+from gpucnn.training.several import distributed
 from gpucnn.training.step import train_step
 from gpucnn.training.tensorboard import TensorBoard
 from gpucnn.training.trainer import Trainer
@@ -66,6 +67,7 @@ __all__ = [
     "check_named",
     "check_precision",
     "check_trusted",
+    "distributed",
     "evaluate",
     "read_toml",
     "recipe",
