@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.formats import cut
+from gpucnn.formats import cut, percent
 from gpucnn.report.html import text
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 72, 14, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 106, 16, 46, 52
+LETTER = 10.5
+"""Units that a letter takes at most."""
 MOST_DOTS = 40
 """Most points that are marked one by one."""
 MOST_PLACES = 400
@@ -90,15 +92,18 @@ def chart_svg(
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
     parts = _frame(y_ticks, y_label, lambda y: place(0, y)[1])
-    for x in ticks(0, math.floor(last), whole=True):
+    whole = ticks(0, math.floor(last), whole=True)
+    widest = len(f"{last * (steps or 0):,.0f}") * LETTER * len(whole)
+    every = max(math.ceil(widest / (WIDTH - LEFT - RIGHT)), 1)
+    for i, x in enumerate(whole):
         column, row = place(x, low)
         parts.append(_line("tick", column, row, column, row + 5))
-        parts.append(_text(column, row + 20, f"{x:g}", "middle"))
-        if steps is not None:
-            parts.append(_text(column, TOP - 10, f"{x * steps:,.0f}", "end" if x == last else "middle"))
+        parts.append(_text(column, row + 22, f"{x:g}", "middle"))
+        if steps is not None and i % every == 0:
+            parts.append(_text(column, TOP - 18, f"{x * steps:,.0f}", "end" if x == last else "middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "epoch", "middle"))
     if steps is not None:
-        parts.append(_text(4, TOP - 10, "step", "start"))
+        parts.append(_text(4, TOP - 18, "step", "start"))
     if best is not None:
         column, row = place(best, high)
         parts.append(_line("best", column, row, column, HEIGHT - BOTTOM))
@@ -137,7 +142,7 @@ def _frame(y_ticks: Sequence[float], label: str, row_of: Any) -> list[str]:
         parts.append(_line("axis", LEFT, row, WIDTH - RIGHT, row))
         parts.append(_text(LEFT - 8, row + 5, f"{y:g}", "end"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    turned = f'<text x="12" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 12 {middle:.0f})">'
+    turned = f'<text x="19" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 19 {middle:.0f})">'
     return [*parts, f"{turned}{text(label)}</text>"]
 
 
@@ -168,23 +173,27 @@ def columns(title: str, names: Sequence[str], values: Sequence[float], y_label: 
     >>> "<title>cat: 3</title>" in columns("Images", ["cat", "dog"], [3, 4], "images")
     True
     """
-    high = ticks(0, max([*values, 1]))[-1]
+    y_ticks = ticks(0, max([*values, 1]))
+    high = y_ticks[-1]
     wide = (WIDTH - LEFT - RIGHT) / len(names)
 
     def row_of(value: float) -> float:
         return HEIGHT - BOTTOM - value / high * (HEIGHT - TOP - BOTTOM)
 
-    parts = _frame(ticks(0, high), y_label, row_of)
-    room = int(wide / 8)
-    every = 1 if room >= 2 else -(-2 * 8 // max(int(wide), 1))
+    parts = _frame(y_ticks, y_label, row_of)
+    letters = min(max(map(len, names)), 6)
+    every = max(math.ceil(letters * LETTER / wide), 1)
+    room = max(int(wide * every / LETTER), 1)
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         left, row = LEFT + i * wide, row_of(value)
         parts.append(
             f'<rect class="column" x="{left + wide * 0.1:.1f}" y="{row:.1f}" width="{wide * 0.8:.1f}" '
             f'height="{HEIGHT - BOTTOM - row:.1f}"><title>{text(name)}: {value:,}</title></rect>'
         )
-        if i % every == 0:
-            parts.append(_text(left + wide / 2, HEIGHT - BOTTOM + 20, cut(name, max(room * every, 2)), "middle"))
+        if every == 1:
+            parts.append(_text(left + wide / 2, HEIGHT - BOTTOM + 22, cut(name, room), "middle"))
+        elif i % every == 0 and i + every <= len(names):
+            parts.append(_text(left, HEIGHT - BOTTOM + 22, cut(name, room), "start"))
     about = f"{title}: {len(names)} columns, from {min(values):,} to {max(values):,}"
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(about)}">{"".join(parts)}</svg>'
     return f"<figure><h3>{text(title)}</h3>{svg}</figure>"
@@ -204,10 +213,10 @@ def calibration_chart(bins: Sequence[tuple[float, float, int]], error: float) ->
     parts = _frame([0, 0.2, 0.4, 0.6, 0.8, 1.0], "accuracy", row_of)
     for i, (confidence, accuracy, count) in enumerate(bins):
         left = LEFT + i * wide
-        words = f"no images between {i / len(bins):.0%} and {(i + 1) / len(bins):.0%}"
+        words = f"no images between {percent(i / len(bins), 0)} and {percent((i + 1) / len(bins), 0)}"
         if count:
             row = row_of(accuracy)
-            words = f"confidence {confidence:.1%}: {accuracy:.1%} right of {count:,} images"
+            words = f"confidence {percent(confidence, 1)}: {percent(accuracy, 1)} right of {count:,} images"
             parts.append(
                 f'<rect class="column" x="{left + 1:.1f}" y="{row:.1f}" width="{wide - 2:.1f}" height="{low - row:.1f}"/>'
             )
@@ -216,10 +225,10 @@ def calibration_chart(bins: Sequence[tuple[float, float, int]], error: float) ->
             f"<title>{text(words)}</title></rect>"
         )
     for i in range(0, len(bins) + 1, 2):
-        parts.append(_text(LEFT + i * wide, low + 20, f"{i / len(bins):g}", "middle"))
+        parts.append(_text(LEFT + i * wide, low + 22, f"{i / len(bins):g}", "middle"))
     parts.append(_line("best", LEFT, low, WIDTH - RIGHT, TOP))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "confidence", "middle"))
-    about = f"Calibration: accuracy for each tenth of confidence; expected calibration error {error:.1%}"
+    about = f"Calibration: accuracy for each tenth of confidence; expected calibration error {percent(error)}"
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(about)}">{"".join(parts)}</svg>'
     return f"<figure><h3>Calibration</h3>{svg}</figure>"
 
@@ -232,7 +241,7 @@ def matrix_chart(counts: Any, names: Sequence[str], numbers: bool = False) -> st
     """
     counts = np.asarray(counts)
     K = len(names)
-    side, margin = 640.0, 110.0
+    side, margin, beyond = 640.0, 120.0, 60.0
     cell = (side - margin) / K
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     parts = [f'<rect class="frame" x="{margin}" y="{margin}" width="{side - margin}" height="{side - margin}"/>']
@@ -240,15 +249,13 @@ def matrix_chart(counts: Any, names: Sequence[str], numbers: bool = False) -> st
     for i in range(0, K, every):
         middle = margin + (i + 0.5) * cell
         name = text(cut(names[i], 14))
-        parts.append(f'<text x="{margin - 6}" y="{middle + 4:.1f}" text-anchor="end" font-size="11">{name}</text>')
+        parts.append(f'<text x="{margin - 6}" y="{middle + 4:.1f}" text-anchor="end">{name}</text>')
         turn = f"rotate(-60 {middle:.1f} {margin - 6})"
-        parts.append(
-            f'<text x="{middle:.1f}" y="{margin - 6}" text-anchor="start" font-size="11" transform="{turn}">{name}</text>'
-        )
+        parts.append(f'<text x="{middle:.1f}" y="{margin - 6}" text-anchor="start" transform="{turn}">{name}</text>')
     for i, j in zip(*np.nonzero(counts), strict=True):
         kind = "right" if i == j else "wrong"
         strength = 0.15 + 0.85 * math.sqrt(shares[i, j])
-        words = f"{names[i]} answered as {names[j]}: {counts[i, j]:,} ({shares[i, j]:.1%})"
+        words = f"{names[i]} answered as {names[j]}: {counts[i, j]:,} ({percent(shares[i, j], 1)})"
         parts.append(
             f'<rect class="cell {kind}" x="{margin + j * cell:.2f}" y="{margin + i * cell:.2f}" width="{cell:.2f}" '
             f'height="{cell:.2f}" fill-opacity="{strength:.2f}"><title>{text(words)}</title></rect>'
@@ -260,7 +267,8 @@ def matrix_chart(counts: Any, names: Sequence[str], numbers: bool = False) -> st
     about = (
         f"Confusion matrix of {K} classes: rows are true classes, columns answers; right answers lie on the diagonal"
     )
-    return f'<svg viewBox="0 0 {side:.0f} {side:.0f}" role="img" aria-label="{text(about)}">{"".join(parts)}</svg>'
+    box = f'viewBox="0 0 {side + beyond:.0f} {side:.0f}"'
+    return f'<svg class="matrix" {box} role="img" aria-label="{text(about)}">{"".join(parts)}</svg>'
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:

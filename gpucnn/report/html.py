@@ -29,6 +29,8 @@ STYLE = resources.files("gpucnn.report").joinpath("style.css").read_text(encodin
 LONGEST_NAME = 40
 """Characters of the longest name that is shown whole; the whole name is its tooltip."""
 
+SHORT_NAME, KEPT_END = 12, 8
+"""Characters of a name that always has room, and of the end of a longer one that is always shown."""
 
 MOST_NARROW = 4
 """Columns of a table up to which it usually fits a phone."""
@@ -48,8 +50,17 @@ def name(value: Any) -> str:
 
     >>> name("a&b")
     '<bdi title="a&amp;b">a&amp;b</bdi>'
+
+    A long one is in two pieces, of which the page cuts the first where room is scarce: names often differ at their end.
+
+    >>> name("a photograph of 0001.png")
+    '<bdi class="long" title="a photograph of 0001.png"><span>a photograph of </span><span>0001.png</span></bdi>'
     """
-    return f'<bdi title="{text(value)}">{text(cut(str(value), LONGEST_NAME))}</bdi>'
+    whole, shown = text(value), cut(str(value), LONGEST_NAME)
+    if len(shown) <= SHORT_NAME:
+        return f'<bdi title="{whole}">{text(shown)}</bdi>'
+    start, end = text(shown[:-KEPT_END]), text(shown[-KEPT_END:])
+    return f'<bdi class="long" title="{whole}"><span>{start}</span><span>{end}</span></bdi>'
 
 
 def page(title: str, head: str, sections: Sequence[tuple[str, str]], refresh: int | None = None) -> str:

@@ -15,6 +15,7 @@ from gpucnn.analysis.saliency import CONVOLUTIONS, grad_cam, occlusion
 from gpucnn.analysis.titles import layer_titles
 from gpucnn.autograd import Tensor, tensor
 from gpucnn.errors import ShapeError
+from gpucnn.formats import percent
 from gpucnn.report.html import colour_bar, name, page, picture, table, text
 from gpucnn.report.images import SIGNED, WARM, coloured, enlarged, image_pixels, overlaid, sheet
 from gpucnn.report.outcome import tile
@@ -99,7 +100,7 @@ def look_page(found: Look, title: str) -> str:
     """
     label = found.class_names[found.target]
     answer = int(found.probabilities.argmax())
-    said = f"The network says {name(found.class_names[answer])}, with probability {found.probabilities[answer]:.1%}."
+    said = f"The network says {name(found.class_names[answer])}, with probability {percent(found.probabilities[answer], 1)}."
     parts = [("Where it looked", _places(found, label)), ("Probabilities", _probabilities(found))]
     parts += [
         (f"Feature maps of {found.titles.get(key, key)}", _maps(found.titles.get(key, key), maps))
@@ -139,7 +140,7 @@ def _places(found: Look, label: str) -> str:
     captions = {
         "Grad-CAM": "Grad-CAM: the lighter, the more the last convolution found there that speaks for the class",
         "Occlusion": "Occlusion: the lighter, the more the probability falls when a square there is covered; "
-        f"by {max(float(found.covered.max()), 0):.1%} at most",
+        f"by {percent(max(float(found.covered.max()), 0), 1)} at most",
     }
     shown += [picture(_large(pixels), f"{what} for {label}", captions[what]) for what, pixels in heats(found).items()]
     bar = colour_bar(WARM, "0", "most", "Colours of the maps, from nothing to the most of this image")
@@ -149,7 +150,7 @@ def _places(found: Look, label: str) -> str:
 def _probabilities(found: Look) -> str:
     order = np.argsort(-found.probabilities, kind="stable")[:MOST_ANSWERS]
     rows = (
-        [name(found.class_names[i]), f"{found.probabilities[i]:.2%}",
+        [name(found.class_names[i]), percent(found.probabilities[i]),
          f'<span class="bar" style="--share: {found.probabilities[i]:.4f}"></span>']
         for i in order
     )  # fmt: skip

@@ -179,7 +179,8 @@ def _matrix_table(outcome: Outcome) -> str:
 
 def _matrix_drawing(outcome: Outcome) -> str:
     caption = "Blue: right, red: wrong; the stronger, the larger the share of the row. Point at a cell for its numbers."
-    return f"<figure>{matrix_chart(outcome.confusion, outcome.class_names)}<figcaption>{caption}</figcaption></figure>"
+    drawn = scrolling("Confusion matrix", matrix_chart(outcome.confusion, outcome.class_names), wide=True)
+    return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
 
 
 def _pairs(outcome: Outcome) -> str:
@@ -199,7 +200,7 @@ def _pairs(outcome: Outcome) -> str:
     )
     head = ["true class", "answer", "times", "share of the class", "for example"]
     return "<h3>Confused most often</h3>" + table(
-        "Pairs of classes, the most frequent mistake first", head, rows, "words"
+        "Pairs of classes, the most frequent mistake first", head, rows, "words pairs"
     )
 
 

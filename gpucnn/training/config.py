@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import tomllib
@@ -180,16 +181,25 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such file.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: is no readable TOML ({shortened(error)}).") from None
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    known = _kinds()
     for key, value in values.items():
-        if key not in fields:
-            expected = f"one of {', '.join(fields)}"
-            raise UsageError.expected(str(path), "key", expected, repr(key), did_you_mean(key, fields))
-        kinds = tuple(kind for kind in (str, int, float, bool) if kind.__name__ in str(fields[key].type))
+        if key not in known:
+            expected = f"one of {', '.join(known)}"
+            raise UsageError.expected(str(path), "key", expected, repr(key), did_you_mean(key, known))
+        kinds = known[key]
         taken = (*kinds, int) if float in kinds else kinds
         if not isinstance(value, taken) or isinstance(value, bool) != (bool in kinds):
             raise UsageError.expected(str(path), key, " or ".join(k.__name__ for k in kinds), shown(value))
     return values
+
+
+@functools.cache
+def _kinds() -> dict[str, tuple[type, ...]]:
+    """Return the types that each setting may have."""
+    return {
+        field.name: tuple(kind for kind in (str, int, float, bool) if kind.__name__ in str(field.type))
+        for field in dataclasses.fields(Settings)
+    }
 
 
 def recipes() -> dict[str, Path]:

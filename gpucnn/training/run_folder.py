@@ -257,14 +257,18 @@ class RunFolder:
         return checkpoint.load(path)
 
 
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # one for all lines: making it costs more than reading a line
+
+
 def _read_metrics(line: bytes) -> dict[str, Any] | None:
     """Return the object of a line of ``metrics.jsonl``; None for a damaged one."""
 
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
-
     try:
-        values = json.loads(line, parse_constant=refuse)
+        values = _DECODER.decode(line.decode())
     except (ValueError, RecursionError):
         return None
     whole = isinstance(values, dict) and isinstance(values.get("step"), int) and not isinstance(values["step"], bool)

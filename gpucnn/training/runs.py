@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -52,7 +53,7 @@ class RunRecord:
             metrics = []
         return cls(path, settings, environment if isinstance(environment, dict) else {}, metrics)
 
-    @property
+    @functools.cached_property
     def epochs(self) -> list[dict[str, Any]]:
         """The objects of whole epochs."""
         return [values for values in self.metrics if _number(values.get("train_loss")) is not None]

@@ -55,10 +55,10 @@ def test_the_page(net: nn.Module) -> None:
     page = pages.read(look_page(found, "a<b.png"))
     assert page.all("h1")[0].text == "a<b.png"
     best = int(found.probabilities.argmax())
-    assert f"The network says <{best}>, with probability {found.probabilities[best]:.1%}." in page.text
+    assert f"The network says <{best}>, with probability {100 * found.probabilities[best]:.1f} %." in page.text
     rows = pages.table(page.section("Probabilities"))[1:]
     order = sorted(range(10), key=lambda i: -found.probabilities[i])
-    assert [row[:2] for row in rows] == [[f"<{i}>", f"{found.probabilities[i]:.2%}"] for i in order]
+    assert [row[:2] for row in rows] == [[f"<{i}>", f"{100 * found.probabilities[i]:.2f} %"] for i in order]
     (original, cam, covered) = page.section("Where it looked").figures()
     times = 336 // 28
     assert (pages.pixels(original)[::times, ::times] == digit()[0]).all()

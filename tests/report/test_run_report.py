@@ -173,7 +173,7 @@ def test_calibration_is_the_mean_distance_of_confidence_and_accuracy() -> None:
     assert found.calibration_error == pytest.approx(0.27)
     part = read(Run("t", "s", outcome=found)).section("Classes")
     assert "Expected calibration error 27.00 %: the network is too sure of its answers." in part.text
-    assert "confidence 95.0%: 75.0% right of 4 images" in part.text
+    assert "confidence 95.0 %: 75.0 % right of 4 images" in part.text
 
 
 def test_the_verdict() -> None:
@@ -220,12 +220,12 @@ def test_many_classes_are_drawn_with_the_most_frequent_mistakes() -> None:
     cells = [cell for cell in part.all("rect") if cell.attributes["class"].startswith("cell")]
     told = {tuple(cell.text.partition(":")[0].split(" answered as ")): cell for cell in cells}
     assert set(told) == {(names[i], names[j]) for i, j in zip(*np.nonzero(confusion), strict=True)}
-    assert told["n2", "n29"].text == "n2 answered as n29: 30 (42.9%)"
+    assert told["n2", "n29"].text == "n2 answered as n29: 30 (42.9 %)"
     assert {cell.attributes["class"] for (i, j), cell in told.items() if i == j} == {"cell right"}
     strength = {pair: float(cell.attributes["fill-opacity"]) for pair, cell in told.items()}
     assert strength["n0", "n0"] > strength["n2", "n29"] > strength["n7", "n3"]
     x, y = (float(told["n2", "n29"].attributes[key]) for key in "xy")
-    assert (x, y) == (pytest.approx(110 + 29 * 530 / 30, abs=0.01), pytest.approx(110 + 2 * 530 / 30, abs=0.01))
+    assert (x, y) == (pytest.approx(120 + 29 * 520 / 30, abs=0.01), pytest.approx(120 + 2 * 520 / 30, abs=0.01))
 
 
 @pytest.mark.parametrize("C", [1, 3])
