@@ -59,7 +59,7 @@ from gpucnn.training.saved import LARGEST_IMAGE
 
 SETTINGS = (
     "optimizer", "lr", "schedule", "seed", "validation", "freeze", "class_weights", "label_smoothing", "clip_norm",
-    "ema", "early_stopping", "mixup", "cutmix", "accumulate",
+    "ema", "early_stopping", "mixup", "cutmix", "accumulate", "augment", "workers",
 )  # fmt: skip
 """Arguments that are settings of ``gpucnn train`` and mean the same."""
 
@@ -143,6 +143,8 @@ class Classifier:
         cutmix: float | None = None,
         warm_start: bool = False,
         accumulate: int = 1,
+        augment: str | None = None,
+        workers: int | None = None,
     ) -> None:
         self.model, self.epochs, self.batch_size, self.lr = model, epochs, batch_size, lr
         self.optimizer, self.schedule, self.seed, self.device = optimizer, schedule, seed, device
@@ -150,6 +152,7 @@ class Classifier:
         self.init_from, self.freeze = init_from, freeze
         self.class_weights, self.label_smoothing, self.clip_norm = class_weights, label_smoothing, clip_norm
         self.warm_start, self.accumulate = warm_start, accumulate
+        self.augment, self.workers = augment, workers
         self.ema, self.early_stopping, self.mixup, self.cutmix = ema, early_stopping, mixup, cutmix
 
     # --- parameters ----------------------------------------------------------------------------------------------
@@ -287,7 +290,8 @@ class Classifier:
             optimizer = make_optimizer(
                 settings.optimizer, trainable(net), settings.lr, settings.momentum, settings.weight_decay
             )
-        batches = Loader(train, backend, normalisation).batches(settings.batch_size, settings.seed + passes)
+        loader = Loader(train, backend, normalisation, augmentation=settings.augmentation, workers=settings.workers)
+        batches = loader.batches(settings.batch_size, settings.seed + passes)
         loop = _Fit(
             net,
             self._loss(settings, train, backend),

@@ -267,7 +267,7 @@ def test_parameters() -> None:
     assert list(classifier.get_params()) == [
         "model", "epochs", "batch_size", "lr", "optimizer", "schedule", "seed", "device", "validation", "verbose", "loss",
         "metrics", "init_from", "freeze", "class_weights", "label_smoothing", "clip_norm", "ema", "early_stopping",
-        "mixup", "cutmix", "warm_start", "accumulate",
+        "mixup", "cutmix", "warm_start", "accumulate", "augment", "workers",
     ]  # fmt: skip
     assert repr(classifier) == "Classifier(epochs=3, lr=0.5)"
     assert classifier.set_params(lr=None, seed=4) is classifier

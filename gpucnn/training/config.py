@@ -136,6 +136,8 @@ class Settings:
             raise UsageError.expected("settings", "momentum", "a number below 1", self.momentum)
         if self.validation is not None and self.val_split is not None:
             raise UsageError.expected("settings", "validation", "one of validation and val_split", "both")
+        if self.augment is not None and not isinstance(self.augment, str):
+            raise UsageError.expected("settings", "augment", "a text such as shift=2,flip", shown(self.augment))
         _ = self.augmentation  # what is wrong with it is told before the data are read
         for key in NEED_VALIDATION:
             if getattr(self, key) is not None and self.validation == 0:

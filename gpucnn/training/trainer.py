@@ -284,6 +284,7 @@ class Trainer(Loop):
             **environment.decides_bits(self.backend),
             "settings": asdict(self.settings),
             "data_sha256": self._data_sha256,
+            "decodes": self.splits.train.decodes,
             "task": task_of(self.settings, self.net, self.splits, self.normalisation),
         }
         self.folder.save(self.step, Checkpoint(weights, arrays, state), best)
@@ -297,6 +298,12 @@ class Trainer(Loop):
                 raise UsageError.expected(
                     "resume", key, f"{before}, as in the run so far", now, "leave it out, or start a new run"
                 )
+        if state.get("decodes", False) != self.splits.train.decodes:
+            kinds = {False: "all in memory", True: "read from their files as needed"}
+            raise UsageError.expected(
+                "resume", "images", f"{kinds[not self.splits.train.decodes]}, as in the run so far",
+                kinds[self.splits.train.decodes], "set GPUCNN_DATA_MEMORY, the memory that they may take",
+            )  # fmt: skip
         if state["data_sha256"] != self._data_sha256 or state["batches"] != len(self.batches):
             raise UsageError(
                 f"resume: the data set {self.settings.data} is not what the run was trained on so far. Start a new run."

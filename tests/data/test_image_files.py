@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gpucnn.data import ArrayDataset, Augmentation, ImageFiles, Splits, image_fi
 from gpucnn.data.image_files import Kept
 from gpucnn.data.parallel import cores
 from gpucnn.errors import DataError, UsageError
-from gpucnn.training import DataLoader
+from gpucnn.training import DataLoader, RunFolder, Settings, Trainer
 
 RNG = np.random.default_rng(0)
 
@@ -178,6 +179,7 @@ def test_a_folder_larger_than_the_memory_trains(tmp_path: Path) -> None:
             (home / name / f"{i}.png").write_bytes(picture.read_bytes())
     program = f"""
 import re, sys, warnings
+from dataclasses import replace
 from pathlib import Path
 warnings.simplefilter("ignore")
 def peak():
@@ -197,3 +199,15 @@ print(len(splits.train) + len(splits.test), history[-1]["accuracy"], peak() - be
     count, accuracy, grown = run.stdout.split()
     assert (count, accuracy) == ("670", "1.0")
     assert int(grown) < 150
+
+
+def test_a_run_is_resumed_as_it_read_its_images(folder: Path, tmp_path: Path) -> None:
+    settings = Settings(data=str(folder), image_size=28, epochs=1, batch_size=8, device="cpu", validation=4).resolved()
+    run, lazy, whole = tmp_path / "run", read(folder, "1k", image_size=28), read(folder, image_size=28)
+    Trainer(settings, lazy, RunFolder.new(run, "run")).train()
+    with pytest.raises(UsageError, match="read from their files as needed, as in the run so far, got all in memory"):
+        Trainer(replace(settings, epochs=2), whole, RunFolder.open(run)).resume()
+    again = Trainer(replace(settings, epochs=2, workers=2, schedule=settings.schedule), lazy, RunFolder.open(run))
+    again.resume()
+    again.train()
+    assert again.epoch == 2
