@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gpucnn.autograd import Tensor, apply
 from gpucnn.autograd.operations import RequiresGrad, Result
 from gpucnn.backend import Array, Backend, ops
@@ -30,6 +32,15 @@ def _linear(backend: Backend, x: Array, w: Array, b: Array | None, requires_grad
     return y, backward
 
 
+def _linear_relu(backend: Backend, x: Array, w: Array, b: Array | None, requires_grad: RequiresGrad) -> Result:
+    """On arrays: the positive part of ``_linear``."""
+    y, linear_backward = _linear(backend, x, w, b, requires_grad)
+    positive = ops.relu(backend, y)
+    if linear_backward is None:
+        return positive, None
+    return positive, lambda dy: linear_backward(ops.relu_gradient(backend, dy, positive))
+
+
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return input @ weight.T + bias: (..., I) -> (..., O).
 
@@ -39,6 +50,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear(gpucnn.tensor([[1.0, 2.0]]), gpucnn.tensor([[3.0, 4.0]]), gpucnn.tensor([0.5])).tolist()
     [[11.5]]
     """
+    return _on_rows(_linear, input, weight, bias)
+
+
+def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return relu(linear(...)) as one operation; arguments and errors as for ``linear``.
+
+    >>> import gpucnn
+    >>> linear_relu(gpucnn.tensor([[1.0, 2.0]]), gpucnn.tensor([[3.0, 4.0], [-1.0, 0.0]])).tolist()
+    [[11.0, 0.0]]
+    """
+    return _on_rows(_linear_relu, input, weight, bias)
+
+
+def _on_rows(operation: Callable[..., Result], input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Check the arguments of ``linear`` and apply the operation to all rows of the last axis."""
     check_float(input, "linear")
     check_tensor(weight, "linear", "weight")
     if weight.ndim != 2:
@@ -56,6 +82,6 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError.expected("linear", "bias", f"shape {weight.shape[:1]}", bias.shape)
     if input.ndim == 2:
-        return apply(_linear, input, weight, bias)
+        return apply(operation, input, weight, bias)
     rows = input.reshape(input.size // max(weight.shape[1], 1), weight.shape[1])
-    return apply(_linear, rows, weight, bias).reshape(*input.shape[:-1], weight.shape[0])
+    return apply(operation, rows, weight, bias).reshape(*input.shape[:-1], weight.shape[0])

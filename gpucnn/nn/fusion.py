@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 from gpucnn.autograd import Tensor, is_grad_enabled
 from gpucnn.errors import GpucnnError
 from gpucnn.functional.conv import conv2d_folded, conv2d_relu_max_pool2d
+from gpucnn.functional.linear import linear_relu
 from gpucnn.nn.activation import ReLU
 from gpucnn.nn.conv import Conv2d
+from gpucnn.nn.linear import Linear
 from gpucnn.nn.module import Module
 from gpucnn.nn.norm import BatchNorm2d
 from gpucnn.nn.pool import MaxPool2d
@@ -81,6 +83,16 @@ def conv_norm(layers: Sequence[Module]) -> Fused | None:
     return or_one_by_one(folded, layers)
 
 
+def linear_with_relu(layers: Sequence[Module]) -> Fused:
+    """Fuse a fully connected layer and ReLU: one operation on the tape where there were two."""
+    layer = layers[0]
+    assert isinstance(layer, Linear)
+    if layer.weight is None:  # its size is not known yet
+        return lambda x: layers[1](layer(x))
+    weight = layer.weight
+    return or_one_by_one(lambda x: linear_relu(x, weight, layer.bias), layers)
+
+
 def norm_relu(layers: Sequence[Module]) -> Fused | None:
     """Fuse batch norm and ReLU."""
     norm = layers[0]
@@ -96,20 +108,23 @@ def _is_plain(conv: Conv2d) -> bool:
     )
 
 
-PATTERNS: list[tuple[tuple[type[Module], ...], Callable[[Sequence[Module]], Fused | None]]] = [
-    ((Conv2d, ReLU, MaxPool2d), conv_relu_pool),
-    ((Conv2d, BatchNorm2d, ReLU), conv_norm),
-    ((Conv2d, BatchNorm2d), conv_norm),
-    ((BatchNorm2d, ReLU), norm_relu),
-]
-"""Classes of consecutive layers, and what makes one operation of them; the first pattern that matches is taken."""
-FIRST = {kinds[0] for kinds, _ in PATTERNS}
+Pattern = Callable[[Sequence[Module]], Fused | None]
+PATTERNS: dict[type[Module], list[tuple[tuple[type[Module], ...], Pattern]]] = {}
+"""By the class of the first layer: classes of consecutive layers, and what makes one operation of them, longest first."""
 
 
-def add_pattern(kinds: tuple[type[Module], ...], make: Callable[[Sequence[Module]], Fused | None]) -> None:
+def add_pattern(kinds: tuple[type[Module], ...], make: Pattern) -> None:
     """Also fuse layers of these classes: for containers, which import this module."""
-    PATTERNS.append((kinds, make))
-    FIRST.add(kinds[0])
+    patterns = PATTERNS.setdefault(kinds[0], [])
+    patterns.append((kinds, make))
+    patterns.sort(key=lambda pattern: -len(pattern[0]))
+
+
+add_pattern((Conv2d, ReLU, MaxPool2d), conv_relu_pool)
+add_pattern((Conv2d, BatchNorm2d, ReLU), conv_norm)
+add_pattern((Conv2d, BatchNorm2d), conv_norm)
+add_pattern((BatchNorm2d, ReLU), norm_relu)
+add_pattern((Linear, ReLU), linear_with_relu)
 
 
 def fuse(layers: Sequence[Module], index: int) -> tuple[Fused, int] | None:
@@ -117,11 +132,9 @@ def fuse(layers: Sequence[Module], index: int) -> tuple[Fused, int] | None:
 
     Only layers of exactly these classes and without hooks are fused, so that hooks and subclasses run.
     """
-    if type(layers[index]) not in FIRST:
-        return None
-    for kinds, make in PATTERNS:
+    for kinds, make in PATTERNS.get(type(layers[index]), ()):
         first = layers[index : index + len(kinds)]
-        if tuple(type(layer) for layer in first) == kinds and not any(layer.has_hooks() for layer in first):
+        if tuple(map(type, first)) == kinds and not any(layer.has_hooks() for layer in first):
             fused = make(first)
             if fused is not None:
                 return fused, len(kinds)

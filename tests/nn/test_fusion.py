@@ -143,3 +143,35 @@ def test_values_that_are_not_finite_go_through(backend: Backend) -> None:
         net = prepared(name).to(backend)
         y = net(gpucnn.tensor(x, device=backend)).numpy()
         assert np.isnan(y[:, 0]).any()
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_and_its_relu_are_one_operation_of_the_same_bits(
+    backend: Backend, shape: tuple[int, ...], bias: bool
+) -> None:
+    net = nn.Sequential(nn.Linear(7, 4, bias=bias), nn.ReLU())
+    x = gpucnn.tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32), requires_grad=True)
+    y = net(x)
+    assert y.node is not None
+    assert "linear_relu" in str(y.node.name) or len(shape) == 3, "a reshape comes last"
+    y.sum().backward()
+    assert x.grad is not None
+    found = [y.numpy(), x.grad.numpy(), *(p.grad.numpy() for p in net.parameters() if p.grad is not None)]
+    x.grad = None
+    for parameter in net.parameters():
+        parameter.grad = None
+    apart = net[1](net[0](x))
+    apart.sum().backward()
+    expected = [apart.numpy(), x.grad.numpy(), *(p.grad.numpy() for p in net.parameters() if p.grad is not None)]
+    assert len(found) == len(expected) == 3 + bias
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_linear_layer_without_its_size_yet_takes_it_from_the_first_input() -> None:
+    net = nn.Sequential(nn.Linear(None, 4), nn.ReLU())
+    assert net(gpucnn.tensor(np.ones((2, 7), np.float32))).shape == (2, 4)
+    assert net(gpucnn.tensor(np.ones((2, 7), np.float32))).shape == (2, 4)
+    with pytest.raises(ShapeError, match=r"in layer Linear\(7, 4\)"):
+        net(gpucnn.tensor(np.ones((2, 6), np.float32)))

@@ -68,6 +68,11 @@ def linear(w: Writer, step: Step, x: str, weight: str, bias: str | None) -> str:
     return w.node("Gemm", [x, weight, bias], transB=1)
 
 
+@emits("gpucnn.functional.linear._linear_relu")
+def linear_relu(w: Writer, step: Step, x: str, weight: str, bias: str | None) -> str:
+    return w.node("Relu", [linear(w, step, x, weight, bias)])
+
+
 # --- normalisation ----------------------------------------------------------------------------------------------------
 
 
