@@ -8,10 +8,22 @@ add; it is not associative, so the tree must stay the same.
 
 from __future__ import annotations
 
+import socket
+import sys
+import time
+import traceback
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any, Self
 
 from gpucnn.backend import Array
+from gpucnn.errors import GpucnnError
+
+GRACE = 1.0
+"""Seconds that a rank which failed waits for rank 0, which may tell the same."""
+
+FORWARDED = 0.3
+"""Seconds in which a launcher forwards what was printed; it drops what it has not read when all are killed."""
 
 
 class Communicator:
@@ -49,8 +61,33 @@ class Communicator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def abort(self, code: int) -> None:
+        """End all processes at once, with this exit code; a single process goes on."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the communicator; where the block failed, say which rank did and end all: the others would wait for it."""
+        if error is not None and self.size > 1:
+            self._fail(error)
         self.close()
+
+    def _fail(self, error: BaseException) -> None:
+        code = getattr(error, "exit_code", 1)
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if not code:
+                return
+        if isinstance(error, KeyboardInterrupt):
+            code = 130
+        if self.rank:  # an error of all ranks is told by rank 0
+            time.sleep(GRACE)
+        elif not isinstance(error, (GpucnnError, SystemExit, KeyboardInterrupt)):
+            traceback.print_exception(error)
+        said = f"{type(error).__name__}: {error}"
+        print(f"rank {self.rank} of {self.size} on {socket.gethostname()}: {said}", file=sys.stderr, flush=True)
+        time.sleep(FORWARDED)
+        self.abort(code)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} rank {self.rank} of {self.size}>"

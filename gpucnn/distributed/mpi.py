@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,10 @@ class MPICommunicator(Communicator):
 
     def barrier(self) -> None:
         self._world.Barrier()
+
+    def abort(self, code: int) -> None:
+        self._world.Abort(code)
+        os._exit(code)  # some launchers take a moment to kill, in which Python would show the error again
 
 
 def _flat(array: Array, where: str) -> Array:

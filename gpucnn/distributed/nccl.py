@@ -84,6 +84,9 @@ class NCCLCommunicator(Communicator):
         self._backend.synchronize()
         self._hosts.barrier()
 
+    def abort(self, code: int) -> None:
+        self._hosts.abort(code)
+
     def close(self) -> None:
         self._link.destroy()
         self._hosts.close()
