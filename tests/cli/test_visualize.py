@@ -84,7 +84,7 @@ def test_what_the_network_makes_of_a_picture(data: Path, picture: Path) -> None:
     found = page("run/looks/my digit.html")
     rows = pages.table(found.section("Probabilities"))[1:]
     every = json.loads(gpucnn("predict", "run", picture, "--top", 10, "--json").out)["answers"]
-    assert [(row[0], row[1]) for row in rows] == [(a["class"], f"{a['probability']:.2%}") for a in every]
+    assert [(row[0], row[1]) for row in rows] == [(a["class"], f"{100 * a['probability']:.2f} %") for a in every]
     assert found.section("Feature maps of conv1").all("img")
     assert f"For the class {every[0]['class']}." in found.section("Where it looked").text
     about = ("--class", every[3]["class"], "--out", "sub/a.html", "--device", "cpu")
