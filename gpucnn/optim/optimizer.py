@@ -17,6 +17,7 @@ from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Array, ops
 from gpucnn.checks import is_number, python_number
 from gpucnn.errors import CheckpointError, ParameterError, ShapeError
+from gpucnn.optim import own_state
 from gpucnn.optim.flat import FlatBuffer, Segment
 
 Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
@@ -27,7 +28,7 @@ class Optimizer:
     and of the parameters, ``group["params"]``.
 
     One of your own overrides ``step``, as in PyTorch, and changes the parameters in place; ``state[p]`` is a dict for what
-    it keeps of each.
+    it keeps of each: Tensors and numbers, which ``state_dict`` and checkpoints then hold.
 
     ``params``: parameters; (name, parameter) pairs as from ``model.named_parameters()``, whose names the state then uses;
     or dicts with a "params" entry and their own hyper-parameters.
@@ -225,8 +226,11 @@ class Optimizer:
     # --- state ---------------------------------------------------------------------------------------------------
 
     def state_arrays(self) -> dict[str, Any]:
-        """Return {"slot.parameter name": NumPy copy} of all state, in registration order; steps as "step.name"."""
-        arrays = {}
+        """Return {"slot.parameter name": NumPy copy} of all state, in registration order; steps as "step.name".
+
+        What a subclass keeps in ``state[p]``, Tensors and numbers, is "own:key:name"; ParameterError for other values.
+        """
+        arrays = own_state.packed(self.state, (segment for _, segment in self._segments()))
         for buffer in itertools.chain(*self._buffers):
             for segment, count in zip(buffer.segments, buffer.step_counts(), strict=True):
                 for slot, state in buffer.state.items():
@@ -252,6 +256,8 @@ class Optimizer:
                 if loaded.keys() - known.keys():
                     raise ParameterError(f"unknown options {sorted(loaded.keys() - known.keys())}")
                 self.check({**known, **loaded})
+            own = {name: arrays.pop(name) for name in list(arrays) if own_state.is_own(name)}
+            kept = own_state.unpacked(own, (segment for _, segment in self._segments()))
             values = {name: self._fitting(name, arrays.pop(name, None), like) for name, like in self._state_like()}
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError.expected(
@@ -261,6 +267,8 @@ class Optimizer:
             raise CheckpointError.expected(where, "state", "that of the same optimiser and model", sorted(arrays)[:3])
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update(loaded)
+        self.state.clear()
+        self.state.update(kept)
         for buffer in itertools.chain(*self._buffers):
             for segment in buffer.segments:
                 span = slice(segment.start, segment.stop)

@@ -11,7 +11,7 @@ import pytest
 import gpucnn
 from gpucnn import nn, optim
 from gpucnn.backend import Backend
-from gpucnn.errors import GpucnnError, ParameterError
+from gpucnn.errors import CheckpointError, GpucnnError, ParameterError
 from gpucnn.training import Loop, train_step
 
 torch = pytest.importorskip("torch")
@@ -144,3 +144,46 @@ def test_a_copy_has_copies_of_the_parameters_in_its_groups() -> None:
     twin.step()
     assert inside.tolist() == [0.5, 0.5]
     assert p.tolist() == [1.0, 1.0]
+
+
+def test_its_state_is_in_its_state_dict(backend: Backend) -> None:
+    def steps(parameter: nn.Parameter, optimizer: Any, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            (parameter**2).sum().backward()
+            optimizer.step()
+
+    start = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    whole = nn.Parameter(gpucnn.tensor(start, device=backend))
+    optimizer = OURS([("a.weight", whole)], lr=0.05)
+    steps(whole, optimizer, 3)
+    optimizer.state[whole] |= {"count": 3, "share": 0.5, "on": True, "scalar": gpucnn.tensor(2.0)}
+    saved, values = optimizer.state_dict(), whole.numpy()
+    assert {type(array) for array in saved["state"].values()} == {np.ndarray}
+    steps(whole, optimizer, 2)
+
+    resumed = nn.Parameter(gpucnn.tensor(values, device=backend))
+    again = OURS([("a.weight", resumed)], lr=0.05)
+    again.load_state_dict(saved)
+    kept = again.state[resumed]
+    assert (kept["count"], kept["share"], kept["on"], kept["scalar"].item()) == (3, 0.5, True, 2.0)
+    assert type(kept["count"]) is int
+    steps(resumed, again, 2)
+    np.testing.assert_array_equal(resumed.numpy(), whole.numpy())
+
+
+def test_state_that_cannot_be_saved_or_is_anothers() -> None:
+    parameter = nn.Parameter(gpucnn.tensor([1.0]))
+    optimizer = OURS([("w", parameter)], lr=0.1)
+    optimizer.state[parameter]["words"] = ["a"]
+    with pytest.raises(
+        ParameterError, match=r"state\[w\]: words: expected a Tensor or a number, to be saved, got list"
+    ):
+        optimizer.state_dict()
+    optimizer.state[parameter] = {"a:b": 1}
+    with pytest.raises(ParameterError, match="a text without ':'"):
+        optimizer.state_dict()
+    optimizer.state[parameter] = {"count": 1}
+    saved = optimizer.state_dict()
+    with pytest.raises(CheckpointError, match="the same optimiser and model"):
+        OURS([("other", nn.Parameter(gpucnn.tensor([1.0])))], lr=0.1).load_state_dict(saved)

@@ -1,0 +1,53 @@
+"""What an optimiser of a user's own keeps of each parameter (``state[p]``): as arrays for a checkpoint, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gpucnn.autograd import Parameter, Tensor
+from gpucnn.checks import is_flag, is_number
+from gpucnn.errors import ParameterError
+from gpucnn.optim.flat import Segment
+
+TENSOR, NUMBER = "own:", "own-number:"
+"""Arrays are named own:KEY:PARAMETER, those of numbers own-number:KEY:PARAMETER."""
+
+
+def is_own(name: str) -> bool:
+    """Whether an array of this name is of ``packed``."""
+    return name.startswith((TENSOR, NUMBER))
+
+
+def packed(state: Mapping[Parameter, Mapping[str, Any]], segments: Iterable[Segment]) -> dict[str, Any]:
+    """Return copies of all Tensors and numbers by name; ParameterError for other values, or a key that is no plain text."""
+    arrays = {}
+    for segment in segments:
+        for key, value in state.get(segment.parameter, {}).items():
+            where = f"state[{segment.name}]"
+            if not isinstance(key, str) or not key or ":" in key:
+                raise ParameterError.expected(where, "key", "a text without ':'", repr(key))
+            if isinstance(value, Tensor):
+                arrays[f"{TENSOR}{key}:{segment.name}"] = value.numpy()
+            elif is_flag(value) or is_number(value):
+                arrays[f"{NUMBER}{key}:{segment.name}"] = np.array(value)
+            else:
+                raise ParameterError.expected(where, key, "a Tensor or a number, to be saved", type(value).__name__)
+    return arrays
+
+
+def unpacked(arrays: Mapping[str, Any], segments: Iterable[Segment]) -> dict[Parameter, dict[str, Any]]:
+    """Return what ``packed`` was given, Tensors on their parameter's device; KeyError for an unknown parameter."""
+    parameters = {segment.name: segment.parameter for segment in segments}
+    state: dict[Parameter, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        _, key, parameter_name = name.split(":", 2)
+        parameter = parameters[parameter_name]
+        values = state.setdefault(parameter, {})
+        if name.startswith(NUMBER):
+            values[key] = array.item()
+        else:
+            values[key] = Tensor(parameter.backend.asarray(array), parameter.backend)
+    return state
