@@ -45,13 +45,13 @@ def duration(seconds: float | None) -> str:
     raise AssertionError("unreachable")
 
 
-def date_text(date: str | None) -> str:
-    """Return a date of ``environment.json`` to the minute.
+def date_text(date: Any) -> str:
+    """Return a date of ``environment.json`` to the minute; what is no text, as in a stranger's file, is absent.
 
     >>> date_text("2026-11-26T17:55:44+00:00")
     '2026-11-26 17:55'
     """
-    return ABSENT if date is None else date[:16].replace("T", " ")
+    return date[:16].replace("T", " ") if isinstance(date, str) else ABSENT
 
 
 def setting_text(value: Any) -> str:

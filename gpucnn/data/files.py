@@ -238,6 +238,13 @@ def _check_sizes(path: Path) -> None:
 def _check_array(file: Any, length: int, where: str, name: str) -> None:
     """DataError where the header of an array in npy format claims another size than the ``length`` of its file."""
     version = np.lib.format.read_magic(file)
+    digits = 2 if version == (1, 0) else 4
+    header = int.from_bytes(file.read(digits), "little")
+    if header > length:  # NumPy would make room for it first
+        raise DataError.expected(
+            where, shortened(name, 60), f"a header within {length} bytes", f"one of {header} bytes"
+        )
+    file.seek(-digits, os.SEEK_CUR)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     size = math.prod(shape) * dtype.itemsize

@@ -116,21 +116,22 @@ def _window(
     return window
 
 
-def image_batch(x: Tensor, where: str) -> tuple[Tensor, bool]:
-    """Return a batch or a single (C, H, W) image as (N, C, H, W), and whether it was a single image."""
+def image_batch(x: Tensor, where: str) -> tuple[Tensor, int]:
+    """Return a batch, a single (C, H, W) image or an (H, W) matrix as (N, C, H, W), and how many axes that added."""
     check_tensor(x, where)
-    if x.ndim == 3:
-        return x.reshape(1, *x.shape), True
-    if x.ndim != 4:
+    ndim = x.ndim
+    if ndim == 4:
+        return x, 0
+    if ndim not in (2, 3):
         raise ShapeError.expected(
-            where, "input", "(N, C, H, W) or (C, H, W)", f"{x.ndim} dimensions, shape {x.shape}", "reshape it"
+            where, "input", "(N, C, H, W), (C, H, W) or (H, W)", f"{ndim} dimensions, shape {x.shape}", "reshape it"
         )
-    return x, False
+    return x.reshape(*(1,) * (4 - ndim), *x.shape), 4 - ndim
 
 
-def unbatch(y: Tensor, single: bool) -> Tensor:
-    """Remove the batch axis that ``image_batch`` added."""
-    return y.reshape(*y.shape[1:]) if single else y
+def unbatch(y: Tensor, added: int) -> Tensor:
+    """Remove the axes that ``image_batch`` added; where channels became filters, no more than the batch axis."""
+    return y.reshape(*y.shape[added:]) if added else y
 
 
 def image_row(x: Tensor, where: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

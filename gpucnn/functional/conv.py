@@ -156,8 +156,8 @@ def conv2d(
 ) -> Tensor:
     """Return the cross-correlation of images with filters.
 
-    input: (N, C, H, W) or one (C, H, W) image; weight: (F, C/groups, KH, KW); bias: (F,), or (F, OH, OW) for one per
-    position; all of one floating dtype.
+    input: (N, C, H, W), one (C, H, W) image, or a matrix (H, W), which is an image of one channel; weight: (F, C/groups,
+    KH, KW); bias: (F,), or (F, OH, OW) for one per position; all of one floating dtype.
     Output: (N, F, OH, OW) with OH = floor((H + top + bottom - dilation (KH - 1) - 1) / stride) + 1, OW alike.
     padding: an int, a pair, four sides (top, bottom, left, right), "valid", "same" (ceil(n / stride) pixels, the odd row
     and column at the bottom and right) or "full". exact=True raises if the stride does not divide the size.
@@ -171,9 +171,9 @@ def conv2d(
     >>> conv2d(x, w).tolist()
     [[[[19.0, 25.0], [37.0, 43.0]]]]
     """
-    x, is_single = image_batch(input, "conv2d")
+    x, added = image_batch(input, "conv2d")
     return unbatch(
-        _convolve("conv2d", x, weight, bias, stride, padding, dilation, groups, exact, implementation), is_single
+        _convolve("conv2d", x, weight, bias, stride, padding, dilation, groups, exact, implementation), min(added, 1)
     )
 
 
@@ -193,7 +193,7 @@ def _convolve(
     window = filter_window(where, x, weight, bias, stride, padding, dilation, groups, exact, implementation)
     chosen = IMPLEMENTATIONS[implementation]
     if bias is not None and bias.ndim == 3:
-        _check_position_bias(bias, (weight.shape[0], *window.output_size(x.shape[2], x.shape[3])))
+        _check_position_bias(where, bias, (weight.shape[0], *window.output_size(x.shape[2], x.shape[3])))
         return apply(chosen, x, weight, None, window=window, groups=groups) + bias
     return apply(chosen, x, weight, bias, window=window, groups=groups)
 
@@ -203,9 +203,9 @@ def check_implementation(name: str, where: str) -> None:
     check_choice(name, where, "implementation", IMPLEMENTATIONS)
 
 
-def _check_position_bias(bias: Tensor, shape: tuple[int, int, int]) -> None:
+def _check_position_bias(where: str, bias: Tensor, shape: tuple[int, int, int]) -> None:
     if bias.shape != shape:
-        raise ShapeError.expected("conv2d", "bias", f"shape {shape[:1]}, or {shape} for one per position", bias.shape)
+        raise ShapeError.expected(where, "bias", f"shape {shape[:1]}, or {shape} for one per position", bias.shape)
 
 
 def filter_window(
@@ -386,7 +386,7 @@ def conv_transpose2d(
     [[[[1.0, 3.0, 2.0]]]]
     """
     where = "conv_transpose2d"
-    x, is_single = image_batch(input, where)
+    x, added = image_batch(input, where)
     check_tensor(weight, where, "weight")
     if weight.ndim != 4:
         raise ShapeError.expected(where, "weight", "(C, F/groups, KH, KW)", f"shape {weight.shape}")
@@ -412,14 +412,16 @@ def conv_transpose2d(
         raise ShapeError.expected(where, "output", "at least one pixel", f"{OH}x{OW}", "pad less")
     if XH < SH and XW < SW:
         shape = (N, F, OH, OW)
-        return unbatch(apply(_conv_transpose2d, x, weight, bias, window=window, groups=groups, shape=shape), is_single)
+        return unbatch(
+            apply(_conv_transpose2d, x, weight, bias, window=window, groups=groups, shape=shape), min(added, 1)
+        )
     # No window reaches the last rows or columns: compute without padding, crop, and append zeros.
     window = window.with_padding((0, 0, 0, 0))
     shape = (N, F, (H - 1) * SH + window.extent[0], (W - 1) * SW + window.extent[1])
     y = apply(_conv_transpose2d, x, weight, None, window=window, groups=groups, shape=shape)
     y = y[:, :, PH : PH + OH, PW : PW + OW]
     y = pad2d(y, (0, OH - y.shape[2], 0, OW - y.shape[3]))
-    return unbatch(y if bias is None else y + bias.reshape(F, 1, 1), is_single)
+    return unbatch(y if bias is None else y + bias.reshape(F, 1, 1), min(added, 1))
 
 
 def check_output_padding(output_padding: Pair, stride: Pair, dilation: Pair, where: str) -> None:
@@ -435,10 +437,12 @@ def conv1d(
     padding: Single | str = 0,
     dilation: Single = 1,
     groups: int = 1,
+    implementation: str = "auto",
 ) -> Tensor:
     """Return the cross-correlation of sequences (N, C, L), or one (C, L), with filters (F, C/groups, K): (N, F, OL).
 
-    Sizes, padding names and errors are those of ``conv2d``; stride, padding and dilation are an int or a tuple of one.
+    Sizes, padding names, implementations and errors are those of ``conv2d``; stride, padding and dilation are an int or a
+    tuple of one. bias: (F,), or (F, OL) for one per position.
 
     >>> import gpucnn
     >>> conv1d(gpucnn.tensor([[1.0, 2.0, 4.0]]), gpucnn.tensor([[[-1.0, 1.0]]])).tolist()
@@ -450,11 +454,15 @@ def conv1d(
     if weight.ndim != 3:
         raise ShapeError.expected(where, "weight", "(F, C/groups, K)", f"shape {weight.shape}")
     check_optional(bias, where, "bias")
-    if bias is not None and bias.ndim != 1:
-        raise ShapeError.expected(where, "bias", f"shape {weight.shape[:1]}", bias.shape)
+    if bias is not None and bias.ndim == 2:
+        bias = bias.reshape(bias.shape[0], 1, bias.shape[1])
+    elif bias is not None and bias.ndim != 1:
+        raise ShapeError.expected(where, "bias", f"shape {weight.shape[:1]}, or (F, OL), one per position", bias.shape)
     w = weight.reshape(*weight.shape[:-1], 1, weight.shape[-1])
     steps, spread = (1, single(stride, where, "stride")), (1, single(dilation, where, "dilation"))
-    return unrow(_convolve(where, x, w, bias, steps, row_padding(padding, where), spread, groups))
+    return unrow(
+        _convolve(where, x, w, bias, steps, row_padding(padding, where), spread, groups, False, implementation)
+    )
 
 
 def corr2d(input: Tensor, kernel: Tensor, stride: PairLike = 1, padding: Padding = 0) -> Tensor:
@@ -525,11 +533,11 @@ def conv2d_folded(
     The batch norm's scale and shift are folded into filters and bias: Jacob et al. 2018, "Quantization and training of
     neural networks for efficient integer-arithmetic-only inference", section 3.2. Raises what ``conv2d`` raises.
     """
-    x, is_single = image_batch(input, "conv2d")
+    x, added = image_batch(input, "conv2d")
     window = filter_window("conv2d", x, weight, bias, stride, padding, dilation, groups, exact)
     statistics = running_mean, running_var, norm_weight, norm_bias
     y = apply(_conv2d_folded, x, weight, bias, *statistics, window=window, groups=groups, eps=eps, relu=relu)
-    return unbatch(y, is_single)
+    return unbatch(y, min(added, 1))
 
 
 def _conv2d_folded(
@@ -561,7 +569,7 @@ def conv2d_relu_max_pool2d(
     >>> conv2d_relu_max_pool2d(x, gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).tolist()
     [[[[43.0]]]]
     """
-    x, is_single = image_batch(input, "conv2d")
+    x, added = image_batch(input, "conv2d")
     window = filter_window("conv2d", x, weight, bias, stride, padding, dilation, groups, exact)
     if bias is not None and bias.ndim == 3:
         raise ShapeError.expected(
@@ -570,4 +578,4 @@ def conv2d_relu_max_pool2d(
     OH, OW = window.output_size(x.shape[2], x.shape[3])
     if min(OH, OW) < 2:
         raise ShapeError.expected("max_pool2d", "input", "at least 2x2 pixels", f"{OH}x{OW}", "pad the convolution")
-    return unbatch(apply(_conv2d_relu_max_pool2d, x, weight, bias, window=window, groups=groups), is_single)
+    return unbatch(apply(_conv2d_relu_max_pool2d, x, weight, bias, window=window, groups=groups), min(added, 1))

@@ -82,7 +82,7 @@ def pad2d(
     [[[[3.0, 2.0, 1.0, 2.0, 3.0, 2.0]]]]
     """
     check_choice(mode, "pad2d", "mode", PADDING_MODES)
-    x, single = image_batch(input, "pad2d")
+    x, added = image_batch(input, "pad2d")
     H, W = x.shape[2:]
     spread = pair(dilation, "pad2d", "dilation")
     window = Window(pair(kernel_size, "pad2d", "kernel_size"), pair(stride, "pad2d", "stride"), dilation=spread)
@@ -92,4 +92,4 @@ def pad2d(
     if mode != "zeros" and min(H, W) < 1:
         raise ShapeError.expected("pad2d", "input", "at least one pixel", f"{H}x{W}")
     rows, columns = _extension(H, top, bottom, mode), _extension(W, left, right, mode)
-    return unbatch(apply(_pad2d, x, rows=rows, columns=columns), single)
+    return unbatch(apply(_pad2d, x, rows=rows, columns=columns), added)

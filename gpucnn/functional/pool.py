@@ -73,13 +73,13 @@ def max_pool2d(
         if zero_padded:
             raise ParameterError.expected("max_pool2d", "return_indices", "False where padding counts", "True")
         return max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
-    x, is_single = image_batch(input, "max_pool2d")
+    x, added = image_batch(input, "max_pool2d")
     check_float(x, "max_pool2d")
     if check_flag(zero_padded, "max_pool2d", "zero_padded"):
         _, around = pooling_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
         x, padding = pad2d(x, around), 0
     window, _ = pooling_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
-    return unbatch(apply(_max_pool2d, x, window=window), is_single)
+    return unbatch(apply(_max_pool2d, x, window=window), added)
 
 
 def avg_pool2d(
@@ -104,12 +104,12 @@ def avg_pool2d(
     >>> avg_pool2d(x, 2, stride=1).tolist()
     [[[2.0, 3.0], [5.0, 6.0]]]
     """
-    x, is_single = image_batch(input, "avg_pool2d")
+    x, added = image_batch(input, "avg_pool2d")
     check_float(x, "avg_pool2d")
     y = _average(
         "avg_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
     )
-    return unbatch(y, is_single)
+    return unbatch(y, added)
 
 
 def _average(
@@ -272,9 +272,9 @@ def max_pool2d_with_indices(
     ([[[5.0]]], [[[1]]])
     """
     y = max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
-    x, is_single = image_batch(input, "max_pool2d")
+    x, added = image_batch(input, "max_pool2d")
     window, _ = pooling_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
-    return y, unbatch(apply(_max_pool2d_indices, x, window=window), is_single)
+    return y, unbatch(apply(_max_pool2d_indices, x, window=window), added)
 
 
 def _max_pool2d_indices(backend: Backend, x: Array, requires_grad: RequiresGrad, window: Window) -> Result:
@@ -307,7 +307,7 @@ def max_unpool2d(
     [[[0.0, 5.0], [0.0, 0.0]]]
     """
     where = "max_unpool2d"
-    x, is_single = image_batch(input, where)
+    x, added = image_batch(input, where)
     check_float(x, where)
     check_tensor(indices, where, "indices")
     if indices.shape != input.shape:
@@ -322,7 +322,7 @@ def max_unpool2d(
     usual = ((H - 1) * steps[0] - 2 * border[0] + kernel[0], (W - 1) * steps[1] - 2 * border[1] + kernel[1])
     size = usual if output_size is None else pair(asked, where, "output_size")
     batched, _ = image_batch(indices, where)
-    return unbatch(apply(_max_unpool2d, x, batched, size=size), is_single)
+    return unbatch(apply(_max_unpool2d, x, batched, size=size), added)
 
 
 def lp_pool2d(
@@ -344,12 +344,12 @@ def lp_pool2d(
     """
     where = "lp_pool2d"
     check_positive(norm_type, where, "norm_type")
-    x, is_single = image_batch(input, where)
+    x, added = image_batch(input, where)
     check_float(x, where)
     if math.isinf(norm_type):
-        return unbatch(max_pool2d(abs(x), kernel_size, stride, padding, dilation, ceil_mode), is_single)
+        return unbatch(max_pool2d(abs(x), kernel_size, stride, padding, dilation, ceil_mode), added)
     window, _ = pooling_window(where, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
-    return unbatch(apply(_lp_pool2d, x, window=window, p=float(norm_type)), is_single)
+    return unbatch(apply(_lp_pool2d, x, window=window, p=float(norm_type)), added)
 
 
 def _lp_pool2d(backend: Backend, x: Array, requires_grad: RequiresGrad, window: Window, p: float) -> Result:
@@ -385,14 +385,14 @@ def centre_pool2d(
     [[[2.0]]]
     """
     where = "centre_pool2d"
-    x, is_single = image_batch(input, where)
+    x, added = image_batch(input, where)
     check_float(x, where)
     window, _ = pooling_window(where, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)  # type: ignore[arg-type]
     N, C, H, W = x.shape
     weights = x.like(x.backend.asarray(centre_weights(window.kernel), x.dtype))
     planes = x.reshape(N * C, 1, H, W)
     y = conv2d(planes, weights.reshape(1, 1, *window.kernel), None, window.stride, window.padding, window.dilation)
-    return unbatch(y.reshape(N, C, *y.shape[2:]), is_single)
+    return unbatch(y.reshape(N, C, *y.shape[2:]), added)
 
 
 def _bins(n: int, count: int) -> list[tuple[int, int]]:
@@ -426,19 +426,19 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
     >>> adaptive_avg_pool2d(gpucnn.tensor([[[1.0, 2.0, 6.0]]]), (1, 1)).tolist()
     [[[3.0]]]
     """
-    x, is_single = image_batch(input, "adaptive_avg_pool2d")
+    x, added = image_batch(input, "adaptive_avg_pool2d")
     check_float(x, "adaptive_avg_pool2d")
     H, W = x.shape[2:]
     OH, OW = _target(output_size, (H, W), "adaptive_avg_pool2d")
     if H % OH == 0 and W % OW == 0:
         KH, KW = H // OH, W // OW
-        return unbatch(apply(_avg_pool2d, x, window=Window((KH, KW), (KH, KW)), divisor=float(KH * KW)), is_single)
+        return unbatch(apply(_avg_pool2d, x, window=Window((KH, KW), (KH, KW)), divisor=float(KH * KW)), added)
 
     def means(n: int, count: int) -> Tensor:
         rows = [[1 / (last - first) if first <= i < last else 0.0 for i in range(n)] for first, last in _bins(n, count)]
         return x.like(x.backend.asarray(rows, x.dtype))
 
-    return unbatch(means(H, OH) @ x @ means(W, OW).T, is_single)
+    return unbatch(means(H, OH) @ x @ means(W, OW).T, added)
 
 
 def adaptive_max_pool2d(
@@ -452,14 +452,14 @@ def adaptive_max_pool2d(
     >>> adaptive_max_pool2d(gpucnn.tensor([[[1.0, 2.0, 6.0]]]), (1, 2)).tolist()
     [[[2.0, 6.0]]]
     """
-    x, is_single = image_batch(input, "adaptive_max_pool2d")
+    x, added = image_batch(input, "adaptive_max_pool2d")
     check_float(x, "adaptive_max_pool2d")
     H, W = x.shape[2:]
     OH, OW = _target(output_size, (H, W), "adaptive_max_pool2d")
     rows, columns = _bins(H, OH), _bins(W, OW)
-    y = unbatch(apply(_adaptive_max_pool2d, x, rows=rows, columns=columns), is_single)
+    y = unbatch(apply(_adaptive_max_pool2d, x, rows=rows, columns=columns), added)
     if check_flag(return_indices, "adaptive_max_pool2d", "return_indices"):
-        return y, unbatch(apply(_adaptive_max_pool2d_indices, x, rows=rows, columns=columns), is_single)
+        return y, unbatch(apply(_adaptive_max_pool2d_indices, x, rows=rows, columns=columns), added)
     return y
 
 

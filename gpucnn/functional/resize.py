@@ -31,7 +31,7 @@ def interpolate(
     [[[1.0, 1.0, 3.0, 3.0], [1.0, 1.0, 3.0, 3.0]]]
     """
     where = "interpolate"
-    x, single = image_batch(input, where)
+    x, added = image_batch(input, where)
     check_float(x, where)
     check_choice(mode, where, "mode", MODES)
     corners = align_corners is not None and check_flag(align_corners, where, "align_corners")
@@ -49,7 +49,7 @@ def interpolate(
         else:
             matrix = x.like(x.backend.asarray(_weights(n, m, factor, corners), x.dtype))
             x = x @ matrix if axis == 3 else (x.transpose(2, 3) @ matrix).transpose(2, 3)
-    return unbatch(x, single)
+    return unbatch(x, added)
 
 
 def resized(where: str, before: Pair, size: PairLike | None, scale_factor: object) -> Pair:

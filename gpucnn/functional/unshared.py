@@ -71,7 +71,7 @@ def locally_connected2d(
     [[[1.0, 40.0]]]
     """
     where = "locally_connected2d"
-    x, single = image_batch(input, where)
+    x, added = image_batch(input, where)
     check_float(x, where)
     check_tensor(weight, where, "weight")
     check_matches(x, weight, where, "weight")
@@ -92,4 +92,4 @@ def locally_connected2d(
         if bias.shape != (F, OH, OW):
             raise ShapeError.expected(where, "bias", f"shape {(F, OH, OW)}", bias.shape)
         y = y + bias
-    return unbatch(y, single)
+    return unbatch(y, min(added, 1))

@@ -82,6 +82,10 @@ class ConvNd(Weighted):
     def in_size_of(self, x: Tensor) -> int:
         where = type(self).__name__
         check_float(x, where)
+        if self.dimensions == 2 and x.ndim == 2:  # perhaps rows of features: no channels are learnt from them
+            raise ShapeError.expected(
+                where, "input", "(N, C, H, W) or (C, H, W)", f"shape {x.shape}", "give in_channels=1"
+            )
         channels = (image_batch(x, where) if self.dimensions == 2 else image_row(x, where))[0].shape[1]
         if not channels or channels % self.groups:
             words = f"channels in {self.groups} equal groups"
@@ -123,6 +127,16 @@ class ConvNd(Weighted):
         return None if field.flat else field.window(self.window_on(field.size))
 
 
+def is_by_position(bias: Any, where: str, argument: str, size: Any) -> bool:
+    """Whether there is one bias per output position; ParameterError for another kind of bias, or without the size."""
+    if not is_flag(bias) and (not isinstance(bias, str) or bias not in ("channel", "position")):
+        raise ParameterError.expected(where, "bias", "True, False, 'channel' or 'position'", shown(bias))
+    by_position = isinstance(bias, str) and bias == "position"
+    if by_position and size is None:
+        raise ParameterError.expected(where, argument, "the size of the input for a bias per position", "none")
+    return by_position
+
+
 class Conv2d(ConvNd):
     """Cross-correlation: (N, C, H, W) -> (N, F, OH, OW); see ``functional.conv2d`` for sizes, padding and errors.
 
@@ -154,11 +168,7 @@ class Conv2d(ConvNd):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        if not is_flag(bias) and (not isinstance(bias, str) or bias not in ("channel", "position")):
-            raise ParameterError.expected("Conv2d", "bias", "True, False, 'channel' or 'position'", shown(bias))
-        by_position = isinstance(bias, str) and bias == "position"
-        if by_position and image_size is None:
-            raise ParameterError.expected("Conv2d", "image_size", "(H, W) of the input for a bias per position", "none")
+        by_position = is_by_position(bias, "Conv2d", "image_size", image_size)
         super().__init__(bool(bias), device, dtype, name)
         self.image_size = pair(image_size, "Conv2d", "image_size") if image_size is not None and by_position else None
         self._set_channels(in_channels, out_channels, groups)
@@ -182,9 +192,9 @@ class Conv2d(ConvNd):
         weight = self.ready_for(x)
         padding = self.padding
         if self.padding_mode != "zeros":
-            x, is_single = image_batch(x, "Conv2d")
+            x, added = image_batch(x, "Conv2d")
             window = self.window_on(x.shape[2:])  # type: ignore[arg-type]
-            x, padding = unbatch(F.pad2d(x, window.padding, self.padding_mode), is_single), 0
+            x, padding = unbatch(F.pad2d(x, window.padding, self.padding_mode), added), 0
         return F.conv2d(
             x, weight, self.bias, self.stride, padding, self.dilation, self.groups, self.exact, self.implementation
         )
@@ -194,6 +204,8 @@ class Conv1d(ConvNd):
     """Cross-correlation of sequences: (N, C, L) -> (N, F, OL). Parameters: weight (F, C/groups, K), bias (F,).
 
     kernel_size, stride, padding and dilation are an int or a tuple of one; padding may be "valid", "same" or "full".
+    bias: True or "channel", False, or "position": one bias per output element, (F, OL), which requires length, the
+    input's. implementation: "auto", "im2col" or "loops".
 
     >>> import gpucnn
     >>> Conv1d(1, 2, 3)(gpucnn.tensor([[[0.0] * 8]])).shape
@@ -211,21 +223,36 @@ class Conv1d(ConvNd):
         padding: Single | str = 0,
         dilation: Single = 1,
         groups: int = 1,
-        bias: bool = True,
+        bias: bool | str = True,
         *,
+        length: Single | None = None,
+        implementation: str = "auto",
         device: str | Backend | None = None,
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(bias, device, dtype, name)
+        by_position = is_by_position(bias, "Conv1d", "length", length)
+        super().__init__(bool(bias), device, dtype, name)
+        self.length = single(length, "Conv1d", "length") if by_position else None
         self._set_channels(in_channels, out_channels, groups)
         self._set_window(kernel_size, stride, padding, dilation)
+        check_implementation(implementation, "Conv1d")
+        self.implementation = implementation
         if self.in_channels is not None:
             self.materialise(self.in_channels // self.groups)
 
+    def argument(self, name: str) -> Any:
+        return "position" if name == "bias" and self.length is not None else super().argument(name)
+
+    def bias_shape(self) -> Shape:
+        if self.length is None:
+            return super().bias_shape()
+        return self.out_channels, self._output_size((1, self.length))[1]
+
     def forward(self, x: Tensor) -> Tensor:
         weight = self.ready_for(x)
-        return F.conv1d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
+        window: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+        return F.conv1d(x, weight, self.bias, groups=self.groups, implementation=self.implementation, **window)
 
 
 class ConvTranspose2d(ConvNd):

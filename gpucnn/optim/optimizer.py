@@ -17,8 +17,8 @@ from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Array, ops
 from gpucnn.checks import is_number, python_number
 from gpucnn.errors import CheckpointError, ParameterError, ShapeError
-from gpucnn.optim import own_state
 from gpucnn.optim.flat import FlatBuffer, Segment
+from gpucnn.optim.own_state import is_own, packed, unpacked
 
 Params = Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]]
 
@@ -230,7 +230,7 @@ class Optimizer:
 
         What a subclass keeps in ``state[p]``, Tensors and numbers, is "own:key:name"; ParameterError for other values.
         """
-        arrays = own_state.packed(self.state, (segment for _, segment in self._segments()))
+        arrays = packed(self.state, (segment for _, segment in self._segments()))
         for buffer in itertools.chain(*self._buffers):
             for segment, count in zip(buffer.segments, buffer.step_counts(), strict=True):
                 for slot, state in buffer.state.items():
@@ -256,8 +256,8 @@ class Optimizer:
                 if loaded.keys() - known.keys():
                     raise ParameterError(f"unknown options {sorted(loaded.keys() - known.keys())}")
                 self.check({**known, **loaded})
-            own = {name: arrays.pop(name) for name in list(arrays) if own_state.is_own(name)}
-            kept = own_state.unpacked(own, (segment for _, segment in self._segments()))
+            own = {name: arrays.pop(name) for name in list(arrays) if is_own(name)}
+            kept = unpacked(own, (segment for _, segment in self._segments()))
             values = {name: self._fitting(name, arrays.pop(name, None), like) for name, like in self._state_like()}
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError.expected(

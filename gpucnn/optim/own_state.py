@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from gpucnn.autograd import Parameter, Tensor
-from gpucnn.checks import is_flag, is_number
+from gpucnn.backend import Backend
+from gpucnn.checks import is_flag, is_integer, is_number
 from gpucnn.errors import ParameterError
 from gpucnn.optim.flat import Segment
 
@@ -32,10 +31,15 @@ def packed(state: Mapping[Parameter, Mapping[str, Any]], segments: Iterable[Segm
             if isinstance(value, Tensor):
                 arrays[f"{TENSOR}{key}:{segment.name}"] = value.numpy()
             elif is_flag(value) or is_number(value):
-                arrays[f"{NUMBER}{key}:{segment.name}"] = np.array(value)
+                arrays[f"{NUMBER}{key}:{segment.name}"] = _as_array(value, segment.parameter.backend)
             else:
                 raise ParameterError.expected(where, key, "a Tensor or a number, to be saved", type(value).__name__)
     return arrays
+
+
+def _as_array(number: Any, backend: Backend) -> Any:
+    dtype = "bool" if is_flag(number) else "int64" if is_integer(number) else "float64"
+    return backend.to_host(backend.asarray(number, dtype))
 
 
 def unpacked(arrays: Mapping[str, Any], segments: Iterable[Segment]) -> dict[Parameter, dict[str, Any]]:

@@ -22,6 +22,7 @@ from gpucnn.training.saved import SavedModel
 from gpucnn.training.several import distributed
 from gpucnn.training.step import train_step
 from gpucnn.training.tensorboard import TensorBoard
+from gpucnn.training.timer import Timer
 from gpucnn.training.trainer import Trainer
 
 Feed: TypeAlias = Loader
@@ -59,6 +60,7 @@ __all__ = [
     "Schedule",
     "Settings",
     "TensorBoard",
+    "Timer",
     "TopK",
     "Totals",
     "Trainer",

@@ -14,7 +14,7 @@ from gpucnn import nn
 from gpucnn.backend import Generator, drawing_from, get_backend
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
-from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, ParameterError, UsageError
+from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, ParameterError, UsageError, shortened
 from gpucnn.training import environment
 from gpucnn.training.callback import Callback
 from gpucnn.training.callbacks import EarlyStopping, Schedule
@@ -145,7 +145,7 @@ class Trainer(Loop):
             raise
         except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{self.folder.path}: state.json lacks what a run needs ({type(error).__name__}: {error})."
+                f"{self.folder.path}: state.json lacks what a run needs ({type(error).__name__}: {shortened(error)})."
             ) from None
         for change in self._changed_since(saved.state):
             warnings.warn(f"resumed with {change}: results may differ in their last bits", stacklevel=3)
@@ -296,7 +296,7 @@ class Trainer(Loop):
             before = state["settings"].get(key, getattr(Settings, key, None))
             if key not in FREE_TO_CHANGE and now != before:
                 raise UsageError.expected(
-                    "resume", key, f"{before}, as in the run so far", now, "leave it out, or start a new run"
+                    "resume", key, f"{shortened(before)}, as in the run so far", now, "leave it out, or start a new run"
                 )
         if state.get("decodes", False) != self.splits.train.decodes:
             kinds = {False: "all in memory", True: "read from their files as needed"}
@@ -310,7 +310,7 @@ class Trainer(Loop):
             )
         if state["epoch"] > self.settings.epochs:
             raise UsageError.expected(
-                "resume", "epochs", f"at least the {state['epoch']} that are done", f"{self.settings.epochs}",
+                "resume", "epochs", f"at least the {shortened(state['epoch'])} that are done", f"{self.settings.epochs}",
                 "give the new total with --epochs",
             )  # fmt: skip
         self.net.load_state_dict(saved.model)

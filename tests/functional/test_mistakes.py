@@ -32,7 +32,9 @@ class Given:
 Case = tuple[Callable[[Given], Any], type[GpucnnError], str]
 MISTAKES: dict[str, Case] = {
     "conv2d: input of 2 axes": (
-        lambda g: F.conv2d(g.rows, g.w), ShapeError, r"conv2d: input: .*\(N, C, H, W\).*\(3, 4\)"),
+        lambda g: F.conv2d(g.rows, g.w), ShapeError, r"conv2d: input: expected 4 channels .*got 1 \(input \(1, 1, 3, 4\)"),
+    "conv2d: input of 1 axis": (
+        lambda g: F.conv2d(g.rows[0], g.w), ShapeError, r"conv2d: input: .*\(N, C, H, W\).*\(4,\)"),
     "conv2d: input of 5 axes": (lambda g: F.conv2d(g.x.reshape(1, 2, 4, 6, 6), g.w), ShapeError, "conv2d: input"),
     "conv2d: channels": (
         lambda g: F.conv2d(g.x[:, :3], g.w), ShapeError, r"input: expected 4 channels .*got 3 \(input \(2, 3, 6, 6\)"),
@@ -97,7 +99,7 @@ MISTAKES: dict[str, Case] = {
     "avg_pool2d: divisor 0": (lambda g: F.avg_pool2d(g.x, 2, divisor_override=0), ParameterError, "divisor_override"),
     "avg_pool2d: divisor True": (
         lambda g: F.avg_pool2d(g.x, 2, divisor_override=True), ParameterError, "divisor_override"),
-    "avg_pool2d: no batch": (lambda g: F.avg_pool2d(g.rows, 2), ShapeError, "avg_pool2d: input"),
+    "avg_pool2d: no image": (lambda g: F.avg_pool2d(g.rows[0], 2), ShapeError, "avg_pool2d: input"),
     "linear: features": (
         lambda g: F.linear(g.rows[:, :3], g.lw), ShapeError, r"linear: input: expected 4 features.*\(3, 3\)"),
     "linear: images": (lambda g: F.linear(g.x, g.lw), ShapeError, "Flatten images first"),
