@@ -98,8 +98,8 @@ HOSTILE = st.one_of(
     st.integers(-3, 70_000),
     st.floats(),
     st.text(max_size=8),
-)  # fmt: skip
-"""Values that a stranger could put anywhere."""
+).map(copy.deepcopy)  # fmt: skip
+"""Values that a stranger could put anywhere. Each is a copy: what is drawn is changed, and the next draw must not see it."""
 
 
 @st.composite
