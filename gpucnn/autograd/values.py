@@ -19,12 +19,6 @@ class Values:
     """The Node of the tape that made it, or None."""
     requires_grad: bool
 
-    def __init__(self, array: Array, backend: Backend, requires_grad: bool = False) -> None:
-        self.array = array
-        self.backend = backend
-        self.requires_grad = requires_grad
-        self.node = None
-
     def __reduce__(self) -> Any:
         """Pickle values and device. The copy has its own memory, no gradient and no graph."""
         return _restored, (type(self), self.numpy(), self.backend, self.requires_grad)
@@ -33,7 +27,8 @@ class Values:
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy = type(self)(ops.copy(self.backend, self.array), self.backend, self.requires_grad)
+        kind: Any = type(self)
+        copy: Self = kind(ops.copy(self.backend, self.array), self.backend, self.requires_grad)
         memo[id(self)] = copy
         return copy
 
@@ -123,6 +118,6 @@ class Values:
         return self.array.__cuda_array_interface__  # AttributeError on the CPU, as the interface requires
 
 
-def _restored(kind: type[Values], values: Any, backend: Backend, requires_grad: bool) -> Values:
+def _restored(kind: Any, values: Any, backend: Backend, requires_grad: bool) -> Any:
     """Return an unpickled Tensor with its own memory. That of ``values`` may be a read-only file."""
     return kind(ops.array(backend, values), backend, requires_grad)

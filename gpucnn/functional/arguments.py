@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 from gpucnn.autograd import Tensor
 from gpucnn.backend.geometry import Pair, Sides, Window
@@ -14,6 +14,8 @@ from gpucnn.errors import DTypeError, MixedDeviceError, ParameterError, ShapeErr
 PairLike = int | tuple[int, ...] | list[int]
 Single = int | tuple[int] | list[int]
 Padding = int | tuple[int, ...] | list[int] | str
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def pair(value: PairLike, where: str, argument: str, least: int = 1) -> Pair:
@@ -70,6 +72,24 @@ def plain_padding(padding: Padding) -> Padding:
     return tuple(map(int, padding)) if isinstance(padding, (tuple, list)) else int(padding)
 
 
+def remembered(function: Callable[P, T]) -> Callable[P, T]:
+    """Return ``function`` with its latest results kept: for checks of arguments that are the same at each call of a layer.
+
+    A call with a list, which cannot be a key, is made anew.
+    """
+    kept = lru_cache(maxsize=1024, typed=True)(function)
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return kept(*args, **options)  # type: ignore[arg-type]
+        except TypeError:
+            return function(*args, **options)
+
+    return call
+
+
+@remembered
 def read_window(
     where: str,
     image_size: Pair,
@@ -83,16 +103,6 @@ def read_window(
 
     ShapeError if the window does not fit or, with ``exact``, if the stride leaves rows or columns over.
     """
-    try:
-        return _window(where, image_size, kernel, stride, padding, dilation, exact)  # type: ignore[arg-type]
-    except TypeError:  # a list, which cannot be a cache key
-        return _window.__wrapped__(where, image_size, kernel, stride, padding, dilation, exact)
-
-
-@lru_cache(maxsize=1024, typed=True)
-def _window(
-    where: str, image_size: Pair, kernel: PairLike, stride: PairLike, padding: Padding, dilation: PairLike, exact: bool
-) -> Window:
     window = Window(
         pair(kernel, where, "kernel_size"),
         pair(stride, where, "stride"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any
 
 from gpucnn.autograd import Tensor, apply
@@ -28,6 +27,7 @@ from gpucnn.functional.arguments import (
     image_row,
     pair,
     read_window,
+    remembered,
     row_padding,
     single,
     unbatch,
@@ -225,17 +225,14 @@ def filter_window(
     check_optional(bias, where, "bias")
     sizes = x.shape, weight.shape, None if bias is None else bias.shape
     options = stride, padding, dilation, groups, exact, implementation
-    try:
-        window = _filter_window(where, *sizes, *options)  # type: ignore[arg-type]
-    except TypeError:  # a list, which cannot be a cache key
-        window = _filter_window.__wrapped__(where, *sizes, *options)
+    window = _filter_window(where, *sizes, *options)  # type: ignore[arg-type]
     check_float(x, where)
     check_matches(x, weight, where, "weight")
     check_matches(x, bias, where, "bias")
     return window
 
 
-@lru_cache(maxsize=1024, typed=True)
+@remembered
 def _filter_window(
     where: str,
     images: Shape,
