@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.data.moments import moments
 from gpucnn.errors import DataError
 
 Images = NDArray[Any]
@@ -212,8 +213,8 @@ def check_scale(where: str, what: str, images: Images, dtype: str, usual: float,
 
 def root_mean_square(images: Images) -> float:
     """Return the root mean square of images before normalisation, with uint8 scaled to 0 to 1."""
-    wide = images.astype(np.float64)
-    return float(np.sqrt(np.mean(wide * wide))) / (255 if images.dtype == np.uint8 else 1)
+    mean, variance = moments(images)
+    return float(np.sqrt(np.mean(variance + mean**2))) / (255 if images.dtype == np.uint8 else 1)
 
 
 def _scale(images: Images) -> str:

@@ -17,6 +17,7 @@ from gpucnn.autograd import Tensor, no_grad, tensor
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import is_count, shown
 from gpucnn.data import ArrayDataset, Augmentation, Dataset, Draws
+from gpucnn.data.moments import moments
 from gpucnn.data.parallel import ahead, cores
 from gpucnn.errors import DataError, ParameterError
 
@@ -30,7 +31,7 @@ SAMPLE = 10_000
 """Images from which the mean and standard deviation are measured, where a data set is not in memory."""
 
 SAMPLE_PIXELS = 2**24
-"""The most pixels of them: their deviations are held in float64."""
+"""The most pixels of them: they are read into memory together."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Normalisation:
             some = min(len(data), SAMPLE, max(SAMPLE_PIXELS // math.prod(data.image_shape), 1))
             images, _ = data[np.arange(some)]
         scale = 255.0 if images.dtype == np.uint8 else 1.0
-        mean = images.mean((0, 2, 3), dtype=np.float64) / scale
-        std = images.std((0, 2, 3), dtype=np.float64) / scale
+        mean, variance = moments(images)
+        mean, std = mean / scale, np.sqrt(variance) / scale
         return cls(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std))
 
 

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from gpucnn.errors import ParameterError
@@ -45,6 +46,13 @@ def positive(variable: str, asked: str, words: str) -> int:
     return int(asked)
 
 
+def _is_other_than_numpys(library: Any) -> bool:
+    """Return whether a library lies outside the folders of NumPy's wheels: ``numpy``, and ``numpy.libs`` beside it."""
+    package = Path(np.__file__).resolve().parent
+    path = Path(library.filepath).resolve()
+    return not any(path.is_relative_to(folder) for folder in (package, package.parent / "numpy.libs"))
+
+
 def _container_cores() -> int | None:
     """Return the core limit of the control group (version 2), rounded up; None if there is no limit."""
     try:
@@ -70,9 +78,10 @@ class BlasThreads:
     def sgemm(self) -> tuple[int, bool] | None:
         """Return the address of OpenBLAS's ``cblas_sgemm``, and whether its integers have 64 bits; None without one.
 
-        OpenBLAS with threads of its own (pthreads) may be called by several threads of ours at the same time.
+        OpenBLAS with threads of its own (pthreads) may be called by several threads of ours at the same time. NumPy's
+        own library goes first: SciPy brings another, and whether it is loaded must not change the bits.
         """
-        for library in self._libraries:
+        for library in sorted(self._libraries, key=_is_other_than_numpys):
             if library.internal_api != "openblas" or getattr(library, "threading_layer", None) != "pthreads":
                 continue
             for name in (

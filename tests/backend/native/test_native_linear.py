@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -126,6 +128,17 @@ def test_threads_of_the_blas_take_products_themselves(monkeypatch: pytest.Monkey
         monkeypatch.delenv("GPUCNN_BLAS_THREADS")
         assert CpuDevice().sgemm == SGEMM
     assert CpuDevice(compiled=False).sgemm is None
+
+
+def test_the_blas_of_scipy_changes_nothing() -> None:
+    pytest.importorskip("scipy")
+    program = """
+from gpucnn.backend.cpu.threads import BlasThreads
+found = BlasThreads(1).sgemm()
+import scipy.linalg
+assert found == BlasThreads(1).sgemm(), (found, BlasThreads(1).sgemm())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_another_blas_is_left_to_numpy(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]) -> None:

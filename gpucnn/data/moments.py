@@ -1,0 +1,44 @@
+"""Mean and variance of the pixels of many images, without a float64 copy of them all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 2**20
+"""Pixels that are widened to float64 together."""
+
+
+def moments(images: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean (C,) and the variance (C,) of the channels of images (N, C, H, W), N > 0, uint8 or floating.
+
+    Of uint8 they are exact sums, divided once: sums of squares of whole numbers fit into float64. Of floats the mean is
+    worked out first and the squares are of deviations from it, as they would cancel otherwise.
+
+    >>> mean, variance = moments(np.array([[[[0, 2]]], [[[4, 6]]]], np.uint8))
+    >>> mean.tolist(), variance.tolist()
+    ([3.0], [5.0])
+    """
+    N, C, H, W = images.shape
+    count, whole = N * H * W, images.dtype == np.uint8
+    means, variances = np.zeros(C), np.zeros(C)
+    for c in range(C):
+        total = sum(float(block.sum()) for block in _blocks(images[:, c]))
+        means[c] = total / count
+        if whole:
+            squares = sum(int(block @ block) for block in _blocks(images[:, c]))
+            variances[c] = (count * squares - int(total) ** 2) / count**2
+        else:
+            variances[c] = sum(float(np.square(block - means[c]).sum()) for block in _blocks(images[:, c])) / count
+    return means, variances
+
+
+def _blocks(images: Any) -> Iterator[NDArray[np.float64]]:
+    """Yield the pixels of images (N, H, W), a whole number of images at a time."""
+    step = max(BLOCK // max(math.prod(images.shape[1:]), 1), 1)
+    for start in range(0, len(images), step):
+        yield images[start : start + step].astype(np.float64).ravel()
