@@ -11,7 +11,7 @@ import pytest
 import gpucnn
 from gpucnn.backend import Backend, Window, ops
 from gpucnn.backend.cuda import conv
-from gpucnn.backend.cuda.launch import source
+from gpucnn.backend.cuda.launch import FAMILIES, Kernels, source
 
 MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
 
@@ -20,7 +20,7 @@ MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
 def grids(standin: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
     """The grid of each launch, which is not done."""
     found: list[tuple[str, tuple[int, ...]]] = []
-    monkeypatch.setattr(standin.kernels, "launch", lambda name, grid, block, *arguments: found.append((name, grid)))
+    monkeypatch.setattr(Kernels, "launch", lambda self, name, grid, block, *arguments: found.append((name, grid)))
     return found
 
 
@@ -58,7 +58,7 @@ def test_a_convolution_of_millions_of_channels_or_filters(standin: Backend, grid
 
 def test_counts_of_elements_are_computed_in_64_bits() -> None:
     """A product of ints overflows before it is widened: the first factor has to be a long long."""
-    text = re.sub(r"//.*", "", source()).replace("POOL_SIZES) {", "long long P) {")
+    text = re.sub(r"//.*", "", "".join(map(source, FAMILIES))).replace("POOL_SIZES) {", "long long P) {")
     found = re.findall(r"extern \"C\" __global__ void (?:__launch_bounds__\(\d+\) ?)?\w+\((.*?)\n\}", text, re.DOTALL)
     counts = [(body, count) for body in found for count in re.findall(r"FOR_EACH\(\w+, (.+)\) ?(?:\{|\w)", body)]
     assert len(counts) > 10

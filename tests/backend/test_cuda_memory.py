@@ -13,7 +13,7 @@ import gpucnn
 from gpucnn import nn
 from gpucnn.backend import Backend, Window, get_backend
 from gpucnn.backend.cuda import conv
-from gpucnn.backend.cuda.launch import OPTIONS, TF32
+from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, OPTIONS, TF32
 from gpucnn.errors import OutOfMemoryError
 
 # --- memory, choice by timing, warming up --------------------------------------------------------------------------------
@@ -118,4 +118,4 @@ def test_warming_up_compiles(standin: Any, monkeypatch: pytest.MonkeyPatch) -> N
     compiled: list[tuple[str, ...]] = []
     monkeypatch.setattr(standin.xp.RawModule, "compile", lambda self: compiled.append(self.options))
     get_backend("cuda").warm_up()  # type: ignore[attr-defined]
-    assert compiled == [OPTIONS, TF32]
+    assert compiled == [OPTIONS] * len(FAMILIES) + [TF32] * len(IN_TILES)

@@ -127,12 +127,12 @@ def test_a_launch_with_wrong_arguments_fails(standin: Any, kind: str) -> None:
     x = standin.asarray(np.ones(4, np.float32))
     arguments = (x, x.copy(), np.int64(4)) if make is None else make(x, x.copy())
     with pytest.raises(TypeError, match=f"relu: {re.escape(words)}"):
-        standin.kernels.launch("relu", 1 if make is None else (1,), (256,), *arguments)
+        standin.kernels("activation").launch("relu", 1 if make is None else (1,), (256,), *arguments)
 
 
 def test_a_kernel_that_is_not_there_fails(standin: Any) -> None:
     with pytest.raises(real_cupy().cuda.driver.CUDADriverError, match="named symbol not found"):
-        standin.kernels.launch("banana", (1,), (1,))
+        standin.kernels("activation").launch("banana", (1,), (1,))
 
 
 @pytest.mark.parametrize("model", ["lenet", "lenet:activation=sigmoid,pooling=avg", "lenet:activation=tanh"])

@@ -1,6 +1,6 @@
 """Products and convolutions in TF32: what is rounded and what is not, every tile, and who chooses.
 
-The kernels that run here are scalar twins of those for tensor cores (`kernels.cu`): each thread of a warp holds the same
+The kernels that run here are scalar twins of those for tensor cores (`tiles.cuh`): each thread of a warp holds the same
 elements, and asks the others for theirs as the hardware does, by PTX's description; the inputs are rounded as the hardware
 rounds them. What the twins cannot show: in which order, and with how many bits, tensor cores sum. The tests run on a GPU as
 well where there is one; there, on tensor cores.

@@ -23,7 +23,7 @@ def _relu_serves(device: CudaDevice, x: Array) -> bool:
 @implements(ops.relu, on="cuda", when=_relu_serves)
 def relu(device: CudaDevice, x: Array) -> Array:
     y = device.empty("relu", x.shape, x.dtype)
-    device.kernels.each("relu", x.size, x, y, np.int64(x.size))
+    device.kernels("activation").each("relu", x.size, x, y, np.int64(x.size))
     return y
 
 
@@ -35,7 +35,7 @@ def _relu_gradient_serves(device: CudaDevice, dy: Array, y: Array) -> bool:
 def relu_gradient(device: CudaDevice, dy: Array, y: Array) -> Array:
     dy, y = device.contiguous(dy, y)
     dx = device.empty("relu_gradient", y.shape, y.dtype)
-    device.kernels.each("relu_gradient", y.size, dy, y, dx, np.int64(y.size))
+    device.kernels("activation").each("relu_gradient", y.size, dy, y, dx, np.int64(y.size))
     return dx
 
 
@@ -50,8 +50,8 @@ def dropout_mask(device: CudaDevice, shape: tuple[int, ...], p: float, dtype: An
     mask = device.empty("dropout", shape, np.float32)
     draws = draws_on(device, generator)
     numbers = np.float32(p), np.float32(1 / (1 - p)), np.int64(mask.size)
-    device.kernels.each("dropout_mask", -(-mask.size // 4), draws.state, mask, *numbers)
-    device.kernels.launch("next_draw", (1,), (1,), draws.state)
+    device.kernels("activation").each("dropout_mask", -(-mask.size // 4), draws.state, mask, *numbers)
+    device.kernels("activation").launch("next_draw", (1,), (1,), draws.state)
     generator.next_key()
     draws.known = (generator.seed, generator.counter)
     if device.capture_state is not None:
@@ -67,7 +67,7 @@ def draws_on(device: CudaDevice, generator: Generator) -> Draws:
     if draws.known != (generator.seed, generator.counter):
         if device.capture_state is not None and device.capture_state.mode == "capture":
             raise CaptureError("capture: a generator is seeded, or drawn from on the host, within the step.")
-        device.kernels.launch(
+        device.kernels("activation").launch(
             "set_draw", (1,), (1,), draws.state, np.uint64(generator.seed), np.uint64(generator.counter)
         )
         draws.known = (generator.seed, generator.counter)

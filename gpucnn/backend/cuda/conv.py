@@ -25,7 +25,7 @@ from gpucnn.backend.ops.fused import PAIRS
 Shape = tuple[int, ...]
 
 # Rows of the tile: (pixels of the tile, threads) of forward and input gradient; (depth of the tile, threads) of the
-# weight gradient. As the kernels in kernels.cu are instantiated.
+# weight gradient. As the kernels in conv.cu are instantiated.
 TILES = {8: (128, 128), 16: (128, 128), 64: (64, 256)}
 WEIGHT_TILES = {8: (32, 64), 16: (64, 128), 64: (64, 256)}
 WEIGHT_TILES_TF32 = {**WEIGHT_TILES, 8: (32, 32)}
@@ -46,7 +46,7 @@ WEIGHT_PIXELS = 256
 
 @lru_cache(maxsize=512)
 def sizes(x_shape: Shape, w_shape: Shape, window: Window, groups: int) -> tuple[np.int32, ...]:
-    """Return the kernel arguments that kernels.cu calls SIZES."""
+    """Return the kernel arguments that conv.cu calls SIZES."""
     N, C, H, W = x_shape
     F, _, KH, KW = w_shape
     top, _, left, _ = window.padding
@@ -89,7 +89,7 @@ def im2col(device: CudaDevice, x: Array, window: Window) -> Array:
     N, C, H, W = x.shape
     OH, OW = window.output_size(H, W)
     columns = device.empty("im2col", (N * OH * OW, C * window.kernel[0] * window.kernel[1]), x.dtype)
-    device.kernels.each("im2col", columns.size, x, columns, *sizes(x.shape, (1, C, *window.kernel), window, 1))
+    device.kernels("conv").each("im2col", columns.size, x, columns, *sizes(x.shape, (1, C, *window.kernel), window, 1))
     return columns
 
 
@@ -101,7 +101,7 @@ def _col2im_serves(device: CudaDevice, columns: Array, shape: Shape, window: Win
 def col2im(device: CudaDevice, columns: Array, shape: Shape, window: Window) -> Array:
     (columns,) = device.contiguous(columns)
     x = device.empty("col2im", shape, columns.dtype)
-    device.kernels.each("col2im", x.size, columns, x, *sizes(shape, (1, shape[1], *window.kernel), window, 1))
+    device.kernels("conv").each("col2im", x.size, columns, x, *sizes(shape, (1, shape[1], *window.kernel), window, 1))
     return x
 
 
@@ -220,7 +220,7 @@ def _forward(
     grid = (-(-pixels // width), -(-(w.shape[0] // groups) // rows), groups)
     unused = y.view(np.uint8) if indices is None else indices
     flags = int32(b is not None, indices is not None)
-    device.kernels.launch(
+    device.kernels("conv").launch(
         f"{name}_{rows}", grid, (threads,), x, w, bias, y, unused, *flags, *sizes(x.shape, w.shape, window, groups)
     )
 
@@ -235,7 +235,7 @@ def input_gradient(
     N, C, H, W = shape
     rows = tile(C // groups)
     width, threads = TILES[rows]
-    device.kernels.launch(
+    device.kernels("conv").launch(
         f"{name}_{rows}", (-(-N * H * W // width), -(-(C // groups) // rows), groups), (threads,),
         dy, dy.view(np.uint8) if indices is None else indices, w, dx, *sizes(shape, w.shape, window, groups),
     )  # fmt: skip
@@ -256,14 +256,14 @@ def weight_gradient(
     splits = max(min(-(-pixels // WEIGHT_PIXELS), WEIGHT_BLOCKS // (tiles[0] * tiles[1] * groups)), 1)
     each = -(-pixels // splits)
     partial = device.empty("conv2d_weight_gradient", (splits, F, depth + 1), x.dtype)
-    device.kernels.launch(
+    device.kernels("conv").launch(
         f"{name}_{rows}", (*tiles, groups * splits), (threads,),
         x, dy, dy.view(np.uint8) if indices is None else indices, partial, np.int32(splits), np.int64(each),
         *sizes(x.shape, shape, window, groups),
     )  # fmt: skip
     dw = device.empty("conv2d_weight_gradient", shape, x.dtype)
     db = device.empty("conv2d_weight_gradient", (F,), x.dtype)
-    device.kernels.each("conv_weight_gradient_sum", F * (depth + 1), partial, dw, db, *int32(splits, F, depth))
+    device.kernels("conv").each("conv_weight_gradient_sum", F * (depth + 1), partial, dw, db, *int32(splits, F, depth))
     return dw, db
 
 
@@ -273,7 +273,7 @@ def weight_gradient(
 def transpose_pages(device: CudaDevice, x: Array, y: Array, bias: Array | None = None) -> None:
     """Write x (N, R, S), each page transposed, plus bias (S,), into y (N, S, R)."""
     N, R, S = x.shape
-    device.kernels.launch(
+    device.kernels("conv").launch(
         "transpose_pages", (-(-S // 32), min(-(-R // 32), MOST_ROWS), min(N, MOST_ROWS)), (32, 8),
         x, x if bias is None else bias, y, *int32(N, R, S, bias is not None),
     )  # fmt: skip
@@ -303,7 +303,7 @@ def columns_input_gradient(device: CudaDevice, dy: Array, w: Array, shape: Shape
     def work(images: slice) -> None:
         columns = device.xp.matmul(_rows(device, dy[images]), w.reshape(F, -1))
         part = dx[images]
-        device.kernels.each("col2im", part.size, columns, part, *sizes(part.shape, w.shape, window, 1))
+        device.kernels("conv").each("col2im", part.size, columns, part, *sizes(part.shape, w.shape, window, 1))
 
     in_parts("conv2d_input_gradient", device, shape[0], work)
     return dx

@@ -27,7 +27,7 @@ def gather(device: CudaDevice, images: Array, indices: Array, scale: Array, shif
     images, indices = device.contiguous(images, indices)
     M, C, H, W = images.shape
     y = device.empty("gather", (indices.size, C, H, W), np.float32)
-    device.kernels.each(
+    device.kernels("data").each(
         "gather_normalised", y.size, images, indices, scale, shift, y,
         np.int64(M), *int32(indices.size, C), np.int64(H * W),
     )  # fmt: skip
@@ -50,7 +50,7 @@ def gather_next(
     M, C, H, W = images.shape
     y = device.empty("gather", (count, C, H, W), np.float32)
     taken = device.empty("gather", (count,), np.int64)
-    device.kernels.each(
+    device.kernels("data").each(
         "gather_next", y.size, images, labels, order, seen, scale, shift, y, taken,
         np.int64(M), np.int64(order.size), *int32(count, C), np.int64(H * W),
     )  # fmt: skip
@@ -64,4 +64,4 @@ def _metrics_serve(device: CudaDevice, sums: Array, loss: Array, logits: Array, 
 @implements(ops.update_metrics, on="cuda", when=_metrics_serve)
 def update_metrics(device: CudaDevice, sums: Array, loss: Array, logits: Array, labels: Array) -> None:
     logits, labels = device.contiguous(logits, labels)
-    device.kernels.launch("update_metrics", (1,), (THREADS,), loss, logits, labels, sums, *int32(*logits.shape))
+    device.kernels("data").launch("update_metrics", (1,), (THREADS,), loss, logits, labels, sums, *int32(*logits.shape))

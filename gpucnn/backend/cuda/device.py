@@ -1,6 +1,6 @@
 """CUDA through CuPy: a GPU's memory, streams and kernels.
 
-The kernels of ``kernels.cu`` serve float32. Everything else uses the references in ``ops``, on CuPy.
+The kernels of the ``.cu`` files serve float32. Everything else uses the references in ``ops``, on CuPy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backend.cuda.autotune import Autotuner
-from gpucnn.backend.cuda.launch import TF32, Kernels
+from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, TF32, Kernels
 from gpucnn.backend.device import Array, Device
 from gpucnn.errors import DeviceError, OutOfMemoryError, how_to_add
 
@@ -73,9 +73,9 @@ class CudaDevice(Device):
             ) from None
         self._probe()
         self.has_tf32 = int(self._device.compute_capability) >= 80
-        self._kernels = {False: Kernels(self.xp)}
+        self._kernels = {(family, False): Kernels(self.xp, family) for family in FAMILIES}
         if self.has_tf32:
-            self._kernels[True] = Kernels(self.xp, TF32)
+            self._kernels |= {(family, True): Kernels(self.xp, family, TF32) for family in IN_TILES}
         self._thread = threading.local()
         self._constants: dict[Any, Array] = {}
         _in_use.add(self)
@@ -177,10 +177,9 @@ class CudaDevice(Device):
                 self.free_memory()
                 raise OutOfMemoryError(f"{self.name}: {_one_line(error)} {self._free()} {LESS}") from None
 
-    @property
-    def kernels(self) -> Kernels:
-        """The kernels for this thread's precision, float32 or TF32."""
-        return self._kernels[self.in_tf32]
+    def kernels(self, family: str) -> Kernels:
+        """Return the kernels of a family for this thread's precision, float32 or TF32."""
+        return self._kernels[family, family in IN_TILES and self.in_tf32]
 
     def verify(self) -> dict[str, str]:
         return self.proof(True)

@@ -1,12 +1,14 @@
-"""Compiling and launching the kernels of ``kernels.cu``.
+"""Compiling and launching the kernels of the ``.cu`` files.
 
-NVRTC compiles them at the first launch, all in one module per precision: float32, and TF32 where it is used. CuPy caches
-the binaries on disk (``CUPY_CACHE_DIR``) for later processes. ``gpucnn doctor --warmup`` compiles them ahead of time.
+A family of kernels is a ``.cu`` file, which the Python file of the same name launches. NVRTC compiles a family at its first
+launch; products and convolutions once more for TF32, where it is used. CuPy caches the binaries on disk
+(``CUPY_CACHE_DIR``) for later processes. ``gpucnn doctor --warmup`` compiles them ahead of time.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,18 +23,24 @@ MOST_BLOCKS = 65_536
 """The most blocks of an element-wise kernel. Beyond it, each thread processes several elements."""
 OPTIONS = ("-std=c++17",)
 TF32 = (*OPTIONS, "-DTF32=1")
+FOLDER = Path(__file__).parent
+FAMILIES = tuple(sorted(path.stem for path in FOLDER.glob("*.cu")))
+IN_TILES = ("conv", "linear")
+"""The families that multiply tiles, and so differ in TF32."""
 
 
-def source() -> str:
-    """Return the text of ``kernels.cu``."""
-    return Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
+@cache
+def source(family: str) -> str:
+    """Return the text that is compiled for a family: what all share, and its own file."""
+    files = ["common.cuh", *(["tiles.cuh"] if family in IN_TILES else []), f"{family}.cu"]
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in files)
 
 
 class Kernels:
-    """The kernels of one device, compiled with ``options``."""
+    """The kernels of one family on one device, compiled with ``options``."""
 
-    def __init__(self, xp: ModuleType, options: tuple[str, ...] = OPTIONS) -> None:
-        self._xp, self._options = xp, options
+    def __init__(self, xp: ModuleType, family: str, options: tuple[str, ...] = OPTIONS) -> None:
+        self._xp, self._family, self._options = xp, family, options
         self._module: Any = None
         self._functions: dict[str, Any] = {}
 
@@ -41,7 +49,7 @@ class Kernels:
         function = self._functions.get(name)
         if function is None:
             if self._module is None:
-                self._module = self._xp.RawModule(code=source(), options=self._options)
+                self._module = self._xp.RawModule(code=source(self._family), options=self._options)
             function = self._functions[name] = self._module.get_function(name)
         function(grid, block, arguments)
 
@@ -51,7 +59,7 @@ class Kernels:
 
     def compile(self) -> None:
         """Compile all kernels now, or load them from the disk cache."""
-        self._module = self._xp.RawModule(code=source(), options=self._options)
+        self._module = self._xp.RawModule(code=source(self._family), options=self._options)
         self._module.compile()
 
 

@@ -15,7 +15,7 @@ CUBLAS_FROM = 2**30
 """Multiplications from which cuBLAS is used. A captured step cannot contain it."""
 LARGE_TILES = 128
 """Number of 64 x 64 tiles that fills a GPU. With fewer, smaller tiles spread the work over more blocks."""
-# The side of a tile and its threads, as the kernels in kernels.cu are instantiated.
+# The side of a tile and its threads, as the kernels in linear.cu are instantiated.
 LARGE, SMALL, SMALL_TF32 = (64, 256), (16, 256), (32, 128)
 
 
@@ -73,7 +73,7 @@ def _launch(device: CudaDevice, a: Array, b: Array, bias: Array | None, c: Array
     (way_a, a), (way_b, b) = in_order(device, a), in_order(device, b)
     if way_a + way_b == "tt":  # there is no kernel for it
         way_b, b = "n", device.contiguous(b.T)[0]
-    device.kernels.launch(
+    device.kernels("linear").launch(
         f"product_{way_a}{way_b}_{'large' if large else 'small'}", (-(-N // side) * -(-M // side),), (threads,),
         a, b, a if bias is None else bias, c, c if sums is None else sums,
         *int32(M, N, K, bias is not None, sums is not None),

@@ -25,7 +25,7 @@ def cross_entropy(device: CudaDevice, logits: Array, target: Array, needs_gradie
     N, C = logits.shape
     losses = device.empty("cross_entropy", (N,), logits.dtype)
     gradient = device.empty("cross_entropy", (N, C), logits.dtype) if needs_gradient else None
-    device.kernels.launch(
+    device.kernels("loss").launch(
         "cross_entropy", (-(-N // 4),), (128,),
         logits, target, losses, logits if gradient is None else gradient, *int32(N, C, needs_gradient),
     )  # fmt: skip
@@ -41,7 +41,7 @@ def mean_loss(device: CudaDevice, losses: Array, divisor: float) -> Array:
     (losses,) = device.contiguous(losses)
     total = device.empty("mean_loss", (), losses.dtype)
     numbers = np.int64(losses.size), np.float32(divisor)
-    device.kernels.launch("mean_loss", (1,), (THREADS,), losses, total, *numbers)
+    device.kernels("loss").launch("mean_loss", (1,), (THREADS,), losses, total, *numbers)
     return total
 
 
@@ -52,5 +52,5 @@ def _scale_serves(device: CudaDevice, x: Array, factor: Array, divisor: float) -
 @implements(ops.scale, on="cuda", when=_scale_serves)
 def scale(device: CudaDevice, x: Array, factor: Array, divisor: float) -> Array:
     y = device.empty("scale", x.shape, x.dtype)
-    device.kernels.each("scale", x.size, x, factor, y, np.float32(divisor), np.int64(x.size))
+    device.kernels("loss").each("scale", x.size, x, factor, y, np.float32(divisor), np.int64(x.size))
     return y

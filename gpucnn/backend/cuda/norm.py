@@ -56,8 +56,12 @@ def batch_norm(
     splits, each = _splits(C, N * Q)
     partial = device.empty("batch_norm", (splits, C, 3), x.dtype)
     mean, var, factor = (device.empty("batch_norm", (C,), x.dtype) for _ in range(3))
-    device.kernels.launch("channel_moments", (splits, C), (THREADS,), x, partial, *int32(N, C), np.int64(Q), each)
-    device.kernels.each("channel_moments_merge", C, partial, mean, var, factor, *int32(splits, C), np.float32(eps))
+    device.kernels("norm").launch(
+        "channel_moments", (splits, C), (THREADS,), x, partial, *int32(N, C), np.int64(Q), each
+    )
+    device.kernels("norm").each(
+        "channel_moments_merge", C, partial, mean, var, factor, *int32(splits, C), np.float32(eps)
+    )
     return _normalise(device, x, mean, factor, weight, bias, residual, relu), mean, var, factor
 
 
@@ -87,7 +91,9 @@ def _normalise(
     y = device.empty("batch_norm", x.shape, x.dtype)
     given = [x if one is None else device.contiguous(one)[0] for one in (weight, bias, residual)]
     flags = int32(*(one is not None for one in (weight, bias, residual)), relu)
-    device.kernels.each("channel_normalise", x.size, x, mean, factor, *given, y, *flags, *int32(N, C), np.int64(Q))
+    device.kernels("norm").each(
+        "channel_normalise", x.size, x, mean, factor, *given, y, *flags, *int32(N, C), np.int64(Q)
+    )
     return y
 
 
@@ -114,9 +120,9 @@ def batch_norm_gradients(
     g = device.empty("batch_norm_gradients", x.shape, x.dtype) if relu and needs_residual else None
     shape = *int32(N, C), np.int64(Q)
     known = dy, output, x, mean, factor
-    device.kernels.launch("channel_sums", (splits, C), (THREADS,), *known, partial, *int32(relu), *shape, each)
-    device.kernels.each("channel_sums_merge", C, partial, sums, *int32(splits, C))
-    device.kernels.each(
+    device.kernels("norm").launch("channel_sums", (splits, C), (THREADS,), *known, partial, *int32(relu), *shape, each)
+    device.kernels("norm").each("channel_sums_merge", C, partial, sums, *int32(splits, C))
+    device.kernels("norm").each(
         "channel_normalise_gradient", dx.size, *known, mean if weight is None else device.contiguous(weight)[0], sums,
         dx, dx if g is None else g, np.float32(1 / (N * Q)), *int32(weight is not None, relu, g is not None), *shape,
     )  # fmt: skip
@@ -135,4 +141,6 @@ def update_running_statistics(
     device: CudaDevice, running_mean: Array, running_var: Array, mean: Array, var: Array, count: int, momentum: float
 ) -> None:
     numbers = np.float32(count / (count - 1)), np.float32(momentum)
-    device.kernels.each("update_running", mean.size, running_mean, running_var, mean, var, *numbers, *int32(mean.size))
+    device.kernels("norm").each(
+        "update_running", mean.size, running_mean, running_var, mean, var, *numbers, *int32(mean.size)
+    )

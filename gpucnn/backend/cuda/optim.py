@@ -38,7 +38,7 @@ def _number(device: CudaDevice, number: Number) -> tuple[Array, np.float64]:
 @implements(ops.set_numbers, on="cuda")
 def set_numbers(device: CudaDevice, target: Array, values: Sequence[float]) -> None:
     first, *rest = map(np.float64, values)
-    device.kernels.launch("set_numbers", (1,), (1,), target, first, *(rest or [first]), np.int32(len(values)))
+    device.kernels("optim").launch("set_numbers", (1,), (1,), target, first, *(rest or [first]), np.int32(len(values)))
 
 
 def _sgd_serves(
@@ -58,7 +58,7 @@ def sgd_update(
     (lr_at, rate), (momentum_at, kept) = _number(device, lr), _number(device, momentum)
     condition, conditional = _condition(where, p)
     captured = np.int32(not isinstance(lr, (int, float)))
-    device.kernels.each(
+    device.kernels("optim").each(
         "sgd", p.size, p, g, p if velocity is None else velocity, lr_at, momentum_at, condition, rate, kept, captured,
         np.int32(velocity is not None), conditional, np.int32(nesterov), np.float32(weight_decay), np.int64(p.size),
     )  # fmt: skip
@@ -85,12 +85,12 @@ def adam_update(
     (lr_at, rate), (beta1_at, first) = _number(device, lr), _number(device, beta1)
     condition, conditional = _condition(where, numbers)
     captured = np.int32(not isinstance(lr, (int, float)))
-    device.kernels.launch(
+    device.kernels("optim").launch(
         "begin_adam", (1,), (1,), counts, lr_at, beta1_at, condition, numbers, rate, first, np.float64(beta2),
         captured, conditional, np.int32(counts.size),
     )  # fmt: skip
     rates = (np.float32(rate) for rate in (beta2, 1 - beta2, eps, weight_decay))
-    device.kernels.each(
+    device.kernels("optim").each(
         "adam", p.size, p, g, m, v, numbers, condition, conditional, *rates, np.int32(decoupled), np.int64(p.size)
     )
 
@@ -118,4 +118,4 @@ def _copy_pieces(device: CudaDevice, pairs: Sequence[tuple[Array, Array]]) -> No
     arguments += [*arguments[:2], np.int64(0)] * (PIECES - len(pairs))
     most = max(to.size for to, _ in pairs)
     grid = (min(-(-most // THREADS), MOST_BLOCKS), PIECES)
-    device.kernels.launch("copy_pieces", grid, (THREADS,), *arguments)
+    device.kernels("optim").launch("copy_pieces", grid, (THREADS,), *arguments)

@@ -23,7 +23,7 @@ BYTE = 255
 
 @lru_cache(maxsize=512)
 def sizes(shape: Shape, window: Window) -> tuple[Any, ...]:
-    """Return the kernel arguments that kernels.cu calls POOL_SIZES."""
+    """Return the kernel arguments that pool.cu calls POOL_SIZES."""
     N, C, H, W = shape
     top, _, left, _ = window.padding
     return np.int64(N * C), *int32(
@@ -52,7 +52,7 @@ def max_pool2d(device: CudaDevice, x: Array, window: Window, needs_indices: bool
     y = device.empty("max_pool2d", (*x.shape[:2], *window.output_size(*x.shape[2:])), x.dtype)
     indices = device.empty("max_pool2d", y.shape, np.uint8 if small else np.int32) if needs_indices else None
     unused = y.view(np.uint8 if small else np.int32) if indices is None else indices
-    device.kernels.each(
+    device.kernels("pool").each(
         "max_pool_byte" if small else "max_pool_int", y.size,
         x, y, unused, np.int32(needs_indices), *sizes(x.shape, window),
     )  # fmt: skip
@@ -68,7 +68,7 @@ def max_pool2d_gradient(device: CudaDevice, dy: Array, indices: Array, shape: Sh
     dy, indices = device.contiguous(dy, indices)
     dx = device.empty("max_pool2d_gradient", shape, dy.dtype)
     name = "max_pool_gradient_byte" if indices.dtype == np.uint8 else "max_pool_gradient_int"
-    device.kernels.each(name, dx.size, dy, indices, dx, *sizes(shape, window))
+    device.kernels("pool").each(name, dx.size, dy, indices, dx, *sizes(shape, window))
     return dx
 
 
@@ -81,7 +81,7 @@ def avg_pool2d(device: CudaDevice, x: Array, window: Window, divisor: Divisor) -
     (x,) = device.contiguous(x)
     y = device.empty("avg_pool2d", (*x.shape[:2], *window.output_size(*x.shape[2:])), x.dtype)
     rows, columns, *number = _divisor(device, x, divisor)
-    device.kernels.each("average_pool", y.size, x, rows, columns, y, *number, *sizes(x.shape, window))
+    device.kernels("pool").each("average_pool", y.size, x, rows, columns, y, *number, *sizes(x.shape, window))
     return y
 
 
@@ -94,7 +94,7 @@ def avg_pool2d_gradient(device: CudaDevice, dy: Array, shape: Shape, window: Win
     (dy,) = device.contiguous(dy)
     dx = device.empty("avg_pool2d_gradient", shape, dy.dtype)
     rows, columns, *number = _divisor(device, dy, divisor)
-    device.kernels.each("average_pool_gradient", dx.size, dy, rows, columns, dx, *number, *sizes(shape, window))
+    device.kernels("pool").each("average_pool_gradient", dx.size, dy, rows, columns, dx, *number, *sizes(shape, window))
     return dx
 
 

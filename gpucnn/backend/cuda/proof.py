@@ -22,7 +22,7 @@ import numpy as np
 from gpucnn.backend import ops
 from gpucnn.backend.cuda.conv import transpose_pages
 from gpucnn.backend.cuda.device import CudaDevice
-from gpucnn.backend.cuda.launch import source
+from gpucnn.backend.cuda.launch import FAMILIES, source
 from gpucnn.backend.device import Device
 from gpucnn.backend.dispatch import OPERATIONS, Operation
 from gpucnn.backend.geometry import Window
@@ -281,7 +281,13 @@ def _note(device: CudaDevice) -> Path | None:
     """Return the file whose existence says that these kernels passed on this GPU; None where there is no home."""
     runtime = device.xp.cuda.runtime
     gpu = runtime.getDeviceProperties(device.index)["name"].decode()
-    about = [source(), gpu, runtime.driverGetVersion(), runtime.runtimeGetVersion(), device.xp.__version__]
+    about = [
+        *map(source, FAMILIES),
+        gpu,
+        runtime.driverGetVersion(),
+        runtime.runtimeGetVersion(),
+        device.xp.__version__,
+    ]
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     try:
         home = Path(os.environ.get("CUPY_CACHE_DIR") or Path("~/.cupy/kernel_cache").expanduser())
