@@ -163,15 +163,16 @@ def array_function(name: str, doc: str, function: str | None = None, **fixed: An
 
 
 def implements(
-    operation: Operation[P, R], *, on: str, when: Condition | None = None
+    operation: Operation[P, R], *, on: str, when: Condition | None = None, first: bool = False
 ) -> Callable[[Callable[Concatenate[D, P], R]], Callable[Concatenate[D, P], R]]:
-    """Register an implementation for devices of the kind ``on``. Those registered earlier are tried first.
+    """Register an implementation for devices of the kind ``on``. Those registered earlier are tried first, except ``first``.
 
     when: called with the same arguments; returns whether the implementation serves this case. None: it serves every case.
     """
 
     def announce(function: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
-        operation.implementations.setdefault(on, []).append((when, function))
+        known = operation.implementations.setdefault(on, [])
+        known.insert(0 if first else len(known), (when, function))
         return function
 
     return announce

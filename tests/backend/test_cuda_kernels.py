@@ -6,7 +6,11 @@ The kernels' arithmetic is held against loops, finite differences and PyTorch wh
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import kernels_on_cpu
@@ -14,7 +18,9 @@ import numpy as np
 import pytest
 from kernels_on_cpu import Library, build, run_guarded
 
+from gpucnn.backend.cuda import wide_conv
 from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, OPTIONS, TF32, source
+from gpucnn.backend.geometry import Window
 
 CUPYS_OWN = ("-ftz=true", "--device-as-default-execution-space")
 """What CuPy adds to the options of a RawModule: subnormal numbers become zero."""
@@ -30,44 +36,99 @@ def kernels() -> Library:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(
-    ("family", "options"),
-    [*((family, OPTIONS) for family in FAMILIES), *((family, TF32) for family in IN_TILES)],
-    ids=[*FAMILIES, *(f"{family}-tf32" for family in IN_TILES)],
-)
-@pytest.mark.parametrize(
-    "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_75", "sm_80")), "sm_90"]
-)
-def test_every_kernel_compiles_with_nvrtc(architecture: str, family: str, options: tuple[str, ...]) -> None:
+def compiled(family: str, architecture: str, options: tuple[str, ...]) -> tuple[bytes, str, str]:
+    """Return the binary, the PTX and the assembler's log of a family; skip where there is no NVRTC."""
     nvrtc = pytest.importorskip("cupy", reason="NVRTC is called through the real CuPy").cuda.nvrtc
     try:
         nvrtc.getVersion()
     except Exception as error:  # CuPy's kind of error for a missing library is its own
         pytest.skip(f"NVRTC is not installed (pip install nvidia-cuda-nvrtc nvidia-cuda-runtime): {error}"[:200])
-    text = source(family)
-    program = nvrtc.createProgram(text, f"{family}.cu", (), ())
+    program = nvrtc.createProgram(source(family), f"{family}.cu", (), ())
     try:
         nvrtc.compileProgram(
             program, (f"--gpu-architecture={architecture}", *CUPYS_OWN, "--ptxas-options=-v", *options)
         )
     except Exception:
         pytest.fail(nvrtc.getProgramLog(program), pytrace=False)
-    binary, assembly = nvrtc.getCUBIN(program), str(nvrtc.getPTX(program))
-    log = nvrtc.getProgramLog(program)
+    found = nvrtc.getCUBIN(program), nvrtc.getPTX(program).decode(), nvrtc.getProgramLog(program)
     nvrtc.destroyProgram(program)
+    return found
+
+
+OTHERS = [family for family in FAMILIES if family != "wide_conv"]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [*((family, OPTIONS) for family in OTHERS), *((family, TF32) for family in IN_TILES if family in OTHERS)],
+    ids=[*OTHERS, *(f"{family}-tf32" for family in IN_TILES if family in OTHERS)],
+)
+@pytest.mark.parametrize(
+    "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_75", "sm_80")), "sm_90"]
+)
+def test_every_kernel_compiles_with_nvrtc(architecture: str, family: str, options: tuple[str, ...]) -> None:
+    binary, assembly, log = compiled(family, architecture, options)
     names = re.findall(
-        r"(?:PRODUCT|CONV_\w+|M\w+_POOL\w*)\((\w+), |__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(", text
+        r"(?:PRODUCT|CONV_\w+|M\w+_POOL\w*)\((\w+), |__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(",
+        source(family),
     )
     kernels = {a or b for a, b in names} - {"NAME"}
     assert kernels
     assert {name for name in kernels if name.encode() not in binary} == set()
-    parts = re.split(r"\.entry ", assembly)[1:]
+    parts = [part.partition("\n.func")[0] for part in re.split(r"\.entry ", assembly)[1:]]
     on_tensor_cores = {re.match(r"\w+", part)[0] for part in parts if "mma.sync" in part}  # type: ignore[index]
-    products = {name for name in kernels if re.match(r"product_|conv_(?!weight_gradient_sum)", name)}
+    others = {"conv_weight_gradient_sum", "pack_weights", "im2col", "col2im", "transpose_pages"}
+    products = kernels - others if family in IN_TILES else set()
     assert on_tensor_cores == (products if options == TF32 and architecture != "sm_75" else set())
     in_float64 = {re.match(r"\w+", part)[0] for part in parts if re.search(r"\w\.f64\b", part)}  # type: ignore[index]
     assert in_float64 == READ_FLOAT64 & kernels
     check_resources(kernels, log)
+
+
+@pytest.mark.parametrize("options", [OPTIONS, pytest.param(TF32, marks=pytest.mark.slow)], ids=["float32", "tf32"])
+@pytest.mark.parametrize("product", wide_conv.PRODUCTS)
+def test_wide_kernels_compile_and_mostly_multiply(product: str, options: tuple[str, ...]) -> None:
+    sides = [(side, side) for side in wide_conv.SIDES]
+    for rows, columns in sides if product == wide_conv.WEIGHT_GRADIENT else wide_conv.COLUMNS.items():
+        for fused in (False, True):
+            macros = wide_conv.macros(Window((3, 3)), product, rows, columns, fused)
+            binary, assembly, log = compiled("wide_conv", "sm_90", (*options, *macros))
+            check_resources({product}, log)
+            assert ("mma.sync" in assembly) == (options == TF32)
+            assert not re.search(r"\w\.f64\b", assembly)
+            if options == OPTIONS:
+                least = 0.6 if (product, rows, fused) not in FEWER else 0.45
+                assert arithmetic_share(binary) >= least, (product, rows, fused)
+
+
+FEWER = {("wide_input_gradient", 16, True), ("wide_weight_gradient", 32, False), ("wide_weight_gradient", 32, True)}
+"""Wide kernels that multiply in less than 60 % of the instructions of their inner loop: small tiles."""
+
+
+def arithmetic_share(binary: bytes) -> float:
+    """Return which part of the instructions of the innermost loop that multiplies does so, by the machine code."""
+    try:
+        files = importlib.metadata.files("nvidia-cuda-nvdisasm") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
+    (found,) = (str(file.locate()) for file in files if file.name == "nvdisasm")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.cubin")
+        file.write_bytes(binary + b"\0")  # CuPy leaves the last byte out
+        text = subprocess.run([found, "-c", str(file)], capture_output=True, text=True, check=True).stdout
+    instructions: list[str] = []
+    labels: dict[str, int] = {}
+    loops: list[list[str]] = []
+    for line in text.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif one := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);", line):
+            instructions.append(one[1].partition(".")[0])
+            target = re.search(r"\.L_x_\d+", one[2]) if instructions[-1] == "BRA" else None
+            if target and target[0] in labels:
+                loops.append(instructions[labels[target[0]] :])
+    multiplying = [loop for loop in loops if loop.count("FFMA") >= 512]
+    return max(loop.count("FFMA") / len(loop) for loop in multiplying)
 
 
 def check_resources(kernels: set[str], log: str) -> None:

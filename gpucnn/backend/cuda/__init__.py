@@ -15,6 +15,7 @@ from gpucnn.backend.cuda import (
     pool,
     prefetch,
     proof,
+    wide_conv,
 )
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.registry import register
@@ -43,4 +44,5 @@ __all__ = [
     "pool",
     "prefetch",
     "proof",
+    "wide_conv",
 ]

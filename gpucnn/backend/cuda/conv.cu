@@ -1,11 +1,5 @@
-// Convolution as an implicit product, and columns in memory for products by cuBLAS.
-//
-// The matrix of columns (im2col) is never written: its tile is gathered into shared memory. POOLED kernels stand for
-// convolution + bias + ReLU + 2x2 max-pooling: pixels are then numbered so that the four outputs of a pooled pixel follow
-// each other, a thread holds all four in registers, and only the pooled image and `argmax`, the number of the maximum in
-// its window (row-major, the first of equals; DEAD where ReLU let nothing through), are written.
-
-const int DEAD = 4;
+// Convolution as an implicit product, for every shape, and columns in memory for products by cuBLAS. A tile of the columns is
+// gathered into shared memory.
 
 // With tensor cores the compiler's own choice of registers spills some; one block a multiprocessor allows it all it needs.
 #if TF32
@@ -13,53 +7,6 @@ const int DEAD = 4;
 #else
 #define CONV_BOUNDS __launch_bounds__(256)
 #endif
-
-#define SIZES int N, int C, int H, int W, int F, int KH, int KW, int SH, int SW, int DH, int DW, int top, int left, \
-    int OH, int OW, int G
-#define SIZES_GIVEN {N, C, H, W, F, KH, KW, SH, SW, DH, DW, top, left, OH, OW, G}
-
-struct Convolution {
-    int N, C, H, W, F, KH, KW, SH, SW, DH, DW, top, left, OH, OW, G;
-
-    __device__ int channels() const { return C / G; }
-    __device__ int filters() const { return F / G; }
-    __device__ int depth() const { return channels() * KH * KW; }
-};
-
-struct Pixel {
-    int n, row, column;  // n < 0: there is none
-};
-
-template <bool POOLED>
-__device__ __forceinline__ long long output_pixels(const Convolution& s) {
-    return POOLED ? 4LL * s.N * (s.OH / 2) * (s.OW / 2) : (long long)s.N * s.OH * s.OW;
-}
-
-template <bool POOLED>
-__device__ __forceinline__ Pixel output_pixel(const Convolution& s, long long number) {
-    Pixel p = {-1, 0, 0};
-    if (number >= output_pixels<POOLED>(s)) return p;
-    const int width = POOLED ? s.OW / 2 : s.OW, height = POOLED ? s.OH / 2 : s.OH;
-    const long long whole = POOLED ? number / 4 : number;
-    const unsigned area = (unsigned)height * width;
-    const bool narrow = whole < (1LL << 32);  // as a rule, and divided many times faster
-    p.n = narrow ? (unsigned)whole / area : (int)(whole / area);
-    const int rest = narrow ? (unsigned)whole % area : (int)(whole % area), corner = (int)(number % 4);
-    p.row = POOLED ? rest / width * 2 + corner / 2 : rest / width;
-    p.column = POOLED ? rest % width * 2 + corner % 2 : rest % width;
-    return p;
-}
-
-// dL/d(convolution's output) at one position: dy itself, or, POOLED, what the pooled gradient sends there.
-template <bool POOLED>
-__device__ __forceinline__ float output_gradient(
-    const Convolution& s, const float* dy, const unsigned char* argmax, int n, int f, int oh, int ow) {
-    if (!POOLED) return dy[(((long long)n * s.F + f) * s.OH + oh) * s.OW + ow];
-    const int PH = s.OH / 2, PW = s.OW / 2;
-    if (oh / 2 >= PH || ow / 2 >= PW) return 0;
-    const long long at = (((long long)n * s.F + f) * PH + oh / 2) * PW + ow / 2;
-    return argmax[at] == oh % 2 * 2 + ow % 2 ? dy[at] : 0;
-}
 
 // y (N, F, OH, OW) = filters x columns + bias; POOLED: y, argmax (N, F, PH, PW).
 // Grid (ceil(pixels / TN), ceil(F/G / TM), G).
@@ -328,4 +275,14 @@ extern "C" __global__ void transpose_pages(
             }
             __syncthreads();
         }
+}
+
+// packed (taps, C, F), or for an input gradient (taps, F, C), of w (F, C, taps), for wide_conv.cu.
+extern "C" __global__ void pack_weights(const float* w, float* packed, int F, int C, int taps, int for_gradient) {
+    const int inner = for_gradient ? C : F, outer = for_gradient ? F : C;
+    FOR_EACH(i, (long long)taps * F * C) {
+        const int in = (int)(i % inner), out = (int)(i / inner % outer), tap = (int)(i / ((long long)inner * outer));
+        const long long f = for_gradient ? out : in, c = for_gradient ? in : out;
+        packed[i] = w[(f * C + c) * taps + tap];
+    }
 }

@@ -261,9 +261,15 @@ def weight_gradient(
         x, dy, dy.view(np.uint8) if indices is None else indices, partial, np.int32(splits), np.int64(each),
         *sizes(x.shape, shape, window, groups),
     )  # fmt: skip
-    dw = device.empty("conv2d_weight_gradient", shape, x.dtype)
-    db = device.empty("conv2d_weight_gradient", (F,), x.dtype)
-    device.kernels("conv").each("conv_weight_gradient_sum", F * (depth + 1), partial, dw, db, *int32(splits, F, depth))
+    return sum_of_splits(device, partial, shape)
+
+
+def sum_of_splits(device: CudaDevice, partial: Array, shape: Shape) -> tuple[Array, Array]:
+    """Return dL/dw of ``shape`` and dL/db (F,) from the sums over parts of the pixels (splits, F, depth + 1)."""
+    splits, F, length = partial.shape
+    dw = device.empty("conv2d_weight_gradient", shape, partial.dtype)
+    db = device.empty("conv2d_weight_gradient", (F,), partial.dtype)
+    device.kernels("conv").each("conv_weight_gradient_sum", F * length, partial, dw, db, *int32(splits, F, length - 1))
     return dw, db
 
 

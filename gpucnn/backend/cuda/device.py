@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backend.cuda.autotune import Autotuner
-from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, TF32, Kernels
+from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, OPTIONS, TF32, Kernels
 from gpucnn.backend.device import Array, Device
 from gpucnn.errors import DeviceError, OutOfMemoryError, how_to_add
 
@@ -73,9 +73,10 @@ class CudaDevice(Device):
             ) from None
         self._probe()
         self.has_tf32 = int(self._device.compute_capability) >= 80
-        self._kernels = {(family, False): Kernels(self.xp, family) for family in FAMILIES}
-        if self.has_tf32:
-            self._kernels |= {(family, True): Kernels(self.xp, family, TF32) for family in IN_TILES}
+        self._kernels: dict[tuple[str, bool, tuple[str, ...]], Kernels] = {}
+        self.variants: dict[Any, bool] = {}
+        """The kernels compiled for a kernel size, and whether they gave right answers."""
+        self.proving = False  # all of them are tried
         self._thread = threading.local()
         self._constants: dict[Any, Array] = {}
         _in_use.add(self)
@@ -177,17 +178,24 @@ class CudaDevice(Device):
                 self.free_memory()
                 raise OutOfMemoryError(f"{self.name}: {_one_line(error)} {self._free()} {LESS}") from None
 
-    def kernels(self, family: str) -> Kernels:
-        """Return the kernels of a family for this thread's precision, float32 or TF32."""
-        return self._kernels[family, family in IN_TILES and self.in_tf32]
+    def kernels(self, family: str, macros: tuple[str, ...] = ()) -> Kernels:
+        """Return the kernels of a family, with these options -DNAME=VALUE, for this thread's precision, float32 or TF32."""
+        return self._compiled(family, family in IN_TILES and self.in_tf32, macros)
+
+    def _compiled(self, family: str, tf32: bool, macros: tuple[str, ...]) -> Kernels:
+        key = family, tf32, macros
+        if key not in self._kernels:
+            self._kernels[key] = Kernels(self.xp, family, (*(TF32 if tf32 else OPTIONS), *macros))
+        return self._kernels[key]
 
     def verify(self) -> dict[str, str]:
         return self.proof(True)
 
     def warm_up(self) -> None:
         with self._device:
-            for kernels in self._kernels.values():
-                kernels.compile()
+            for tf32, families in ((False, FAMILIES), (True, IN_TILES if self.has_tf32 else ())):
+                for family in families:
+                    self._compiled(family, tf32, ()).compile()
 
     def contiguous(self, *arrays: Array) -> list[Array]:
         """Return the arrays in C order, copied only if necessary."""

@@ -25,14 +25,19 @@ OPTIONS = ("-std=c++17",)
 TF32 = (*OPTIONS, "-DTF32=1")
 FOLDER = Path(__file__).parent
 FAMILIES = tuple(sorted(path.stem for path in FOLDER.glob("*.cu")))
-IN_TILES = ("conv", "linear")
+HEADERS = {
+    "linear": ["tiles.cuh"],
+    "conv": ["tiles.cuh", "convolution.cuh"],
+    "wide_conv": ["tiles.cuh", "convolution.cuh"],
+}
+IN_TILES = tuple(HEADERS)
 """The families that multiply tiles, and so differ in TF32."""
 
 
 @cache
 def source(family: str) -> str:
-    """Return the text that is compiled for a family: what all share, and its own file."""
-    files = ["common.cuh", *(["tiles.cuh"] if family in IN_TILES else []), f"{family}.cu"]
+    """Return the text that is compiled for a family: what it shares with others, and its own file."""
+    files = ["common.cuh", *HEADERS.get(family, []), f"{family}.cu"]
     return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in files)
 
 

@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ PLAIN = {"graph", "indexing", "prefetch"}
 """Modules without kernels, which are no families."""
 CLOSE, CLOSE_TF32 = 1e-4, 1e-2
 """The largest difference from the reference, relative to the largest value of the answer."""
+
+
+WIDE = (
+    ((2, 16, 6, 9), 16, Window((3, 3), (1, 1), (1, 1, 1, 1))), ((2, 32, 7, 6), 32, Window((3, 3), (1, 1), (1, 1, 1, 1))),
+    ((2, 80, 4, 5), 64, Window((3, 3), (1, 1), (1, 1, 1, 1))), ((2, 48, 7, 8), 80, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+)  # fmt: skip
+"""Shapes, filters and windows of convolutions that together launch every wide kernel."""
 
 
 class _Host(Device):
@@ -88,6 +96,20 @@ def cases(seed: int = 0) -> list[Case]:
         pooled, indices = ops.conv2d_relu_max_pool2d(host, x, w, b, window, groups)
         indices = indices.astype(np.uint8)  # type: ignore[union-attr]
         add(ops.conv2d_relu_max_pool2d_gradients, x, w, some(*pooled.shape), indices, window, groups, (True, True))
+    for shape, F, window in WIDE:
+        x, w, b, dy = (
+            some(*shape),
+            some(F, shape[1], *window.kernel),
+            some(F),
+            some(2, F, *window.output_size(*shape[2:])),
+        )
+        add(ops.conv2d, x, w, b, window)
+        add(ops.conv2d_input_gradient, dy, w, shape, window)
+        add(ops.conv2d_weight_gradient, x, dy, w.shape, window)
+        add(ops.conv2d_relu_max_pool2d, x, w, b, window, 1)
+        pooled, indices = ops.conv2d_relu_max_pool2d(host, x, w, b, window, 1)
+        indices = indices.astype(np.uint8)  # type: ignore[union-attr]
+        add(ops.conv2d_relu_max_pool2d_gradients, x, w, some(*pooled.shape), indices, window, 1, (True, True))
     window = Window((3, 3), (1, 1), (1, 1, 1, 1))
     columns = ops.im2col(host, some(2, 3, 6, 6), window)
     add(ops.im2col, some(2, 3, 6, 6), window)
@@ -142,19 +164,28 @@ def prove(device: CudaDevice, thorough: bool = False) -> dict[str, str]:
     if note is not None and note.exists():
         return {}
     before = device.ran.copy()
-    faults, certain = _faults(device, range(20 if thorough else 1), tf32=thorough and device.has_tf32)
+    device.proving = True
+    try:
+        faults, certain = _faults(device, range(20 if thorough else 1), tf32=thorough and device.has_tf32)
+    finally:
+        device.proving = False
     device.ran.clear()
     device.ran.update(before)
     if faults:
-        switch_off(device, sorted(faults))
-        warnings.warn(
-            f"{device.name}: kernels switched off: {'; '.join(f'{name} ({why})' for name, why in faults.items())}. CuPy's "
-            f"own operations serve instead, which is slower. Please report this with the output of: gpucnn doctor --verify",
-            stacklevel=4,
-        )
+        distrust(device, faults)
     elif note is not None and certain:
         _remember(note)
     return faults
+
+
+def distrust(device: CudaDevice, faults: dict[str, str]) -> None:
+    """Switch families off, with one warning that says why."""
+    switch_off(device, sorted(faults))
+    warnings.warn(
+        f"{device.name}: kernels switched off: {'; '.join(f'{name} ({why})' for name, why in faults.items())}. Other "
+        f"implementations serve instead, which is slower. Please report this with the output of: gpucnn doctor --verify",
+        stacklevel=5,
+    )
 
 
 def _faults(device: CudaDevice, seeds: Sequence[int], tf32: bool) -> tuple[dict[str, str], bool]:
@@ -181,14 +212,15 @@ def _faults(device: CudaDevice, seeds: Sequence[int], tf32: bool) -> tuple[dict[
 
 def _checks(device: CudaDevice, seed: int, tolerance: float) -> Iterator[tuple[str, Callable[[], str | None]]]:
     for case in cases(seed):
-        ((_, function),) = case.operation.implementations["cuda"]
-        yield family_of(function), lambda case=case, function=function: _differs(device, case, function, tolerance)  # type: ignore[misc]
-    yield "activation", lambda: _dropout_differs(device, seed)
-    yield "conv", lambda: _transpose_differs(device, seed)
+        for serves, function in case.operation.implementations["cuda"]:
+            if serves is None or serves(device, *case.arguments, **case.named):
+                yield family_of(function), partial(differs, device, case, function, tolerance)
+    yield "activation", lambda: _dropoutdiffers(device, seed)
+    yield "conv", lambda: _transposediffers(device, seed)
 
 
-def _differs(device: CudaDevice, case: Case, function: Any, tolerance: float) -> str | None:
-    """Run one case on the device and by the reference. Return None if the results, and the arguments afterwards, agree."""
+def differs(device: CudaDevice, case: Case, function: Any, tolerance: float) -> str | None:
+    """Run one case on the device and by the reference; return what is wrong, if results or arguments afterwards differ."""
     ours = _mapped((case.arguments, case.named), lambda array: device.asarray(array))
     theirs = _mapped((case.arguments, case.named), lambda array: array.copy())
     with device.active():
@@ -196,12 +228,13 @@ def _differs(device: CudaDevice, case: Case, function: Any, tolerance: float) ->
     expected = case.operation.reference(_Host(), *theirs[0], **theirs[1])
     pairs = zip(_arrays((got, ours)), _arrays((expected, theirs)), strict=True)
     for on_device, wanted in pairs:
-        if not _close(device.to_host(on_device), np.asarray(wanted), tolerance):
+        if not agree(device.to_host(on_device), np.asarray(wanted), tolerance):
             return f"{case.operation.name} gives a wrong answer"
     return None
 
 
-def _close(got: Any, wanted: Any, tolerance: float) -> bool:
+def agree(got: Any, wanted: Any, tolerance: float) -> bool:
+    """Whether two host arrays are equal, within ``tolerance`` of the largest value where they are floating."""
     if got.shape != wanted.shape or not got.size:
         return bool(got.shape == wanted.shape)
     if wanted.dtype.kind != "f":  # in TF32 another of two close values may be the largest
@@ -209,21 +242,21 @@ def _close(got: Any, wanted: Any, tolerance: float) -> bool:
     return bool(np.abs(got.astype(np.float64) - wanted).max() <= tolerance * max(np.abs(wanted).max(), 1))  # NaN: False
 
 
-def _dropout_differs(device: CudaDevice, seed: int) -> str | None:
+def _dropoutdiffers(device: CudaDevice, seed: int) -> str | None:
     generator, count = Generator(seed + 5), 1001
     got = device.to_host(ops.dropout_mask(device, (count,), 0.3, np.float32, generator))
     words = philox(np.arange(-(-count // 4)), draw=0, seed=seed + 5).reshape(-1)[:count]
     expected = np.where((words >> 8) / 2**24 >= np.float32(0.3), np.float32(1 / 0.7), np.float32(0))
-    return None if _close(got, expected, 1e-6) else "dropout_mask gives a wrong answer"
+    return None if agree(got, expected, 1e-6) else "dropout_mask gives a wrong answer"
 
 
-def _transpose_differs(device: CudaDevice, seed: int) -> str | None:
+def _transposediffers(device: CudaDevice, seed: int) -> str | None:
     rng = np.random.default_rng(seed)
     x, bias = rng.random((2, 35, 33), np.float32), rng.random(33, np.float32)
     y = device.asarray(np.zeros((2, 33, 35), np.float32))
     with device.active():
         transpose_pages(device, device.asarray(x), y, device.asarray(bias))
-    same = _close(device.to_host(y), x.transpose(0, 2, 1) + bias[:, None], 0)
+    same = agree(device.to_host(y), x.transpose(0, 2, 1) + bias[:, None], 0)
     return None if same else "transpose_pages gives a wrong answer"
 
 

@@ -1,4 +1,4 @@
-// Tiles of matrix products, for linear.cu and conv.cu.
+// Tiles of matrix products.
 //
 // A block computes a TM x TN tile of a product; a thread RM x RN elements of it, in registers: at row(i), column() + j. The
 // operands pass through shared memory TK rows at a time, each element rounded(): A as [TK][TM], B as [TK][TN] with column n
@@ -28,6 +28,37 @@ struct Tile {
             for (int j = 0; j < RN; j++) b[j] = B[k * LB + column() + j];
             for (int i = 0; i < RM; i++)
                 for (int j = 0; j < RN; j++) sum[i][j] += a[i] * b[j];
+        }
+    }
+};
+
+// A thread computes 8 x 8 elements (4 x 8 of a tile of 32 rows and columns), in groups of four: eight reads of four elements
+// for 64 multiplications, from other banks than its neighbours.
+template <int TM, int TN, int TK>
+struct WideTile {
+    static const int rows = TM * TN > 32 * 32 ? 8 : 4, columns = 8, groups = rows / 4;
+    static const int threads = (TM / rows) * (TN / columns), LA = TM + PAD, LB = TN + PAD;
+
+    static __device__ __forceinline__ int row(int i) {
+        return i / 4 * (TM / groups) + threadIdx.x / (TN / columns) * 4 + i % 4;
+    }
+    static __device__ __forceinline__ int column(int j) {
+        return j / 4 * (TN / 2) + threadIdx.x % (TN / columns) * 4 + j % 4;
+    }
+    static __device__ __forceinline__ int place(int n) { return n; }
+
+    static __device__ __forceinline__ void multiply(const float* A, const float* B, float (&sum)[rows][columns]) {
+#pragma unroll
+        for (int k = 0; k < TK; k++) {
+            float a[rows], b[columns];
+#pragma unroll
+            for (int i = 0; i < rows; i++) a[i] = A[k * LA + row(i)];
+#pragma unroll
+            for (int j = 0; j < columns; j++) b[j] = B[k * LB + column(j)];
+#pragma unroll
+            for (int i = 0; i < rows; i++)
+#pragma unroll
+                for (int j = 0; j < columns; j++) sum[i][j] += a[i] * b[j];
         }
     }
 };
@@ -98,6 +129,13 @@ struct Tile {
             }
         }
     }
+};
+
+// The same with a wide tile: a warp of a high one computes 64 x 32 elements.
+template <int TM, int TN, int TK>
+struct WideTile : Tile<TM, TN, TK, TM < 32 ? 4 : TM < 64 ? 8 : 16, 4> {
+    static const int rows = TM < 32 ? 4 : TM < 64 ? 8 : 16, columns = 4;
+    static __device__ __forceinline__ int column(int j) { return Tile<TM, TN, TK, rows, 4>::column() + j; }
 };
 
 #endif
