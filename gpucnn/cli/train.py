@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,17 @@ from gpucnn.cli.options import (
     setting_option,
     trust_option,
 )
+from gpucnn.cli.processes import check_processes, run_processes
 from gpucnn.cli.progress import reporter_for
 from gpucnn.cli.run_report import ReportWriter
 from gpucnn.cli.terminal import say
+from gpucnn.cli.together import FOLDER, TellRun, one_speaks, shared_folder, speak_to_the_parents_terminal
+from gpucnn.distributed import init
+from gpucnn.distributed.launch import launched_processes, local_rank
 from gpucnn.errors import UsageError
 from gpucnn.training import (
     PRECISIONS,
+    Callback,
     Reporters,
     RunFolder,
     Settings,
@@ -43,6 +49,7 @@ from gpucnn.training import (
     recipe,
     run_name,
 )
+from gpucnn.training.config import MOST_SHARDS
 from gpucnn.training.factory import VALIDATION
 from gpucnn.training.objective import LOSSES
 from gpucnn.training.registry import OPTIMIZERS, SCHEDULES
@@ -128,6 +135,11 @@ def either(names: Iterable[str]) -> str:
     type=click.IntRange(1), metavar="N",
 )  # fmt: skip
 @setting_option(
+    "--shards", "Parts of each batch, a power of two, which processes share: the same number gives the same bits on any "
+    "number of processes that divides it; without it as many as there are processes.", type=click.IntRange(1, MOST_SHARDS),
+    metavar="N",
+)  # fmt: skip
+@setting_option(
     "--workers", "Threads that read and augment images ahead of the training; results do not depend on them.",
     "one a processor for images read from files, otherwise 0", type=click.IntRange(0, 255), metavar="N",
 )  # fmt: skip
@@ -179,6 +191,18 @@ def either(names: Iterable[str]) -> str:
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue this run from its last checkpoint."
 )  # fmt: skip
+@click.option(
+    "--processes", type=click.IntRange(1, MOST_SHARDS), metavar="N",
+    help="Train in N processes of this machine, a power of two (extra mpi); `mpirun -n N gpucnn train` does so on several.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=600, show_default=True, metavar="SECONDS",
+    help="With --processes: end all when the others have waited for one for so long.",
+)  # fmt: skip
+@click.option(
+    "--max-restarts", type=click.IntRange(0), default=0, show_default=True, metavar="K",
+    help="With --processes: go on from the last checkpoint after a failure, at most K times.",
+)  # fmt: skip
 @trust_option
 @click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
 @click.option("--live", is_flag=True, help="Update the report after each epoch; an open page reloads itself.")
@@ -194,6 +218,9 @@ def command(
     config: Path | None,
     recipe_name: str | None,
     resume: Path | None,
+    processes: int | None,
+    timeout: float,
+    max_restarts: int,
     trust: bool,
     overwrite: bool,
     live: bool,
@@ -207,6 +234,9 @@ def command(
     Without options: LeNet on the built-in digits, five epochs, in about a minute. `gpucnn models` lists the networks.
     """
     given = {key: value for key, value in options.items() if value is not None}
+    started = FOLDER in os.environ  # by the parent below
+    if started and (again := os.environ.get(f"{FOLDER}_RESUME")):
+        resume, out, config, recipe_name, overwrite = Path(again), None, None, None, False
     if resume is not None and (out is not None or config is not None or recipe_name is not None or overwrite):
         raise UsageError(
             "--resume takes everything from the run folder: leave out --out, --config, --recipe and --overwrite."
@@ -218,27 +248,45 @@ def command(
     if overwrite and out is None:
         raise UsageError("--overwrite replaces the run in the --out folder: name it with --out.")
     file = config if resume is None else RunFolder.open(resume).path / "config.toml"
-    settings = read_settings(file, given)
-    folder = RunFolder.new(out, run_name(settings), overwrite) if resume is None else RunFolder.open(resume)
+    launched = launched_processes()
+    together = launched if launched > 1 else processes or 1
+    settings = read_settings(file, given if resume is not None else {"shards": together} | given)
     if file is not None:
         check_trusted(settings.model, given.get("model"), str(resume or config), trust)
-    extra = [TensorBoard()] if tensorboard else []
-    check_precision(settings, get_backend(settings.device))
     check_named(settings)
     check_model(settings.model)  # report a wrong device or name before reading the data
-    say(f"Reading {settings.data} ...", as_json)
-    reporter = Reporters(reporter_for(as_json), *extra, ReportWriter(live, quiet=as_json, png=png))
-    trainer = Trainer(settings, data.load(settings.data, settings.image_size), folder, reporter)
-    if resume is not None:
-        trainer.resume()
-    trainer.train()
+    if together > launched:
+        check_processes(settings.shards, together)
+        RunFolder.open(resume) if resume else RunFolder.new(out, run_name(settings), overwrite)  # before they start
+        return run_processes(together, timeout, max_restarts)
+    if launched > 1 and get_backend(settings.device).kind == "cuda" and ":" not in settings.device:
+        settings = replace(settings, device=f"cuda:{local_rank()}")  # a GPU for each process of a machine
+    with one_speaks(init(get_backend(settings.device).kind)) as (comm, status):
+        if comm.rank == 0:
+            speak_to_the_parents_terminal()
+        check_precision(settings, get_backend(settings.device))
+        folder = shared_folder(
+            comm, lambda: RunFolder.open(resume) if resume else RunFolder.new(out, run_name(settings), overwrite)
+        )
+        say(f"Reading {settings.data} ...", as_json)
+        reporters: list[Callback] = []
+        if comm.rank == 0:
+            extra = [TensorBoard()] if tensorboard else []
+            reporters = [TellRun(status), reporter_for(as_json), *extra, ReportWriter(live, quiet=as_json, png=png)]
+        splits = data.load(settings.data, settings.image_size)
+        trainer = Trainer(settings, splits, folder, Reporters(*reporters), comm)
+        if resume is not None:
+            trainer.resume()
+        trainer.train()
     last = trainer.history[-1]
     if settings.target_accuracy is not None and last["val_accuracy"] < settings.target_accuracy:
         message = (
             f"Target missed: validation accuracy {last['val_accuracy']:.4f}, wanted {settings.target_accuracy:.4f}."
         )
-        say(message, err=True)
-        return 3
+        status.tell(ended=3)
+        if comm.rank == 0:
+            say(message, err=True)
+        return 3 if comm.rank == 0 else 0
     return 0
 
 

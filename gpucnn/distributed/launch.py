@@ -36,6 +36,16 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "S
 """Variables with the number of processes: of Open MPI, MPICH and Intel MPI, PMIx, Hydra, Slurm."""
 
 
+_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+"""Variables with the number of this process among those of its machine: of Open MPI, Hydra, Slurm."""
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of this launch on this machine; 0 without a launcher."""
+    found = (value for name in _LOCAL_RANKS if (value := os.environ.get(name, "")).isdecimal() and len(value) < 10)
+    return int(next(found, "0"))
+
+
 def launched_processes() -> int:
     """Return the number of processes of this launch, read from the environment; 1 without a launcher."""
     if not any(name in os.environ for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")):

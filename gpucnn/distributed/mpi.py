@@ -70,6 +70,7 @@ class MPICommunicator(Communicator):
         self._world.Barrier()
 
     def abort(self, code: int) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what MPI says of it, when all has been said
         self._world.Abort(code)
         os._exit(code)  # some launchers take a moment to kill, in which Python would show the error again
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from gpucnn.checks import is_number, python_number, shown
+from gpucnn.checks import is_count, is_number, python_number, shown
 from gpucnn.data import Augmentation, parse_image_size
 from gpucnn.errors import DataError, UsageError, did_you_mean, shortened
 from gpucnn.models import split_model
@@ -23,6 +23,8 @@ PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32", "fl
 """The dtype of images, weights and activations in each precision."""
 LARGEST = 1e30
 """The largest rate or decay that is taken: float32 has numbers up to 3e38, and squares of rates are formed."""
+MOST_SHARDS = 4096
+"""Most shards of a batch: what the number of a random draw has room for."""
 LARGEST_FILE = 2**20
 """The largest file of settings in bytes."""
 NEED_VALIDATION = ("target_accuracy", "early_stopping")
@@ -65,6 +67,7 @@ class Settings:
     ema: float | None = None
     early_stopping: int | None = None
     accumulate: int = 1
+    shards: int = 1
     workers: int | None = None
     mixup: float | None = None
     cutmix: float | None = None
@@ -115,6 +118,8 @@ class Settings:
             most = {"seed": 63, "workers": 8}.get(key, 31)
             if value >= 2**most:
                 raise UsageError.expected("settings", key, f"a whole number below 2**{most}", shown(value))
+        if not is_count(self.shards, 1, MOST_SHARDS) or self.shards & (self.shards - 1):
+            raise UsageError.expected("settings", "shards", f"a power of two up to {MOST_SHARDS}", shown(self.shards))
         shares: dict[str, float | None] = {
             "momentum": 1,
             "target_accuracy": 1,

@@ -17,12 +17,10 @@ from gpucnn.checks import is_count
 from gpucnn.distributed import Communicator
 from gpucnn.errors import ParameterError
 from gpucnn.nn import Dropout, Module
+from gpucnn.training.config import MOST_SHARDS
 from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import Metric
 from gpucnn.training.step import LossFunction, apply_gradients, batch_gradients
-
-MOST = 4096
-"""Most shards of a batch: what the number of a random draw has room for."""
 
 STOPS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
@@ -40,8 +38,8 @@ class Shards:
 
     def __init__(self, comm: Communicator, count: int | None = None) -> None:
         self.comm, self.count = comm, comm.size if count is None else count
-        if not is_count(self.count, 1, MOST) or self.count & (self.count - 1):
-            raise ParameterError.expected("shards", "count", f"a power of two up to {MOST}", repr(count))
+        if not is_count(self.count, 1, MOST_SHARDS) or self.count & (self.count - 1):
+            raise ParameterError.expected("shards", "count", f"a power of two up to {MOST_SHARDS}", repr(count))
         if self.count % comm.size:
             remedy = f"start {self.count} processes or fewer, or choose more shards"
             raise ParameterError.expected(

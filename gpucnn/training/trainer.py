@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import math
 import shlex
+import socket
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from gpucnn import nn
 from gpucnn.backend import Generator, drawing_from, get_backend
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
+from gpucnn.distributed import Communicator
 from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, ParameterError, UsageError, shortened
 from gpucnn.training import environment
 from gpucnn.training.callback import Callback
@@ -46,7 +49,8 @@ class Trainer(Loop):
     """A loop with a run folder. ``Trainer(...).train()`` trains, saves and tests.
 
     settings must be resolved. reporter: a callback or several. ``resume`` takes over the state of the folder's last
-    checkpoint first.
+    checkpoint first. comm: the communicator of processes that train together, each with the same arguments but the folder:
+    that of rank 0 is written, the others have a ``FollowedFolder``, and see the same file system.
     """
 
     def __init__(
@@ -55,8 +59,10 @@ class Trainer(Loop):
         splits: Splits,
         folder: RunFolder,
         reporter: Callback | Iterable[Callback] | None = None,
+        comm: Communicator | None = None,
     ) -> None:
         self.splits, self.folder = splits, folder
+        comm = comm or Communicator()
         self.reporter = reporter if isinstance(reporter, Callback) else Reporters(*(reporter or ()))
         backend = self.backend = get_backend(settings.device)
         check_precision(settings, backend)
@@ -102,6 +108,8 @@ class Trainer(Loop):
             clip_norm=settings.clip_norm,
             ema=settings.ema,
             accumulate=settings.accumulate,
+            comm=comm,
+            shards=settings.shards,
         )
         self.frozen = frozen
         self.best_accuracy = -1.0
@@ -110,6 +118,7 @@ class Trainer(Loop):
         self.tested_net: nn.Module | None = None  # of which network
         self._saved_step = -1
         self._data_sha256 = splits.sha256()
+        self._check_alike()
 
     def _loader(self, data: Dataset) -> Loader:
         settings = self.settings
@@ -130,6 +139,7 @@ class Trainer(Loop):
             else:
                 self._go_back_to(self.folder.load("last"))
             self.folder.keep_metrics_until(self.step)
+            self.comm.barrier()  # what the others read
         except BaseException:
             self.folder.release()
             raise
@@ -163,6 +173,7 @@ class Trainer(Loop):
         """
         with StopSignal() as self._stop_signal, self.backend.tf32(self.settings.precision == "tf32"):
             self.folder.make()
+            self.folder.path = Path(self.comm.gather(str(self.folder.path))[0])
             try:
                 self._write_head()
                 self._run(self.settings.epochs)
@@ -189,6 +200,7 @@ class Trainer(Loop):
 
     def end(self) -> None:
         """Evaluate the test set on the checkpoint that ``evaluate`` uses by default."""
+        self.comm.barrier()  # the checkpoints that rank 0 writes are there
         checkpoint, net, epoch, step = "last", self.net, self.epoch, self.step
         if self.folder.default_checkpoint() == "best":
             checkpoint, best = "best", self.folder.load("best")
@@ -198,7 +210,7 @@ class Trainer(Loop):
                 net.load_state_dict(best.model)
         if net is self.net and self.average is not None:  # it gets its own weights back
             net = copy.deepcopy(self.net)
-        result, self.tested_net = evaluate(net, self.test_loader), net
+        result, self.tested_net = evaluate(net, self.test_loader, comm=self.comm), net
         self.measured["test"] = result
         self.tested = {"epoch": epoch, "step": step, "checkpoint": checkpoint}
         self.tested |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
@@ -230,7 +242,7 @@ class Trainer(Loop):
         if loader is None:
             return {f"{name}_loss": None, f"{name}_accuracy": None}
         try:
-            result = self.measured[name] = evaluate(self.net, loader)
+            result = self.measured[name] = evaluate(self.net, loader, comm=self.comm)
         except DivergedError:
             return {f"{name}_loss": math.nan, f"{name}_accuracy": None}
         return {f"{name}_loss": result.loss, f"{name}_accuracy": result.accuracy}
@@ -253,9 +265,33 @@ class Trainer(Loop):
 
     # --- state ---------------------------------------------------------------------------------------------------
 
+    def _check_alike(self) -> None:
+        """UsageError, naming rank and host, unless all processes have the same settings, data, versions and kernels."""
+        if self.comm.size == 1:
+            return
+        own = {key: str(value) for key, value in environment.decides_bits(self.backend).items()}
+        own |= {
+            "settings": replace(self.settings, device="").to_toml(),
+            "data set": str(self._data_sha256),
+            "host": socket.gethostname(),
+        }
+        first, *others = self.comm.gather(own)
+        for rank, other in enumerate(others, start=1):
+            for key in sorted((first.keys() | other.keys()) - {"host", "device", "processor"}):
+                if first.get(key) != other.get(key):
+                    wanted, found = (shortened(str(one.get(key))) for one in (first, other))
+                    raise UsageError.expected(
+                        f"rank {rank} on {other['host']}", key, f"as rank 0 has it, {wanted}", found,
+                        "processes must be alike to get the same bits",
+                    )  # fmt: skip
+
     def _write_head(self) -> None:
         about = environment.describe(self.backend)
         about |= {"seed": self.settings.seed, "data": {"name": self.splits.name, "sha256": self._data_sha256}}
+        if self.comm.size > 1:
+            own = self.backend.describe()
+            own = {key: own[key] for key in ("device", "gpu", "threads") if key in own}
+            about["processes"] = self.comm.gather({"rank": self.comm.rank, "host": socket.gethostname(), **own})
         try:
             self.folder.write("config.toml", self.settings.to_toml())
             self.folder.write_environment(about)

@@ -29,6 +29,7 @@ NOT_RUN = [
     ("README.md", "docker build -f docker/Dockerfile -t gpucnn .", "needs Docker and a clone"),
     ("README.md", "pip install '.[docs]'", "installs from a clone"),
     ("docs/data.md", "gpucnn data download mnist cifar10", "needs a network"),
+    ("docs/distributed.md", "gpucnn train --processes 4                      # on this machine", "starts processes"),
     ("docs/gpu.md", "gpucnn doctor --warmup      # does it work, and if not, why; compiles the kernels", "needs a GPU"),
     ("docs/gpu.md", 'with gpucnn.get_backend("cuda").tf32():', "needs a GPU"),
     (
