@@ -185,13 +185,13 @@ def test_cross_entropy_over_few_and_many_classes(backend: Backend, shape: tuple[
 
 
 @on_devices
-@pytest.mark.parametrize("large", [False, True], ids=["tiles of 16", "tiles of 64"])
+@pytest.mark.parametrize("side", linear.TILES)
 @pytest.mark.parametrize("transposed", ["nn", "nt", "tn", "tt"])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (16, 16, 16), (17, 33, 20), (70, 65, 130)])
 def test_products(
-    backend: Backend, sizes: tuple[int, int, int], transposed: str, large: bool, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, sizes: tuple[int, int, int], transposed: str, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "LARGE_TILES", 0 if large else 10**9)
+    monkeypatch.setattr(linear, "side_of", lambda M, N: side)
     M, N, K = sizes
     a, b, bias = RNG(0).standard_normal((M, K)), RNG(1).standard_normal((K, N)), RNG(2).standard_normal(N)
 

@@ -151,13 +151,13 @@ def test_convolution_relu_and_pooling_in_one(backend: Backend, case: str) -> Non
 
 
 @on_devices
-@pytest.mark.parametrize("large", [False, True], ids=["tiles of 32", "tiles of 64"])
+@pytest.mark.parametrize("side", linear.TILES)
 @pytest.mark.parametrize("ways", ["nn", "nt", "tn", "tt"])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (17, 33, 20), (70, 65, 130)])
 def test_products(
-    backend: Backend, sizes: tuple[int, int, int], ways: str, large: bool, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, sizes: tuple[int, int, int], ways: str, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "LARGE_TILES", 0 if large else 10**9)
+    monkeypatch.setattr(linear, "side_of", lambda M, N: side)
     M, N, K = sizes
     a, b, bias = normal(0, M, K), normal(1, K, N), normal(2, N)
     expected = to_tf32(a) @ to_tf32(b)

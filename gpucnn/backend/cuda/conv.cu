@@ -1,13 +1,6 @@
 // Convolution as an implicit product, for every shape, and columns in memory for products by cuBLAS. A tile of the columns is
 // gathered into shared memory.
 
-// With tensor cores the compiler's own choice of registers spills some; one block a multiprocessor allows it all it needs.
-#if TF32
-#define CONV_BOUNDS __launch_bounds__(256, 1)
-#else
-#define CONV_BOUNDS __launch_bounds__(256)
-#endif
-
 // y (N, F, OH, OW) = filters x columns + bias; POOLED: y, argmax (N, F, PH, PW).
 // Grid (ceil(pixels / TN), ceil(F/G / TM), G).
 template <int TM, int TN, int RM, bool POOLED>
@@ -71,7 +64,7 @@ __device__ __forceinline__ void forward(
 }
 
 #define CONV_FORWARD(NAME, TM, TN, RM, POOLED) \
-    extern "C" __global__ void CONV_BOUNDS NAME( \
+    extern "C" __global__ void TILE_BOUNDS NAME( \
         const float* x, const float* w, const float* b, float* y, unsigned char* argmax, int has_bias, \
         int wants_argmax, SIZES) { \
         SHARED_TILE(As, 16, TM); \
@@ -195,7 +188,7 @@ __device__ __forceinline__ void weight_gradient(
 }
 
 #define CONV_WEIGHT_GRADIENT(NAME, TM, TN, RM, POOLED) \
-    extern "C" __global__ void CONV_BOUNDS NAME( \
+    extern "C" __global__ void TILE_BOUNDS NAME( \
         const float* x, const float* dy, const unsigned char* argmax, float* partial, int splits, long long each, SIZES) { \
         SHARED_TILE(As, 32, TM); \
         SHARED_TILE(Bs, 32, TN); \

@@ -13,10 +13,16 @@ from gpucnn.backend.dispatch import implements
 # Not measured on a device yet.
 CUBLAS_FROM = 2**30
 """Multiplications from which cuBLAS is used. A captured step cannot contain it."""
-LARGE_TILES = 128
-"""Number of 64 x 64 tiles that fills a GPU. With fewer, smaller tiles spread the work over more blocks."""
-# The side of a tile and its threads, as the kernels in linear.cu are instantiated.
-LARGE, SMALL, SMALL_TF32 = (64, 256), (16, 256), (32, 128)
+FULL = 128
+"""Tiles that fill a GPU. With fewer, smaller tiles spread the work over more blocks."""
+# As the kernels in linear.cu are instantiated.
+TILES = {128: (256, 1), 64: (64, 1), 32: (32, 4)}
+"""The side of a tile: the threads of a block, and how many of such rows of threads share the depth."""
+
+
+def side_of(M: int, N: int) -> int:
+    """Return the side of the tiles for a product (M, N): the largest of which there are enough to fill a GPU."""
+    return next((side for side in TILES if -(-M // side) * -(-N // side) >= FULL), 32)
 
 
 def in_order(device: CudaDevice, a: Array) -> tuple[str, Array]:
@@ -68,13 +74,12 @@ def linear_parameter_gradients(device: CudaDevice, x: Array, dy: Array) -> tuple
 
 def _launch(device: CudaDevice, a: Array, b: Array, bias: Array | None, c: Array, sums: Array | None) -> None:
     (M, K), N = a.shape, b.shape[1]
-    large = -(-M // 64) * -(-N // 64) >= LARGE_TILES
-    side, threads = LARGE if large else SMALL_TF32 if device.in_tf32 else SMALL
+    side = side_of(M, N)
     (way_a, a), (way_b, b) = in_order(device, a), in_order(device, b)
     if way_a + way_b == "tt":  # there is no kernel for it
         way_b, b = "n", device.contiguous(b.T)[0]
     device.kernels("linear").launch(
-        f"product_{way_a}{way_b}_{'large' if large else 'small'}", (-(-N // side) * -(-M // side),), (threads,),
+        f"product_{way_a}{way_b}_{side}", (-(-N // side) * -(-M // side),), TILES[side],
         a, b, a if bias is None else bias, c, c if sums is None else sums,
         *int32(M, N, K, bias is not None, sums is not None),
     )  # fmt: skip

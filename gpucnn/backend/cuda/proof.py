@@ -122,7 +122,7 @@ def cases(seed: int = 0) -> list[Case]:
         add(ops.max_pool2d_gradient, some(*y.shape), indices, x.shape, window)
         add(ops.avg_pool2d, x, window, float(np.prod(window.kernel)))
         add(ops.avg_pool2d_gradient, some(*y.shape), x.shape, window, float(np.prod(window.kernel)))
-    for M, N in ((7, 10), (64 * 12, 64 * 11)):
+    for M, N in ((7, 10), (64 * 12, 64 * 11), (128 * 12, 128 * 11)):
         x, w, dy = some(M, 9), some(N, 9), some(M, N)
         add(ops.linear, x, w, some(N))
         add(ops.linear_parameter_gradients, some(5, N), some(5, M))

@@ -8,6 +8,13 @@
 const int PAD = TF32 ? 8 : 4;
 #define SHARED_TILE(NAME, ROWS, COLUMNS) __shared__ __align__(16) float NAME[(ROWS) * ((COLUMNS) + PAD)]
 
+// With tensor cores the compiler's own choice of registers spills some; one block a multiprocessor allows it all it needs.
+#if TF32
+#define TILE_BOUNDS __launch_bounds__(256, 1)
+#else
+#define TILE_BOUNDS __launch_bounds__(256)
+#endif
+
 #if !TF32
 
 __device__ __forceinline__ float rounded(float value) { return value; }
