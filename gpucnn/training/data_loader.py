@@ -12,8 +12,10 @@ from gpucnn.backend import Backend, get_backend
 from gpucnn.checks import check_count, check_flag, check_int
 from gpucnn.data import Augmentation, Dataset, Draws
 from gpucnn.data.parallel import ahead
+from gpucnn.distributed import Communicator
 from gpucnn.errors import DataError, ParameterError, kind_of
 from gpucnn.training.loader import AUGMENTING, Batches, check_workers, epoch_order, usual_workers
+from gpucnn.training.shards import Shards
 
 
 class DataLoader(Batches):
@@ -25,7 +27,9 @@ class DataLoader(Batches):
     else stays. workers: threads that read, augment and transform batches ahead (by default as for ``Loader``), which changes
     nothing in them; the data set and the transform are then used from several threads at once. augmentation: of inputs
     (B, C, H, W), before the transform; what happens to an image follows from (seed, epoch, index). device: by default that
-    of ``gpucnn.use``. ``training.Loop`` takes it as its batches.
+    of ``gpucnn.use``. comm: the communicator of processes that train together: each gets, and reads, its own part of every
+    batch, which may be empty; all parts together are the batch of one process. ``training.Loop`` takes a loader as its
+    batches, and its own ``comm`` then decides the parts.
 
     Raises ParameterError for wrong arguments, DataError for an empty data set or items that are no pairs.
 
@@ -48,6 +52,7 @@ class DataLoader(Batches):
         workers: int | None = None,
         augmentation: Augmentation | None = None,
         device: str | Backend | None = None,
+        comm: Communicator | None = None,
     ) -> None:
         where = "DataLoader"
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
@@ -63,6 +68,9 @@ class DataLoader(Batches):
         if augmentation is not None and not isinstance(augmentation, Augmentation):
             raise ParameterError.expected(where, "augmentation", "a data.Augmentation", kind_of(augmentation))
         self.augmentation = augmentation
+        if comm is not None and not isinstance(comm, Communicator):
+            raise ParameterError.expected(where, "comm", "a communicator of distributed.init()", kind_of(comm))
+        self._part: Callable[[int], slice] = Shards(comm or Communicator()).part
         self.passes = 0
         """Epochs that iterating has begun: the number of the next one."""
         self.backend = get_backend(device)
@@ -87,9 +95,15 @@ class DataLoader(Batches):
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield (size, inputs, targets) of the batches of an epoch, from batch ``start`` on, as ``Loop`` takes them."""
         order, size = self.order(number), self.batch_size
-        parts = (order[place * size : (place + 1) * size] for place in range(start, len(self)))
-        for inputs, targets in ahead(lambda indices: self._read(indices, number), parts, self.workers):
-            yield len(inputs), tensor(inputs, device=self.backend), tensor(targets, device=self.backend)
+        batches = [order[place * size : (place + 1) * size] for place in range(start, len(self))]
+        own = (indices[self._part(len(indices))] for indices in batches)
+        read = ahead(lambda indices: self._read(indices, number), own, self.workers)
+        for indices, (inputs, targets) in zip(batches, read, strict=True):
+            yield len(indices), tensor(inputs, device=self.backend), tensor(targets, device=self.backend)
+
+    def take_part(self, part: Callable[[int], slice]) -> bool:
+        self._part = part
+        return True
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
         x, y = given
@@ -104,14 +118,14 @@ class DataLoader(Batches):
     def _items(self, indices: Any) -> tuple[Any, Any]:
         if isinstance(self.dataset, Dataset):
             return self.dataset[indices]
-        pairs = [self.dataset[int(index)] for index in indices]
+        pairs = [self.dataset[int(index)] for index in (indices if len(indices) else range(1))]
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
             raise DataError.expected("DataLoader", "items", "pairs of inputs and targets", kind_of(pairs[0]))
         inputs, targets = (
             np.stack([one.numpy() if isinstance(one, Tensor) else np.asarray(one) for one in part])
             for part in zip(*pairs, strict=True)
         )
-        return inputs, targets
+        return inputs[: len(indices)], targets[: len(indices)]
 
     def _transformed(self, inputs: Any) -> Any:
         if self.transform is not None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from launching import launch
+from runs import ROOT, environment
 
 import gpucnn
 from gpucnn import nn, optim
@@ -77,3 +81,17 @@ def test_wrong_arguments() -> None:
         ParameterError, match=r"distributed: comm: expected a communicator of distributed\.init, got int"
     ):
         distributed(optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1), 3)  # type: ignore[arg-type]
+
+
+def test_the_script_gives_the_same_losses_in_one_process_and_in_two(mpiexec: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "train_distributed.py"), "--images", "500", "--epochs", "2"]
+    found = []
+    for start in ([], [mpiexec, "-n", "2"]):
+        done = subprocess.run(
+            [*start, *command], capture_output=True, text=True, timeout=120, check=False, env=environment()
+        )
+        assert done.returncode == 0, done.stderr
+        found.append([float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)])
+    assert len(found[0]) == 2
+    assert found[0][1] < found[0][0]
+    np.testing.assert_allclose(found[1], found[0], atol=2e-4)

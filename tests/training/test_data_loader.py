@@ -15,7 +15,8 @@ import gpucnn
 from gpucnn import nn, optim
 from gpucnn.backend import Backend
 from gpucnn.data import ArrayDataset, Augmentation
-from gpucnn.errors import DataError, GpucnnError
+from gpucnn.distributed import Communicator
+from gpucnn.errors import DataError, GpucnnError, ParameterError
 from gpucnn.training import Accuracy, DataLoader, Loop
 
 IMAGES = np.arange(10 * 4, dtype=np.uint8).reshape(10, 1, 2, 2)
@@ -233,3 +234,38 @@ def test_a_loop_goes_on_with_the_epochs_order() -> None:
     whole = [y.tolist() for _, _, y in loader.epoch(5)]
     assert [y.tolist() for _, _, y in loader.epoch(5, 2)] == whole[2:]
     assert loader.order(5).tolist() != loader.order(4).tolist()
+
+
+class _Rank(Communicator):
+    """One of two processes."""
+
+    size = 2
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+
+@pytest.mark.parametrize("count", [9, 8, 5])  # the last batch of 4: one image, none missing, one image
+def test_processes_share_the_batches_of_one(count: int) -> None:
+    data = ArrayDataset(np.arange(count * 4, dtype=np.uint8).reshape(count, 1, 2, 2), np.arange(count) % 3)
+    kinds: dict[str, Any] = {"batch_size": 4, "shuffle": True, "seed": 3}
+    whole = list(DataLoader(data, **kinds))
+    parts = [list(DataLoader(data, **kinds, comm=_Rank(rank))) for rank in range(2)]
+    assert len(whole) == len(parts[0]) == len(parts[1])
+    for (x, y), first, second in zip(whole, *parts, strict=True):
+        assert np.array_equal(x.numpy(), np.concatenate([first[0].numpy(), second[0].numpy()]))
+        assert y.tolist() == first[1].tolist() + second[1].tolist()
+    if count % 4 == 1:
+        assert parts[1][-1][0].shape == (0, 1, 2, 2)
+
+
+def test_an_empty_part_of_items_that_are_pairs() -> None:
+    pairs = [(np.full(3, i, np.float32), i) for i in range(3)]
+    (_, (x, y)) = list(DataLoader(pairs, 2, comm=_Rank(1)))
+    assert x.shape == (0, 3)
+    assert y.shape == (0,)
+
+
+def test_a_communicator_that_is_none() -> None:
+    with pytest.raises(ParameterError, match="comm: expected a communicator"):
+        DataLoader([(1.0, 0)], comm="mpi")  # type: ignore[arg-type]
