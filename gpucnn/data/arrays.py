@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data.dataset import ArrayDataset, Splits
+from gpucnn.data.dataset import ArrayDataset, Dataset, Splits
 from gpucnn.data.folder import HELD_OUT, PARTS
 from gpucnn.errors import DataError, shortened
 
@@ -94,11 +94,11 @@ def splits_of(name: str, sets: dict[str, ArrayDataset], framing: str = "centred"
     train = sets["train"]
     if "test" in sets:
         return Splits(name, train, sets["test"], framing, sets.get("validation"))
-    train, test = held_out(train, name)
+    rest, test = held_out(train, name)
     warnings.warn(
         f"{name}: no test images: {len(test):,} are held out for testing, a fifth of each class", stacklevel=3
     )
-    return Splits(name, train, test, framing, sets.get("validation"))
+    return Splits(name, rest, test, framing, sets.get("validation"))
 
 
 def measured_of(name: str, sets: dict[str, ArrayDataset]) -> ArrayDataset:
@@ -117,7 +117,7 @@ def joined(sets: Sequence[ArrayDataset]) -> ArrayDataset:
     return ArrayDataset(images, labels, max((each.class_names for each in sets), key=len))
 
 
-def held_out(data: ArrayDataset, where: str) -> tuple[ArrayDataset, ArrayDataset]:
+def held_out(data: ArrayDataset, where: str) -> tuple[Dataset, Dataset]:
     """Return (rest, fifth) of a set: the fifth has the lowest SHA-256 of each class, so most stay when images are added."""
     hashes = np.array([hashlib.sha256(image.tobytes()).digest()[:8] for image in data.images], "S8")
     test = np.zeros(len(data), bool)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.data.mapped import is_mapped
 from gpucnn.data.moments import moments
 from gpucnn.errors import DataError
 
@@ -95,7 +96,7 @@ class Relabelled(Dataset):
 
 
 class ArrayDataset(Dataset):
-    """Images and labels held in memory, checked once, here.
+    """Images and labels held in memory, or mapped from a file (``numpy.memmap``); checked once, here.
 
     images: (N, C, H, W) or (N, H, W), uint8 or floating (floats become float32); labels: (N,) integers from 0, or one-hot,
     (N, classes) with a single 1 in each row. class_names: by default "0", "1", ... up to the largest label. files: the name
@@ -158,7 +159,9 @@ class ArrayDataset(Dataset):
     def __getitem__(self, indices: Any) -> tuple[Images, Labels]:
         return self.images[indices], self.labels[indices]
 
-    def subset(self, indices: NDArray[np.int64]) -> ArrayDataset:
+    def subset(self, indices: NDArray[np.int64]) -> Dataset:
+        if is_mapped(self.images):  # they would not fit into memory
+            return Subset(self, indices)
         files = None if self.files is None else [self.files[i] for i in indices]
         return ArrayDataset(self.images[indices], self.labels[indices], self.class_names, files=files)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gpucnn import limits
 from gpucnn.data.arrays import Role, datasets, role_of, roles_of, splits_of
 from gpucnn.data.dataset import FRAMINGS, ArrayDataset, Splits
+from gpucnn.data.mapped import is_large, mapped, mapped_member
 from gpucnn.errors import DataError, shortened
 
 IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -54,6 +55,8 @@ def read_idx(path: Path) -> NDArray[Any]:
             if 0 in shape[1:]:
                 raise DataError.expected(str(path), "header", "at least one pixel", f"shape {shape}")
             limits.check(str(path), "bytes", size, limits.unpacked_bytes(packed) if zipped else limits.DATA_BYTES)
+            if dtype == np.uint8 and not zipped and packed == file.tell() + size and is_large(size):
+                return mapped(path, np.uint8, file.tell(), shape)
             content = _read(file, size + 1)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
@@ -139,7 +142,10 @@ def load_npz(path: Path) -> Splits:
 def read_npz(path: Path) -> tuple[dict[str, ArrayDataset], str]:
     """Return the parts of the data set of an .npz, and its framing."""
     with _opened_npz(path) as archive:
-        arrays = {role: archive[name] for role, name in roles_of(archive, str(path)).items()}
+        arrays = {}
+        for role, name in roles_of(archive, str(path)).items():
+            large = mapped_member(path, name) if role[1] == "images" else None
+            arrays[role] = archive[name] if large is None else large
         names = _texts(archive["class_names"], path) if "class_names" in archive else None
         framing, layout = (str(archive[key]) if key in archive else None for key in ("framing", "layout"))
     framing = framing or "centred"
@@ -201,7 +207,7 @@ def _read_array(path: Path) -> NDArray[Any]:
             limits.check(str(path), "bytes", size, limits.DATA_BYTES)
             _check_array(file, size, str(path), "array")
             file.seek(0)
-            array = np.load(file, allow_pickle=False)
+            array = np.load(path if is_large(size) else file, "r" if is_large(size) else None, allow_pickle=False)
             return array
     except (DataError, MemoryError):
         raise

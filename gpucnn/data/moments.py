@@ -13,8 +13,10 @@ BLOCK = 2**20
 """Pixels that are widened to float64 together."""
 
 
-def moments(images: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments(images: Any, indices: Any = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean (C,) and the variance (C,) of the channels of images (N, C, H, W), N > 0, uint8 or floating.
+
+    indices: of those images that count, by default all.
 
     Of uint8 they are exact sums, divided once: sums of squares of whole numbers fit into float64. Of floats the mean is
     worked out first and the squares are of deviations from it, as they would cancel otherwise.
@@ -23,22 +25,26 @@ def moments(images: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     >>> mean.tolist(), variance.tolist()
     ([3.0], [5.0])
     """
-    N, C, H, W = images.shape
+    _, C, H, W = images.shape
+    N = len(images) if indices is None else len(indices)
     count, whole = N * H * W, images.dtype == np.uint8
     means, variances = np.zeros(C), np.zeros(C)
     for c in range(C):
-        total = sum(float(block.sum()) for block in _blocks(images[:, c]))
+        total = sum(float(block.sum()) for block in _blocks(images[:, c], indices))
         means[c] = total / count
         if whole:
-            squares = sum(int(block @ block) for block in _blocks(images[:, c]))
+            squares = sum(int(block @ block) for block in _blocks(images[:, c], indices))
             variances[c] = (count * squares - int(total) ** 2) / count**2
         else:
-            variances[c] = sum(float(np.square(block - means[c]).sum()) for block in _blocks(images[:, c])) / count
+            variances[c] = (
+                sum(float(np.square(block - means[c]).sum()) for block in _blocks(images[:, c], indices)) / count
+            )
     return means, variances
 
 
-def _blocks(images: Any) -> Iterator[NDArray[np.float64]]:
+def _blocks(images: Any, indices: Any) -> Iterator[NDArray[np.float64]]:
     """Yield the pixels of images (N, H, W), a whole number of images at a time."""
     step = max(BLOCK // max(math.prod(images.shape[1:]), 1), 1)
-    for start in range(0, len(images), step):
-        yield images[start : start + step].astype(np.float64).ravel()
+    for start in range(0, len(images) if indices is None else len(indices), step):
+        some = slice(start, start + step)
+        yield images[some if indices is None else indices[some]].astype(np.float64).ravel()

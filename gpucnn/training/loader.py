@@ -16,7 +16,7 @@ import numpy as np
 from gpucnn.autograd import Tensor, no_grad, tensor
 from gpucnn.backend import Array, Backend, ops
 from gpucnn.checks import is_count, shown
-from gpucnn.data import ArrayDataset, Augmentation, Dataset, Draws
+from gpucnn.data import ArrayDataset, Augmentation, Dataset, Draws, Subset
 from gpucnn.data.moments import moments
 from gpucnn.data.parallel import ahead, cores
 from gpucnn.errors import DataError, ParameterError
@@ -44,13 +44,16 @@ class Normalisation:
     @classmethod
     def of(cls, data: Dataset) -> Normalisation:
         """Measure mean and standard deviation of the images of a data set."""
+        indices = None
         if isinstance(data, ArrayDataset):
             images = data.images
+        elif isinstance(data, Subset) and isinstance(data.whole, ArrayDataset):
+            images, indices = data.whole.images, data.indices
         else:
             some = min(len(data), SAMPLE, max(SAMPLE_PIXELS // math.prod(data.image_shape), 1))
             images, _ = data[np.arange(some)]
         scale = 255.0 if images.dtype == np.uint8 else 1.0
-        mean, variance = moments(images)
+        mean, variance = moments(images, indices)
         mean, std = mean / scale, np.sqrt(variance) / scale
         return cls(tuple(mean.tolist()), tuple(float(s) if s > 0 else 1.0 for s in std))
 
