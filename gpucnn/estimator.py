@@ -31,6 +31,7 @@ from gpucnn.errors import (
     ShapeError,
     UsageError,
     did_you_mean,
+    kind_of,
     shortened,
 )
 from gpucnn.optim import Optimizer
@@ -50,6 +51,7 @@ from gpucnn.training import (
 )
 from gpucnn.training.callbacks import callbacks_of
 from gpucnn.training.config import is_file_model
+from gpucnn.training.evaluation import evaluate
 from gpucnn.training.factory import fitted, split_validation, structure_of
 from gpucnn.training.fine_tuning import prepare, trainable
 from gpucnn.training.mixing import mixed
@@ -212,13 +214,15 @@ class Classifier:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         callback: Callable[[dict[str, Any]], object] | Callback | Iterable[Any] | None = None,
     ) -> Self:
         """Train a new network on images ``x`` with labels ``y``: (N,) of any kind that sorts, or one-hot (N, C).
 
+        x may be a ``data.Dataset``, of this package or your own, without ``y``: its images are read batch by batch, so they
+        may be more than the memory holds, and ``classes_`` are its class names.
         epochs and batch_size stand in for the constructor's. callback: a function that is called with each dict of
         ``history`` as it comes and ends the training by returning True, a ``training.Callback`` such as
         ``training.EarlyStopping(patience=3)``, or a list of such.
@@ -263,9 +267,7 @@ class Classifier:
         partial: bool = False,
     ) -> Self:  # fmt: skip
         """Train a new network or, if ``on``, the one that there is, on labels of which all are ``known``, if given."""
-        images = _channels_first(_images(x, where), where)
-        classes, labels = _encoded(y, len(images), where, known)
-        data = ArrayDataset(images, labels, [str(name) for name in classes], where)
+        data, classes, dtype = _training_set(x, y, where, known)
         backend = get_backend(self.device)
         asked = {name: getattr(self, name) for name in SETTINGS}
         if isinstance(self.loss, str):
@@ -277,7 +279,7 @@ class Classifier:
         train, held_out = split_validation(data, None, settings.validation, settings.seed)
         callbacks = callbacks_of(callback)
         if on:
-            self._check_as_before(data.image_shape, images.dtype, where)
+            self._check_as_before(data.image_shape, dtype, where)
             backend, normalisation, passes = self._backend, self._normalisation, self._passes
             net, generator = self.net_ if partial else copy.deepcopy(self.net_), self._generator
         else:
@@ -313,7 +315,7 @@ class Classifier:
         loop.lr, loop.frozen = settings.lr or 0.0, frozen
         learnt = {
             "net_": net, "classes_": classes, "image_shape_": data.image_shape, "history": loop.history,
-            "_backend": backend, "_normalisation": normalisation, "_pixels": images.dtype.kind,
+            "_backend": backend, "_normalisation": normalisation, "_pixels": dtype.kind,
             "_generator": generator, "_passes": passes + settings.epochs, "_optimizer": optimizer if partial else None,
         }  # fmt: skip
         try:
@@ -377,9 +379,26 @@ class Classifier:
     # --- answering -----------------------------------------------------------------------------------------------
 
     def predict_proba(self, x: Any) -> Any:
-        """Return the probability of each of ``classes_``: (N, classes) float32. NotFittedError before ``fit``."""
-        where = "Classifier.predict"
-        net, shape = self.net_, self.image_shape_
+        """Return the probability of each of ``classes_``: (N, classes) float32. x: images, or a ``data.Dataset``.
+
+        NotFittedError before ``fit``.
+        """
+        loader, net = self._loader_of(x, "Classifier.predict"), self.net_
+        probabilities = np.empty((len(loader), len(self.classes_)), np.float32)
+        with no_grad():
+            for start in range(0, len(loader), BATCH):
+                chosen = np.arange(start, min(start + BATCH, len(loader)))
+                batch, _ = loader.batch(chosen)
+                probabilities[chosen] = F.softmax(net(batch)).numpy()
+        return probabilities
+
+    def _loader_of(self, x: Any, where: str) -> Loader:
+        """Return the loader of images for answers, which fit those of ``fit``."""
+        shape = self.image_shape_
+        if isinstance(x, Dataset):
+            if len(x):
+                self._check_as_before(x.image_shape, x[np.arange(1)][0].dtype, where)
+            return Loader(x, self._backend, self._normalisation)
         images = _images(x, where)
         if images.ndim == 3:
             images = images[:, None]
@@ -391,24 +410,21 @@ class Classifier:
             kinds = {"u": "uint8", "f": "floating"}
             raise DTypeError.expected(where, "x", f"{kinds[self._pixels]} pixels, as in fit", images.dtype)
         data = ArrayDataset(images, np.zeros(len(images), np.int64), ["unknown"], where)
-        loader = Loader(data, self._backend, self._normalisation)
-        probabilities = np.empty((len(images), len(self.classes_)), np.float32)
-        with no_grad():
-            for start in range(0, len(images), BATCH):
-                chosen = np.arange(start, min(start + BATCH, len(images)))
-                batch, _ = loader.batch(chosen)
-                probabilities[chosen] = F.softmax(net(batch)).numpy()
-        return probabilities
+        return Loader(data, self._backend, self._normalisation)
 
     def predict(self, x: Any) -> Any:
         """Return the most probable label of each image: (N,), of the dtype of ``fit``'s labels."""
         return self.classes_[self.predict_proba(x).argmax(1)]
 
-    def score(self, x: Any, y: Any) -> float:
-        """Return the accuracy, 0 to 1.
+    def score(self, x: Any, y: Any = None) -> float:
+        """Return the accuracy, 0 to 1, on images and labels, or on a ``data.Dataset`` with the classes of ``fit``.
 
         DataError without an image and for labels of another kind than those of ``fit``; ShapeError for other than N labels.
         """
+        if isinstance(x, Dataset):
+            loader = self._loader_of(x, "Classifier.score")
+            _check_names(x, y, "Classifier.score", self.classes_)
+            return evaluate(self.net_, loader).accuracy
         answers = self.predict(x)
         labels = _labels(y, len(answers), "Classifier.score")
         if _kind(labels) != _kind(self.classes_):
@@ -578,6 +594,28 @@ def _kind(labels: Any) -> str:
     if kind == "O" and len({type(label) for label in labels.tolist()}) == 1:
         kind = np.asarray(labels.tolist()).dtype.kind
     return "number" if kind in "biuf" else kind
+
+
+def _training_set(x: Any, y: Any, where: str, known: Any) -> tuple[Dataset, Any, Any]:
+    """Return the data set of ``fit``'s arguments, its classes and the dtype of its pixels."""
+    if isinstance(x, Dataset):
+        _check_names(x, y, where, known)
+        if not len(x):
+            raise DataError.expected(where, "x", "at least one image", "none")
+        return x, np.array(x.class_names) if known is None else known, x[np.arange(1)][0].dtype
+    if y is None:
+        raise ParameterError.expected(where, "y", "labels", "none", "only a data.Dataset brings its own")
+    images = _channels_first(_images(x, where), where)
+    classes, labels = _encoded(y, len(images), where, known)
+    return ArrayDataset(images, labels, [str(name) for name in classes], where), classes, images.dtype
+
+
+def _check_names(data: Dataset, y: Any, where: str, known: Any) -> None:
+    if y is not None:
+        raise ParameterError.expected(where, "y", "none beside a data.Dataset, which has labels of its own", kind_of(y))
+    if known is not None and data.class_names != [str(name) for name in known]:
+        expected = f"a data set with the classes {shortened([str(name) for name in known])}"
+        raise DataError.expected(where, "x", expected, shortened(data.class_names))
 
 
 def _encoded(y: Any, count: int, where: str, known: Any = None) -> tuple[Any, Any]:
