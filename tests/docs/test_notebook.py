@@ -11,12 +11,20 @@ import pytest
 from runs import ROOT, environment
 
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
+PICTURES = [0, 1, 1, 1, 2, 1, 2]
+"""How many pictures each cell draws."""
 CODE = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
-def test_it_is_stored_without_outputs() -> None:
-    assert len(CODE) > 5
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CODE)
+def test_it_is_stored_with_what_it_draws() -> None:
+    """``scripts/run_notebook.py`` stores the outputs of one run from top to bottom."""
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+    pictures = [sum("image/png" in output.get("data", {}) for output in cell["outputs"]) for cell in CODE]
+    assert pictures == PICTURES
+    stored = NOTEBOOK.read_text(encoding="utf-8")
+    assert not any(output["output_type"] == "error" for cell in CODE for output in cell["outputs"])
+    assert len(stored) < 300_000
+    assert not any(place in stored for place in ("/tmp", "/home", "/root"))
 
 
 @pytest.mark.slow
@@ -36,7 +44,7 @@ def test_it_runs_in_a_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         if cell.cell_type == "code":
             assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in cell.outputs)
             drawn.append([o.output_type for o in cell.outputs if "image/png" in o.get("data", {})])
-    assert [len(pictures) for pictures in drawn] == [0, 1, 1, 1, 2, 1, 2]
+    assert [len(pictures) for pictures in drawn] == PICTURES
 
 
 def test_its_cells_run_in_order(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
