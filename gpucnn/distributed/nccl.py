@@ -35,7 +35,7 @@ class NCCLCommunicator(Communicator):
             }  # fmt: skip
             identity = hosts.gather(list(nccl.get_unique_id()) if self.rank == 0 else None)[0]
             with self._backend.active():
-                self._link = nccl.NcclCommunicator(self.size, tuple(identity), self.rank)
+                self._link = nccl.NcclCommunicator(self.size, bytes(identity), self.rank)
         except (ImportError, AttributeError, RuntimeError) as error:
             raise DeviceError(
                 f"NCCL cannot be used ({error}). {how_to_add('nccl')}, and one process for each GPU."
@@ -75,7 +75,8 @@ class NCCLCommunicator(Communicator):
             raise ParameterError.expected(
                 where, "array", wanted, f"{type(array).__module__} {getattr(array, 'dtype', '')}"
             )
-        return array.reshape(-1)
+        with self._backend.active():
+            return array.reshape(-1)
 
     def gather(self, value: Any) -> list[Any]:
         return self._hosts.gather(value)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import capture, devices
+from . import capture, devices, nccl
 from .counters import launches, streams, transfers
 from .signatures import Call, gap, missing, real_cupy
 from .values import check_supported, is_scalar, poison, unsupported
@@ -79,7 +79,9 @@ class ndarray:
     def data(self) -> Any:
         from .cuda import MemoryPointer
 
-        return MemoryPointer.of(self._memory)
+        pointer = MemoryPointer.of(self._memory)
+        nccl.note(pointer, self._memory, self._device)
+        return pointer
 
     @property
     def device(self) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import capture, counters, cuda, kernels, random
+from . import capture, counters, cuda, kernels, nccl, random
 from .array import Capsule, host_of, ndarray, run, view_of, wrap
 from .counters import Launches, Transfers, launches, transfers
 from .signatures import Call, gap, missing, real_cupy, real_cupyx
@@ -83,6 +83,15 @@ class StandInModule(types.ModuleType):
         if host is None or not callable(real):
             raise gap(dotted)
         return _function(dotted, real, host)
+
+
+class NcclModule(types.ModuleType):
+    """cupy.cuda.nccl, whose own names need NCCL's library; test_nccl.py looks for them in the file that has them."""
+
+    def __init__(self) -> None:
+        super().__init__("cupy.cuda.nccl", "The stand-in for cupy.cuda.nccl; see tests/support/standin/nccl.py.")
+        names = (nccl.NcclCommunicator, nccl.NcclError, nccl.get_unique_id, nccl.groupStart, nccl.groupEnd)
+        vars(self).update(_named(*names), **nccl.KINDS)
 
 
 class RandomModule(StandInModule):
@@ -258,4 +267,5 @@ def submodules(cupy: types.ModuleType) -> dict[str, types.ModuleType]:
         "random", "linalg", "fft", "lib", "lib.stride_tricks",
     )  # fmt: skip
     found = {f"cupy.{name}": functools.reduce(getattr, name.split("."), cupy) for name in names}
+    found["cupy.cuda.nccl"] = NcclModule()  # no attribute of cupy.cuda: it is there once it is imported
     return {"cupy": cupy, "cupyx": StandInModule("cupyx", real_cupyx(), None, empty_pinned=empty_pinned), **found}
