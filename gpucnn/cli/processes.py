@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,7 @@ class _Group:
         self.run_folder: str | None = None
         self._said: dict[int, dict[str, Any]] = {}
         self._signals: list[int] = []
+        self._ends = _Ends()
 
     def run(self) -> tuple[int, str]:
         """Return the exit code, and what is to be said of a failure that rank 0 has not told itself."""
@@ -96,6 +98,7 @@ class _Group:
                 hangs = self._watch(streams)
             finally:
                 self._kill()
+                self._ends.close()
                 for number, handler in before.items():
                     signal.signal(number, handler)
             for stream in streams:
@@ -117,7 +120,7 @@ class _Group:
         """Pass on output and signals until all have ended; return which process hangs, if any."""
         failed_at = None
         while self._process.poll() is None:
-            time.sleep(LOOK)
+            self._ends.wait(LOOK)
             for stream in streams:
                 stream.pass_on()
             self._read()
@@ -136,6 +139,7 @@ class _Group:
         for path in self._folder.glob("*.json"):
             about = json.loads(path.read_text(encoding="utf-8"))
             self._said[about["rank"]] = about
+            self._ends.watch(about["rank"], about["pid"])
         self.run_folder = self._said.get(0, {}).get("run", self.run_folder)
 
     def _pass(self, number: int) -> None:
@@ -205,7 +209,7 @@ class _Group:
         return f"rank {rank} of {self._count} on {self._said.get(rank, {}).get('host', '?')}"
 
     def _killed(self, log: str) -> tuple[int | None, str]:
-        """Return which rank was killed, by what the launcher says, and how."""
+        """Return which rank was killed, the first that ended or else by what the launcher says, and how."""
         found = re.search(r"PID (\d+) RUNNING AT", log)
         if found:
             rank = next((rank for rank, one in self._said.items() if one.get("pid") == int(found[1])), None)
@@ -213,10 +217,43 @@ class _Group:
             rank = int(found[1])
         else:
             return None, ""
+        rank = self._ends.first if self._ends.first is not None else rank
         code = re.search(r"EXIT CODE: (\d+)|on signal (\d+)", log)
         number = int(code[1] or code[2]) if code else 0
         names = {one.value: one.name for one in signal.Signals}
         return rank, f"killed by {names[number]}" if number in names else f"ended with code {number}"
+
+
+class _Ends:
+    """Which process ended first: a launcher may end the others at once, and name any of them. Linux tells it (pidfd)."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self._ranks: dict[int, int] = {}
+        self._poll = select.poll() if hasattr(os, "pidfd_open") else None
+
+    def watch(self, rank: int, pid: int) -> None:
+        """Watch a process, unless it is watched already or gone."""
+        if self._poll is not None and rank not in self._ranks.values():
+            try:
+                descriptor = os.pidfd_open(pid)
+            except OSError:
+                return
+            self._ranks[descriptor] = rank
+            self._poll.register(descriptor, select.POLLIN)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a process ends, but not longer than this."""
+        if self._poll is None or self.first is not None:
+            time.sleep(seconds)
+            return
+        ended = self._poll.poll(seconds * 1000)
+        if ended:
+            self.first = self._ranks[ended[0][0]]
+
+    def close(self) -> None:
+        for descriptor in self._ranks:
+            os.close(descriptor)
 
 
 class _Stream:
