@@ -93,13 +93,17 @@ def chart_svg(
 
     parts = _frame(y_ticks, y_label, lambda y: place(0, y)[1])
     whole = ticks(0, math.floor(last), whole=True)
-    widest = len(f"{last * (steps or 0):,.0f}") * LETTER * len(whole)
-    every = max(math.ceil(widest / (WIDTH - LEFT - RIGHT)), 1)
-    for i, x in enumerate(whole):
+    widest = len(f"{last * (steps or 0):,.0f}") * LETTER
+    every = max(math.ceil(widest * len(whole) / (WIDTH - LEFT - RIGHT)), 1)
+    apart = every * (place(whole[1], low)[0] - place(whole[0], low)[0]) if len(whole) > 1 else 0.0
+    shown = whole[::every]
+    if len(shown) > 1 and shown[-1] == last and apart < 1.5 * widest + LETTER:
+        del shown[-2]  # the last one ends where the line does
+    for x in whole:
         column, row = place(x, low)
         parts.append(_line("tick", column, row, column, row + 5))
         parts.append(_text(column, row + 22, f"{x:g}", "middle"))
-        if steps is not None and i % every == 0:
+        if steps is not None and x in shown:
             parts.append(_text(column, TOP - 18, f"{x * steps:,.0f}", "end" if x == last else "middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "epoch", "middle"))
     if steps is not None:

@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +45,17 @@ def current_commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def command(arguments: Sequence[str]) -> str:
+    """Return how a program was started: the command line of gpucnn by its name, other programs by theirs, without a folder.
+
+    >>> command(["/usr/lib/python3/site-packages/gpucnn/__main__.py", "train", "--out", "a b"])
+    "gpucnn train --out 'a b'"
+    """
+    program = Path(arguments[0])
+    own = program.stem == "gpucnn" or program.parts[-2:] == ("gpucnn", "__main__.py")
+    return shlex.join(["gpucnn" if own else program.name, *arguments[1:]])
+
+
 def describe(backend: Backend) -> dict[str, Any]:
     """Return versions, platform, processor, device, threads, and when, how and at which commit this program was started."""
     return {
@@ -51,7 +63,7 @@ def describe(backend: Backend) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor_name(),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
+        "command": command(sys.argv),
         **({} if (commit := current_commit()) is None else {"commit": commit}),
         **backend.describe(),
     }
