@@ -134,3 +134,18 @@ main()
     assert re.search(rf"rank 1 on {re.escape(socket.gethostname())}: \w+: expected as rank 0 has it", done.stderr), (
         done.stderr
     )
+
+
+def test_no_room_for_the_checkpoint(mpiexec: str, tmp_path: Path) -> None:
+    """Rank 0's files may take 100 KB, less than the weights: it says so, once, and all end."""
+    (tmp_path / "small_disk.py").write_text(
+        "import os, resource\nfrom gpucnn import models\n"
+        "if os.environ.get('PMI_RANK') == '0':\n    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "def net(classes):\n    return models.build('lenet')\n",
+        encoding="utf-8",
+    )
+    more = ["--out", str(tmp_path / "run"), "--processes", "2", "--model", f"{tmp_path / 'small_disk.py'}:net"]
+    done = train(*USUAL, *more)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("cannot save step") == 1
+    assert "rank 0 of 2" in done.stderr
