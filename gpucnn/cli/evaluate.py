@@ -17,9 +17,14 @@ from gpucnn.cli.options import (
     no_limits_option,
     trust_option,
 )
+from gpucnn.cli.processes import check_processes, run_processes
 from gpucnn.cli.terminal import say, say_json, say_lines, shortened, width
+from gpucnn.cli.together import one_speaks, speak_to_the_parents_terminal
+from gpucnn.distributed import init
+from gpucnn.distributed.launch import launched_processes
 from gpucnn.errors import CheckpointError, DivergedError
 from gpucnn.training import RunFolder, SavedModel, evaluate
+from gpucnn.training.config import MOST_SHARDS
 
 
 @click.command(short_help="Evaluate a trained network on a data set.")
@@ -36,6 +41,10 @@ from gpucnn.training import RunFolder, SavedModel, evaluate
 @model_option
 @trust_option
 @click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images per batch.")
+@click.option(
+    "--processes", type=click.IntRange(1, MOST_SHARDS), metavar="N",
+    help="Share the images out among N processes of this machine, a power of two (extra mpi).",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: loss, accuracy, confusion.")
 @no_limits_option
 def command(
@@ -46,28 +55,36 @@ def command(
     model: str | None,
     trust: bool,
     batch_size: int,
+    processes: int | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Print accuracy, loss, confusion matrix, and recall and precision per class of the network in folder RUN.
 
     Where the matrix is wider than the terminal, each class has a line with the class it is most often mistaken for.
     """
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model, trust)
     name, test = saved.test_set(source)
+    if processes is not None and processes > launched_processes():
+        check_processes(processes, processes)
+        return run_processes(processes)
     try:
-        with saved.as_trained():
-            result = evaluate(saved.net, saved.feed(test), batch_size)
+        with one_speaks(init(saved.backend.kind)) as (comm, _), saved.as_trained():
+            result = evaluate(saved.net, saved.feed(test), batch_size, comm)
     except DivergedError as error:
         raise CheckpointError(f"{run}: {error}") from None
+    if comm.rank:
+        return 0
+    speak_to_the_parents_terminal()
     confusion = result.confusion(len(saved.class_names))
     if as_json:
         loss = result.loss if math.isfinite(result.loss) else None  # JSON has no NaN
         say_json({"loss": loss, "accuracy": result.accuracy, "confusion": confusion.tolist()})
-        return
+        return 0
     say(f"{name}: {len(test):,} test images, loss {result.loss:.4f}, accuracy {result.accuracy:.4f}")
     say("")
     names = [shortened(name) for name in saved.class_names]
     say_lines(widest_fitting(confusion, names, width()))
+    return 0
 
 
 def widest_fitting(confusion: Any, names: list[str], columns: int) -> list[str]:

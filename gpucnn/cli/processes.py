@@ -48,7 +48,7 @@ def check_processes(shards: int, count: int) -> None:
         raise UsageError.expected("train", "--processes", f"a divisor of the {shards} shards", count, "see --shards")
 
 
-def run_processes(count: int, timeout: float, restarts: int) -> int:
+def run_processes(count: int, timeout: float = 600, restarts: int = 0) -> int:
     """Run this command in ``count`` processes; return its exit code.
 
     timeout: seconds after which a process that the others wait for counts as hanging. restarts: how often the run is started

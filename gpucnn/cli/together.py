@@ -130,7 +130,8 @@ def one_speaks(comm: Communicator) -> Iterator[tuple[Communicator, Status]]:
         except TOGETHER as error:
             stopped = error
         except BaseException as error:
-            code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+            usual = 130 if isinstance(error, KeyboardInterrupt) else 4 if isinstance(error, MemoryError) else 1
+            code = getattr(error, "exit_code", usual)
             status.tell(failed=f"{type(error).__name__}: {error}", code=code)
             raise
     if stopped is not None:

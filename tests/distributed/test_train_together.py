@@ -149,3 +149,18 @@ def test_no_room_for_the_checkpoint(mpiexec: str, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("cannot save step") == 1
     assert "rank 0 of 2" in done.stderr
+
+
+def test_evaluation_is_shared_out(mpiexec: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(*USUAL, "--out", str(run)).returncode == 0
+    command = [sys.executable, "-m", "gpucnn", "evaluate", str(run), "--batch-size", "700"]
+    said = []
+    for start, more in (([], []), ([], ["--processes", "4"]), ([mpiexec, "-n", "2"], [])):
+        done = subprocess.run(
+            [*start, *command, *more], capture_output=True, text=True, timeout=120, check=False, env=variables()
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert "10,000 test images" in said[0]
+    assert said[1] == said[2] == said[0]
