@@ -118,6 +118,8 @@ class ArrayDataset(Dataset):
         files: Sequence[str] | None = None,
     ) -> None:
         images, labels = np.asarray(images), np.asarray(labels)
+        if isinstance(class_names, str) or not hasattr(class_names or [], "__iter__"):
+            raise DataError.expected(where, "class_names", "a list of names", repr(class_names)[:40])
         if images.ndim == 3:
             images = images[:, None]
         if images.ndim != 4:

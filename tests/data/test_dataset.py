@@ -137,3 +137,9 @@ def test_digits_are_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(splits.train), len(splits.test)) == (50, 30)
     assert splits.train.class_names == [str(i) for i in range(10)]
     assert not np.array_equal(splits.train[np.arange(30)][0], splits.test[np.arange(30)][0])
+
+
+@pytest.mark.parametrize("names", [10, "abc", 2.5])
+def test_class_names_that_are_no_list(names: Any) -> None:
+    with pytest.raises(DataError, match="class_names: expected a list of names"):
+        ArrayDataset(np.zeros((2, 3, 3), np.uint8), [0, 1], names)
