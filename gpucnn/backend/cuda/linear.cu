@@ -9,7 +9,7 @@
 
 template <int T>
 struct Depth {  // that is summed together
-    static const int value = TF32 && T == 64 ? 8 : 16;  // deeper, some registers would spill
+    static const int value = T == 128 || (!TF32 && T == 32) ? 16 : 8;  // deeper, some registers would spill
 };
 
 template <int T, int SLICES, bool A_ROWS, bool B_ROWS>
@@ -18,7 +18,7 @@ __device__ __forceinline__ void product(
     int M, int N, int K, int has_bias, int wants_sums) {
     const int DEPTH = Depth<T>::value;
     typedef WideTile<T, T, DEPTH> Shape;
-    static_assert(Shape::threads >= T && (SLICES - 1) * T * (T + 1) <= SLICES * 2 * DEPTH * (T + PAD), "room for sums");
+    static_assert(Shape::threads >= T && SLICES / 2 * T * (T + 1) <= SLICES * 2 * DEPTH * (T + PAD), "room for sums");
     const int columns = (N + T - 1) / T, m0 = blockIdx.x / columns * T, n0 = blockIdx.x % columns * T;
     const int each = T * DEPTH / Shape::threads, me = threadIdx.x, slice = threadIdx.y;
     const bool sums_here = wants_sums && n0 == 0 && me < T;
@@ -64,18 +64,18 @@ __device__ __forceinline__ void product(
         store();
         __syncthreads();
     }
-    if (SLICES > 1) {  // the sums of slice s lie in As at s - 1: T x T, then those of the rows
+    if (SLICES > 1) {  // the sums of slices 1, 3, ... lie in As, those of 2, 4, ... in Bs: T x T, then those of the rows
         __syncthreads();
-        float* own = As + (slice - 1) * T * (T + 1);
         if (slice > 0) {
+            float* own = (slice % 2 ? As : Bs) + (slice - 1) / 2 * T * (T + 1);
             for (int i = 0; i < Shape::rows; i++)
                 for (int j = 0; j < Shape::columns; j++) own[Shape::row(i) * T + Shape::column(j)] = sum[i][j];
             if (me < T) own[T * T + me] = row_sum;
         }
         __syncthreads();
         if (slice > 0) return;
-        for (int other = 0; other < SLICES - 1; other++) {
-            const float* theirs = As + other * T * (T + 1);
+        for (int other = 1; other < SLICES; other++) {
+            const float* theirs = (other % 2 ? As : Bs) + (other - 1) / 2 * T * (T + 1);
             for (int i = 0; i < Shape::rows; i++)
                 for (int j = 0; j < Shape::columns; j++) sum[i][j] += theirs[Shape::row(i) * T + Shape::column(j)];
             if (me < T) row_sum += theirs[T * T + me];
