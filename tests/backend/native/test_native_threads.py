@@ -99,9 +99,14 @@ def run(tmp_path: Path, code: str, *words: str, **variables: str) -> subprocess.
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + code)
     env = environment(**{"GPUCNN_THREADS": "3", **variables})
-    return subprocess.run(
-        [sys.executable, program, *words], capture_output=True, text=True, timeout=120, env=env, check=False
-    )
+    try:
+        return subprocess.run(
+            [sys.executable, "-X", "faulthandler", program, *words],
+            capture_output=True, text=True, timeout=120, env=env, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:  # twice in thousands of runs, after SIGINT, and not understood
+        said = late.stderr.decode(errors="replace") if isinstance(late.stderr, bytes) else late.stderr
+        pytest.fail(f"it did not end within {late.timeout} s, and said: {said!r}")
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
