@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,9 @@ from gpucnn import use
 from gpucnn.backend import Backend, get_backend, registry
 from gpucnn.backend.cpu import CpuDevice, blocks, conv, fused, pool, workspace
 from gpucnn.errors import DeviceError
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as some shells start what stands before an &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One backend serves all examples of a test: nothing is set back between them.
 SHARED_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
