@@ -114,3 +114,16 @@ def test_gpu_report_installs_what_is_missing_from_a_folder(tmp_path: Path) -> No
     result = gpu_report(tmp_path, "--wheels", "wheels", lacks="cupy-cuda13x")
     assert (result.returncode, result.stderr) == (0, "")
     assert reported(tmp_path)["missing"] == []
+
+
+@pytest.mark.slow
+def test_drawing_on_the_playground_is_measured(window: object, tmp_path: Path) -> None:
+    script, out = ROOT / "scripts" / "bench_playground.py", tmp_path / "playground.json"
+    result = python(script, "--seconds", 0.5, "--rounds", 1, "--json", out, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["window"], row["pixel"]) for row in rows] == [
+        ("desk", False), ("desk", True), ("phone", False), ("phone", True)
+    ]  # fmt: skip
+    assert all(0 < row["updates"] <= row["frames"] + 2 for row in rows)
+    assert len(result.stdout.splitlines()) == 4
