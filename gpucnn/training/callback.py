@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -11,6 +13,9 @@ class Callback:
     They may read all of the loop (``net``, ``optimizer``, ``epoch``, ``step``, ``history``) and call ``loop.stop()``. An
     exception ends the training, and every callback is still told of the finish.
     """
+
+    def resume(self, loop: Any) -> None:
+        """Called before ``start`` of all callbacks: give the loop the state that was saved, if this callback has one."""
 
     def start(self, loop: Any) -> None:
         """Training starts or resumes."""
@@ -33,3 +38,54 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the host arrays that belong to the state of this callback, by name."""
+        return {}
+
+    def load_arrays(self, arrays: dict[str, Any]) -> None:
+        """Restore what ``arrays`` returned; called even where there are none."""
+
+
+@contextmanager
+def telling(callbacks: Sequence[Callback], loop: Any) -> Iterator[None]:
+    """Call ``resume`` and ``start`` of all callbacks, and ``finish`` of each in the end, even if another raises."""
+    try:
+        for callback in callbacks:
+            callback.resume(loop)
+        for callback in callbacks:
+            callback.start(loop)
+        yield
+    finally:
+        _finish(callbacks, loop)
+
+
+def _finish(callbacks: Sequence[Callback], loop: Any) -> None:
+    if callbacks:
+        try:
+            callbacks[0].finish(loop)
+        finally:
+            _finish(callbacks[1:], loop)
+
+
+def arrays_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """Return the arrays of all callbacks, by names that say whose they are."""
+    return {
+        _prefix(number) + name: array
+        for number, callback in enumerate(callbacks)
+        for name, array in callback.arrays().items()
+    }
+
+
+def load_arrays(callbacks: Sequence[Callback], arrays: dict[str, Any]) -> dict[str, Any]:
+    """Restore what ``arrays_of`` returned; return those of ``arrays`` that are no callback's."""
+    for number, callback in enumerate(callbacks):
+        start = _prefix(number)
+        own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+        callback.load_arrays(own)
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(start)}
+    return arrays
+
+
+def _prefix(number: int) -> str:
+    return f"callback{number}."

@@ -67,8 +67,8 @@ class EarlyStopping(Callback):
     monitor: the value that is looked at; by default ``val_loss``, or without a validation ``loss``. mode: whether better is
     lower ("min") or higher ("max"); by default higher for an accuracy or another share, lower for a loss. min_delta: by how
     much at least. restore_best: whether the network has the weights of the best epoch in the end, however that comes;
-    ``best_epoch`` says which it was. After a resume the weights of an earlier best epoch are not there to be restored.
-    Raises ParameterError.
+    ``best_epoch`` says which it was. ``Checkpoints`` keeps these weights too, so they outlive the process. Raises
+    ParameterError.
 
     >>> EarlyStopping(patience=3).patience
     3
@@ -124,9 +124,17 @@ class EarlyStopping(Callback):
         self.best = None if state["best"] is None else float(state["best"])
         self.best_epoch, self.bad_epochs = int(state["best_epoch"]), int(state["bad_epochs"])
 
+    def arrays(self) -> dict[str, Any]:
+        return dict(self._weights or {})
+
+    def load_arrays(self, arrays: dict[str, Any]) -> None:
+        self._weights = dict(arrays) if arrays and self.restore_best else None
+
 
 class Checkpoints(Callback):
-    """Saves network, optimiser and loop to a folder after each epoch; ``resume`` continues from the last one.
+    """Saves network, optimiser, loop and callbacks to a folder after each epoch; ``resume`` continues from the last one.
+
+    Callbacks that come after it in the list have not seen the epoch yet when it is saved, so this one comes last.
 
     The folder is as ``gpucnn.checkpoint`` describes it: written whole, ``last`` and ``best`` point at two of them. monitor:
     the value that ``best`` is about; by default ``val_accuracy`` where there is one. mode: whether its best is the highest
@@ -141,11 +149,11 @@ class Checkpoints(Callback):
     ) -> None:
         if mode not in ("min", "max"):
             raise ParameterError.expected("Checkpoints", "mode", "'min' or 'max'", repr(mode))
-        self.folder, self._resume, self.monitor, self._sign = Path(folder), resume, monitor, 1 if mode == "max" else -1
+        self.folder, self._resumes, self.monitor, self._sign = Path(folder), resume, monitor, 1 if mode == "max" else -1
         self.best: float | None = None
 
-    def start(self, loop: Any) -> None:
-        path = checkpoint.find(self.folder, "last") if self._resume and self.folder.is_dir() else None
+    def resume(self, loop: Any) -> None:
+        path = checkpoint.find(self.folder, "last") if self._resumes and self.folder.is_dir() else None
         if path is not None:
             self._go_on(loop, path)
 
@@ -153,7 +161,7 @@ class Checkpoints(Callback):
         saved = checkpoint.load(path)
         try:
             loop.net.load_state_dict(saved.model)
-            arrays = saved.optimizer if loop.average is None else loop.average.restore(saved.optimizer)
+            arrays = loop.load_arrays(saved.optimizer)
             loop.optimizer.load_state_dict({**saved.state["optimizer"], "state": arrays})
             loop.load_state_dict(saved.state["loop"])
         except GpucnnError:
@@ -169,7 +177,7 @@ class Checkpoints(Callback):
         if best:
             self.best = value
         optimizer = loop.optimizer.state_dict()
-        arrays = optimizer.pop("state") | ({} if loop.average is None else loop.average.arrays())
+        arrays = optimizer.pop("state") | loop.arrays()
         state = {"optimizer": optimizer, "loop": loop.state_dict()}
         try:
             checkpoint.save(self.folder, loop.step, Checkpoint(loop.net.state_dict(), arrays, state), best)

@@ -21,7 +21,7 @@ from gpucnn.nn.module import evaluating
 from gpucnn.optim import Optimizer
 from gpucnn.optim.optimizer import check_number
 from gpucnn.training.average import EMA
-from gpucnn.training.callback import Callback
+from gpucnn.training.callback import Callback, arrays_of, load_arrays, telling
 from gpucnn.training.interrupt import StopSignal
 from gpucnn.training.loader import Batches, batches_of
 from gpucnn.training.loss_scale import LossScale
@@ -188,7 +188,7 @@ class Loop:
 
     def _run(self, epochs: int) -> None:
         self.epochs, self.stopped = epochs, False
-        with drawing_from(self.generator), self._telling():
+        with drawing_from(self.generator), telling(self.callbacks, self):
             with self.averaged():
                 self.begin()
             while self.epoch < epochs and not self.stopped:
@@ -341,23 +341,6 @@ class Loop:
         if loss is not None and not math.isfinite(loss):
             raise self.diverged(loss)
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Call ``start`` of the callbacks, and ``finish`` of each even if another raises."""
-        try:
-            for callback in self.callbacks:
-                callback.start(self)
-            yield
-        finally:
-            self._tell_finish(list(self.callbacks))
-
-    def _tell_finish(self, callbacks: list[Callback]) -> None:
-        if callbacks:
-            try:
-                callbacks[0].finish(self)
-            finally:
-                self._tell_finish(callbacks[1:])
-
     # --- state ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -386,6 +369,14 @@ class Loop:
         for callback, kept in zip(self.callbacks, state["callbacks"], strict=True):
             if kept is not None:
                 callback.load_state_dict(kept)
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the host arrays of the loop's state: those of ``ema``, and those of the callbacks."""
+        return ({} if self.average is None else self.average.arrays()) | arrays_of(self.callbacks)
+
+    def load_arrays(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Restore what ``arrays`` returned, where the network has its weights; return the arrays that are not the loop's."""
+        return load_arrays(self.callbacks, arrays if self.average is None else self.average.restore(arrays))
 
 
 def _backend_of(net: Module) -> Backend:

@@ -111,6 +111,30 @@ def test_schedules_move_after_steps_epochs_or_measures() -> None:
         Schedule(3)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_best_weights_outlive_the_process(tmp_path: Path, ema: float | None) -> None:
+    values = [3.0, 1.0, 2.0, 2.5, 2.2, 0.1]
+
+    def make(patience: int, until: int) -> tuple[Loop, EarlyStopping, Scripted]:
+        script, stopping = Scripted("val_loss", values), EarlyStopping(patience)
+        gpucnn.manual_seed(1)
+        net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.2), nn.Linear(4, 1))
+        callbacks = [script, stopping, Checkpoints(tmp_path / "run", resume=True)]
+        loop = Loop(net, nn.MSELoss(), optim.Adam(net.parameters(), lr=0.05), BATCHES, callbacks=callbacks, ema=ema)
+        loop.run(until)
+        return loop, stopping, script
+
+    _, _, first = make(3, 3)
+    loop, stopping, _ = make(3, 6)
+    assert (loop.epoch, stopping.best_epoch) == (5, 2)
+    assert state(loop.net) == first.weights[1]
+    loop, stopping, script = make(3, 6)
+    assert (loop.epoch, script.weights) == (5, []), "it had stopped, and trains no further epoch"
+    assert state(loop.net) == first.weights[1], "the best weights again"
+    loop, stopping, script = make(9, 6)
+    assert (loop.epoch, stopping.best_epoch, stopping.bad_epochs) == (6, 6, 0), "more patience: it goes on"
+
+
 def test_checkpoints_go_on_with_the_same_bits(tmp_path: Path) -> None:
     def make(resume: bool) -> Loop:
         loop = loop_of()
