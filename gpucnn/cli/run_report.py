@@ -17,6 +17,7 @@ from gpucnn.analysis.profile import Profile, profile
 from gpucnn.autograd import no_grad
 from gpucnn.checkpoint import packed, read_packed
 from gpucnn.cli.terminal import say
+from gpucnn.cli.training_images import MOST_EXAMPLES, balance_of
 from gpucnn.data import Dataset
 from gpucnn.errors import ParameterError
 from gpucnn.nn.module import evaluating
@@ -24,8 +25,8 @@ from gpucnn.report.html import flattened
 from gpucnn.report.images import overlaid
 from gpucnn.report.outcome import calibrated, confusions
 from gpucnn.report.pictures import check_drawer
-from gpucnn.report.run_report import MOST_SAMPLED, Balance
-from gpucnn.training import Evaluation, Loader, Normalisation, Reporter, RunFolder, Trainer
+from gpucnn.report.training_images import Balance
+from gpucnn.training import Evaluation, Loader, Reporter, RunFolder, Trainer
 
 FILTERS = "first-filters.safetensors"
 """The filters of the first convolution as they were initialised."""
@@ -41,8 +42,6 @@ OF_THE_BEST = "; confusion matrix, mistakes and filters are those of the best ch
 MOST_MISTAKES = 36
 MOST_EXPLAINED = 12
 """Mistakes of which the report shows what the network looked at: each takes a pass through the network and back."""
-MOST_EXAMPLES = 6
-"""Images that stand for a class, or for a confusion of two."""
 TIMED = 64
 """Most images in the batch whose time per layer is shown."""
 TOP = 3
@@ -70,7 +69,7 @@ class ReportWriter(Reporter):
             self._summary = inspect.summary(trainer.net, trainer.splits.train.image_shape)
             trainer.folder.write("summary.txt", f"{self._summary}\n")
         with only_noted("training images in the report"):
-            self._balance = balance_of(trainer.train_loader, trainer.normalisation)
+            self._balance = balance_of(trainer.train_loader, trainer.normalisation, trainer.settings)
         if not trainer.step:
             with only_noted("first filters"):
                 keep_first_filters(trainer.folder, trainer.net)
@@ -209,26 +208,6 @@ def _mistakes(net: nn.Module, loader: Loader, measured: Evaluation, data: Datase
             image, int(measured.labels[i]), answer, float(measured.confidences[i]),
             [(int(k), float(probabilities[place, k])) for k in top], None if files is None else files[i], seen,
         )  # fmt: skip
-
-
-def balance_of(loader: Loader, normalisation: Normalisation) -> Balance | None:
-    """Return how many training images there are of each class, and some as the network sees them in the first epoch.
-
-    loader: of the training images, with their augmentation. None for a data set that does not know its labels beforehand.
-    """
-    data = loader.data
-    labels = getattr(data, "labels", None)
-    if labels is None:
-        return None
-    counts = np.bincount(labels, minlength=len(data.class_names))
-    samples: list[list[Any]] = [[] for _ in data.class_names]
-    places = [np.flatnonzero(labels == i)[:MOST_EXAMPLES] for i in range(min(len(samples), MOST_SAMPLED))]
-    chosen = np.concatenate(places)
-    x, _ = loader.batch(chosen, (0, 0))
-    mean, std = (np.array(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
-    for label, seen in zip(labels[chosen], x.numpy().astype(np.float64), strict=True):
-        samples[label].append(np.round(seen * std + mean, 6))  # without the last bits, 1 is still white
-    return Balance(data.class_names, counts.tolist(), samples)
 
 
 def draw_pictures(folder: RunFolder, run: inspect.Run) -> None:

@@ -22,7 +22,6 @@ from gpucnn.cli.options import (
 )
 from gpucnn.cli.run_report import (
     OF_THE_BEST,
-    balance_of,
     draw_pictures,
     gather,
     only_noted,
@@ -31,6 +30,7 @@ from gpucnn.cli.run_report import (
     times_of,
 )
 from gpucnn.cli.terminal import say
+from gpucnn.cli.training_images import balance_of
 from gpucnn.data import ArrayDataset
 from gpucnn.data.pictures import original_pixels
 from gpucnn.disk import write_atomically
@@ -38,7 +38,7 @@ from gpucnn.errors import GpucnnError, RunFolderError, UsageError, did_you_mean
 from gpucnn.report.curves import epochs_of
 from gpucnn.report.image_report import SIDE
 from gpucnn.report.pictures import check_drawer
-from gpucnn.report.run_report import Balance
+from gpucnn.report.training_images import Balance
 from gpucnn.training import PRECISIONS, Loader, RunFolder, SavedModel, Settings, evaluate, read_toml
 from gpucnn.training.factory import training_and_validation
 
@@ -135,7 +135,7 @@ def of_training(settings: Settings, saved: SavedModel) -> tuple[Balance | None, 
         train, _ = training_and_validation(data.load(settings.data, settings.image_size), settings)
         precision = PRECISIONS[saved.precision]
         loader = Loader(train, saved.backend, saved.normalisation, precision, settings.augmentation)
-        return balance_of(loader, saved.normalisation), times_of(saved.net, loader)
+        return balance_of(loader, saved.normalisation, settings), times_of(saved.net, loader)
     return None, None
 
 

@@ -18,8 +18,8 @@ from gpucnn.errors import ShapeError
 from gpucnn.formats import percent
 from gpucnn.report.html import colour_bar, name, page, picture, table, text
 from gpucnn.report.images import SIGNED, WARM, coloured, enlarged, image_pixels, overlaid, sheet
-from gpucnn.report.outcome import tile
 from gpucnn.report.run_report import MOST_FILTERS
+from gpucnn.report.tiles import scaled_down
 
 MOST_ANSWERS = 10
 LEAST_DROP = 0.01
@@ -133,7 +133,7 @@ def heats(found: Look) -> dict[str, Any]:
 def _places(found: Look, label: str) -> str:
     shown = []
     if found.original is not None:
-        shown.append(picture(_large(tile(found.original, SIDE)), "The original picture", "the picture"))
+        shown.append(picture(_large(scaled_down(found.original, SIDE)), "The original picture", "the picture"))
     shown.append(
         picture(_large(image_pixels(found.image)), "The image as the network reads it", "as the network reads it")
     )

@@ -11,16 +11,14 @@ import numpy as np
 from gpucnn.formats import ABSENT, percent
 from gpucnn.report.charts import calibration_chart, matrix_chart
 from gpucnn.report.html import MOST_NARROW, exactly, name, scrolling, table, text
-from gpucnn.report.images import data_uri, image_pixels
+from gpucnn.report.images import image_pixels
+from gpucnn.report.tiles import class_bars, strip, tile
 
 MOST_CLASSES = 20
 """Classes up to which the confusion matrix is a table of numbers; beyond, it is drawn."""
 
 MOST_PAIRS = 12
 """Most pairs of classes that are listed as confused."""
-
-LARGEST_TILE = 96
-"""Longest side of a mistake's image in pixels; larger images are scaled down."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +206,7 @@ def _strip(outcome: Outcome, i: int, j: int) -> str:
     images = outcome.examples.get((i, j), ())
     if not images:
         return ABSENT
-    alt = text(f"Image of class {outcome.class_names[i]}, answered {outcome.class_names[j]}")
-    tiles = "".join(f'<img src="{data_uri(tile(image_pixels(image)))}" alt="{alt}">' for image in images)
-    return f'<div class="strip">{tiles}</div>'
+    return strip(images, f"Image of class {outcome.class_names[i]}, answered {outcome.class_names[j]}")
 
 
 def mistakes_part(outcome: Outcome) -> str:
@@ -225,37 +221,13 @@ def mistakes_part(outcome: Outcome) -> str:
 
 def _mistake(outcome: Outcome, mistake: Mistake) -> str:
     label, answer = outcome.class_names[mistake.label], outcome.class_names[mistake.answer]
-    shown = _image(image_pixels(mistake.image), f"Test image of class {label}, answered {answer}")
+    shown = tile(image_pixels(mistake.image), f"Test image of class {label}, answered {answer}")
     caption = f"{name(label)} as <b>{name(answer)}</b> ({percent(mistake.confidence, 1)})"
     file = "" if mistake.file is None else f"<br>{name(mistake.file)}"
     figure = f"<figure>{shown}<figcaption>{caption}{file}</figcaption></figure>"
-    bars = "".join(
-        f'<li class="{"true" if i == mistake.label else "other"}" style="--share: {share:.4f}">'
-        f"<span>{name(outcome.class_names[i])}</span><span>{percent(share, 1)}</span></li>"
-        for i, share in mistake.top
-    )
-    bars = f'<ol class="bars3">{bars}</ol>' if bars else ""
+    bars = class_bars(outcome.class_names, mistake.top, mistake.label)
     seen = ""
     if mistake.seen is not None:
-        heat = _image(mistake.seen, f"What spoke for {answer} in this image (Grad-CAM)")
+        heat = tile(mistake.seen, f"What spoke for {answer} in this image (Grad-CAM)")
         seen = f"<details><summary>What it looked at</summary>{heat}</details>"
     return f"<li>{figure}{bars}{seen}</li>"
-
-
-def _image(pixels: Any, alt: str) -> str:
-    pixels = tile(pixels)
-    H, W = pixels.shape[:2]
-    return f'<img src="{data_uri(pixels)}" alt="{text(alt)}" width="{W}" height="{H}">'
-
-
-def tile(pixels: Any, side: int = LARGEST_TILE) -> Any:
-    """Return an image scaled down to at most ``side`` rows and columns.
-
-    >>> tile(np.zeros((192, 96), np.uint8)).shape
-    (96, 48)
-    """
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((side, side), Image.Resampling.BOX)
-    return np.asarray(picture)

@@ -11,11 +11,12 @@ import numpy as np
 from gpucnn.analysis.profile import Profile
 from gpucnn.analysis.summary import Summary
 from gpucnn.formats import date_text, duration, loss_text, percent
-from gpucnn.report.charts import chart, columns
+from gpucnn.report.charts import chart
 from gpucnn.report.curves import SPLITS, best_epoch, epochs_of, rates_of, series_of, steps_of
-from gpucnn.report.html import colour_bar, exactly, facts, name, page, picture, table, text
-from gpucnn.report.images import SIGNED, data_uri, filter_pixels, image_pixels, sheet, shown_filters
-from gpucnn.report.outcome import Outcome, classes_part, confusion_part, mistakes_part, tile
+from gpucnn.report.html import colour_bar, exactly, facts, page, picture, table, text
+from gpucnn.report.images import SIGNED, filter_pixels, sheet, shown_filters
+from gpucnn.report.outcome import Outcome, classes_part, confusion_part, mistakes_part
+from gpucnn.report.training_images import Balance, balance_part
 
 MOST_FILTERS = 64
 """Most filters that are drawn; the others are counted."""
@@ -23,29 +24,8 @@ MOST_FILTERS = 64
 MOST_LAYERS = 30
 """Most layers whose table is open at first."""
 
-MOST_SAMPLED = 24
-"""Most classes of which sample images are shown."""
-
 GAP = 0.08
 """How much better the training accuracy is than that of validation where a network is said to overfit."""
-
-
-@dataclass(frozen=True)
-class Balance:
-    """The training images: how many there are of each class, and some of each (C, H, W), as the network sees them.
-
-    >>> Balance(["cat", "dog"], [30, 70]).share
-    0.3
-    """
-
-    class_names: Sequence[str]
-    counts: Sequence[int]
-    samples: Sequence[Sequence[Any]] = ()
-
-    @property
-    def share(self) -> float:
-        """The share of the images that the rarest class has."""
-        return min(self.counts) / max(sum(self.counts), 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +76,7 @@ def report(run: Run, refresh: int | None = None) -> str:
         parts.append(("Confusion matrix", confusion_part(run.outcome)))
         parts.append(("Worst mistakes", mistakes_part(run.outcome)))
     if run.balance is not None:
-        parts.append(("Training images", _balance(run.balance)))
+        parts.append(("Training images", balance_part(run.balance)))
     if run.filters_after is not None:
         parts.append(("Filters of the first convolution", _filters(run.filters_before, run.filters_after)))
     if run.summary is not None:
@@ -203,32 +183,6 @@ def _curves(run: Run) -> str:
     )  # fmt: skip
     numbers = table("One row per epoch", ["epoch", "step", *(words for words, _ in heads), "time"], rows)
     return f'<div class="charts">{"".join(charts)}</div><details><summary>All numbers</summary>{numbers}</details>'
-
-
-def _balance(balance: Balance) -> str:
-    total, K = sum(balance.counts), len(balance.class_names)
-    rarest, commonest = (choose(range(K), key=lambda i: balance.counts[i]) for choose in (min, max))
-    about = f"{total:,} images of {K} classes, as the network sees them."
-    if balance.counts[commonest] > 1.5 * balance.counts[rarest]:
-        about += (
-            f" {name(balance.class_names[commonest])} has {balance.counts[commonest]:,}, "
-            f"{name(balance.class_names[rarest])} {balance.counts[rarest]:,}."
-        )
-    drawn = columns("Images of each class", balance.class_names, balance.counts, "images")
-    shown = [i for i in range(min(K, len(balance.samples), MOST_SAMPLED)) if len(balance.samples[i])]
-    rows = "".join(
-        f'<tr><th scope="row">{name(balance.class_names[i])}</th><td><div class="strip">'
-        + "".join(
-            f'<img src="{data_uri(tile(image_pixels(image)))}" alt="Training image of class '
-            f'{text(balance.class_names[i])}">'
-            for image in balance.samples[i]
-        )
-        + "</div></td></tr>"
-        for i in shown
-    )
-    more = f", the first {len(shown)} of {K} classes" if len(shown) < K else ""
-    samples = f'<table class="names"><caption><span>Samples{more}</span></caption><tbody>{rows}</tbody></table>'
-    return f'<p>{about}</p><div class="row">{drawn}{samples if shown else ""}</div>'
 
 
 def _times(profile: Profile) -> str:

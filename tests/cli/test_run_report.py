@@ -22,7 +22,7 @@ import gpucnn as package
 from gpucnn import inspect, models
 from gpucnn.checkpoint import Checkpoint
 from gpucnn.report.images import filter_pixels, sheet
-from gpucnn.training import RunFolder, SavedModel
+from gpucnn.training import RunFolder, SavedModel, loop
 
 pytest.importorskip("PIL")
 
@@ -44,6 +44,41 @@ def test_what_a_run_leaves(data: Path) -> None:
     about = dict(pages.table(report.section("Environment")))
     assert about["versions.numpy"] == np.__version__
     assert about["data.sha256"] == json.loads(Path("run/environment.json").read_text())["data"]["sha256"]
+
+
+@pytest.mark.parametrize("mixing", [(), ("--mixup", 0.4)])
+def test_images_as_the_network_saw_them(data: Path, monkeypatch: pytest.MonkeyPatch, mixing: tuple[Any, ...]) -> None:
+    seen: list[Any] = []
+    step = loop.train_step
+
+    def watched(net: Any, loss: Any, optimizer: Any, x: Any, y: Any, *rest: Any) -> Any:
+        seen.append(x.numpy()[:, 0])
+        return step(net, loss, optimizer, x, y, *rest)
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    train(data, "--augment", "shift=3,rotate=20", "--seed", 4, "--batch-size", 64, *mixing)
+    part = page().section("Training images")
+    scaling = SavedModel.load(RunFolder.open(Path("run")), "cpu").normalisation
+
+    def shown(alt: str) -> list[Any]:
+        images = [image for image in part.all("img") if re.search(alt, image.attributes["alt"])]
+        return [pages.pixels(image) / 255 for image in images]
+
+    def images_of(batches: list[Any]) -> Any:
+        return np.concatenate(batches) * scaling.std[0] + scaling.mean[0]
+
+    if mixing:
+        expected = images_of([batch[:4] for batch in seen[:3]])
+        np.testing.assert_allclose(shown("Mixed"), expected, atol=0.5 / 255 + 1e-6)
+    else:
+        each = len(seen) // 2
+        for epoch in range(2):
+            of_epoch = images_of(seen[epoch * each : (epoch + 1) * each])
+            for image in shown(f"epoch {epoch + 1}$"):
+                nearest = np.abs(of_epoch - image).max(axis=(1, 2)).min()
+                assert nearest < 0.5 / 255 + 1e-6, "it was among the images of this epoch"
+        assert len(shown("epoch 2$")) == 4
+        assert not np.array_equal(shown("epoch 1$"), shown("epoch 2$"))
 
 
 def test_pictures_as_files(data: Path) -> None:

@@ -16,7 +16,8 @@ from gpucnn.inspect import Mistake, Outcome, Run, filters, report, summary
 from gpucnn.report.charts import Series, chart, ticks
 from gpucnn.report.curves import series_of
 from gpucnn.report.outcome import calibrated
-from gpucnn.report.run_report import Balance, verdict
+from gpucnn.report.run_report import verdict
+from gpucnn.report.training_images import Balance
 
 pytest.importorskip("PIL")
 
@@ -206,6 +207,23 @@ def test_the_balance_of_classes_and_samples() -> None:
     assert heights[1] == pytest.approx(9 * heights[0], rel=0.01)
     shown = [pages.pixels(image) for image in part.all("img")]
     assert [pixels.tolist() for pixels in shown] == [image[0].tolist() for of_class in images for image in of_class]
+
+
+def test_what_augmentation_and_mixing_made_of_images() -> None:
+    def image() -> Any:
+        return RNG.integers(0, 256, (1, 7, 7), np.uint8)
+
+    views, mixed = [(1, [image() for _ in range(3)])], [(image(), [(0, 0.75), (1, 0.25)])]
+    part = read(Run("t", "s", balance=Balance(["rare", "common"], [10, 90], (), views, mixed))).section(
+        "Training images"
+    )
+    assert pages.table(part)[0] == ["class", "as it is", "epoch 1", "epoch 2"]
+    assert [image.attributes["alt"] for image in part.all("img")] == [
+        "common, as it is", "common, epoch 1", "common, epoch 2", "Mixed image"
+    ]  # fmt: skip
+    expected = [*views[0][1], mixed[0][0]]
+    assert [pages.pixels(image).tolist() for image in part.all("img")] == [image[0].tolist() for image in expected]
+    assert [one.text for one in part.all("ol", **{"class": "bars3"})[0].all("li")] == ["rare75.0 %", "common25.0 %"]
 
 
 def test_many_classes_are_drawn_with_the_most_frequent_mistakes() -> None:
