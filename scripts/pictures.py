@@ -20,6 +20,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 from browser import Browser
+from figures import few_colours
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -36,7 +37,7 @@ def save(browser: Browser, picture: Path) -> None:
     """Keep what the browser shows of the page, in few colours."""
     browser.screenshot(picture)
     with Image.open(picture) as whole:
-        small = whole.crop((0, 0, *SIZE)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        small = few_colours(whole.crop((0, 0, *SIZE)), COLOURS)
     small.save(picture, optimize=True)
 
 

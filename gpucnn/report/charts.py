@@ -112,7 +112,10 @@ def chart_svg(
         column, row = place(best, high)
         parts.append(_line("best", column, row, column, HEIGHT - BOTTOM))
         near_end = column > WIDTH - RIGHT - 60
-        parts.append(_text(column + (-5 if near_end else 5), row + 14, "best", "end" if near_end else "start"))
+        heights = [place(x, y)[1] for one in series for x, y in one.points if x == best]
+        above = sum(heights) / len(heights) < (TOP + HEIGHT - BOTTOM) / 2 if heights else False
+        row = HEIGHT - BOTTOM - 8 if above else row + 14  # where the lines are not
+        parts.append(_text(column + (-5 if near_end else 5), row, "best", "end" if near_end else "start"))
     for one in series:
         places = [place(x, y) for x, y in one.points]
         if len(places) > 1:

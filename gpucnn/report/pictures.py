@@ -26,12 +26,12 @@ CELL, LINE, MARGIN = 320, 20, 16
 """Units: the width of a picture in a row of several, the height of a line of text, the space around."""
 
 FILE_STYLE = """
-svg text { font-family: sans-serif; }
 .hit { fill: none; }
+svg text { font-family: sans-serif; }
 .ink { fill: #1b2126; }
 .paper { fill: #fff; }
 """
-"""What only files need: a font, and numbers on dark cells."""
+"""What only files need: no places to point at, a font, and numbers on dark cells."""
 
 
 def plots(run: Run) -> Iterator[tuple[str, bytes]]:
@@ -81,17 +81,23 @@ def chart_style() -> str:
     >>> "stroke: #2a6fb6" in chart_style(), "var(" in chart_style()
     (True, False)
     """
+    colours, rules = chart_rules()
+    light = dict(re.findall(r"--([a-z]+): ([^;]+);", colours[: colours.index("@media")]))
+    rules = re.sub(r"rgb\(var\(--(\w+)\)( / [^)]*)?\)", lambda m: f"rgb({light[m[1]].replace(' ', ', ')})", rules)
+    return re.sub(r"var\(--(\w+)\)", lambda m: light[m[1]], rules) + FILE_STYLE
+
+
+def chart_rules() -> tuple[str, str]:
+    """Return the page's colours, light and dark, and the rules of its charts that hold wherever they are drawn.
+
+    >>> "--paper" in chart_rules()[0], ".column" in chart_rules()[1]
+    (True, True)
+    """
     style = resources.files("gpucnn.report").joinpath("style.css").read_text(encoding="utf-8")
-    colours = dict(re.findall(r"--([a-z]+): ([^;]+);", style[: style.index("@media")]))
     rules = style[style.index("/* Charts */") : style.index("@media print")]
-    rules = re.sub(r"@media[^{]*\{[^{}]*\{[^{}]*\}\s*\}", "", rules)
-    rules = re.sub(r"rgb\(var\(--(\w+)\)( / [^)]*)?\)", lambda m: f"rgb({colours[m[1]].replace(' ', ', ')})", rules)
-    rules = re.sub(r"var\(--(\w+)\)", lambda m: colours[m[1]], rules)
+    rules = re.sub(r"@media[^{]*\{([^{}]*\{[^{}]*\})*\s*\}", "", rules)
     rules = "\n".join(line for line in rules.splitlines() if ".hit" not in line)
-    return (
-        rules
-        + "\n.hit { fill: none; }\nsvg text { font-family: sans-serif; }\n.ink { fill: #1b2126; }\n.paper { fill: #fff; }"
-    )
+    return style[: style.index("/* Text")], rules
 
 
 def curves_svg(metrics: Sequence[Any]) -> str:

@@ -30,6 +30,27 @@ NOT_RUN = [
     ("README.md", "pip install '.[docs]'", "installs from a clone"),
     ("docs/data.md", "gpucnn data download mnist cifar10", "needs a network"),
     ("docs/distributed.md", "gpucnn train --processes 4                      # on this machine", "starts processes"),
+    ("docs/gallery.md", "python scripts/gallery.py --data .", "needs a clone"),
+    (
+        "docs/gallery.md",
+        "gpucnn train --data clothes.npz --epochs 10 --augment shift=2,flip --out \\",
+        "needs a data set of the gallery",
+    ),
+    (
+        "docs/gallery.md",
+        "gpucnn train --data flowers --model resnet:width=8,blocks=1 --epochs 8 \\",
+        "needs a data set of the gallery",
+    ),
+    (
+        "docs/gallery.md",
+        "gpucnn train --data surfaces.npz --model resnet:width=8,blocks=1 --epochs 10 \\",
+        "needs a data set of the gallery",
+    ),
+    (
+        "docs/gallery.md",
+        "gpucnn train --data hands.npz --epochs 12 --augment flip,shift=2,rotate=10 \\",
+        "needs a data set of the gallery",
+    ),
     ("docs/gpu.md", "gpucnn doctor --warmup      # does it work, and if not, why; compiles the kernels", "needs a GPU"),
     ("docs/gpu.md", 'with gpucnn.get_backend("cuda").tf32():', "needs a GPU"),
     (
