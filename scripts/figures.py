@@ -35,6 +35,7 @@ svg { color-scheme: light dark; } text { font-family: system-ui, sans-serif; }
 svg text { font-size: 17px; fill: var(--quiet); } svg .title { font-size: 19px; font-weight: 600; fill: var(--ink); }
 svg .ink { fill: var(--ink); } svg .paper { fill: var(--panel); } svg .bad { fill: rgb(var(--wrong)); }
 .matrix { overflow: visible; } .matrix text { font-size: 22px; } .matrix .ink, .matrix .paper { font-weight: 600; }
+.box { fill: none; stroke: var(--quiet); } .mark { fill: rgb(var(--right) / .25); stroke: rgb(var(--right)); }
 image { image-rendering: pixelated; }
 """
 
@@ -53,8 +54,11 @@ def small_png(pixels: Any) -> bytes:
     return file.getvalue()
 
 
-def write(path: Path, title: str, height: float, parts: Iterable[str], about: str) -> None:
-    """Write a figure: its title, and parts that are placed from ``HEAD`` on down. about: the text alternative."""
+def write(path: Path, title: str, height: float, parts: Iterable[str], about: str, shown: int = SHOWN) -> None:
+    """Write a figure: its title, and parts that are placed from ``HEAD`` on down.
+
+    about: the text alternative. shown: pixels across where there is room.
+    """
     colours, rules = chart_rules()
     rules = "\n".join(
         line for line in rules.splitlines() if not line.startswith(("svg ", ".matrix", ".legend", "  font"))
@@ -62,8 +66,8 @@ def write(path: Path, title: str, height: float, parts: Iterable[str], about: st
     high = HEAD + height + MARGIN
     inner = re.sub(r'<rect class="hit"[^>]*><title>[^<]*</title></rect>|<title>[^<]*</title>', "", "".join(parts))
     path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high:.0f}" width="{SHOWN}" '
-        f'height="{high * SHOWN / WIDTH:.0f}" role="img" aria-label="{text(about)}"><style>{colours}{rules}{STYLE}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high:.0f}" width="{shown}" '
+        f'height="{high * shown / WIDTH:.0f}" role="img" aria-label="{text(about)}"><style>{colours}{rules}{STYLE}</style>'
         f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{high - 1:.0f}" rx="10"/>'
         f'<text class="title" x="{MARGIN + 2}" y="28">{text(title)}</text>{inner}</svg>\n',
         encoding="utf-8",
@@ -148,7 +152,7 @@ def write_chart(path: Path, title: str, svg: str, series: Sequence[Series]) -> N
     """Write a chart of the report with its legend as a figure."""
     parts, x = [], float(WIDTH - MARGIN)
     for one in reversed(series):
-        x -= 8.6 * len(one.name)
+        x -= 9.4 * len(one.name)
         parts.append(words(x, 28, one.name))
         parts.append(f'<line class="line {one.kind}" x1="{x - 38}" x2="{x - 8}" y1="22" y2="22"/>')
         x -= 52

@@ -1,4 +1,4 @@
-"""The gallery: its data sets are what they say, its script runs, and its page says what the script measured."""
+"""The gallery and the tutorial show what was measured and computed; their scripts run."""
 
 from __future__ import annotations
 
@@ -38,13 +38,20 @@ def test_the_page_says_what_was_measured(gallery: ModuleType) -> None:
         assert f"**{100 * numbers['test_accuracy']:.1f} %** of {numbers['test_images']:,} test images" in page
 
 
+def said(figure: Path) -> list[str]:
+    """Return the text alternatives and the words of a figure: how it looks may change without a new training."""
+    elements = list(ElementTree.parse(figure).iter())
+    words = [e.text or "" for e in elements if e.tag.endswith("text")]
+    return words + [e.attrib["aria-label"] for e in elements if "aria-label" in e.attrib]
+
+
 def test_the_figures_are_those_of_the_results(gallery: ModuleType, tmp_path: Path) -> None:
     for name, numbers in RESULTS.items():
         gallery.figures.write_confusion(tmp_path / "confusion.svg", np.array(numbers["confusion"]), numbers["classes"])
         gallery.figures.write_accuracy(tmp_path / "accuracy.svg", numbers["epochs"])
         for what in ("confusion", "accuracy"):
             drawn, kept = tmp_path / f"{what}.svg", DOCS / "gallery" / f"{name}-{what}.svg"
-            assert drawn.read_text() == kept.read_text(), f"{kept.name}: run scripts/gallery.py"
+            assert said(drawn) == said(kept), f"{kept.name}: run scripts/gallery.py"
 
 
 def test_the_figures_are_light_and_load_nothing() -> None:
@@ -106,3 +113,18 @@ def test_the_script_trains_and_draws(gallery: ModuleType, tmp_path: Path) -> Non
         assert len(numbers["epochs"]) == 1
     assert results["surfaces"]["pointed"][1] <= 18
     assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
+
+
+def test_the_tutorial_shows_what_its_code_computes(gallery: ModuleType, tmp_path: Path) -> None:
+    import tutorial_figures
+
+    found = tutorial_figures.values_of(DOCS / "tutorial.md")
+    tutorial_figures.draw(found, tmp_path)
+    links = re.findall(r"\(tutorial/([\w-]+\.svg)\)", (DOCS / "tutorial.md").read_text())
+    assert sorted(links) == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(links) == sorted(path.name for path in (DOCS / "tutorial").iterdir())
+    for name in ("window", "places", "im2col"):
+        drawn = said(tmp_path / f"{name}.svg")
+        assert drawn == said(DOCS / "tutorial" / f"{name}.svg"), "run scripts/tutorial_figures.py"
+    assert "0·0 + 1·1 + 3·2 + 4·3 = 19" in said(DOCS / "tutorial" / "window.svg")
+    assert (sum(found["losses"][:20]) > 2 * sum(found["losses"][-20:])) is True
