@@ -41,7 +41,7 @@ def is_number(value: Any) -> bool:
 
 
 def series_of(metrics: Sequence[Mapping[str, Any]], what: str) -> list[Series]:
-    """Return the series of "loss" or "accuracy" that there are numbers for; of the loss, that of single steps too.
+    """Return the series of "loss" or "accuracy" that there are numbers for, within the epochs and of whole ones.
 
     >>> metrics = [{"epoch": 1, "step": 9, "train_loss": 1.5, "val_loss": None, "test_loss": 1.0}]
     >>> [(series.name, series.points) for series in series_of(metrics, "loss")]
@@ -49,15 +49,38 @@ def series_of(metrics: Sequence[Mapping[str, Any]], what: str) -> list[Series]:
     """
     epochs = epochs_of(metrics)
     found = []
-    if what == "loss" and epochs:
+    if within := _within(metrics, what):
+        found.append(Series("within epochs", "steps", _thinned(within)))
+    elif what == "loss" and epochs:  # a run of gpucnn 0.1.0
         batches = steps_of(metrics) or 1
         noted = [v for v in metrics if is_number(v.get("loss")) and is_number(v.get("step"))]
         steps = [(values["step"] / batches, values["loss"]) for values in noted]
-        found.append(Series("single steps", "steps", tuple(steps[:: -(-len(steps) // MOST_STEPS) or 1])))
+        found.append(Series("single steps", "steps", _thinned(steps)))
     for key, name in SPLITS:
         points = ((values["epoch"], values.get(f"{key}_{what}")) for values in epochs)
         found.append(Series(name, key, tuple((x, y) for x, y in points if y is not None)))
     return [series for series in found if series.points]
+
+
+def _within(metrics: Iterable[Mapping[str, Any]], what: str) -> list[tuple[float, float]]:
+    """Return (epochs done, mean since the point before) from the running means that were noted within epochs."""
+    points: list[tuple[float, float]] = []
+    epoch, before, total = 0, 0.0, 0.0
+    for values in metrics:
+        if not all(is_number(values.get(key)) for key in (f"running_{what}", "progress", "epoch")):
+            continue
+        if values["epoch"] != epoch:
+            epoch, before, total = values["epoch"], 0.0, 0.0
+        share = values["progress"] - (epoch - 1)
+        if share > before:
+            mean = values[f"running_{what}"]
+            points.append((values["progress"], (mean * share - total) / (share - before)))
+            before, total = share, mean * share
+    return points
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    return tuple(points[:: -(-len(points) // MOST_STEPS) or 1])
 
 
 def rates_of(metrics: Sequence[Mapping[str, Any]]) -> list[Series]:
@@ -71,7 +94,7 @@ def rates_of(metrics: Sequence[Mapping[str, Any]]) -> list[Series]:
     if batches is None or not noted:
         return []
     points = sorted({values["step"] / batches: values["lr"] for values in noted}.items())
-    return [Series("learning rate", "train", tuple(points[:: -(-len(points) // MOST_STEPS) or 1]))]
+    return [Series("learning rate", "train", _thinned(points))]
 
 
 def steps_of(metrics: Sequence[Mapping[str, Any]]) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -19,8 +21,12 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
+EVERY = 1.0
+"""Least seconds between drawings within an epoch: one takes a tenth."""
+
+
 class LiveCurves:
-    """A figure of loss and accuracy in a notebook's output, drawn anew for each epoch that it is called with.
+    """A figure of loss and accuracy in a notebook's output, drawn anew several times an epoch.
 
     Call it with the metrics of an epoch, as in ``metrics.jsonl`` or ``Classifier.history``: by
     ``classifier.fit(x, y, callback=LiveCurves())``, or ``Trainer(..., reporter=EachEpoch(LiveCurves()))``.
@@ -38,19 +44,31 @@ class LiveCurves:
             raise GpucnnError("LiveCurves draws in notebooks and needs IPython: pip install ipython.") from None
         self._display = display
         self._handle: Any = None
-        self._epochs: list[dict[str, Any]] = []
+        self._metrics: list[dict[str, Any]] = []
+        self._drawn = -math.inf
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Add what was read of the epoch under way, and draw if that was not done within the last second."""
+        self._metrics.append(dict(values))
+        if time.monotonic() - self._drawn > EVERY:
+            self._draw()
 
     def __call__(self, values: Mapping[str, Any]) -> None:
         """Add an epoch and draw."""
         plain = {f"train_{key}": values[key] for key in ("loss", "accuracy") if key in values}  # of Classifier
-        self._epochs.append({"step": values["epoch"], **plain, **values, "loss": None})
+        known = {k: v for k, v in {**plain, **values}.items() if v is not None and k != "loss"}
+        self._metrics.append({"step": values["epoch"], **known})
+        self._draw()
+
+    def _draw(self) -> None:
         page = self._figure(layout="constrained", dpi=100)
-        draw_curves(page, [{k: v for k, v in epoch.items() if v is not None} for epoch in self._epochs])
+        draw_curves(page, self._metrics)
         picture = self._display.Image(data=png_of(page))
         if self._handle is None:
             self._handle = self._display.display(picture, display_id=True)
         else:
             self._handle.update(picture)
+        self._drawn = time.monotonic()
 
 
 def figure_class() -> Any:

@@ -24,7 +24,11 @@ class Callback:
         """A step on this many images has finished."""
 
     def log(self, loop: Any, values: dict[str, Any]) -> None:
-        """The loss was read, as it is every 100 steps: step, epoch, loss, lr."""
+        """The loss was read, as it is every 100 steps, and five times an epoch of 50 to 500 steps.
+
+        values: step, epoch, progress (epochs done, with the part of this one), loss (of the last batch), lr, and the
+        metrics of the epoch so far, as running_loss and running_accuracy.
+        """
 
     def epoch(self, loop: Any, values: dict[str, Any]) -> object:
         """An epoch has finished with these values, the last of ``loop.history``; return True to stop training."""

@@ -18,12 +18,18 @@ from gpucnn.training.callback import Callback
 class EachEpoch(Callback):
     """Calls a function with the values of each epoch, as ``EachEpoch(inspect.LiveCurves())``; True ends the training.
 
+    Where it has a method ``log``, as ``LiveCurves`` has, that is called with what is read in between.
+
     >>> EachEpoch(print).epoch(None, {"epoch": 1})
     {'epoch': 1}
     """
 
     def __init__(self, function: Callable[[dict[str, Any]], object]) -> None:
         self._function = function
+
+    def log(self, loop: Any, values: dict[str, Any]) -> None:
+        if callable(log := getattr(self._function, "log", None)):
+            log(values)
 
     def epoch(self, loop: Any, values: dict[str, Any]) -> object:
         return self._function(values)

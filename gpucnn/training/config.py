@@ -27,6 +27,8 @@ MOST_SHARDS = 4096
 """Most shards of a batch: what the number of a random draw has room for."""
 LARGEST_FILE = 2**20
 """The largest file of settings in bytes."""
+OBJECT = " (object)"
+"""What the name of a user's own object ends with where settings would name a network, a loss or an optimiser."""
 NEED_VALIDATION = ("target_accuracy", "early_stopping")
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
@@ -89,6 +91,10 @@ class Settings:
             unset = getattr(self, key) is None and key in ("init_from", "freeze")
             if not unset and not isinstance(getattr(self, key), str):
                 raise UsageError.expected("settings", key, "a text", shown(getattr(self, key)))
+        for key in ("model", "loss", "optimizer"):
+            if str(getattr(self, key)).endswith(OBJECT):
+                remedy = "the run was made from objects in Python: go on with it there"
+                raise UsageError.expected("settings", key, "a name", shown(getattr(self, key)), remedy)
         check_name(self.optimizer, OPTIMIZERS, "optimizer")
         check_name(self.schedule, SCHEDULES, "schedule")
         check_name(self.loss, LOSSES, "loss")

@@ -7,7 +7,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from gpucnn.autograd import Tensor
@@ -29,7 +29,8 @@ from gpucnn.training.metrics import Loss, LossAndAccuracy, Metric
 from gpucnn.training.shards import Shards, check_sharded, sharded_step
 from gpucnn.training.step import LossFunction, has_own_step, train_step
 
-LOG_EVERY = 100
+LOG_EVERY, LOGS, LOG_APART = 100, 5, 10
+"""The loss is read after so many steps at most, or so many times an epoch if the readings are so many steps apart."""
 """Steps between two readings of the loss, each of which waits for the device."""
 
 
@@ -287,6 +288,7 @@ class Loop:
         self.net.train()
         for layer in self.frozen:
             layer.eval()
+        log_every = self._log_every()
         clock = time.perf_counter() - self.seconds
         for given in self.batches.epoch(self.epoch, self.position):
             self.do_step(*given)
@@ -294,7 +296,7 @@ class Loop:
             self.position += 1
             for callback in self.callbacks:
                 callback.step(self, given[0])
-            if self.position % LOG_EVERY == 0:
+            if self.position % log_every == 0 and not self._is_last():
                 self._log(self._running.last)
             self.seconds = time.perf_counter() - clock
             if self.stopped and not self._is_last():
@@ -306,6 +308,12 @@ class Loop:
         self.check_finite(_merged([self._running])["loss"])
         self.seconds = time.perf_counter() - clock
         return True
+
+    def _log_every(self) -> int:
+        try:
+            return min(LOG_EVERY, max(len(self.batches) // LOGS, LOG_APART))
+        except TypeError:  # an iterable without a length
+            return LOG_EVERY
 
     def _is_last(self) -> bool:
         try:
@@ -330,6 +338,9 @@ class Loop:
     def _log(self, loss: float) -> None:
         self.check_finite(loss)
         values = {"step": self.step, "epoch": self.epoch + 1, "loss": loss}
+        values |= {f"running_{name}": value for name, value in self._running.values().items()}
+        with suppress(TypeError):  # an iterable without a length
+            values["progress"] = self.epoch + self.position / len(self.batches)
         groups = getattr(self.optimizer, "param_groups", ())
         if groups:
             values["lr"] = groups[0]["lr"]

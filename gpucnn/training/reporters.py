@@ -17,7 +17,7 @@ class Reporter(Callback):
         """A step on this many images has finished."""
 
     def log(self, trainer: Any, values: dict[str, Any]) -> None:
-        """The loss was read: step, epoch, loss, lr."""
+        """The loss was read: step, epoch, progress, loss, lr, running_loss, running_accuracy."""
 
     def epoch(self, trainer: Any, values: dict[str, Any]) -> object:
         """An epoch has finished; ``values`` is the object that went to ``metrics.jsonl``."""

@@ -18,6 +18,7 @@ from gpucnn.checkpoint import Checkpoint
 from gpucnn.data import Dataset, Splits
 from gpucnn.distributed import Communicator
 from gpucnn.errors import CheckpointError, DivergedError, GpucnnError, ParameterError, UsageError, shortened
+from gpucnn.optim import Optimizer
 from gpucnn.training import environment
 from gpucnn.training.callback import Callback
 from gpucnn.training.callbacks import EarlyStopping, Schedule
@@ -26,6 +27,7 @@ from gpucnn.training.evaluation import Evaluation, evaluate
 from gpucnn.training.factory import (
     build_model,
     check_precision,
+    fitted,
     task_of,
     training_and_validation,
 )
@@ -37,9 +39,11 @@ from gpucnn.training.loss_scale import LossScale
 from gpucnn.training.metrics import LossAndAccuracy
 from gpucnn.training.mixing import mixed
 from gpucnn.training.objective import loss_for
+from gpucnn.training.objects import naming_objects
 from gpucnn.training.registry import make_optimizer, make_schedule
 from gpucnn.training.reporters import Records, Reporter, Reporters
 from gpucnn.training.run_folder import RunFolder
+from gpucnn.training.step import LossFunction
 
 FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "early_stopping", "test_each_epoch", "data", "workers")
 """Settings that may differ on resuming; of ``data``, only its location."""
@@ -50,7 +54,10 @@ class Trainer(Loop):
 
     settings must be resolved. reporter: a callback or several. ``resume`` takes over the state of the folder's last
     checkpoint first. comm: the communicator of processes that train together, each with the same arguments but the folder:
-    that of rank 0 is written, the others have a ``FollowedFolder``, and see the same file system.
+    that of rank 0 is written, the others have a ``FollowedFolder``, and see the same file system. net, loss, optimizer:
+    objects of one's own in place of those that the settings name: a Module that gives (B, classes) logits, a function of
+    output and targets, and an Optimizer of the network's parameters; the data sets of ``splits`` may be too. A resumed run
+    gets them again. ParameterError or UsageError where they do not fit.
     """
 
     def __init__(
@@ -60,8 +67,13 @@ class Trainer(Loop):
         folder: RunFolder,
         reporter: Callback | Iterable[Callback] | None = None,
         comm: Communicator | None = None,
+        *,
+        net: nn.Module | None = None,
+        loss: LossFunction | None = None,
+        optimizer: Optimizer | None = None,
     ) -> None:
         self.splits, self.folder = splits, folder
+        settings = naming_objects(settings, net, loss, optimizer)
         comm = comm or Communicator()
         self.reporter = reporter if isinstance(reporter, Callback) else Reporters(*(reporter or ()))
         backend = self.backend = get_backend(settings.device)
@@ -81,14 +93,14 @@ class Trainer(Loop):
         self.validation_loader = self._loader(validation) if validation is not None else None
         self.test_loader = self._loader(splits.test)
         generator = Generator(settings.seed)
+        task = settings.model, splits.train.image_shape, splits.train.classes, settings.precision, backend
         with drawing_from(generator):
-            net = build_model(
-                settings.model, splits.train.image_shape, splits.train.classes, settings.precision, backend
-            )
+            net = build_model(*task) if net is None else fitted(net.to(backend), *task)
         frozen = prepare(net, settings.init_from if folder.begins() else None, settings.freeze)
-        optimizer = make_optimizer(
-            settings.optimizer, trainable(net), settings.lr, settings.momentum, settings.weight_decay
-        )
+        if optimizer is None:
+            optimizer = make_optimizer(
+                settings.optimizer, trainable(net), settings.lr, settings.momentum, settings.weight_decay
+            )
         batches = self.train_loader.batches(settings.batch_size, settings.seed)
         self.schedule = Schedule(
             make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))
@@ -98,7 +110,7 @@ class Trainer(Loop):
         self.totals = LossAndAccuracy()
         super().__init__(
             net,
-            loss_for(settings, train, backend, dtype),
+            loss_for(settings, train, backend, dtype) if loss is None else loss,
             optimizer,
             mixed(batches, settings.seed, settings.mixup, settings.cutmix),
             [self.totals],

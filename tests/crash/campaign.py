@@ -43,7 +43,16 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "target missed": ("--epochs", "2", "--target-accuracy", "1", "--optimizer", "rmsprop"),
     "float16": ("--epochs", "2", "--precision", "float16"),
     "replacing": ("--epochs", "2", "--seed", "6", "--overwrite"),
-}
+    "averaged": (
+        "--epochs", "3", "--ema", "0.9", "--mixup", "0.4", "--cutmix", "1", "--label-smoothing", "0.1",
+        "--augment", "shift=2,colour=0.2,noise=0.1", "--optimizer", "adamw",
+    ),
+    "stopping": (
+        "--epochs", "6", "--early-stopping", "1", "--accumulate", "2", "--clip-norm", "0.5", "--class-weights", "balanced",
+        "--loss", "focal", "--precision", "float16", "--ema", "0.5",
+    ),
+    "shards": ("--epochs", "2", "--shards", "4", "--model", "conv_mlp", "--optimizer", "sgd"),
+}  # fmt: skip
 
 
 def prepare(folder: Path) -> dict[str, str]:

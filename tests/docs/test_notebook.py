@@ -71,10 +71,10 @@ def test_its_cells_run_in_order(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
             exec(compile(code, cell["id"], "exec"), namespace)
     finally:
         plt.close("all")
-    assert drawn == [
-        "16 images", "curves", "again", "again", "again",
-        "6 images", "6 images", "16 images", "8 images", "8 images", "8 images",
+    assert [one for one in drawn if one != "again"] == [
+        "16 images", "curves", "6 images", "6 images", "16 images", "8 images", "8 images", "8 images"
     ]  # fmt: skip
+    assert 3 <= drawn.count("again") <= 3 + 4 * 4, "after each epoch, and at most four times in it"
     assert namespace["accuracy"] > 0.8
     assert (namespace["answers"][namespace["worst"]] != namespace["test_labels"][namespace["worst"]]).all()
     assert "test accuracy" in capsys.readouterr().out

@@ -57,6 +57,12 @@ def test_with_a_classifier(notebook: Notebook) -> None:
     check(notebook, 3)
 
 
+def test_within_an_epoch(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpucnn.report.notebook.EVERY", 0.0)
+    Classifier(epochs=2, batch_size=2, device="cpu", validation=20).fit(*drawn(120, 0), callback=LiveCurves())
+    check(notebook, 10)
+
+
 def test_outside_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython.display", None)
     with pytest.raises(GpucnnError, match="needs IPython: pip install ipython"):

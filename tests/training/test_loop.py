@@ -19,6 +19,7 @@ from gpucnn import Tensor, nn, optim
 from gpucnn.backend import Backend, default_generator
 from gpucnn.data import ArrayDataset
 from gpucnn.errors import DataError, DivergedError, ParameterError
+from gpucnn.report.curves import series_of
 from gpucnn.training import Accuracy, Callback, Loader, Loop, LossAndAccuracy, Metric, Normalisation, TopK
 
 RNG = np.random.default_rng(0)
@@ -309,7 +310,10 @@ def test_state_goes_on_with_the_same_bits(backend: Backend) -> None:
     assert numbers[0] == numbers[1]
 
 
-def test_the_loss_is_logged_every_hundred_steps() -> None:
+@pytest.mark.parametrize(("steps", "at"), [
+    (10, []), (25, [10, 20]), (250, [50, 100, 150, 200]), (1000, list(range(100, 1000, 100))),
+])  # fmt: skip
+def test_the_loss_is_logged_five_times_an_epoch_and_every_hundred_steps(steps: int, at: list[int]) -> None:
     logged: list[dict[str, Any]] = []
 
     class Logging(Callback):
@@ -317,15 +321,33 @@ def test_the_loss_is_logged_every_hundred_steps() -> None:
             logged.append(values)
 
     net = nn.Linear(1, 1)
-    batches = [(np.ones((1, 1), np.float32),) * 2] * 250
-    Loop(net, nn.MSELoss(), optim.SGD(net.parameters(), lr=0.1), batches, callbacks=[Logging()]).run(2)
+    batches = [(np.full((1, 1), i % 3, np.float32),) * 2 for i in range(steps)]
+    Loop(net, nn.MSELoss(), optim.SGD(net.parameters(), lr=0.001), batches, callbacks=[Logging()]).run(2)
     assert [(v["step"], v["epoch"], v["lr"]) for v in logged] == [
-        (100, 1, 0.1),
-        (200, 1, 0.1),
-        (350, 2, 0.1),
-        (450, 2, 0.1),
-    ]
+        *((step, 1, 0.001) for step in at), *((steps + step, 2, 0.001) for step in at)
+    ]  # fmt: skip
+    assert [v["progress"] for v in logged] == pytest.approx([v["step"] / steps for v in logged])
     assert all(math.isfinite(v["loss"]) for v in logged)
+
+
+def test_curves_within_an_epoch_are_the_means_of_its_parts() -> None:
+    losses: list[float] = []
+    metrics: list[dict[str, Any]] = []
+
+    class Watching(Callback):
+        def step(self, loop: Loop, images: int) -> None:
+            losses.append(loop.metrics[0].last)  # type: ignore[attr-defined]
+
+        def log(self, loop: Loop, values: dict[str, Any]) -> None:
+            metrics.append(values)
+
+    net = nn.Linear(1, 1)
+    batches = [(np.full((1, 1), i % 7, np.float32),) * 2 for i in range(60)]
+    Loop(net, nn.MSELoss(), optim.SGD(net.parameters(), lr=0.001), batches, callbacks=[Watching()]).run(2)
+    (series,) = series_of(metrics, "loss")
+    assert [x for x, _ in series.points] == pytest.approx([k / 5 for k in (1, 2, 3, 4, 6, 7, 8, 9)])
+    parts = np.reshape(losses, (10, 12)).mean(1)
+    assert [y for _, y in series.points] == pytest.approx(parts[[0, 1, 2, 3, 5, 6, 7, 8]].tolist())
 
 
 def test_loops_in_threads_give_the_networks_of_their_seeds() -> None:
