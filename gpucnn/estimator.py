@@ -84,12 +84,11 @@ class Classifier:
 
     model: a name with options ("lenet:activation=tanh", see ``models.build``), a callable (classes, in_channels,
     image_size) -> Module, where image_size is (H, W) if they differ, or a Module, which is copied and not changed (one with
-    lazy layers has to be on the device). lr=None: the optimiser's default. device=None: that of
-    ``gpucnn.use``. validation: number of images held out and evaluated after each epoch. verbose: print a line per
-    epoch. loss: a name with options ("focal:gamma=2"), or a function of (logits, class indices); cross-entropy by
-    default. metrics: further entries of
-    ``history`` (see ``training.metrics``). init_from: weights to begin with, of a safetensors file, an .npz or a run folder;
-    the last layer is new, with a note, where the classes differ. freeze: which parameters are not trained ("features.*";
+    lazy layers has to be on the device). lr=None: the optimiser's default. device=None: that of ``gpucnn.use``. validation:
+    number of images held out and evaluated after each epoch. verbose: print a line per epoch; 2: one per batch too. loss: a
+    name with options ("focal:gamma=2"), or a function of (logits, class indices); cross-entropy by default. metrics: further
+    entries of ``history`` (see ``training.metrics``). init_from: weights to begin with, of a safetensors file, an .npz or a
+    run folder; the last layer is new, with a note, where the classes differ. freeze: which parameters are not trained ("features.*";
     "*,!fc.*" for all but fc); layers frozen as a whole run as in evaluation. The other parameters are the options of
     ``gpucnn train``; ``fit`` checks all of them.
 
@@ -131,7 +130,7 @@ class Classifier:
         seed: int = 0,
         device: str | Backend | None = None,
         validation: int = 0,
-        verbose: bool = False,
+        verbose: bool | int = False,
         loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
         metrics: Iterable[Metric] = (),
         init_from: str | None = None,
@@ -302,7 +301,7 @@ class Classifier:
             [LossAndAccuracy(), *copy.deepcopy(list(self.metrics))],
             [
                 Schedule(make_schedule(settings.schedule, optimizer, settings.epochs * len(batches), len(batches))),
-                *([Progress()] if self.verbose else []),
+                *([Progress(each_batch=self.verbose > 1)] if self.verbose else []),
                 *([EarlyStopping(settings.early_stopping)] if settings.early_stopping is not None else []),
                 *callbacks,
             ],

@@ -96,6 +96,9 @@ def test_validation_and_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> 
     assert last["seconds"] * last["images_per_second"] == pytest.approx(150)
     quick(epochs=1).fit(X[:20], Y[:20])
     assert capsys.readouterr().out == ""
+    quick(epochs=1, batch_size=8, verbose=2).fit(X[:20], Y[:20])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [*(f"epoch 1/1, batch {i}/3" for i in (1, 2, 3)), "epoch 1/1"]
 
 
 @pytest.mark.bits

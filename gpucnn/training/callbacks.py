@@ -199,7 +199,7 @@ class Checkpoints(Callback):
 
 
 class Progress(Callback):
-    """Prints a line for each epoch.
+    """Prints a line for each epoch; with ``each_batch`` one for each batch too, with the metrics of the epoch so far.
 
     >>> class Two:
     ...     epochs = 2
@@ -207,13 +207,35 @@ class Progress(Callback):
     epoch 1/2: loss 0.2500, accuracy 0.5000, 1.0 s
     """
 
+    def __init__(self, each_batch: bool = False) -> None:
+        self._each_batch = each_batch
+
+    def step(self, loop: Any, images: int) -> None:
+        if self._each_batch:
+            values = {name: value for metric in loop.metrics for name, value in metric.values().items()}
+            print(
+                f"epoch {loop.epoch + 1}/{loop.epochs}, batch {loop.position}{_of(loop.batches)}: {_figures(values)}",
+                flush=True,
+            )
+
     def epoch(self, loop: Any, values: dict[str, Any]) -> object:
-        skipped = ("epoch", "step", "seconds", "images_per_second")
-        numbers = [(name, value) for name, value in values.items() if isinstance(value, float) and name not in skipped]
-        parts = [f"{name.replace('val_', 'validation ', 1).replace('_', ' ')} {value:.4f}" for name, value in numbers]
-        print(f"epoch {values['epoch']}/{loop.epochs}: {', '.join([*parts, format(values['seconds'], '.1f') + ' s'])}",
-              flush=True)  # fmt: skip
+        print(f"epoch {values['epoch']}/{loop.epochs}: {_figures(values)}, {values['seconds']:.1f} s", flush=True)
         return None
+
+
+def _figures(values: dict[str, Any]) -> str:
+    skipped = ("epoch", "step", "seconds", "images_per_second")
+    numbers = [(name, value) for name, value in values.items() if isinstance(value, float) and name not in skipped]
+    return ", ".join(
+        f"{name.replace('val_', 'validation ', 1).replace('_', ' ')} {value:.4f}" for name, value in numbers
+    )
+
+
+def _of(batches: Any) -> str:
+    try:
+        return f"/{len(batches)}"
+    except TypeError:  # an iterable without a length
+        return ""
 
 
 def callbacks_of(given: Any) -> list[Callback]:

@@ -181,6 +181,31 @@ def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_progress_of_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    means: list[float] = []
+
+    class Watching(Callback):
+        def step(self, loop: Any, images: int) -> None:
+            means.append(loop.metrics[0].values()["loss"])
+
+    loop_of(Progress(each_batch=True), Watching()).run(2)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * (4 + 1)
+    assert lines[:4] == [f"epoch 1/2, batch {i + 1}/4: loss {means[i]:.4f}" for i in range(4)]
+    assert lines[4].startswith("epoch 1/2: loss ")
+    assert lines[5].startswith("epoch 2/2, batch 1/4: ")
+    loop = loop_of(Progress(each_batch=True))
+    Loop(loop.net, loop.loss, loop.optimizer, _Endless(), callbacks=[Progress(each_batch=True)]).run(1)
+    assert capsys.readouterr().out.startswith("epoch 1/1, batch 1: loss ")
+
+
+class _Endless:
+    """Batches whose number is not known beforehand."""
+
+    def __iter__(self) -> Any:
+        return iter(BATCHES)
+
+
 def test_functions_and_lists_are_callbacks() -> None:
     stopping = EarlyStopping()
     found = callbacks_of([print, [stopping], None])
