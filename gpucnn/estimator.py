@@ -88,9 +88,9 @@ class Classifier:
     number of images held out and evaluated after each epoch. verbose: print a line per epoch; 2: one per batch too. loss: a
     name with options ("focal:gamma=2"), or a function of (logits, class indices); cross-entropy by default. metrics: further
     entries of ``history`` (see ``training.metrics``). init_from: weights to begin with, of a safetensors file, an .npz or a
-    run folder; the last layer is new, with a note, where the classes differ. freeze: which parameters are not trained ("features.*";
-    "*,!fc.*" for all but fc); layers frozen as a whole run as in evaluation. The other parameters are the options of
-    ``gpucnn train``; ``fit`` checks all of them.
+    run folder; the last layer is new, with a note, where the classes differ. freeze: which parameters are not trained
+    ("features.*"; "*,!fc.*" for all but fc); layers frozen as a whole run as in evaluation. The other parameters are the
+    options of ``gpucnn train``; ``fit`` checks all of them.
 
     x, everywhere: images (N, H, W), (N, C, H, W) or flattened square ones (N, H*W), uint8 (0 to 255) or floating, of the
     same kind in every call; (N, H, W, C) too, with a note, where only the last axis can be the channels (1 or 3 beside
