@@ -28,7 +28,7 @@ GROUPS = {
         "summary": "Show the shape, cost and receptive field of each layer of a network.",
         "profile": "Time each layer of a network, forward and backward.",
         "runs": "List run folders with their best figures.",
-        "compare": "Compare runs: settings that differ, figures, curves over each other.",
+        "compare": "Compare runs: settings that differ, figures, curves.",
     },
     "Data and machine": {
         "data": "List, show, download and convert data sets.",
@@ -74,7 +74,7 @@ class Commands(Group):
 def cli() -> None:
     """Train, evaluate and inspect convolutional networks on NumPy or CuPy.
 
-    Start with `gpucnn train`, which trains LeNet on the built-in digits in about a minute.
+    Start with `gpucnn train`, which trains LeNet on the built-in digits in half a minute on two cores.
 
     \b
     Exit codes: 0 done; 1 failure; 2 wrong usage; 3 target accuracy missed or training diverged;

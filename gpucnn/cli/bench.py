@@ -66,7 +66,7 @@ def command(
     """Measure training and inference of a named network (lenet by default) or of one layer, such as
     Conv2d:in_channels=64,out_channels=64,kernel_size=3,padding=1 with --input-shape 64,32,32.
 
-    The loop that is timed is the one a user would write by hand. scripts/bench.py compares with PyTorch.
+    The timed loop is the one that a user would write by hand. scripts/bench.py compares with PyTorch.
     """
     report: dict[str, Any] = {"model": model, "input_shape": list(input_shape), "machine": benchmark.machine(device)}
     report["speed"] = benchmark.measure(model, input_shape, batch_sizes, modes, rounds, seconds, device)

@@ -16,20 +16,20 @@ from gpucnn.formats import ABSENT, duration, percent, setting_text
 from gpucnn.training.runs import RunRecord, find_runs
 
 
-@click.command(short_help="Compare runs: settings that differ, figures, curves over each other.")
+@click.command(short_help="Compare runs: settings that differ, figures, curves.")
 @click.argument("runs", nargs=-1, metavar="RUN RUN...", type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE.html",
-    help="Also write a page with the curves of all runs over each other.",
+    help="Also write a page with the curves of all runs in the same charts.",
 )  # fmt: skip
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object a run: figures and the settings that differ."
+    "--json", "as_json", is_flag=True, help="Print one JSON object per run: figures and the settings that differ."
 )
 def command(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Compare the runs in folders RUN: the settings in which they differ, and their best figures.
 
-    A folder of runs stands for all of them; without one, runs is taken. With --out a page is written that shows the
-    curves over each other: one file, which opens anywhere.
+    A folder of runs stands for all runs in it; the default is the folder runs. --out writes a page with the curves of all
+    runs in the same charts: one file, which opens anywhere.
     """
     if not runs and not USUAL.is_dir():
         raise UsageError("compare: expected two runs or more, and there is no folder runs. Name the runs' folders.")
@@ -47,7 +47,7 @@ def command(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         write_page(records, out)
         say(f"Written: {out}", err=as_json)
     elif not as_json:
-        say("Curves over each other: add --out compare.html")
+        say("To see the curves: add --out compare.html")
 
 
 def show(records: list[RunRecord], as_json: bool) -> None:

@@ -11,7 +11,7 @@ from gpucnn.doctor import examine
 @click.command(short_help="Report what this machine has and what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--warmup", is_flag=True, help="Compile the GPU kernels now, so that later programs load them from disk.")
-@click.option("--verify", is_flag=True, help="Hold every GPU kernel against the reference, on many cases.")
+@click.option("--verify", is_flag=True, help="Compare every GPU kernel with its reference on many cases.")
 def command(as_json: bool, warmup: bool, verify: bool) -> None:
     """Report what this machine has (Python, NumPy and its BLAS, threads, memory, CuPy, CUDA, GPU) and what is missing."""
     report = examine(warmup, verify)

@@ -25,6 +25,7 @@ from gpucnn.distributed.launch import launched_processes
 from gpucnn.errors import CheckpointError, DivergedError
 from gpucnn.training import RunFolder, SavedModel, evaluate
 from gpucnn.training.config import MOST_SHARDS
+from gpucnn.training.evaluation import BATCH
 
 
 @click.command(short_help="Evaluate a trained network on a data set.")
@@ -40,10 +41,10 @@ from gpucnn.training.config import MOST_SHARDS
 @checkpoint_option
 @model_option
 @trust_option
-@click.option("--batch-size", type=click.IntRange(1), default=1000, show_default=True, help="Images per batch.")
+@click.option("--batch-size", type=click.IntRange(1), default=BATCH, show_default=True, help="Images per batch.")
 @click.option(
     "--processes", type=click.IntRange(1, MOST_SHARDS), metavar="N",
-    help="Share the images out among N processes of this machine, a power of two (extra mpi).",
+    help="Divide the images among N processes on this machine, a power of two (extra mpi).",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: loss, accuracy, confusion.")
 @no_limits_option
@@ -60,7 +61,7 @@ def command(
 ) -> int:
     """Print accuracy, loss, confusion matrix, and recall and precision per class of the network in folder RUN.
 
-    Where the matrix is wider than the terminal, each class has a line with the class it is most often mistaken for.
+    If the matrix is wider than the terminal, each class has a line with the class it is most often mistaken for.
     """
     saved = SavedModel.load(RunFolder.open(run), device, checkpoint, model, trust)
     name, test = saved.test_set(source)

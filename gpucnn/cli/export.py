@@ -59,7 +59,7 @@ def command(
     """Write the network in folder RUN to an ONNX file, which onnxruntime and many other programs run.
 
     The file takes uint8 images (N, C, H, W) and gives a probability for each class: normalisation and softmax are part of
-    it. Class names, the data set and where the run came from are in its metadata. It is checked, and where onnxruntime is
+    it. Class names, the data set and the origin of the run are in its metadata. The file is checked and, if onnxruntime is
     installed, run: the largest difference from gpucnn's own probabilities is printed.
     """
     from gpucnn.onnx import Preprocessing, export

@@ -31,7 +31,7 @@ def listing() -> dict[str, dict[str, Any]]:
 
 
 @click.command(short_help="List the networks known by name, with their options.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: about and options of each network.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: description and options of each network.")
 def command(as_json: bool) -> None:
     """List the networks known by name, with their options and defaults.
 

@@ -37,7 +37,7 @@ SAMPLE = 500
 """Images, spread over the test set, among which those of each class are looked for."""
 
 
-@click.command(short_help="Write a page that runs the network in the browser and shows how it sees.")
+@click.command(short_help="Write a page that runs the network in the browser.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -64,12 +64,12 @@ def command(
     model: str | None,
     trust: bool,
 ) -> None:
-    """Write a page that holds the network of folder RUN and runs it in the browser: no server, no network, one file. RUN may
-    be an ONNX file, whose name ends with .onnx.
+    """Write a page that holds the network of folder RUN and runs it in the browser. It is one file and needs no server.
+    RUN may be an ONNX file, whose name ends with .onnx.
 
-    Draw on it, drop a picture or take a test image, and watch the probabilities, the feature maps of every layer and
-    Grad-CAM. Point at a pixel of a map to see the window, the filter and the sum that made it, and go back layer by layer;
-    switch filters off.
+    Draw on the page, drop an image or take a test image, and watch the probabilities, the feature maps of every layer and
+    Grad-CAM. Point at a pixel of a feature map to see the window, the filter and the sum that made it, and go back layer by
+    layer; switch filters off.
 
     A network of more than 10 MB of weights, or with a layer that the page cannot run, is refused.
     """

@@ -46,23 +46,23 @@ AT_ONCE = 1000
     "--csv",
     "as_csv",
     is_flag=True,
-    help="Print one CSV line per image: file, class, probability. --top N repeats the last two.",
+    help="Print one CSV line per image: file, class, probability. With --top N the last two are repeated.",
 )
 @click.option(
     "--mean",
     metavar="M[,M,M]",
-    help="Of an ONNX file that does not say how it reads images: what is subtracted from pixels from 0 to 1.  [default: 0]",
+    help="For an ONNX file that does not say how it reads images: subtract this from pixels (0 to 1).  [default: 0]",
 )
 @click.option(
     "--std",
     metavar="S[,S,S]",
-    help="Of such an ONNX file: what the difference is divided by.  [default: 1]",
+    help="For such an ONNX file: divide the difference by this.  [default: 1]",
 )
 @click.option(
     "--image-size",
     "image_size",
     metavar="S|HxW",
-    help="Of an ONNX file that takes images of any size: the size that they are brought to.",
+    help="For an ONNX file that takes images of any size: scale them to this size.",
 )
 @no_limits_option
 def command(
@@ -83,9 +83,9 @@ def command(
     folder: all images in it and its subfolders are read, sorted by name. RUN may be an ONNX file, whose name ends with
     .onnx.
 
-    Images are converted to grey or colour and scaled as in training. Where those were centred, as MNIST's are, a grey
-    drawing may be dark on light or light on dark and of any size. A file that cannot be read is reported, the other files
-    are still classified, and the exit code is 1.
+    Images are converted to grey or colour and scaled as in training. If the training images were centred like MNIST's, a
+    grey drawing may be dark on light or light on dark and of any size. A file that cannot be read is reported, the other
+    files are still classified, and the exit code is 1.
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other: leave one out.")

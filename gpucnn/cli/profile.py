@@ -15,18 +15,21 @@ from gpucnn.cli.tables import text_table
 from gpucnn.cli.terminal import say, say_json, say_lines
 from gpucnn.formats import ABSENT, percent
 from gpucnn.models import MODELS
-from gpucnn.training import RunFolder, SavedModel, build_model
+from gpucnn.training import RunFolder, SavedModel, Settings, build_model
 
 
 @click.command(short_help="Time each layer of a network, forward and backward.")
 @click.argument("model", metavar="NAME[:OPTION=VALUE,...]|RUN", shell_complete=complete_described(MODELS, FROM_DATA))
-@click.option("--batch-size", type=click.IntRange(1, 2**16), default=64, show_default=True, help="Images in the batch.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, 2**16), default=Settings.batch_size, show_default=True,
+    help="Images in the batch.",
+)  # fmt: skip
 @click.option(
     "--input-shape", default="1,28,28", show_default=True, callback=read_shape, metavar="C,H,W",
     help="Channels, height and width of an image; a run knows its own.",
 )  # fmt: skip
 @click.option(
-    "--classes", type=click.IntRange(1), default=10, show_default=True, help="Number of classes, without a run."
+    "--classes", type=click.IntRange(1), default=10, show_default=True, help="Number of classes; a run knows its own."
 )
 @click.option("--repeats", type=click.IntRange(1, 1000), default=5, show_default=True, help="Passes that are timed.")
 @device_option("auto")
@@ -44,8 +47,8 @@ def command(
 ) -> None:
     """Time each layer of a network, forward and backward, for one batch in training mode.
 
-    The network is one by name, such as resnet:width=8, or that of the run in folder RUN. Layers are timed one by one; a step
-    as it usually runs, with neighbours fused, is timed too and can be shorter than their sum.
+    The network is a named one, such as resnet:width=8, or that of the run in folder RUN. Layers are timed one by one. A
+    whole step, in which neighbouring layers are fused as usual, is timed too and can be shorter than their sum.
     """
     from gpucnn.analysis.profile import profile
 

@@ -31,11 +31,11 @@ ORDERS: dict[str, Callable[[RunRecord], Any]] = {
     "--sort", "order", type=click.Choice([*ORDERS, "name"]), default="date", show_default=True,
     help="Newest, highest validation or test accuracy, or longest time first; or by name.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run.")
 def command(folders: tuple[Path, ...], order: str, as_json: bool) -> None:
-    """List the runs in FOLDERs, by default in runs: what they trained, how far they came, and their best figures.
+    """List the runs in each FOLDER, by default in runs: model, data, epochs done, and best figures.
 
-    A run is a folder with a config.toml; it is looked for three folders deep. The validation accuracy is that of the best
+    A run is a folder with a config.toml; folders are searched three levels deep. The validation accuracy is that of the best
     epoch, the test accuracy that of the checkpoint which `gpucnn evaluate` takes.
     """
     if not folders and not USUAL.is_dir():

@@ -77,11 +77,11 @@ def either(names: Iterable[str]) -> str:
     metavar="SOURCE", shell_complete=complete_source,
 )  # fmt: skip
 @setting_option(
-    "--init-from", "Begin with the weights of a safetensors file, an .npz or a run folder; the last layer is new where the "
-    "classes differ.", metavar="FILE|RUN", type=click.Path(),
+    "--init-from", "Start from the weights of a safetensors file, an .npz file or a run folder; if the classes differ, the "
+    "last layer starts from random weights.", metavar="FILE|RUN", type=click.Path(),
 )  # fmt: skip
 @setting_option(
-    "--freeze", "Parameters that are not trained, by patterns separated by commas: features.*; or *,!fc.* for all but fc.",
+    "--freeze", "Parameters that are not trained, as patterns separated by commas: features.*, or *,!fc.* for all but fc.",
     metavar="PATTERNS",
 )  # fmt: skip
 @setting_option("--device", DEVICE_HELP, callback=check_device, metavar="DEVICE", shell_complete=complete_device)
@@ -105,29 +105,32 @@ def either(names: Iterable[str]) -> str:
     metavar="NAME[:OPTION=VALUE,...]", shell_complete=complete_described(LOSSES, ("weight", "label_smoothing")),
 )  # fmt: skip
 @setting_option(
-    "--class-weights", "Weights of the classes in the loss: balanced lets rare ones count as much as frequent ones.",
+    "--class-weights", "Weights of the classes in the loss: balanced makes rare classes count as much as frequent ones.",
     "all the same", type=click.Choice(["balanced"]),
 )  # fmt: skip
 @setting_option(
-    "--label-smoothing", "Part of each label that is spread over all classes (0.1, say).", type=click.FloatRange(0, 1)
+    "--label-smoothing",
+    "Part of each label that is spread over all classes; for example 0.1.",
+    type=click.FloatRange(0, 1),
 )
 @setting_option(
-    "--clip-norm", "Scale the gradients down to this norm where it is larger.", "off", type=click.FloatRange(0)
+    "--clip-norm", "Scale the gradients down to this norm if theirs is larger.", "off", type=click.FloatRange(0)
 )
 @setting_option(
-    "--ema", "Decay of an average of the weights (0.999, say), which is what is validated, tested and saved.", "off",
+    "--ema", "Decay of an average of the weights, for example 0.999. The average is validated, tested and saved.", "off",
     type=click.FloatRange(0, 1),
 )  # fmt: skip
 @setting_option(
-    "--early-stopping", "Stop after so many epochs without a better validation accuracy; best is the result.", "off",
-    type=click.IntRange(1), metavar="PATIENCE",
+    "--early-stopping", "Stop after this many epochs without a better validation accuracy, and use the best checkpoint.",
+    "off", type=click.IntRange(1), metavar="PATIENCE",
 )  # fmt: skip
 @setting_option(
-    "--mixup", "Blend each image and label with another of the batch; the share is drawn from Beta(N, N) (0.2, say).",
+    "--mixup", "Blend each image and label with another of its batch, in a proportion from Beta(N, N); for example 0.2.",
     "off", type=click.FloatRange(0, 1000), metavar="N",
 )  # fmt: skip
 @setting_option(
-    "--cutmix", "Put a box of another image into each one, and mix the labels by area (1, say); with --mixup, either.",
+    "--cutmix", "Paste a box of another image into each one and mix the labels by area; for example 1. With --mixup, each "
+    "batch is mixed one way or the other.",
     "off", type=click.FloatRange(0, 1000), metavar="N",
 )  # fmt: skip
 @setting_option(
@@ -135,13 +138,13 @@ def either(names: Iterable[str]) -> str:
     type=click.IntRange(1), metavar="N",
 )  # fmt: skip
 @setting_option(
-    "--shards", "Parts of each batch, a power of two, which processes share: the same number gives the same bits on any "
-    "number of processes that divides it; without it as many as there are processes.", type=click.IntRange(1, MOST_SHARDS),
-    metavar="N",
+    "--shards", "Parts of each batch, a power of two, divided among the processes. The same number gives the same bits on "
+    "any number of processes that divides it. For several processes the default is their number.",
+    type=click.IntRange(1, MOST_SHARDS), metavar="N",
 )  # fmt: skip
 @setting_option(
-    "--workers", "Threads that read and augment images ahead of the training; results do not depend on them.",
-    "one a processor for images read from files, otherwise 0", type=click.IntRange(0, 255), metavar="N",
+    "--workers", "Threads that read and augment images in advance; the results do not depend on their number.",
+    "one per processor for images read from files, otherwise 0", type=click.IntRange(0, 255), metavar="N",
 )  # fmt: skip
 @setting_option("--momentum", "SGD momentum.", type=click.FloatRange(0, 1))
 @setting_option(
@@ -182,26 +185,26 @@ def either(names: Iterable[str]) -> str:
     "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATA-N with the first free N]"
 )  # fmt: skip
 @click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Read settings from a file; options win."
+    "--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Read settings from a file; options override it."
 )  # fmt: skip
 @click.option(
     "--recipe", "recipe_name", metavar="NAME", shell_complete=complete_recipe,
-    help="Use settings that come with gpucnn; options win. Recipes: fast (MNIST to 99 %).",
+    help="Use settings that come with gpucnn; options override them. Recipes: fast (MNIST to 99 %).",
 )  # fmt: skip
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue this run from its last checkpoint."
 )  # fmt: skip
 @click.option(
     "--processes", type=click.IntRange(1, MOST_SHARDS), metavar="N",
-    help="Train in N processes of this machine, a power of two (extra mpi); `mpirun -n N gpucnn train` does so on several.",
+    help="Train in N processes, a power of two, on this machine (extra mpi). On several: `mpirun -n N gpucnn train`.",
 )  # fmt: skip
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600, show_default=True, metavar="SECONDS",
-    help="With --processes: end all when the others have waited for one for so long.",
+    help="With --processes: end all processes when they have waited this long for one of them.",
 )  # fmt: skip
 @click.option(
     "--max-restarts", type=click.IntRange(0), default=0, show_default=True, metavar="K",
-    help="With --processes: go on from the last checkpoint after a failure, at most K times.",
+    help="With --processes: resume from the last checkpoint after a failure, at most K times.",
 )  # fmt: skip
 @trust_option
 @click.option("--overwrite", is_flag=True, help="Replace the run in the --out folder.")
@@ -231,7 +234,8 @@ def command(
 ) -> int:
     """Train a network and keep the run in a folder.
 
-    Without options: LeNet on the built-in digits, five epochs, in about a minute. `gpucnn models` lists the networks.
+    Without options it trains LeNet on the built-in digits, in half a minute on two cores. `gpucnn models` lists the
+    networks.
     """
     given = {key: value for key, value in options.items() if value is not None}
     started = FOLDER in os.environ  # by the parent below
