@@ -9,7 +9,7 @@ import click
 from sphinx.application import Sphinx
 
 import gpucnn
-from gpucnn.cli import COMMANDS, cli
+from gpucnn.cli import COMMANDS, GROUPS, cli
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "README.md"
 
@@ -33,6 +33,8 @@ html_title = "gpucnn"
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1f5fbf", "color-brand-content": "#1f5fbf"},
     "dark_css_variables": {"color-brand-primary": "#8ab8ff", "color-brand-content": "#8ab8ff"},
@@ -48,10 +50,22 @@ def plain_prose(app: Sphinx, what: str, name: str, thing: object, options: objec
             lines[i] = "".join(parts)
 
 
+def commands() -> str:
+    """Return a table of the commands in the order of use."""
+    rows = (
+        f"| {title if i == 0 else ''} | <a href='#gpucnn-{name}'><code>{name}</code></a> | {text} |\n"
+        for title, group in GROUPS.items()
+        for i, (name, text) in enumerate(group.items())
+    )
+    return "| when | command | does |\n|---|---|---|\n" + "".join(rows)
+
+
 def within_the_site(app: Sphinx, name: str, source: list[str]) -> None:
-    """Bring the results in; send links that lead out of docs/, as they do in the repository, to where that is here."""
+    """Bring the results and the commands in; send links that lead out of docs/, as they do in the repository, to where that is here."""
     if name == "benchmarks":
         source[0] = re.sub(r"\]\((?=[\w-]+\.json\))", "](../benchmarks/", RESULTS.read_text())
+    if name == "cli":
+        source[0] = source[0].replace("<!-- commands -->\n", commands()).replace("IN ORDER", ",".join(COMMANDS))
     for before, here in (("../docs/", ""), ("../benchmarks/README.md", "benchmarks.md"), ("../README.md", "index.md")):
         source[0] = source[0].replace(f"]({before}", f"]({here}")
 

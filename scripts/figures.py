@@ -120,16 +120,24 @@ def write_tiles(path: Path, title: str, shown: Sequence[tuple[Any, ...]], about:
 
 
 def write_samples(path: Path, names: Sequence[str], images: Sequence[Any]) -> None:
-    """Write a row of samples for each class. images: of each class, uint8 (n, H, W) or (n, H, W, 3)."""
+    """Write a row of samples for each class, as large as there is room. images: see ``write_rows``."""
+    write_rows(path, "Samples", names, images, max(min(len(names) * 4 // 5, 8), 3), LARGE)
+
+
+def write_rows(
+    path: Path, title: str, names: Sequence[str], images: Sequence[Any], columns: int, least: float = 0
+) -> None:
+    """Write a row of images for each name. images: of each, uint8 (n, H, W) or (n, H, W, 3); least: the figure's height."""
     beside = 108
-    columns = max(min(len(names) * 4 // 5, 8), 3)
-    side = min((WIDTH - beside - MARGIN) / columns, LARGE / len(names)) - 4
+    side = (WIDTH - beside - MARGIN) / columns - 4
+    if least:
+        side = min(side, least / len(names) - 4)
     parts = []
     for i, (name, row) in enumerate(zip(names, images, strict=True)):
         y = HEAD + i * (side + 4)
         parts.append(words(MARGIN, y + side / 2 + 6, name, kind="ink"))
         parts += [image(pixels, beside + j * (side + 4), y, side) for j, pixels in enumerate(row[:columns])]
-    write(path, "Samples", LARGE, parts, f"Samples of each class: {', '.join(names)}")
+    write(path, title, max(least, len(names) * (side + 4)), parts, f"{title}: {', '.join(names)}")
 
 
 def write_confusion(path: Path, counts: Any, names: Sequence[str], title: str = "Confusion matrix") -> None:

@@ -322,12 +322,14 @@ def main(only: Path | None, out: Path, quick: bool) -> None:
             return
         folder = out / "gallery"
         folder.mkdir(parents=True, exist_ok=True)
-        results = {}
+        results, kinds = {}, []
         for exhibit in EXHIBITS:
             train(exhibit, data, quick)
             answers = Answers.of(data / "runs" / exhibit.name)
             results[exhibit.name] = results_of(answers, exhibit)
             draw(answers, exhibit, folder)
+            kinds.append([image_pixels(image) for image in answers.images[:8]])
+        figures.write_rows(folder / "kinds.svg", "Five kinds of data", list(results), kinds, 8, 240)
     (folder / "results.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
     (out / "gallery.md").write_text(page_of(results), encoding="utf-8")
 

@@ -15,27 +15,30 @@ from gpucnn.errors import GpucnnError, did_you_mean
 from gpucnn.version import __version__
 
 GROUPS = {
+    "Before training": {
+        "data": "List, show, download and convert data sets.",
+        "models": "List the networks known by name, with their options.",
+        "summary": "Show the shape, cost and receptive field of each layer of a network.",
+    },
     "Train and use": {
         "train": "Train a network and keep the run in a folder.",
         "evaluate": "Evaluate a trained network on a data set.",
         "predict": "Classify image files.",
-        "export": "Write a trained network to an ONNX file.",
     },
-    "Inspect": {
+    "Look at what came out": {
         "visualize": "Draw the report of a run, or explain the prediction for one image.",
         "playground": "Write a page that runs the network in the browser.",
-        "models": "List the networks known by name, with their options.",
-        "summary": "Show the shape, cost and receptive field of each layer of a network.",
-        "profile": "Time each layer of a network, forward and backward.",
         "runs": "List run folders with their best figures.",
         "compare": "Compare runs: settings that differ, figures, curves.",
     },
-    "Data and machine": {
-        "data": "List, show, download and convert data sets.",
+    "Hand on and measure": {
+        "export": "Write a trained network to an ONNX file.",
+        "profile": "Time each layer of a network, forward and backward.",
         "bench": "Measure speed and memory.",
         "doctor": "Report what this machine has and what is missing.",
     },
 }
+"""The commands in the order of use."""
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 

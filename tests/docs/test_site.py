@@ -67,6 +67,12 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
                 assert f'id="cmdoption-gpucnn-{name}-{option.opts[0].lstrip("-")}"' in page
 
 
+def test_commands_come_in_the_order_of_use(site: Path) -> None:
+    page = (site / "cli.html").read_text()
+    assert re.findall(r"href='?\"?#gpucnn-(\w+)'?\"?><code>", page) == list(COMMANDS)
+    assert [name for name in re.findall(r'<section id="gpucnn-(\w+)">', page) if name in COMMANDS] == list(COMMANDS)
+
+
 def test_every_link_leads_somewhere(site: Path) -> None:
     lost = []
     for page in site.rglob("*.html"):
@@ -87,7 +93,7 @@ def test_a_browser_shows_it_without_a_network(site: Path, tmp_path: Path, size: 
         pytest.skip("no Chromium")
     window = browser.Browser(tmp_path)
     try:
-        for name in ("index", "tutorial", "recipes", "cli", "api/nn"):
+        for name in ("index", "tutorial", "gallery", "recipes", "cli", "api/nn"):
             window.open(site / f"{name}.html", size, dark)
             assert [said for said in window.problems if not said.startswith("asked for file://")] == []
             assert window.evaluate("document.documentElement.scrollWidth <= innerWidth")
