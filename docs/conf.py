@@ -61,7 +61,7 @@ def commands() -> str:
 
 
 def within_the_site(app: Sphinx, name: str, source: list[str]) -> None:
-    """Bring the results and the commands in; send links that lead out of docs/, as they do in the repository, to where that is here."""
+    """Bring results and commands in; send links that lead out of docs/ to where that is in the site."""
     if name == "benchmarks":
         source[0] = re.sub(r"\]\((?=[\w-]+\.json\))", "](../benchmarks/", RESULTS.read_text())
     if name == "cli":
