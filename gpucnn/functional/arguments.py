@@ -75,7 +75,7 @@ def plain_padding(padding: Padding) -> Padding:
 def remembered(function: Callable[P, T]) -> Callable[P, T]:
     """Return ``function`` with its latest results kept: for checks of arguments that are the same at each call of a layer.
 
-    A call with a list, which cannot be a key, is made anew.
+    With a list, which cannot be a key, ``function`` is called each time.
     """
     kept = lru_cache(maxsize=1024, typed=True)(function)
 

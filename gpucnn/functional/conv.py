@@ -158,7 +158,7 @@ def conv2d(
 
     input: (N, C, H, W), one (C, H, W) image, or a matrix (H, W), which is an image of one channel; weight: (F, C/groups,
     KH, KW); bias: (F,), or (F, OH, OW) for one per position; all of one floating dtype.
-    Output: (N, F, OH, OW) with OH = floor((H + top + bottom - dilation (KH - 1) - 1) / stride) + 1, OW alike.
+    Output: (N, F, OH, OW) with OH = floor((H + top + bottom - dilation (KH - 1) - 1) / stride) + 1; OW likewise.
     padding: an int, a pair, four sides (top, bottom, left, right), "valid", "same" (ceil(n / stride) pixels, the odd row
     and column at the bottom and right) or "full". exact=True raises if the stride does not divide the size.
     implementation: "auto", the device's fastest; "im2col", one GEMM with the im2col matrix; "loops".
@@ -245,7 +245,7 @@ def _filter_window(
     exact: bool,
     implementation: str,
 ) -> Window:
-    """Return the window of ``filters`` (F, C/groups, KH, KW) on ``images`` (N, C, H, W). Raises what sizes tell."""
+    """Return the window of ``filters`` (F, C/groups, KH, KW) on ``images`` (N, C, H, W). Checks all sizes."""
     if len(filters) != 4:
         raise ShapeError.expected(where, "weight", "(F, C/groups, KH, KW)", f"shape {filters}")
     F, CG, KH, KW = filters

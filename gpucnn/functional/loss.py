@@ -119,10 +119,9 @@ def nll_loss(
 ) -> Tensor:
     """Return the negative log likelihood -input[target] over a batch.
 
-    input: (N, C) log probabilities (``log_softmax``); target: (N,) integers; or (N, C, H, W) and (N, H, W), (C,) and ();
-    weight: (C,), one for each class. Labels equal
-    to ignore_index are ignored. Raises ShapeError, DTypeError or ParameterError. A label out of range raises
-    ParameterError on the CPU and gives NaN on a GPU.
+    input: (N, C) log probabilities (``log_softmax``) and target: (N,) integers; also (N, C, H, W) and (N, H, W), or (C,) and
+    (). weight: (C,), one for each class. Labels equal to ignore_index are ignored. Raises ShapeError, DTypeError or
+    ParameterError. A label out of range raises ParameterError on the CPU and gives NaN on a GPU.
 
     >>> import gpucnn
     >>> nll_loss(gpucnn.tensor([[-1.0, -2.0]]), gpucnn.tensor([1])).item()
@@ -191,14 +190,14 @@ def cross_entropy(
 ) -> Tensor:
     """Return -log softmax(input)[target], over a batch of logits.
 
-    input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) class probabilities (one-hot, say) of
-    the input's dtype. For classes of pixels (N, C, H, W) logits and (N, H, W) integers, or (N, C, H, W) probabilities; for
-    one example (C,) and (). weight: (C,), one for each class. Labels equal to ignore_index are ignored. label_smoothing
+    input: (N, C) floating logits; target: (N,) integers from 0 to C - 1, or (N, C) class probabilities (such as one-hot) of
+    the input's dtype. To classify pixels: (N, C, H, W) logits and (N, H, W) integers or (N, C, H, W) probabilities; for one
+    example: (C,) and (). weight: (C,), one for each class. Labels equal to ignore_index are ignored. label_smoothing
     spreads that part of each target evenly over all classes (Szegedy et al. 2016).
     Output: a scalar, or (N,) with reduction="none"; float32 for float16 logits. The mean of an empty batch is NaN.
     Raises ShapeError, DTypeError, ParameterError. A label out of range raises ParameterError on the CPU. A GPU cannot raise
-    without synchronising: there the loss is NaN in float32 or with options; in float64 without options it is silently
-    that of another class. The trainer checks data sets when it loads them; check your own labels before the loop.
+    without synchronising: there the loss is NaN in float32 or with options; in float64 without options the loss of another
+    class is returned. The trainer checks data sets when it loads them; check your own labels before the loop.
     Source: Goodfellow, Bengio & Courville 2016, section 6.2.2.
 
     >>> import gpucnn

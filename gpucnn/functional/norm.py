@@ -61,7 +61,7 @@ def batch_norm_fused(
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """Return ``batch_norm`` plus ``residual``, of the input's shape, and of that the ReLU where ``relu``: in one pass."""
+    """Return ``batch_norm`` plus ``residual`` (of the input's shape), with ``relu`` followed by ReLU, in one pass."""
     check_float(input, "batch_norm")
     if input.ndim < 2:
         raise ShapeError.expected("batch_norm", "input", "(N, C) or (N, C, ...)", f"shape {input.shape}")

@@ -72,8 +72,8 @@ def pad2d(
 ) -> Tensor:
     """Return images (N, C, H, W), or one (C, H, W), with padding around them.
 
-    padding: an int, a pair (rows, columns) or four sides (top, bottom, left, right), each at least 0; or the word by which a
-    convolution of this kernel_size, stride and dilation would pad: "valid" (not at all), "same" or "full".
+    padding: an int, a pair (rows, columns) or four sides (top, bottom, left, right), each at least 0; or "valid" (none),
+    "same" or "full", as a convolution of this kernel_size, stride and dilation pads.
     mode: "zeros"; "reflect", which mirrors at the border pixel without repeating it (padding less than the image's size);
     or "replicate", which repeats the border pixel. Raises ParameterError, and ShapeError for too large a reflection.
 

@@ -1,4 +1,4 @@
-"""Images of another size."""
+"""Resizing images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def interpolate(
 ) -> Tensor:
     """Return images (N, C, H, W), or one (C, H, W), with another height and width.
 
-    size: (height, width) or one number for both; or scale_factor, by which both are multiplied and rounded down. mode:
-    "nearest" repeats pixels; "bilinear" weighs the four around a point, the corners of both images being the same with
-    align_corners. With recompute_scale_factor the ratio of the sizes counts, not scale_factor. Raises ParameterError,
-    DTypeError and ShapeError. Source: torch.nn.functional.interpolate.
+    Give either size, (height, width) or one number for both, or scale_factor, by which both are multiplied and rounded down.
+    mode: "nearest" repeats pixels; "bilinear" weights the four around a point. With align_corners the corner pixels of both
+    images coincide. With recompute_scale_factor the ratio of the sizes is used instead of scale_factor. Raises
+    ParameterError, DTypeError and ShapeError. Source: torch.nn.functional.interpolate.
 
     >>> import gpucnn
     >>> interpolate(gpucnn.tensor([[[1.0, 3.0]]]), scale_factor=2).tolist()

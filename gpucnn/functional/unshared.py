@@ -24,7 +24,7 @@ def output_size(
 ) -> Pair:
     """Return (rows, columns) after a convolution or pooling: floor((n + padding - (dilation (k - 1) + 1)) / stride) + 1.
 
-    size: (height, width), or one number for both. padding as everywhere: an int, a pair, four sides, or a word. Raises
+    size: (height, width), or one number for both. padding: an int, a pair, four sides or a name, as in ``conv2d``. Raises
     ParameterError, and ShapeError for a window that does not fit.
 
     >>> output_size((8, 8), (3, 5), stride=(3, 4), padding=(0, 1))
@@ -38,7 +38,7 @@ def output_size(
 def convolve2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: PairLike = 1, padding: Padding = 0
 ) -> Tensor:
-    """Return the convolution of mathematics, with flipped filters: ``conv2d`` with weight[:, :, ::-1, ::-1].
+    """Return the mathematical convolution, with flipped filters: ``conv2d`` with weight[:, :, ::-1, ::-1].
 
     input: (N, C, H, W) or (C, H, W); weight: (F, C, KH, KW). It commutes, x * w = w * x, where padding is "full".
 

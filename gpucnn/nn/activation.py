@@ -27,7 +27,7 @@ class ElementwiseLayer(Layer):
 
 
 class ReLU(ElementwiseLayer):
-    """max(x, 0), element-wise. inplace is taken for PyTorch's sake: the result is always new.
+    """max(x, 0), element-wise. inplace is accepted as in PyTorch, but the result is always new.
 
     >>> import gpucnn
     >>> ReLU()(gpucnn.tensor([-1.0, 2.0])).tolist()

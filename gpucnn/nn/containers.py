@@ -108,7 +108,7 @@ class Sequential(Composite):
 
     @staticmethod
     def run(x: Any, layers: Sequence[Module]) -> Any:
-        """Return what layers in sequence make of ``x``; neighbours that match a pattern run as one operation."""
+        """Return the output of layers in sequence for ``x``; neighbours that match a pattern run as one operation."""
         index = 0
         with on_device_of(x):
             while index < len(layers):
@@ -248,7 +248,7 @@ class Residual(SideBySide):
         return cls(children["block"], children.get("shortcut"), **arguments)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        """Return the output or, where ``relu``, its ReLU. A batch norm at the block's end adds the shortcut itself."""
+        """Return the output or, with ``relu``, its ReLU. A batch norm at the end of the block adds the shortcut itself."""
         norm = self._last_norm()
         y: Tensor = self.block(x) if norm is None else Sequential.run(x, list(self.block.children())[:-1])
         skipped: Tensor = x if self.shortcut is None else self.shortcut(x)
@@ -260,7 +260,7 @@ class Residual(SideBySide):
         return F.relu(y + skipped) if relu else y + skipped
 
     def _last_norm(self) -> BatchNorm2d | None:
-        """Return the batch norm at the end of the block where nothing watches it."""
+        """Return the batch norm at the end of the block; None if there is none, or if hooks watch it."""
         if type(self.block) is not Sequential or self.block.has_hooks() or len(self.block) < 2:
             return None
         last = self.block[-1]

@@ -1,7 +1,7 @@
 """Blocks of the networks known by torchvision's names. Layers inside have the names of torchvision's state dictionaries.
 
-Each block says once, in ``body``, of what containers it could be made, and takes shape, cost, receptive field and the
-fusion of neighbours from them.
+Each block describes itself once, in ``body``, as containers around its layers. Shape, cost, receptive field and the fusion
+of neighbours follow from that.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from gpucnn.nn.receptive_field import Field
 
 
 class Block(Composite):
-    """Base class of layers that compute what a network of containers around their own layers computes."""
+    """Base class of layers that are equivalent to containers around their own layers."""
 
     made_of_layers = True
 
     def body(self) -> Composite:
-        """Return containers around this block's layers, which compute what it computes.
+        """Return containers around this block's layers that compute the same as the block.
 
-        They are made at each call, in microseconds, so that a layer put in another's place counts.
+        They are made at each call, in microseconds, so that a replaced layer is seen.
         """
         raise NotImplementedError(f"{type(self).__name__} has no body method")
 
@@ -206,9 +206,8 @@ class Fire(Block):
 class DenseLayer(Block):
     """``growth`` new channels after those of the input: (N, C, H, W) -> (N, C + growth, H, W).
 
-    They are made of the input by batch norm, ReLU, a 1x1 convolution to bottleneck * growth channels, batch norm, ReLU, a
-    3x3 convolution and, where dropout is above 0, dropout. Source: Huang et al. 2017, "Densely connected convolutional
-    networks".
+    They are computed by batch norm, ReLU, a 1x1 convolution to bottleneck * growth channels, batch norm, ReLU, a 3x3
+    convolution and, if dropout is above 0, dropout. Source: Huang et al. 2017, "Densely connected convolutional networks".
 
     >>> import gpucnn
     >>> DenseLayer(1, 4)(gpucnn.tensor([[[[0.0, 1], [2, 3]]]])).shape

@@ -78,7 +78,7 @@ class Module:
         self._buffers[name] = value
 
     def add_module(self, name: str, module: Module) -> None:
-        """Register ``module`` as ``name``, which may be a number as in ``Sequential``."""
+        """Register ``module`` as ``name``, which may be a number in text form, as in ``Sequential``."""
         if not isinstance(module, Module):
             raise ParameterError.expected("add_module", str(name), "a Module", kind_of(module))
         self._modules[name] = module
@@ -186,7 +186,7 @@ class Module:
         return (buffer for _, buffer in self.named_buffers())
 
     def apply(self, function: Callable[[Module], object]) -> Self:
-        """Call ``function`` on every module inside, then on self; return self. For initial weights of one's own, say."""
+        """Call ``function`` on every module inside, then on self; return self, for example to initialise weights."""
         for child in self.children():
             child.apply(function)
         function(self)

@@ -42,7 +42,7 @@ class Scaled(Layer):
 class BatchNorm(Scaled):
     """Normalises each channel: in training by the batch's statistics, in evaluation by the running statistics.
 
-    With momentum=None the running statistics are the plain mean over all batches so far.
+    With momentum=None the running statistics are the mean over all batches so far.
     """
 
     running_mean: Tensor | None
@@ -80,7 +80,7 @@ class BatchNorm(Scaled):
             self.register_buffer("num_batches_tracked", mean.like(mean.backend.asarray(0, "int64")))
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        """Return the output plus ``residual``, of the same shape, and of that the ReLU where ``relu``: in one pass."""
+        """Return the output plus ``residual`` (of the same shape), with ``relu`` followed by ReLU, in one pass."""
         if x.ndim not in self.dimensions:
             wanted = " or ".join(str(n) for n in self.dimensions)
             raise ShapeError.expected(type(self).__name__, "input", f"{wanted} dimensions", f"shape {x.shape}")

@@ -1,4 +1,4 @@
-"""What modules hand out and take in: handles of hooks, names that did not match, values for parameters."""
+"""Hook handles, the names that a state dictionary did not match, and the conversion of values for parameters."""
 
 from __future__ import annotations
 

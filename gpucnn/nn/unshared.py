@@ -18,8 +18,8 @@ from gpucnn.nn.receptive_field import Field
 class LocallyConnected2d(Weighted):
     """A convolution whose filters are not shared: (N, C, H, W) -> (N, F, OH, OW); see ``functional.locally_connected2d``.
 
-    image_size: (H, W) of the images, or one number for both, which says how many filters there are: the weight has shape
-    (OH, OW, F, C, KH, KW), the bias (F, OH, OW). Initial weights as those of ``Conv2d``.
+    image_size: (H, W) of the images, or one number for both. It determines the number of filters: the weight has shape
+    (OH, OW, F, C, KH, KW), the bias (F, OH, OW). Weights are initialised as in ``Conv2d``.
 
     >>> import gpucnn
     >>> layer = LocallyConnected2d(1, 2, 2, image_size=(3, 4))

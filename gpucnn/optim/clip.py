@@ -24,7 +24,7 @@ def clip_grad_norm_(
 
     norm_type: 2 (Euclidean), any positive p, or infinity. The norm is 0-d float32 (float64 for float64 gradients). It
     overflows only if its own value is too large, never for float16 gradients. max_norm=infinity changes no gradient.
-    scale: a 0-d float32 factor that the gradients have, of a scaled loss; norm and max_norm are those without it.
+    scale: the 0-d float32 factor of a scaled loss, which the gradients contain; norm and max_norm are without it.
     Source: Pascanu, Mikolov & Bengio 2013.
 
     >>> import gpucnn

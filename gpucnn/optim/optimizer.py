@@ -27,8 +27,8 @@ class Optimizer:
     """Base class of the optimisers. ``param_groups`` is a list of dicts of hyper-parameters, which may change between steps,
     and of the parameters, ``group["params"]``.
 
-    One of your own overrides ``step``, as in PyTorch, and changes the parameters in place; ``state[p]`` is a dict for what
-    it keeps of each: Tensors and numbers, which ``state_dict`` and checkpoints then hold.
+    An optimiser of your own overrides ``step``, as in PyTorch, and changes the parameters in place; ``state[p]`` is a dict
+    for its state of each parameter: Tensors and numbers, which ``state_dict`` and checkpoints include.
 
     ``params``: parameters; (name, parameter) pairs as from ``model.named_parameters()``, whose names the state then uses;
     or dicts with a "params" entry and their own hyper-parameters.
@@ -92,9 +92,9 @@ class Optimizer:
         self.param_groups.extend(added)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, a dict with "params" and hyper-parameters of its own: for layers that are unfrozen later, say.
+        """Add a group, a dict with "params" and its own hyper-parameters: for layers that are unfrozen later, for example.
 
-        Make a schedule afterwards. ParameterError, and no change, for parameters that are there already.
+        Make a schedule afterwards. ParameterError, without any change, for parameters that the optimiser already has.
         """
         segments = [segment for _, segment in self._segments()]
         known = _Members({id(one.parameter) for one in segments}, {one.name for one in segments})
@@ -228,7 +228,7 @@ class Optimizer:
     def state_arrays(self) -> dict[str, Any]:
         """Return {"slot.parameter name": NumPy copy} of all state, in registration order; steps as "step.name".
 
-        What a subclass keeps in ``state[p]``, Tensors and numbers, is "own:key:name"; ParameterError for other values.
+        Tensors and numbers that a subclass keeps in ``state[p]`` are named "own:key:name"; ParameterError for other values.
         """
         arrays = packed(self.state, (segment for _, segment in self._segments()))
         for buffer in itertools.chain(*self._buffers):

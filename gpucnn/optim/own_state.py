@@ -1,4 +1,4 @@
-"""What an optimiser of a user's own keeps of each parameter (``state[p]``): as arrays for a checkpoint, and back."""
+"""The state that a user's own optimiser keeps of each parameter (``state[p]``): as arrays for a checkpoint, and back."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TENSOR, NUMBER = "own:", "own-number:"
 
 
 def is_own(name: str) -> bool:
-    """Whether an array of this name is of ``packed``."""
+    """Whether an array of this name comes from ``packed``."""
     return name.startswith((TENSOR, NUMBER))
 
 
 def packed(state: Mapping[Parameter, Mapping[str, Any]], segments: Iterable[Segment]) -> dict[str, Any]:
-    """Return copies of all Tensors and numbers by name; ParameterError for other values, or a key that is no plain text."""
+    """Return copies of all Tensors and numbers by name; ParameterError for other values, or a key that is not plain text."""
     arrays = {}
     for segment in segments:
         for key, value in state.get(segment.parameter, {}).items():
@@ -43,7 +43,7 @@ def _as_array(number: Any, backend: Backend) -> Any:
 
 
 def unpacked(arrays: Mapping[str, Any], segments: Iterable[Segment]) -> dict[Parameter, dict[str, Any]]:
-    """Return what ``packed`` was given, Tensors on their parameter's device; KeyError for an unknown parameter."""
+    """Return the state that ``packed`` received, Tensors on their parameter's device; KeyError for an unknown parameter."""
     parameters = {segment.name: segment.parameter for segment in segments}
     state: dict[Parameter, dict[str, Any]] = {}
     for name, array in arrays.items():

@@ -52,7 +52,7 @@ class EMA(Module):
             self.register_buffer(name, tensor(value, str(some.dtype), some.backend))
 
     def update(self) -> None:
-        """Take the weights of a step that was done into the average."""
+        """Add the weights after a step to the average."""
         with no_grad():
             for name, parameter in self.network[0].named_parameters():
                 average = self._averages[name]
@@ -61,7 +61,7 @@ class EMA(Module):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the network have the averages, and then its own weights again."""
+        """Within the block the network has the averages; afterwards its own weights again."""
         if self._live is not None:  # it has them already
             yield
             return
@@ -79,7 +79,7 @@ class EMA(Module):
         self._give(self._averages)
 
     def restart(self) -> None:
-        """Begin the average anew from the network's weights."""
+        """Restart the average from the network's weights."""
         with no_grad():
             for name, parameter in self.network[0].named_parameters():
                 self._averages[name].copy_(_wide(parameter))
@@ -90,7 +90,7 @@ class EMA(Module):
                 parameter.copy_(weights[name].to(str(parameter.dtype)))
 
     def arrays(self) -> dict[str, Any]:
-        """Return what a checkpoint needs beside the averages as the network's weights: host arrays by name."""
+        """Return what a checkpoint needs besides the averages, which are its model's weights: host arrays by name."""
         live = self._live or dict(self.network[0].named_parameters())
         found = {LIVE + name: weight.numpy() for name, weight in live.items()}
         rounded = {name: a for name, a in self._averages.items() if a.dtype != live[name].dtype}
@@ -99,7 +99,7 @@ class EMA(Module):
     def restore(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """Take what ``arrays`` returned out of ``arrays``, where the network has the averages; return the rest.
 
-        CheckpointError where a weight is missing or of another shape.
+        CheckpointError if a weight is missing or has another shape.
         """
         rest = {name: value for name, value in arrays.items() if not name.startswith((LIVE, AVERAGED))}
         self.restart()

@@ -10,12 +10,12 @@ from typing import Any
 class Callback:
     """Base class of callbacks, which a ``Loop`` calls in the order given; its methods do nothing.
 
-    They may read all of the loop (``net``, ``optimizer``, ``epoch``, ``step``, ``history``) and call ``loop.stop()``. An
-    exception ends the training, and every callback is still told of the finish.
+    They may read everything of the loop (``net``, ``optimizer``, ``epoch``, ``step``, ``history``) and call ``loop.stop()``.
+    An exception ends the training; ``finish`` of every callback is still called.
     """
 
     def resume(self, loop: Any) -> None:
-        """Called before ``start`` of all callbacks: give the loop the state that was saved, if this callback has one."""
+        """Called before ``start`` of all callbacks: restore the loop's saved state, if this callback has one."""
 
     def start(self, loop: Any) -> None:
         """Training starts or resumes."""
@@ -73,7 +73,7 @@ def _finish(callbacks: Sequence[Callback], loop: Any) -> None:
 
 
 def arrays_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """Return the arrays of all callbacks, by names that say whose they are."""
+    """Return the arrays of all callbacks, by names that identify the callback."""
     return {
         _prefix(number) + name: array
         for number, callback in enumerate(callbacks)
@@ -82,7 +82,7 @@ def arrays_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
 
 
 def load_arrays(callbacks: Sequence[Callback], arrays: dict[str, Any]) -> dict[str, Any]:
-    """Restore what ``arrays_of`` returned; return those of ``arrays`` that are no callback's."""
+    """Restore what ``arrays_of`` returned; return those of ``arrays`` that belong to no callback."""
     for number, callback in enumerate(callbacks):
         start = _prefix(number)
         own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -18,7 +18,7 @@ from gpucnn.training.callback import Callback
 class EachEpoch(Callback):
     """Calls a function with the values of each epoch, as ``EachEpoch(inspect.LiveCurves())``; True ends the training.
 
-    Where it has a method ``log``, as ``LiveCurves`` has, that is called with what is read in between.
+    If it has a method ``log``, as ``LiveCurves`` does, that is called with the values read within an epoch.
 
     >>> EachEpoch(print).epoch(None, {"epoch": 1})
     {'epoch': 1}
@@ -38,8 +38,8 @@ class EachEpoch(Callback):
 class Schedule(Callback):
     """Advances a learning rate schedule: after each step, or after each epoch if it depends on a metric.
 
-    scheduler: any of ``optim.lr_scheduler`` or None, which does nothing. each_epoch: move after each epoch, and not each
-    step. The measure is the validation loss, or without one the training loss.
+    scheduler: any of ``optim.lr_scheduler`` or None, which does nothing. each_epoch: advance after each epoch instead of
+    each step. The metric is the validation loss or, without validation, the training loss.
     """
 
     def __init__(self, scheduler: LRScheduler | None, each_epoch: bool = False) -> None:
@@ -70,11 +70,11 @@ class Schedule(Callback):
 class EarlyStopping(Callback):
     """Stops training when a value has not improved for ``patience`` epochs, and restores the best weights.
 
-    monitor: the value that is looked at; by default ``val_loss``, or without a validation ``loss``. mode: whether better is
-    lower ("min") or higher ("max"); by default higher for an accuracy or another share, lower for a loss. min_delta: by how
-    much at least. restore_best: whether the network has the weights of the best epoch in the end, however that comes;
-    ``best_epoch`` says which it was. ``Checkpoints`` keeps these weights too, so they outlive the process. Raises
-    ParameterError.
+    monitor: the value to watch; by default ``val_loss``, or ``loss`` without validation. mode: whether lower ("min") or
+    higher ("max") is better; by default higher for accuracies and other fractions, lower for losses. min_delta: the smallest
+    change that counts as an improvement. restore_best: give the network the weights of the best epoch in the end, for
+    whatever reason training ends; ``best_epoch`` is its number. ``Checkpoints`` saves these weights too, so they outlive the
+    process. Raises ParameterError.
 
     >>> EarlyStopping(patience=3).patience
     3
@@ -140,11 +140,11 @@ class EarlyStopping(Callback):
 class Checkpoints(Callback):
     """Saves network, optimiser, loop and callbacks to a folder after each epoch; ``resume`` continues from the last one.
 
-    Callbacks that come after it in the list have not seen the epoch yet when it is saved, so this one comes last.
+    Put it last in the list: callbacks after it have not seen the epoch yet when it is saved.
 
-    The folder is as ``gpucnn.checkpoint`` describes it: written whole, ``last`` and ``best`` point at two of them. monitor:
-    the value that ``best`` is about; by default ``val_accuracy`` where there is one. mode: whether its best is the highest
-    ("max") or the lowest ("min").
+    ``gpucnn.checkpoint`` describes the folder: checkpoints are written whole; ``last`` and ``best`` point to two of them.
+    monitor: the value that decides ``best``; by default ``val_accuracy``, if it is measured. mode: whether the highest
+    ("max") or the lowest ("min") is best.
 
     >>> Checkpoints("checkpoints").folder.name
     'checkpoints'
@@ -239,7 +239,7 @@ def _of(batches: Any) -> str:
 
 
 def callbacks_of(given: Any) -> list[Callback]:
-    """Return a callback, a function of an epoch's values, or a list of such, as callbacks; ParameterError else."""
+    """Return a callback, a function of an epoch's values, or a list of such, as callbacks; otherwise ParameterError."""
     if given is None:
         return []
     if isinstance(given, Callback):

@@ -28,7 +28,7 @@ MOST_SHARDS = 4096
 LARGEST_FILE = 2**20
 """The largest file of settings in bytes."""
 OBJECT = " (object)"
-"""What the name of a user's own object ends with where settings would name a network, a loss or an optimiser."""
+"""The end of the name of a user's own object, where settings would name a network, a loss or an optimiser."""
 NEED_VALIDATION = ("target_accuracy", "early_stopping")
 DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 
@@ -37,7 +37,7 @@ DEVICE = r"cpu|auto|cuda(:\d{1,3})?"
 class Settings:
     """The settings of ``gpucnn train``; each field is described by the option of the same name.
 
-    ``validation=None`` holds out the share ``val_split`` of the training images; by default 5,000, or a fifth where that is
+    ``validation=None`` holds out the fraction ``val_split`` of the training images; by default 5,000, or a fifth if that is
     fewer. ``lr`` and ``weight_decay`` are by default those of the optimiser (``registry.OPTIMIZERS``).
     """
 
@@ -76,11 +76,11 @@ class Settings:
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """What ``augment`` describes; UsageError where it is no list of augmentations."""
+        """The augmentation that ``augment`` describes; UsageError if it is no list of augmentations."""
         return None if self.augment is None else Augmentation.parse(self.augment)
 
     def resolved(self) -> Self:
-        """Return the settings with every default filled in, numbers of NumPy as Python's; UsageError for what cannot be."""
+        """Return the settings with every default filled in and NumPy's numbers as Python's; UsageError for invalid ones."""
         numbers: dict[str, Any] = {key: python_number(value) for key, value in vars(self).items() if is_number(value)}
         return dataclasses.replace(self, **numbers)._resolved()
 
@@ -253,9 +253,9 @@ def absolute_model(model: str) -> str:
 
 
 def check_trusted(saved: str, asked: str | None, where: str, trust: bool = False) -> None:
-    """UsageError where a network comes from a Python file that the user has not named as well, nor said to trust.
+    """UsageError if the network comes from a Python file that the user has neither named nor declared trusted.
 
-    A run folder, or a file of settings, may be a stranger's; to open it must not run code.
+    A run folder, or a file of settings, may be untrusted; opening it must not run code.
     """
     named = asked is not None and absolute_model(asked) == absolute_model(saved)
     if is_file_model(saved) and not named and not trust:

@@ -21,17 +21,17 @@ from gpucnn.training.shards import Shards
 class DataLoader(Batches):
     """Batches (inputs, targets) of a data set, as tensors on a device: ``for x, y in DataLoader(data, batch_size=32)``.
 
-    dataset: a ``data.Dataset``, or any object with ``len`` whose items by index are pairs of arrays or numbers. shuffle: in
-    an order of its own in each epoch, the same for the same seed. drop_last: leave out a last batch that is not full.
-    transform: a function of the inputs of a batch, an array (B, ...); by default uint8 becomes float32 from 0 to 1 and all
-    else stays. workers: threads that read, augment and transform batches ahead (by default as for ``Loader``), which changes
-    nothing in them; the data set and the transform are then used from several threads at once. augmentation: of inputs
-    (B, C, H, W), before the transform; what happens to an image follows from (seed, epoch, index). device: by default that
-    of ``gpucnn.use``. comm: the communicator of processes that train together: each gets, and reads, its own part of every
-    batch, which may be empty; all parts together are the batch of one process. ``training.Loop`` takes a loader as its
-    batches, and its own ``comm`` then decides the parts.
+    dataset: a ``data.Dataset``, or any object with ``len`` whose items by index are pairs of arrays or numbers. shuffle: use
+    another order in each epoch, determined by the seed. drop_last: leave out a last batch that is not full. transform: a
+    function of the inputs of a batch, an array (B, ...); by default uint8 becomes float32 from 0 to 1 and other dtypes stay.
+    workers: threads that read, augment and transform batches in advance (by default as for ``Loader``), with the same
+    results; data set and transform are then used from several threads at once. augmentation: of inputs (B, C, H, W), before
+    the transform; how an image changes depends on (seed, epoch, index) only. device: by default that of ``gpucnn.use``.
+    comm: the communicator of processes that train together: each reads only its own part of every batch, which may be empty;
+    all parts together are the batch of a single process. ``training.Loop`` accepts a loader as its batches; the ``comm`` of
+    the loop then decides the parts.
 
-    Raises ParameterError for wrong arguments, DataError for an empty data set or items that are no pairs.
+    Raises ParameterError for wrong arguments, DataError for an empty data set or items that are not pairs.
 
     >>> import numpy
     >>> from gpucnn.data import ArrayDataset
@@ -88,7 +88,7 @@ class DataLoader(Batches):
             yield x, y
 
     def order(self, epoch: int) -> Any:
-        """Return the indices of an epoch's examples (N,), on the host: they follow from (seed, epoch)."""
+        """Return the indices of an epoch's examples (N,), on the host; they depend on (seed, epoch) only."""
         count = len(self.dataset)
         return epoch_order(count, self.seed, epoch) if self.shuffle else np.arange(count)
 

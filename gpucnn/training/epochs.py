@@ -1,4 +1,4 @@
-"""``Epochs``, the loop of version 0.1.0 over a ``Loop``: the steps of one epoch at a time, in an order that is given."""
+"""``Epochs``, the loop of version 0.1.0, on top of ``Loop``: the steps of one epoch at a time, in a given order."""
 
 from __future__ import annotations
 

@@ -46,9 +46,8 @@ class Evaluation:
 def evaluate(net: Module, feed: Loader, batch_size: int = BATCH, comm: Communicator | None = None) -> Evaluation:
     """Evaluate ``net``, in evaluation mode, on all images of ``feed``; the modes of its layers are restored.
 
-    With a communicator each process evaluates some of the batches, and all get the same evaluation: that of one process,
-    to the last bit.
-    DataError without an image. DivergedError where an output is no number: what it would be counted as says nothing.
+    With a communicator each process evaluates some of the batches, and all return the same evaluation, bit by bit that of a
+    single process. DataError without an image; DivergedError if an output is NaN, because its prediction means nothing.
     """
     if not len(feed):
         raise DataError.expected("evaluate", "data set", "at least one image", "none")

@@ -21,7 +21,7 @@ from gpucnn.training.objective import make_loss
 from gpucnn.training.registry import make_optimizer, make_schedule
 
 VALIDATION = 5000
-"""Images held out for validation by default, or a fifth of the training images where that is fewer."""
+"""Images held out for validation by default, or a fifth of the training images if that is fewer."""
 
 
 def split_validation(
@@ -29,8 +29,8 @@ def split_validation(
 ) -> tuple[Dataset, Dataset | None]:
     """Return the training and validation sets: seeded shuffle, then the first ``limit``, of which some are held out.
 
-    validation: how many, or None for ``share`` of them (by default 5,000, or a fifth where that is fewer).
-    DataError where nothing would be left to train on.
+    validation: how many, or None for the fraction ``share`` (by default 5,000, or a fifth if that is fewer). DataError if
+    nothing would be left to train on.
     """
     order = np.random.default_rng(seed).permutation(len(train))[: limit or len(train)]
     if validation is None:
@@ -61,16 +61,16 @@ def training_and_validation(splits: Splits, settings: Settings) -> tuple[Dataset
 
 
 def check_model(model: str) -> None:
-    """UsageError where ``model`` names none of our networks, or has an option that it does not take.
+    """UsageError if ``model`` is not a known name, or has an option that the network does not take.
 
-    A network from a user's file may need to know the data first: it is built, and checked, once they are read.
+    A network from a user's file may depend on the data: it is built, and checked, once the data are read.
     """
     if not is_file_model(model):
         models.check(model)
 
 
 def check_named(settings: Settings) -> None:
-    """UsageError where the optimiser, the schedule or the loss has an option that it does not take, or one out of range."""
+    """UsageError if optimiser, schedule or loss have an unknown option, or one out of range."""
     one = [("weight", nn.Parameter(tensor([0.0], device="cpu")))]
     optimizer = make_optimizer(settings.optimizer, one, settings.lr, settings.momentum, settings.weight_decay)
     make_schedule(settings.schedule, optimizer, settings.epochs * 100, 100)
@@ -78,7 +78,7 @@ def check_named(settings: Settings) -> None:
 
 
 def check_precision(settings: Settings, backend: Backend) -> None:
-    """UsageError where the device cannot compute in the precision asked for."""
+    """UsageError if the device cannot compute in the requested precision."""
     try:
         with backend.tf32(settings.precision == "tf32"):
             pass
@@ -89,7 +89,7 @@ def check_precision(settings: Settings, backend: Backend) -> None:
 def build_model(
     model: str, image_shape: tuple[int, int, int], classes: int, precision: str, backend: Backend | None = None
 ) -> nn.Module:
-    """Return the network that ``model`` describes, for images of this shape; UsageError where it does not fit them."""
+    """Return the network that ``model`` describes, for images of this shape; UsageError if it does not fit them."""
     C, H, W = image_shape
     backend = backend or get_backend()
     try:
@@ -104,9 +104,10 @@ def rebuild_model(
     structure: Any, weights: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int, precision: str,
     backend: Backend,
 ) -> nn.Module:  # fmt: skip
-    """Return the network of this structure (``models.describe``), with new weights; UsageError where it does not fit.
+    """Return the network of this structure (``models.describe``), with new weights.
 
-    Nor where it would cost more than the bounds on strangers' files allow, or has more parameters than ``weights``.
+    UsageError if it does not fit, costs more than the limits on untrusted files allow, or has more parameters than
+    ``weights``.
     """
     try:
         with use(backend):
@@ -120,7 +121,7 @@ def rebuild_model(
 def fitted(
     net: nn.Module, model: str, image_shape: tuple[int, int, int], classes: int, precision: str, backend: Backend
 ) -> nn.Module:
-    """Return ``net`` in the precision asked for; UsageError unless an image sent through it gives one output a class."""
+    """Return ``net`` in the requested precision; UsageError unless it gives one output per class for an image."""
     dtype = PRECISIONS[precision]
     if dtype != "float32":
         net.to(dtype)

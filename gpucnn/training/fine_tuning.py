@@ -1,4 +1,4 @@
-"""Fine-tuning: weights to begin with from a file or a run, a new head where the classes differ, and frozen parameters."""
+"""Fine-tuning: initial weights from a file or a run, a new last layer if the classes differ, and frozen parameters."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def read_weights(source: str) -> dict[str, Any]:
 
 
 def start_from(source: str, net: nn.Module) -> None:
-    """Give ``net`` the weights of a file or run; its last layer stays new, with a note, where the classes differ.
+    """Give ``net`` the weights of a file or run; if the classes differ, its last layer stays as it is, with a note.
 
-    CheckpointError, and no change, where anything else does not fit, or a weight is not finite.
+    CheckpointError, without any change, if anything else does not fit, or a weight is not finite.
     """
     weights = read_weights(source)
     if weights and all(name.startswith(PREFIX) for name in weights):
@@ -99,10 +99,10 @@ def _replaced(weights: Mapping[str, Any], own: Mapping[str, tuple[int, ...]], he
 
 
 def freeze(net: nn.Module, patterns: str) -> list[nn.Module]:
-    """Freeze the parameters whose names match; return the layers of which no parameter is left to train.
+    """Freeze the parameters whose names match; return the layers that are then frozen entirely.
 
-    patterns: names with ``*`` and ``?``, separated by commas; ``!`` before one frees what it matches, and the last that
-    matches decides: ``*,!fc.*`` freezes all but ``fc``. UsageError where one matches nothing, or all are frozen.
+    patterns: names with ``*`` and ``?``, separated by commas. A pattern beginning with ``!`` unfreezes what it matches; the
+    last match decides: ``*,!fc.*`` freezes all but ``fc``. UsageError if a pattern matches nothing, or all are frozen.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> freeze(net, "0.*"), [p.requires_grad for p in net.parameters()]
@@ -134,9 +134,9 @@ def _is_frozen(layer: nn.Module) -> bool:
 
 
 def prepare(net: nn.Module, init_from: str | None, patterns: str | None) -> list[nn.Module]:
-    """Give ``net`` its first weights and freeze what the settings say; return the layers that are frozen as a whole.
+    """Give ``net`` its initial weights and freeze what the settings name; return the layers that are frozen entirely.
 
-    A loop keeps those in evaluation mode: their batch norms keep the statistics that they came with.
+    A loop keeps those in evaluation mode, so their batch norms keep their statistics.
     """
     if init_from is not None:
         start_from(init_from, net)

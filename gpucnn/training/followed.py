@@ -1,4 +1,4 @@
-"""The run folder as processes see it that train with the one that writes it."""
+"""The run folder, as seen by the processes that train together with the one that writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: finish the step, save, leave."""
+"""Ctrl-C, SIGTERM, and SIGHUP when a terminal closes: finish the step, save, exit."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class InterruptedTraining(GpucnnError):
 class StopSignal:
     """Within its ``with`` block, the first SIGINT, SIGTERM or SIGHUP sets ``number``; a second SIGINT interrupts at once.
 
-    A SIGHUP that is ignored already, as under ``nohup``, stays so. With ``ctrl_c_alone`` only SIGINT is caught,
-    where it would have raised KeyboardInterrupt: in a library's call the other signals are the program's own affair.
+    A SIGHUP that is already ignored, as under ``nohup``, stays so. With ``ctrl_c_alone`` only SIGINT is caught, and only
+    where it would have raised KeyboardInterrupt: a library leaves the other signals to the program.
 
     Outside the main thread, where signals cannot be caught, it does nothing.
     """

@@ -1,7 +1,7 @@
 """Batches on the device: images are kept and moved as they are stored, and converted and normalised there.
 
-What the host does for a batch (``Batches.epoch``) is apart from what the device does (``Batches.take``), so that the latter
-can be captured with the step that uses it. Where an epoch stands is the business of the batches.
+The host's work for a batch (``Batches.epoch``) is separate from the device's (``Batches.take``), so that the latter can be
+captured together with the step. The batches also keep the position in the epoch.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Normalisation:
 
 
 def read_batch(data: Dataset, indices: Any) -> tuple[Any, Any]:
-    """Return ``data[indices]``; DataError where it breaks the contract of ``Dataset``."""
+    """Return ``data[indices]``; DataError if it breaks the contract of ``Dataset``."""
     images, labels = data[indices]
     images, labels = np.asarray(images), np.asarray(labels)
     where, count = type(data).__name__, len(indices)
@@ -80,24 +80,24 @@ def check_labels(where: str, labels: Any, classes: int) -> None:
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Any:
-    """Return the shuffled indices (count,) of an epoch: one function of (seed, epoch), for any workers and processes."""
+    """Return the shuffled indices (count,) of an epoch; they depend on (seed, epoch) only, not on workers or processes."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def usual_workers(data: Any) -> int:
-    """Return how many threads read a data set where nobody says: a processor each to decode files, none for others."""
+    """Return the default number of threads that read a data set: one per processor to decode files, otherwise none."""
     return cores() if getattr(data, "decodes", False) else 0
 
 
 def check_workers(workers: Any, where: str) -> int:
-    """Return a number of workers as an int; ParameterError for none from 0 to 255."""
+    """Return a number of workers as an int; ParameterError unless it is from 0 to 255."""
     if not is_count(workers, 0, 255):
         raise ParameterError.expected(where, "workers", "a whole number from 0 to 255", shown(workers))
     return int(workers)
 
 
 class Batches:
-    """The batches of epochs, in two parts: what the host does for each, and what the device does, which can be captured.
+    """The batches of epochs, in two parts: the host's work for each, and the device's, which can be captured.
 
     ``for given in batches.epoch(number): x, y = batches.take(*given)``. Each batch is taken before the next is asked for.
     """
@@ -110,11 +110,11 @@ class Batches:
         raise NotImplementedError
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Any, ...]]:
-        """Yield what ``take`` needs for each batch of an epoch, from batch ``start`` on: its size, and then Tensors."""
+        """Yield the arguments of ``take`` for each batch of an epoch, from batch ``start`` on: its size, then Tensors."""
         raise NotImplementedError
 
     def take_part(self, part: Callable[[int], slice]) -> bool:
-        """Let ``take`` give only ``part(count)`` of each batch of ``count``; return whether it does."""
+        """Make ``take`` return only ``part(count)`` of each batch of ``count``; return whether it does."""
         return False
 
     def take(self, count: int, *given: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ class LoadedBatches(Batches):
         return self.of(self.loader.order(self._seed, number), start, (self._seed, number))
 
     def of(self, order: Any, start: int = 0, seed: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        """Yield what ``take`` needs for the batches of these indices (a host array); ``seed`` decides the augmentation."""
+        """Yield the arguments of ``take`` for batches of these indices (a host array); ``seed`` decides the augmentation."""
         raise NotImplementedError
 
 
@@ -239,7 +239,7 @@ def _all_of(count: int) -> slice:
 
 
 def batches_of(batches: Any, backend: Backend) -> Batches:
-    """Return ``batches`` as ``Loop`` uses them; ParameterError for what gives none."""
+    """Return ``batches`` as ``Loop`` uses them; ParameterError for an object that gives none."""
     if isinstance(batches, Batches):
         return batches
     if isinstance(batches, Iterator) or not isinstance(batches, Iterable):
@@ -253,10 +253,10 @@ def batches_of(batches: Any, backend: Backend) -> Batches:
 class Loader:
     """Gives batches of a data set as tensors on a device: images (B, C, H, W) normalised, labels (B,) int64.
 
-    A data set in memory goes to the device as a whole where it fits; others are read and moved batch by batch. With an
-    ``augmentation``, batches that are asked for with a seed are augmented, on the host. workers: threads that read and
-    augment batches ahead, by default one for each processor where images are decoded from files, and otherwise none; any
-    number gives the same batches. The data set is then read from several threads at once.
+    A data set in memory goes to the device as a whole if it fits; others are read and moved batch by batch. With an
+    ``augmentation``, batches that are requested with a seed are augmented, on the host. workers: threads that read and
+    augment batches in advance, by default one per processor if images are decoded from files, otherwise none; any number
+    gives the same batches. The data set is then read from several threads at once.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class Loader:
             self._resident = self._moved_whole(data)
 
     def _moved_whole(self, data: ArrayDataset) -> tuple[Array, Array] | None:
-        """Return images and labels on the device; None where they do not fit there."""
+        """Return images and labels on the device; None if they do not fit there."""
         if not self.backend.fits(data.images.nbytes + data.labels.nbytes):
             return None
         check_labels(type(data).__name__, data.labels, data.classes)
@@ -296,9 +296,9 @@ class Loader:
         return epoch_order(len(self), seed, epoch)
 
     def batches(self, size: int, seed: int | None = None) -> LoadedBatches:
-        """Return the batches, of ``size`` images and the rest, as ``Loop`` takes them.
+        """Return batches of ``size`` images (the last may be smaller), as ``Loop`` takes them.
 
-        seed: that of the shuffling, and of the augmentation; without one the images come in their order, as they are.
+        seed: of shuffling and augmentation; without a seed the images come in their order, without augmentation.
         """
         if self._resident is not None:
             return ResidentBatches(self, *self._resident, self._scaling, size, seed)
@@ -307,8 +307,8 @@ class Loader:
     def batch(self, indices: Any, seed: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         """Return the images and labels of these indices (a host array).
 
-        They are augmented where ``seed`` (of the run, and the epoch) is given. It and its index alone say how an image is,
-        whatever the batch: a resumed run sees what it would have seen.
+        With ``seed`` (of the run, and the epoch) they are augmented. How an image changes depends on seed and index only, in
+        whatever batch it is, so a resumed run sees the same images.
         """
         backend = self.backend
         if self._resident is not None:

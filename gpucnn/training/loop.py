@@ -51,23 +51,23 @@ def measure(net: Module, loss: LossFunction, batches: Batches, metrics: Sequence
 class Loop:
     """Trains a network: ``Loop(net, loss, optimizer, batches).run(epochs)``; ``history`` has a dict for each epoch.
 
-    net: any Module. loss: any function of (output, targets), a loss of ``nn`` say, that returns a 0-d Tensor.
+    net: any Module. loss: any function of (output, targets) that returns a 0-d Tensor, such as a loss of ``nn``.
     optimizer: one of ``optim``, a subclass, or any object with ``zero_grad`` and ``step``. batches: those of a loader
     (``Loader.batches``), or any iterable of (inputs, targets), Tensors or NumPy arrays, that starts anew each epoch.
     metrics: see ``training.metrics``; the loss is always measured. callbacks: see ``training.callbacks``: schedules, early
     stopping, checkpoints, progress, your own. validation: batches that are measured after each epoch.
-    scale: for networks in float16. generator: what dropout draws from; by default a copy of the one that this thread draws
-    from, so that the loop's numbers are those of a loop written by hand, and nobody else's change. clip_norm: the largest
-    norm of all gradients together; larger ones are scaled down to it before the update. ema: the decay of
-    an average of the weights, with which validation, the callbacks' ``epoch`` and ``with loop.averaged()`` are done.
+    scale: for networks in float16. generator: for dropout; by default a copy of this thread's generator, so that the loop
+    draws the numbers that a loop written by hand would draw, and does not affect other code. clip_norm: the largest
+    norm of all gradients together; larger ones are scaled down to it before the update. ema: the decay of an average of
+    the weights, which validation, the callbacks' ``epoch`` and ``with loop.averaged()`` use.
     accumulate: parts of a batch whose gradients are added before an update. comm: the communicator of the processes that
-    train together (``distributed.init()``); each calls the same, with the same batches, and takes its own images of each.
-    shards: into how many parts every batch is cut, a power of two, by default the number of processes: any number of
+    train together (``distributed.init()``); all make the same call, with the same batches, and each uses its own images.
+    shards: the number of parts of every batch, a power of two, by default the number of processes: any number of
     processes that divides it gives the same bits.
 
-    On a GPU a step is captured: batch, step and metrics are one launch. Where the loss stops being finite the loop ends with
-    DivergedError; Ctrl-C lets the step finish and then raises KeyboardInterrupt. Either way the network is as it was after
-    the last step, and ``run`` goes on from there.
+    On a GPU a step is captured: batch, step and metrics are one launch. If the loss is no longer finite, the loop ends with
+    DivergedError; after Ctrl-C the step finishes, then KeyboardInterrupt is raised. In both cases the network is as it was
+    after the last step, and ``run`` continues from there.
 
     >>> import gpucnn
     >>> from gpucnn import nn, optim
@@ -210,7 +210,7 @@ class Loop:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """A context in which the network has the averages of its weights, where ``ema`` keeps them."""
+        """A context in which the network has its averaged weights, if ``ema`` is set."""
         with self.average.applied() if self.average is not None else nullcontext():
             yield
 

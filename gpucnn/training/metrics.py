@@ -1,6 +1,6 @@
-"""Running metrics: sums over the images of an epoch, kept on the device. Updating them waits for nothing, reading them does.
+"""Running metrics: sums over the images of an epoch, kept on the device. Only reading them waits for the device.
 
-For a metric of your own subclass ``Metric``: say how many sums it keeps, how a batch changes them, and what they mean.
+A metric of your own is a subclass of ``Metric``: it says how many sums it keeps, how a batch changes them, and their values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Metric:
 
     shape: tuple[int, ...] = (1,)
     last_at: int | None = None
-    """Which of the sums is none, but the loss of the last batch."""
+    """The index of the element of ``sums`` that is not a sum but the loss of the last batch."""
     sums: Tensor
 
     def to(self, device: str | Backend) -> Self:
@@ -117,10 +117,10 @@ class Accuracy(Metric):
 
 
 class LossAndAccuracy(Metric):
-    """``loss`` and ``accuracy`` in one: what ``Trainer`` and ``Classifier`` use, one kernel a batch on a GPU.
+    """``loss`` and ``accuracy`` together, with one kernel per batch on a GPU; ``Trainer`` and ``Classifier`` use it.
 
-    sums: of the losses, of the correct answers, of the images, and the loss of the last batch. With a ``backend`` they are
-    made at once, at what ``state`` returned or at zero.
+    sums: losses, correct predictions, images, and the loss of the last batch. With a ``backend`` they are allocated at once,
+    with the values that ``state`` returned, or zero.
     """
 
     shape = (4,)
@@ -180,7 +180,7 @@ class LossAndAccuracy(Metric):
 class TopK(Metric):
     """``top_k``, with the number in its name: the fraction of images whose class is among the ``k`` most probable.
 
-    Of equal outputs the first counts as the likelier, as for ``argmax``.
+    Of equal outputs the first counts as more probable, as for ``argmax``.
     """
 
     shape = (2,)
@@ -202,7 +202,7 @@ class TopK(Metric):
 class PerClass(Metric):
     """``precision``, ``recall`` and ``f1``: a list with a number for each class, None where it has no images or predictions.
 
-    ``confusion`` is the (classes, classes) count behind them: row = label, column = answer.
+    ``confusion`` holds the counts (classes, classes): row = label, column = prediction.
     """
 
     def __init__(self, classes: int) -> None:
@@ -239,7 +239,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _labels(output: Tensor, target: Tensor, where: str) -> Tensor:
-    """Return the targets as class indices; ShapeError where they are none of the outputs' classes."""
+    """Return the targets as class indices; ShapeError if they do not fit the outputs' classes."""
     if output.ndim < 2:
         raise ShapeError.expected(where, "output", "(B, classes, ...)", f"shape {output.shape}")
     if target.shape == output.shape:

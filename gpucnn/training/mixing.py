@@ -1,4 +1,4 @@
-"""Mixup and CutMix: images of a batch are blended with, or get a piece of, another one of it; so are their labels."""
+"""Mixup and CutMix: images of a batch are blended with each other, or get a box of each other, and so are their labels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MIXING = 2
 
 
 def draw_mix(rng: np.random.Generator, mixup: float | None, cutmix: float | None, H: int, W: int) -> tuple[Any, float]:
-    """Return the part of itself that each pixel keeps, (H, W) float64, and the part that the label keeps: their mean.
+    """Return the fraction that each pixel keeps of itself, (H, W) float64, and the fraction that the label keeps: the mean.
 
-    mixup: one part for all pixels, drawn from Beta(mixup, mixup). cutmix: 0 in a box and 1 elsewhere; the box has a side of
-    sqrt(1 - part), anywhere, cut off at the border. With both, either at even odds.
+    mixup: one fraction for all pixels, drawn from Beta(mixup, mixup). cutmix: 0 in a box and 1 elsewhere; the box has a
+    side of sqrt(1 - fraction), anywhere, cut off at the border. With both, one of the two at even odds.
     Source: Zhang et al. 2018; Yun et al. 2019.
 
     >>> mask, part = draw_mix(np.random.default_rng(0), None, 1.0, 4, 4)
@@ -45,8 +45,8 @@ def draw_mix(rng: np.random.Generator, mixup: float | None, cutmix: float | None
 class MixedBatches(Batches):
     """The batches of others with images and labels mixed; labels become class distributions (B, C).
 
-    How depends on (seed, epoch, batch) alone, so a resumed run mixes as it would have. mixup, cutmix: the parameters of the
-    Beta distributions, of which one at least is above 0. Raises ParameterError.
+    The mixing depends on (seed, epoch, batch) only, so a resumed run mixes in the same way. mixup, cutmix: the parameters of
+    the Beta distributions; at least one is above 0. Raises ParameterError.
     """
 
     def __init__(
@@ -82,5 +82,5 @@ class MixedBatches(Batches):
 
 
 def mixed(batches: LoadedBatches, seed: int, mixup: float | None, cutmix: float | None) -> Batches:
-    """Return ``batches``, mixed where a strength says so."""
+    """Return ``batches``, mixed if one of the strengths is above 0."""
     return MixedBatches(batches, seed, mixup, cutmix) if mixup or cutmix else batches

@@ -1,6 +1,6 @@
 """The losses of classification by name, as the settings describe them: ``cross-entropy``, ``focal:gamma=2``.
 
-Each takes logits (N, C) and labels (N,), or class distributions (N, C) as mixed images have them.
+Each takes logits (N, C) and labels (N,), or class distributions (N, C), such as those of mixed images.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _OneVersusRest(nn.Module):
 
 
 class FocalLoss(_OneVersusRest):
-    """-sum t (1 - p)^gamma log p over the classes, p the softmax: images that are right already count less.
+    """-sum t (1 - p)^gamma log p over the classes, p the softmax: images that are classified well count less.
 
     Source: Lin et al. 2017.
 
@@ -96,7 +96,7 @@ class MarginLoss(_OneVersusRest):
 
 
 def cross_entropy(weight: Tensor | None = None, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
-    """-log softmax of the right class."""
+    """-log softmax of the correct class."""
     return nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing)
 
 

@@ -1,6 +1,6 @@
 """Optimisers and schedules by name, as the settings describe them: ``sgd:nesterov=true``, ``cosine:warmup=1``.
 
-A schedule's lengths are epochs here, which need not be whole; the schedules of ``gpucnn.optim`` count steps.
+Lengths are in epochs here and need not be whole; the schedules of ``gpucnn.optim`` count steps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float, float]] = {
     "adagrad": (optim.Adagrad, 0.02, 0.0),
     "adadelta": (optim.Adadelta, 1.0, 0.0),
 }
-"""Each optimiser's class, and the learning rate and weight decay that it has in a run which says nothing of them."""
+"""Each optimiser's class, and the default learning rate and weight decay of a run with it."""
 
 
 LONGEST = 1_000_000_000
@@ -45,13 +45,13 @@ LONGEST = 1_000_000_000
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is: its steps in all, and those of an epoch."""
+    """The length of a run: its steps in total, and per epoch."""
 
     steps: int
     epoch: int
 
     def of(self, epochs: float) -> int:
-        """Return so many epochs as steps, at least one; ParameterError for what is no length."""
+        """Return this many epochs as steps, at least one; ParameterError for an invalid length."""
         check_number(epochs, "length", "epochs", 0, LONGEST)
         return max(round(epochs * self.epoch), 1)
 
@@ -66,7 +66,7 @@ def one_cycle(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> OneCycleLR:
-    """Up to the learning rate, then down to nothing; momentum the other way (Smith & Topin 2018)."""
+    """Increases to the learning rate, then decreases to 0; momentum does the opposite (Smith & Topin 2018)."""
     return OneCycleLR(
         optimizer, optimizer.param_groups[0]["lr"], length.steps, pct_start,
         div_factor=div_factor, final_div_factor=final_div_factor,
@@ -74,34 +74,34 @@ def one_cycle(
 
 
 def constant(optimizer: optim.Optimizer, length: Length, warmup: float = 0.0) -> LRScheduler | None:
-    """The same all the way."""
+    """The same learning rate throughout."""
     return _warmed(optimizer, length, warmup, lambda rest: LinearLR(optimizer, 1.0, 1.0, rest)) if warmup else None
 
 
 def warm_up(optimizer: optim.Optimizer, length: Length, epochs: float = 1.0, start: float = 0.1) -> LRScheduler:
-    """From ``start`` of the learning rate to all of it within ``epochs``, then constant (Goyal et al. 2017)."""
+    """Increases from ``start`` times the learning rate to all of it in ``epochs``, then constant (Goyal et al. 2017)."""
     return LinearLR(optimizer, start, 1.0, length.of(epochs))
 
 
 def cosine(optimizer: optim.Optimizer, length: Length, warmup: float = 0.0, end: float = 0.0) -> LRScheduler:
-    """Down to ``end`` along half a cosine (Loshchilov & Hutter 2017)."""
+    """Decreases to ``end`` along half a cosine (Loshchilov & Hutter 2017)."""
     return _warmed(optimizer, length, warmup, lambda rest: CosineAnnealingLR(optimizer, rest, end))
 
 
 def polynomial(optimizer: optim.Optimizer, length: Length, warmup: float = 0.0, power: float = 1.0) -> LRScheduler:
-    """Down to 0 as (1 - part of the run) to the power."""
+    """Decreases to 0 as (1 - fraction of the run) to the power ``power``."""
     return _warmed(optimizer, length, warmup, lambda rest: PolynomialLR(optimizer, rest, power))
 
 
 def exponential(optimizer: optim.Optimizer, length: Length, warmup: float = 0.0, gamma: float = 0.5) -> LRScheduler:
-    """Times gamma an epoch, a little at every step."""
+    """Multiplies by ``gamma`` per epoch, gradually at every step."""
     return _warmed(optimizer, length, warmup, lambda _: ExponentialLR(optimizer, gamma ** (1 / length.epoch)))
 
 
 def step(
     optimizer: optim.Optimizer, length: Length, warmup: float = 0.0, epochs: float | None = None, gamma: float = 0.1
 ) -> LRScheduler:
-    """Times gamma every so many epochs; every third of the run by default."""
+    """Multiplies by ``gamma`` every ``epochs`` epochs; by default every third of the run."""
     size = max(length.steps // 3, 1) if epochs is None else length.of(epochs)
     return _warmed(optimizer, length, warmup, lambda _: StepLR(optimizer, size, gamma))
 
@@ -109,7 +109,7 @@ def step(
 def multi_step(
     optimizer: optim.Optimizer, length: Length, warmup: float = 0.0, epochs: Numbers | None = None, gamma: float = 0.1
 ) -> LRScheduler:
-    """Times gamma after each of these epochs (3+5); after a half and three quarters of the run by default."""
+    """Multiplies by ``gamma`` after each of ``epochs`` (3+5); by default after half and three quarters of the run."""
     if epochs is None:
         steps = [max(length.steps // 2, 1), max(length.steps * 3 // 4, 1)]
     else:
@@ -124,14 +124,14 @@ def multi_step(
 def plateau(
     optimizer: optim.Optimizer, length: Length, factor: float = 0.1, patience: int = 2, min_lr: float = 0.0
 ) -> ReduceLROnPlateau:
-    """Times factor when the validation loss (without one, the training loss) got no better for ``patience`` epochs."""
+    """Multiplies by ``factor`` if the validation loss (or else training loss) has not improved for ``patience`` epochs."""
     return ReduceLROnPlateau(optimizer, "min", factor, patience, min_lr=min_lr)
 
 
 def _warmed(
     optimizer: optim.Optimizer, length: Length, warmup: float, make: Callable[[int], LRScheduler]
 ) -> LRScheduler:
-    """Return what ``make`` makes for the steps that are left after so many epochs of warm-up, and both in turn."""
+    """Return a warm-up of this many epochs, followed by the schedule that ``make`` makes for the remaining steps."""
     if not warmup:
         return make(length.steps)
     first = min(length.of(warmup), length.steps)
@@ -171,10 +171,9 @@ def make_optimizer(
     momentum: float = 0.9,
     weight_decay: float | None = None,
 ) -> optim.Optimizer:
-    """Return the optimiser that ``text`` describes, for all parameters of ``net``, or those that are given by name; options
-    in the text win.
+    """Return the optimiser that ``text`` describes, for all parameters of ``net`` or the given named ones.
 
-    momentum is that of sgd. UsageError for an unknown option or a value out of range.
+    Options in the text win over arguments; momentum is for sgd. UsageError for an unknown option or a value out of range.
     """
     name, _, rest = text.partition(":")
     make, usual, decay = OPTIMIZERS[name]
@@ -190,7 +189,7 @@ def make_optimizer(
 
 
 def make_schedule(text: str, optimizer: optim.Optimizer, steps: int, epoch: int) -> LRScheduler | None:
-    """Return the schedule that ``text`` describes, for a run of so many steps, of which an epoch has ``epoch``.
+    """Return the schedule that ``text`` describes, for a run of this many steps, ``epoch`` of them in each epoch.
 
     UsageError for an unknown option or a value out of range.
     """

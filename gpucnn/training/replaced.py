@@ -1,7 +1,7 @@
 """The run that ``--overwrite`` replaces: set aside, and deleted only when the new one has its first checkpoint.
 
-It lies in ``.replaced`` in the run's folder meanwhile. Its ``config.toml`` moves there last, and back first: as long as it
-is not there, all that lies in the folder is the old run's. So a kill at any moment can be mended.
+Meanwhile it is in ``.replaced`` in the run's folder. Its ``config.toml`` moves there last, and back first: while it is not
+there, everything in the folder belongs to the old run. So a kill at any moment can be repaired.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def is_own(name: str) -> bool:
 
 
 def own_names(folder: Path) -> list[str]:
-    """Return the names of what the run in ``folder`` wrote, ``config.toml`` last."""
+    """Return the names of the files that the run in ``folder`` wrote, ``config.toml`` last."""
     return sorted(filter(is_own, os.listdir(folder)), key=lambda name: (name == CONFIG, name))
 
 
 def delete(folder: Path) -> None:
-    """Delete what the run in ``folder`` wrote, and nothing else that a user may have put beside it."""
+    """Delete what the run in ``folder`` wrote, but nothing that a user may have added."""
     for name in reversed(own_names(folder)):
         disk.remove(folder / name)
 
 
 def set_aside(folder: Path) -> None:
-    """Move the run in ``folder`` out of the way of a new one; OSError where that cannot be, with nothing lost."""
+    """Move the run in ``folder`` out of the way of a new one; OSError, with nothing lost, if that fails."""
     aside = folder / ASIDE
     aside.mkdir(exist_ok=True)
     try:
@@ -51,14 +51,14 @@ def set_aside(folder: Path) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Finish what a kill interrupted: put the old run back unless the new one had begun."""
+    """Finish what a kill interrupted: restore the old run unless the new one had begun."""
     aside = folder / ASIDE
     if aside.is_dir() and not ((folder / CONFIG).exists() and (aside / CONFIG).exists()):
         put_back(folder)
 
 
 def put_back(folder: Path) -> None:
-    """Delete the new run and put back the old one, if one was set aside."""
+    """Delete the new run and restore the old one, if one was set aside."""
     aside = folder / ASIDE
     if not aside.is_dir():
         return
@@ -71,7 +71,7 @@ def put_back(folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Delete the old run: under another name first, lest a part of it is ever put back."""
+    """Delete the old run, after a rename, so that no part of it can be restored."""
     aside = folder / ASIDE
     if aside.is_dir():
         doomed = disk.temporary_name(aside)

@@ -1,4 +1,4 @@
-"""What a ``Trainer`` tells as it goes: the callbacks of a run, and the one that keeps its records."""
+"""Reporters, the callbacks of a ``Trainer``, and the one that keeps its records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Reporter(Callback):
 
 
 class Reporters(Reporter):
-    """Calls several reporters in order; each gets ``finish``, even if another raises.
+    """Calls several reporters in order; ``finish`` of each is called, even if another raises.
 
     >>> from gpucnn.training import EachEpoch
     >>> Reporters(Reporter(), EachEpoch(print)).epoch(None, {"epoch": 1})

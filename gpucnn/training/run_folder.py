@@ -27,7 +27,7 @@ LOCK = ".lock"
 
 
 class RunFolder:
-    """One run's folder. ``new`` for a new run, ``open`` for one that exists.
+    """The folder of one run: ``RunFolder.new`` for a new run, ``RunFolder.open`` for an existing one.
 
     numbered: the folder is the first free of ``path``-1, ``path``-2, ...; new: it must not hold a run.
     """
@@ -44,7 +44,7 @@ class RunFolder:
 
     @classmethod
     def new(cls, path: Path | None, name: str, overwrite: bool = False) -> RunFolder:
-        """Return the folder for a new run: ``path``, or the first free of ``runs/NAME-1``, ``-2``, ... Nothing is made yet.
+        """Return the folder for a new run: ``path``, or the first free of ``runs/NAME-1``, ``-2``, ... Not created yet.
 
         UsageError for a folder that holds a run (unless ``overwrite``) or anything else.
         """
@@ -58,7 +58,7 @@ class RunFolder:
         return cls(path, overwrite, new=True)
 
     def make(self) -> None:
-        """Make the folder and lock it; a run to be replaced is set aside. RunFolderError where that fails."""
+        """Create and lock the folder; a run to be replaced is set aside. RunFolderError if that fails."""
         try:
             if self._numbered:
                 self.path = _make_numbered(self.path)
@@ -84,9 +84,9 @@ class RunFolder:
         self._numbered = self._new = self._overwrite = False
 
     def claim(self) -> None:
-        """Keep other processes from training in this folder until ``release``; RunFolderError where one does.
+        """Keep other processes from training in this folder until ``release``; RunFolderError if one does already.
 
-        What a killed process left half done is put in order.
+        What a killed process left half done is finished or undone.
         """
         if self._lock is not None:
             return
@@ -139,7 +139,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
-        """Return the folder of a run that exists; UsageError where there is none."""
+        """Return the folder of an existing run; UsageError if there is none."""
         path = Path(path)
         folder = cls(path)
         if (path / replaced.ASIDE).is_dir():  # killed just when it was to be replaced, or being replaced now
@@ -152,9 +152,9 @@ class RunFolder:
         return folder
 
     def place(self, folder: str, name: str) -> Path:
-        """Return the path of a file in one of the run's folders; RunFolderError where that folder is a link.
+        """Return the path of a file in one of the run's folders; RunFolderError if that folder is a link.
 
-        A run's folder may be a stranger's: what is written into it does not go elsewhere.
+        A run folder may be untrusted: writing to it must not write elsewhere.
         """
         if (self.path / folder).is_symlink():
             raise RunFolderError(
@@ -164,14 +164,14 @@ class RunFolder:
         return self.path / folder / name
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Write one of the run's files atomically; RunFolderError where writing fails."""
+        """Write one of the run's files atomically; RunFolderError if writing fails."""
         try:
             disk.write_atomically(self.path / name, content.encode() if isinstance(content, str) else content)
         except OSError as error:
             raise RunFolderError(f"{self.path / name}: cannot be written ({error.strerror}).") from None
 
     def write_environment(self, about: dict[str, Any]) -> None:
-        """Write ``environment.json``, of this start of the run; that of the start before becomes ``environment-K.json``."""
+        """Write ``environment.json`` for this start of the run; the previous one becomes ``environment-K.json``."""
         latest = self.path / "environment.json"
         if latest.exists():
             names = (self.path / f"environment-{number}.json" for number in itertools.count(1))
@@ -214,11 +214,11 @@ class RunFolder:
         return checkpoint.find(self.checkpoints, "last") is not None
 
     def begins(self) -> bool:
-        """Whether training in this folder begins a run, rather than going on with one."""
+        """Whether training in this folder starts a run rather than continuing one."""
         return self._new or self._numbered or not self.has_checkpoint()
 
     def default_checkpoint(self) -> str:
-        """Return the default checkpoint: ``best`` where there is one, otherwise ``last``."""
+        """Return the default checkpoint: ``best`` if there is one, otherwise ``last``."""
         return "last" if checkpoint.find(self.checkpoints, "best") is None else "best"
 
     def best_is_last(self) -> bool:
@@ -231,7 +231,7 @@ class RunFolder:
         return None not in paths and len(states) == 1
 
     def save(self, step: int, content: Checkpoint, best: bool) -> None:
-        """Save a checkpoint; RunFolderError where the disk refuses, with the last one still whole."""
+        """Save a checkpoint; RunFolderError if writing fails, with the previous one still complete."""
         try:
             checkpoint.save(self.checkpoints, step, content, best)
         except OSError as error:
@@ -249,7 +249,7 @@ class RunFolder:
         return f"{before}; mend it and continue with: gpucnn train --resume {shlex.quote(str(self.path))}"
 
     def load(self, which: str = "last") -> Checkpoint:
-        """Return the checkpoint ``last`` or ``best``; CheckpointError where there is none or it is damaged."""
+        """Return the checkpoint ``last`` or ``best``; CheckpointError if there is none or it is damaged."""
         path = checkpoint.find(self.checkpoints, which)
         if path is None:
             why = "was it stopped before its first one?" if which == "last" else "was it trained with --validation 0?"

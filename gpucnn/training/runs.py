@@ -1,4 +1,4 @@
-"""Many run folders at a glance: what each was, how far it came, and its best figures. Only small text files are read."""
+"""Overview of many run folders: model and data, progress, best figures. Only small text files are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEEPEST = 3
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its folder's text files tell it; what they do not tell is None or empty.
+    """A run as described by its folder's text files; what they do not say is None or empty.
 
     settings: all of ``config.toml``. environment: of the latest start. metrics: the objects of ``metrics.jsonl``.
     problem: why the settings cannot be read.
@@ -38,7 +38,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: Path) -> RunRecord:
-        """Return the record of the run in a folder. Damaged files are no error: what they would tell is missing."""
+        """Return the record of the run in a folder. Damaged files are no error: their values are missing."""
         try:
             settings = Settings(**read_toml(path / CONFIG))
         except UsageError as error:
@@ -66,7 +66,7 @@ class RunRecord:
 
     @property
     def state(self) -> str:
-        """How far the run is, in words."""
+        """The progress of the run, in words."""
         if self.settings is None:
             return "unreadable"
         if self.test_accuracy is not None and self.done:
@@ -102,7 +102,7 @@ class RunRecord:
         return date if isinstance(date, str) else None
 
     def figures(self) -> dict[str, Any]:
-        """Return what ``gpucnn runs --json`` prints of the run."""
+        """Return what ``gpucnn runs --json`` prints about the run."""
         return {
             "run": str(self.path),
             "model": None if self.settings is None else self.settings.model,
@@ -119,9 +119,9 @@ class RunRecord:
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield the run folders among ``folders`` and, to a depth of ``DEEPEST``, below them, each once and in order of name.
+    """Yield the run folders among ``folders`` and below them, to a depth of ``DEEPEST``, each once and in order of name.
 
-    Links to folders are followed where they are named, not below. UsageError for a folder that does not exist.
+    A link to a folder is followed if it is named, but not below. UsageError for a folder that does not exist.
     """
     seen = set()
     for folder in folders:

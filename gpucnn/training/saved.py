@@ -52,12 +52,12 @@ class SavedModel:
         trust: bool = False,
         limits: bool = True,
     ) -> SavedModel:
-        """Return the network of a run's checkpoint; CheckpointError where there is none, or it is damaged.
+        """Return the network of a run's checkpoint; CheckpointError if there is none, or it is damaged.
 
-        which: "best" or "last"; without it the best where there is one, else the last.
-        The network is rebuilt from the structure in the checkpoint. One with layers of a user's own is built as it was for
-        training; where that takes a Python file, ``model`` must name it again, or ``trust`` be True (UsageError else): the
-        file is run. Unless ``limits`` is False, what its images may cost and the weights that it may make are bounded.
+        which: "best" or "last"; by default the best if there is one, else the last.
+        The network is rebuilt from the structure in the checkpoint. One with a user's own layers is built as in training;
+        if that takes a Python file, which is executed, ``model`` must name it again or ``trust`` be True (otherwise
+        UsageError). Unless ``limits`` is False, the cost of its images and the number of its weights are bounded.
         """
         with bounds.applied(limits):
             return cls._load(folder, device, which, model, trust)
@@ -101,7 +101,7 @@ class SavedModel:
     def test_set(self, source: str | None = None) -> tuple[str, Dataset]:
         """Return the name and the test images of the data set ``source``, by default that of the run.
 
-        Images are as this network reads them. Without test images all are taken, of the run's own set those held out.
+        Images are preprocessed for this network. Without test images it is all images; of the run's own data those held out.
         """
         return load_test(self.data if source is None else source, self.image_shape, self.framing, trained_on=self.data)
 
@@ -110,7 +110,7 @@ class SavedModel:
         return read_picture(path, self.image_shape, self.framing)
 
     def feed(self, data: Dataset) -> Loader:
-        """Return batches of ``data`` as this network reads them; DataError where images or classes do not fit."""
+        """Return batches of ``data``, normalised for this network; DataError if images or classes do not fit."""
         if data.image_shape != self.image_shape:
             raise DataError.expected("data", "images", f"shape {self.image_shape}, as in training", data.image_shape)
         if data.classes > len(self.class_names):
@@ -134,7 +134,7 @@ class SavedModel:
         return Loader(data, self.backend, self.normalisation, PRECISIONS[self.precision])
 
     def _check_scale(self, data: Dataset) -> None:
-        """DataError where pixels in memory are of another scale than those of the training were."""
+        """DataError if pixels in memory have another scale than those of the training."""
         if type(data) is ArrayDataset and not data.images.dtype == self.pixels == "uint8":
             sample = data.images[:: max(len(data) // SAMPLE, 1)]
             mean, std = np.array(self.normalisation.mean), np.array(self.normalisation.std)
@@ -142,7 +142,7 @@ class SavedModel:
             check_scale("data", "images", sample, self.pixels, float(np.sqrt((mean**2 + std**2).mean())), trained)
 
     def as_trained(self) -> AbstractContextManager[None]:
-        """Return a context in which this thread computes as in training: in TF32, where the device has it."""
+        """Return a context in which this thread computes as in training: in TF32, if the device has it."""
         return self.backend.tf32(self.precision == "tf32" and self.backend.has_tf32)
 
 

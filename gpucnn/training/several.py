@@ -1,4 +1,4 @@
-"""An optimiser whose step first averages the gradients of several processes: for a loop of one's own."""
+"""An optimiser whose step first averages the gradients of several processes, for a loop of your own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpucnn.training.shards import Gradients
 
 
 class Distributed:
-    """What ``distributed`` returns: everything else is that of the optimiser, in ``optimizer``."""
+    """The result of ``distributed``. All other attributes are those of the optimiser, in ``optimizer``."""
 
     def __init__(self, optimizer: Any, comm: Communicator) -> None:
         self.optimizer, self.comm = optimizer, comm
@@ -31,9 +31,9 @@ class Distributed:
     def step(self, images: int | None = None) -> None:
         """Average the gradients over the processes, and update the parameters.
 
-        images: of how many images the gradient of this process is the mean, where the processes have different numbers; one
-        without any passes 0 and needs no gradient. Every process must call it, all with or all without a number.
-        ParameterError where that is no number of images.
+        images: the number of images whose mean the gradient of this process is, if the processes have different numbers; one
+        without images passes 0 and needs no gradient. Every process must call it, all with or all without a number.
+        ParameterError for an invalid number.
         """
         if images is not None and not is_count(images, 0):
             raise ParameterError.expected("step", "images", "an int of at least 0", repr(images))
@@ -56,8 +56,9 @@ class Distributed:
 def distributed(optimizer: Any, comm: Communicator) -> Distributed:
     """Return the optimiser for a loop that several processes run: ``step`` averages their gradients before the update.
 
-    The parameters become those of rank 0. One process is one shard: the sums are a tree over the ranks, the same in every
-    process. ``Loop(..., comm=comm)`` has several shards a process. Raises ParameterError for what has no ``param_groups``.
+    The parameters become those of rank 0. Each process is one shard: gradients are summed in a tree over the ranks, the same
+    in every process. ``Loop(..., comm=comm)`` allows several shards per process. Raises ParameterError for an object without
+    ``param_groups``.
 
     >>> import gpucnn
     >>> from gpucnn import nn, optim

@@ -1,6 +1,6 @@
-"""Steps whose batch is cut into a fixed number of shards, which any number of processes share to the same bits.
+"""Steps whose batch is cut into a fixed number of shards, with the same bits for any number of processes.
 
-A shard's gradients, loss and metrics depend on its images alone. They are added in a binary tree over the shards: a process
+A shard's gradients, loss and metrics depend on its images only. They are added in a binary tree over the shards: a process
 adds its own subtree, and the communicator adds the subtrees, in a tree over the ranks.
 """
 
@@ -26,10 +26,10 @@ STOPS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SI
 
 
 class Shards:
-    """The cut of every batch into ``count`` contiguous shards, and which of them this process has: an aligned run.
+    """The division of every batch into ``count`` contiguous shards, and which of them this process has: an aligned run.
 
-    The first shards have one image more where the batch does not divide, and the last none where it is too small. count: a
-    power of two that the processes divide; by default their number. Raises ParameterError.
+    If the batch does not divide evenly, the first shards have one image more; if it is too small, the last have none. count:
+    a power of two that the number of processes divides; by default that number. Raises ParameterError.
 
     >>> shards = Shards(Communicator(), 4)
     >>> shards.bounds(10), shards.own, shards.part(10)
@@ -49,7 +49,7 @@ class Shards:
         self.own = range(comm.rank * each, (comm.rank + 1) * each)
 
     def bounds(self, images: int) -> list[int]:
-        """Return where each shard of a batch begins, and the end."""
+        """Return the index at which each shard of a batch begins, and the end."""
         each, more = divmod(images, self.count)
         return [shard * each + min(shard, more) for shard in range(self.count + 1)]
 

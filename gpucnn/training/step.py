@@ -15,7 +15,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def has_own_step(optimizer: Any) -> bool:
-    """Whether ``optimizer`` makes its updates itself: a subclass with a ``step``, or an object that is no Optimizer."""
+    """Whether ``optimizer`` has its own ``step``: a subclass that overrides it, or an object that is no Optimizer."""
     return not isinstance(optimizer, Optimizer) or optimizer.has_own_step()
 
 
@@ -31,11 +31,11 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:
     """Do one step on a batch and return (loss, logits). A loss that is not finite changes no parameter.
 
-    x: (B, C, H, W); y: (B,) integers; all on the network's device. Nothing waits for the device. With a ``scale`` (for
-    networks in float16) a gradient that is not finite changes no parameter either, but the scale. An optimizer with a
-    ``step`` of its own (a subclass, or any object with ``zero_grad`` and ``step``) is called as in PyTorch, without both.
-    clip_norm: what the norm of all gradients is scaled down to where it is larger, before the update.
-    accumulate: into how many parts the batch is cut, whose gradients are added: less memory, the same mean.
+    x: (B, C, H, W); y: (B,) integers; both on the network's device. Nothing waits for the device. With a ``scale`` (for
+    networks in float16) a gradient that is not finite changes no parameter either, only the scale. An optimizer with a
+    ``step`` of its own (a subclass, or any object with ``zero_grad`` and ``step``) is called as in PyTorch, without these
+    two conditions. clip_norm: the largest norm of all gradients; larger ones are scaled down to it before the update.
+    accumulate: the number of parts of the batch whose gradients are added: less memory, the same mean.
 
     >>> import gpucnn
     >>> from gpucnn import nn, optim
@@ -73,9 +73,9 @@ def apply_gradients(
 def batch_gradients(
     net: Module, loss_fn: LossFunction, x: Tensor, y: Tensor, scale: LossScale | None, parts: int, weight: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Add up the gradients of so many parts of a batch, one after the other; return its (loss, logits), detached.
+    """Add up the gradients of this many parts of a batch, one after the other; return its (loss, logits), detached.
 
-    weight: a factor on loss and gradients, where this is a part of a larger batch.
+    weight: a factor on loss and gradients, if this is a part of a larger batch.
     """
     count = len(x)
     size = -(-count // parts) if count else 1

@@ -1,4 +1,4 @@
-"""A run's numbers as TensorBoard event files, beside ``metrics.jsonl`` (needs the ``tensorboard`` extra)."""
+"""A run's figures as TensorBoard event files, in addition to ``metrics.jsonl`` (needs the ``tensorboard`` extra)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TAGS = {f"{split}_{what}": f"{what}/{split}" for what in ("loss", "accuracy") fo
     "lr": "lr",
     "images_per_second": "images_per_second",
 }
-"""Key in ``metrics.jsonl`` -> name in TensorBoard, which draws what is before the slash together."""
+"""Key in ``metrics.jsonl`` -> name in TensorBoard, which groups names by the part before the slash."""
 
 
 class TensorBoard(Reporter):
-    """Writes all that goes to ``metrics.jsonl`` to ``tensorboard/`` in the run folder too, by step.
+    """Writes everything in ``metrics.jsonl`` to ``tensorboard/`` in the run folder too, by step.
 
-    GpucnnError where the extra is missing. A disk that refuses stops the writing, with a warning, and not the run.
+    GpucnnError if the extra is missing. If writing fails, it stops with a warning, and the run continues.
     """
 
     def __init__(self) -> None:

@@ -11,10 +11,10 @@ from gpucnn.errors import GpucnnError
 
 
 class Timer:
-    """Measures stretches of work: ``with timer: ...``, or ``start`` and ``stop``. ``times`` are their seconds.
+    """Measures spans of time: ``with timer: ...``, or ``start`` and ``stop``. ``times`` are their seconds.
 
-    It waits for the device at both ends, so that work which a GPU has only begun counts. backend: the device; by default
-    the one that new tensors lie on. Source: the Timer of Zhang et al., "Dive into Deep Learning".
+    It waits for the device at both ends, so that all work of a GPU counts. backend: the device; by default that of new
+    tensors. Source: the Timer of Zhang et al., "Dive into Deep Learning".
 
     >>> timer = Timer()
     >>> with timer:
@@ -29,7 +29,7 @@ class Timer:
         self._since: float | None = None
 
     def start(self) -> None:
-        """Start a measurement; one under way begins anew."""
+        """Start a measurement, or restart the current one."""
         self.backend.synchronize()
         self._since = time.perf_counter()
 

@@ -52,12 +52,12 @@ FREE_TO_CHANGE = ("epochs", "device", "target_accuracy", "early_stopping", "test
 class Trainer(Loop):
     """A loop with a run folder. ``Trainer(...).train()`` trains, saves and tests.
 
-    settings must be resolved. reporter: a callback or several. ``resume`` takes over the state of the folder's last
-    checkpoint first. comm: the communicator of processes that train together, each with the same arguments but the folder:
-    that of rank 0 is written, the others have a ``FollowedFolder``, and see the same file system. net, loss, optimizer:
-    objects of one's own in place of those that the settings name: a Module that gives (B, classes) logits, a function of
-    output and targets, and an Optimizer of the network's parameters; the data sets of ``splits`` may be too. A resumed run
-    gets them again. ParameterError or UsageError where they do not fit.
+    settings must be resolved. reporter: one or several callbacks. Call ``resume`` first to restore the folder's last
+    checkpoint. comm: the communicator of processes that train together, on one file system, with the same arguments except
+    the folder: rank 0 writes to its folder, the others have a ``FollowedFolder``. net, loss, optimizer: objects of your own
+    in place of those that the settings name: a Module that returns (B, classes) logits, a function of output and targets,
+    and an Optimizer of the network's parameters; the data sets of ``splits`` may also be your own. Pass them again to resume
+    a run. ParameterError or UsageError if they do not fit.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class Trainer(Loop):
     # --- training ------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go back to where the folder's last checkpoint was saved; UsageError where it does not fit the settings.
+        """Restore the folder's last checkpoint; UsageError if it does not fit the settings.
 
-        A run that was stopped before its first checkpoint begins again. Of a finished one, ``train`` finishes the report.
-        Only ``epochs``, ``device`` and ``target_accuracy`` may differ from what they were, and where the same data lies.
+        A run that was stopped before its first checkpoint starts again; for a finished one, ``train`` completes the report.
+        Only the settings in ``FREE_TO_CHANGE`` may differ from before; of ``data`` only its location.
         """
         self.folder.claim()
         try:
@@ -176,12 +176,11 @@ class Trainer(Loop):
         self._saved_step = self.step
 
     def train(self) -> dict[str, Any]:
-        """Train to the last epoch, measure the test set on the best checkpoint, and return what that gave.
+        """Train to the last epoch, measure the test set on the best checkpoint, and return the result.
 
-        The test set is measured once, at the end, on the checkpoint that evaluation and prediction take: the best, or the
-        last where there is no validation. Returns epoch, step and name of the ``checkpoint``, test_loss and
-        test_accuracy.
-        DivergedError where the loss is not finite; InterruptedTraining, after saving, on Ctrl-C, SIGTERM or SIGHUP.
+        The test set is measured once, at the end, on the checkpoint that evaluation and prediction use: the best, or the
+        last if there is no validation. Returns epoch, step and name of the ``checkpoint``, test_loss and test_accuracy.
+        DivergedError if the loss is not finite; InterruptedTraining, after saving, on Ctrl-C, SIGTERM or SIGHUP.
         """
         with StopSignal() as self._stop_signal, self.backend.tf32(self.settings.precision == "tf32"):
             self.folder.make()
@@ -232,7 +231,7 @@ class Trainer(Loop):
             self.reporter.test(self, self.tested)
 
     def _finish_again(self) -> None:
-        """Evaluate what a report needs: the run may have been killed between its last checkpoint and its report."""
+        """Evaluate what the report needs: the run may have been killed between its last checkpoint and its report."""
         measured = self.validate()
         if not self.history or self.history[-1]["epoch"] != self.epoch:  # its line was damaged
             self.history.append({"epoch": self.epoch, "step": self.step} | measured)
