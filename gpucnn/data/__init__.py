@@ -1,4 +1,4 @@
-"""Data sets, as uint8 arrays and integer labels; this package uses NumPy only and does not know tensors."""
+"""Data sets as uint8 arrays and integer labels. This package uses NumPy only and does not know tensors."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def load(
 ) -> Splits:
     """Return the data set that ``source`` names.
 
-    "digits" (built in: drawn when first asked for, then kept); "mnist", "fashion-mnist", "kmnist" or "cifar10", from a
-    folder of that name under ``GPUCNN_DATA`` or else downloaded; an ``.npz`` with x_train, y_train, x_test, y_test; a
-    ``.csv`` of labels and pixels; a folder with IDX files, CIFAR-10's binary files, ``.npy`` files, CSV files, or images
-    (``load_pictures``, which image_size, like and framing are for). Without test images a fifth of each class is held out.
+    "digits" (built in: drawn on first use, then cached); "mnist", "fashion-mnist", "kmnist" or "cifar10", from a folder of
+    that name under ``GPUCNN_DATA`` or else downloaded; an ``.npz`` with x_train, y_train, x_test, y_test; a ``.csv`` of
+    labels and pixels; a folder with IDX files, CIFAR-10's binary files, ``.npy`` files, CSV files, or images
+    (``load_pictures``, to which image_size, like and framing apply). Without test images a fifth of each class is held out.
 
-    DataError where it is missing or damaged, for an image_size where there are no images to scale, and with ``limits``
-    for a file that unpacks to far more than it should (``gpucnn.limits``).
+    DataError if it is missing or damaged, for an image_size without images to scale, and with ``limits`` for a file that
+    unpacks to far more than it should (``gpucnn.limits``).
 
     >>> load("digits").train.image_shape  # doctest: +SKIP
     (1, 28, 28)
@@ -63,10 +63,10 @@ def load_test(
     trained_on: str | None = None,
     limits: bool = True,
 ) -> tuple[str, Dataset]:
-    """Return the name of a data set, and its images to measure a network on: the test images, without any all of them.
+    """Return the name of a data set and the images to measure a network on: the test images, or all if there are none.
 
-    like, framing: shape and framing of the network's images. trained_on: the source that the network was trained on; of
-    this one, only what was held out of training is measured. Everything else is as in ``load``.
+    like, framing: shape and framing of the network's images. trained_on: the source that the network was trained on; from
+    this source only images that were held out are returned. Everything else is as in ``load``.
     """
     with applied(limits):
         found = find(source)

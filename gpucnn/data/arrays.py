@@ -27,7 +27,7 @@ Role = tuple[str, str]
 def role_of(name: str, prefixed: bool = False) -> Role | None:
     """Return the role of an array of this name; None for an unknown name. Without a part it is "train".
 
-    prefixed: whether the data set's name may come before, as in names of files.
+    prefixed: whether the data set's name may come first, as in file names.
 
     >>> role_of("x_train"), role_of("test_labels"), role_of("training_images"), role_of("Y")
     (('train', 'images'), ('test', 'labels'), ('train', 'images'), ('train', 'labels'))
@@ -47,9 +47,9 @@ def role_of(name: str, prefixed: bool = False) -> Role | None:
 
 
 def roles_of(names: Iterable[str], where: str, prefixed: bool = False) -> dict[Role, str]:
-    """Return the name of each array that a data set needs; DataError where two are for one role, or some are missing.
+    """Return the name of each array that a data set needs; DataError if two have the same role, or some are missing.
 
-    Validation and test arrays may be missing, but not one of the two alone.
+    Validation and test arrays may be missing, but images and labels only together.
     """
     found: dict[Role, str] = {}
     names = sorted(names)
@@ -73,8 +73,8 @@ def datasets(
 ) -> dict[str, ArrayDataset]:
     """Return the parts of a data set; their arrays are removed from ``arrays``.
 
-    Labels may be texts; the classes are then these, sorted, as the training set has them.
-    layout: "NCHW" or "NHWC"; None finds out (``channels_first``).
+    Labels may be strings; the classes are then the training set's strings, sorted. layout: "NCHW" or "NHWC"; None decides
+    by the shape (``channels_first``).
     """
     sets: dict[str, ArrayDataset] = {}
     for part in PARTS:
@@ -132,10 +132,10 @@ def held_out(data: ArrayDataset, where: str) -> tuple[Dataset, Dataset]:
 
 
 def channels_first(images: NDArray[Any], where: str, layout: str | None = None) -> NDArray[Any]:
-    """Return (N, C, H, W) images; (N, H, W, C), as Keras keeps them, where the layout is plain, with a note.
+    """Return images as (N, C, H, W); (N, H, W, C), Keras's layout, is converted with a note if the shape is unambiguous.
 
-    It is plain where only one of the two axes can be the channels: it is 1 or 3 long, or else shorter than both others.
-    Other numbers of axes are returned as they are. DataError where both can be; ``layout``, "NCHW" or "NHWC", says it.
+    It is unambiguous if only one of the two axes can be the channels: of length 1 or 3, or else shorter than both others.
+    Arrays with other numbers of axes are returned unchanged. DataError if both axes can; then ``layout`` must say it.
 
     >>> channels_first(np.zeros((5, 3, 8, 8)), "example").shape
     (5, 3, 8, 8)
@@ -164,7 +164,7 @@ def channels_first(images: NDArray[Any], where: str, layout: str | None = None) 
 def _numbered(
     labels: NDArray[Any], class_names: Sequence[str] | None, where: str
 ) -> tuple[Sequence[str], NDArray[np.int64]]:
-    """Return the class names, and the index among them of each text label."""
+    """Return the class names, and the index among them of each string label."""
     if labels.shape[1] != 1:
         raise DataError.expected(where, "labels", "(N,) texts", f"shape {labels.shape}")
     texts = [

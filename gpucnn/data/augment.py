@@ -1,4 +1,4 @@
-"""Augmentation: each time a training image is shown it is moved, bent, covered or roughened a little, at random."""
+"""Augmentation: each time a training image is used it is moved, distorted, covered or made noisy a little, at random."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ STREAMS = {"elastic": 0, "noise": 1}
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to an image of a batch: images (B, C, H, W), uint8 or floating -> the same shape and dtype.
+    """Random changes of images (B, C, H, W), uint8 or floating -> the same shape and dtype.
 
-    shift: up to so many whole pixels each way; rotate: up to so many degrees; scale: 0.1 is 0.9 to 1.1 times the size;
+    shift: the most whole pixels each way; rotate: the most degrees; scale: 0.1 is 0.9 to 1.1 times the size;
     flip: half of the images left to right; elastic: standard deviation, in pixels, of a smooth random displacement
     (Simard, Steinkraus & Platt 2003, "Best practices for convolutional neural networks"); cutout: side in pixels of a
     square, anywhere, that takes the image's mean colour (DeVries & Taylor 2017, "Improved regularization of
     convolutional neural networks with cutout"); noise: standard deviation, as a share of the pixels' range (of 1, for
-    floats). Of photographs: crop: a window of the image's size, anywhere in the image with so many black pixels around it;
-    resized_crop: the smallest share of the area of a box, anywhere, that is scaled to the image's size (Szegedy et al.
-    2015); colour: brightness, contrast and saturation times 1 - colour to 1 + colour; hue: up to so much of the circle of
-    hues; grey: the share of images without their colours; blur: the largest standard deviation, in pixels, of a Gaussian
-    blur. What comes in from outside the image continues its border. UsageError for a strength out of its range.
+    floats). For photographs: crop: pads with this many black pixels and cuts out a window of the image's size; resized_crop:
+    the smallest fraction of the area for a box, anywhere, that is scaled to the image's size (Szegedy et al. 2015); colour:
+    brightness, contrast and saturation times 1 - colour to 1 + colour; hue: the largest turn, as a fraction of the colour
+    circle; grey: the fraction of images turned grey; blur: the largest standard deviation, in pixels, of a Gaussian blur.
+    Pixels from outside the image repeat its border. UsageError for a strength out of its range.
 
     >>> images = np.arange(18, dtype=np.uint8).reshape(2, 1, 3, 3)
     >>> Augmentation(flip=True)(images, Draws([1], [0, 1]))[:, 0, 0].tolist()
@@ -73,7 +73,7 @@ class Augmentation:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return what a text such as "shift=2,rotate=10,flip" describes; UsageError for an unknown name or no number.
+        """Return the augmentation of a text such as "shift=2,rotate=10,flip"; UsageError for an unknown name or no number.
 
         >>> Augmentation.parse("shift=2,flip") == Augmentation(shift=2, flip=True)
         True
@@ -96,8 +96,8 @@ class Augmentation:
     def __call__(self, images: Pixels, rng: np.random.Generator | Draws) -> Pixels:
         """Return images (B, C, H, W) changed by random numbers from ``rng``; the same state gives the same bits.
 
-        With ``Draws(seed, indices)`` an image is changed in the same way in whatever batch it is. Nor do the bits depend on
-        the BLAS and its threads: the one matrix product, of the elastic field, is exact.
+        With ``Draws(seed, indices)`` an image is changed in the same way in every batch. The bits do not depend on the BLAS
+        or its threads: the one matrix product, of the elastic field, is exact.
         """
         B, (H, W) = len(images), images.shape[2:]
         draws = rng if isinstance(rng, Draws) else Draws.of(rng, B)
@@ -149,7 +149,7 @@ def _about(draws: Draws, kind: str, strength: float) -> NDArray[np.float64]:
 def move(images: Pixels, shifts: NDArray[np.int64], flips: NDArray[np.bool_]) -> Pixels:
     """Return images (B, C, H, W) flipped left to right where ``flips`` (B,), then moved by ``shifts`` (B, 2) pixels.
 
-    A shift is (down, right); the border is continued.
+    A shift is (down, right); border pixels are repeated.
 
     >>> image = np.array([[[[1, 2, 3]]]], np.uint8)
     >>> move(image, np.array([[0, 1]]), np.array([False])).tolist()
@@ -175,7 +175,8 @@ def warp(
     """Return images (B, C, H, W) flipped, scaled by ``factors``, turned by ``angles`` (radians), then moved, all at once.
 
     angles, factors, flips: (B,); shifts: (B, 2) pixels down and right; field: (2, B, H, W) displacements in pixels, added
-    to where each pixel is read. About the centre, anticlockwise, read by bilinear interpolation; the border is continued.
+    to the position that each pixel is read from. Images turn about the centre, anticlockwise, and are read by bilinear
+    interpolation; border pixels are repeated.
 
     >>> image = np.array([[[[1, 2], [3, 4]]]], np.uint8)
     >>> warp(image, np.array([np.pi / 2]), np.ones(1), np.zeros((1, 2), int), np.array([False])).tolist()
@@ -219,7 +220,7 @@ def _gaussian(size: int) -> NDArray[np.float64]:
 def cut_out(images: Pixels, centres: NDArray[np.int64], side: int) -> Pixels:
     """Return images (B, C, H, W) with a square about each of ``centres`` (B, 2) in the image's mean colour.
 
-    The square may reach over the border; what lies outside is lost.
+    The part of a square beyond the border is cut off.
 
     >>> cut_out(np.array([[[[9, 0, 0]]]], np.uint8), np.array([[0, 0]]), 1).tolist()
     [[[[3, 0, 0]]]]

@@ -1,4 +1,4 @@
-"""The built-in data set as ``--data digits`` has it: drawn when its images are first asked for, and kept in the cache."""
+"""The built-in data set ``--data digits``: drawn when its images are first used, and kept in the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpucnn.data.digits import DRAWING, SIZE, draw_digits
 
 
 class DrawnDigits(ArrayDataset):
-    """The first ``count`` digits of a seed, as ``draw_digits`` draws them. ``images`` and ``labels`` come when needed.
+    """The first ``count`` digits of a seed, as ``draw_digits`` draws them. ``images`` and ``labels`` are made on first use.
 
     >>> digits = DrawnDigits("example", 20, seed=0)
     >>> len(digits), digits.image_shape
@@ -31,7 +31,7 @@ class DrawnDigits(ArrayDataset):
         return 1, SIZE, SIZE
 
     def __getattr__(self, name: str) -> Any:
-        """Draw the images, or read them from the cache: asked for ``images`` or ``labels`` the first time."""
+        """Draw the images, or read them from the cache, on the first use of ``images`` or ``labels``."""
         if name not in ("images", "labels"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         # Another NumPy may round another way: a grey level here and there.

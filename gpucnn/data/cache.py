@@ -1,8 +1,8 @@
 """A cache of arrays that take long to make, in the folder that downloads use.
 
-An entry is one safetensors file that says what it was made from and its SHA-256. It is written under a temporary name and
-renamed; one that is damaged, or made from something else, counts as missing. Where there is no folder that can be written,
-everything is made anew: the cache saves time and is needed for nothing.
+An entry is one safetensors file that holds its key and its SHA-256. It is written under a temporary name and renamed; an
+entry that is damaged, or has another key, counts as missing. Without a writable folder everything is computed each time:
+the cache only saves time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENTRIES = 8
 def cache_home() -> Path | None:
     """Return the folder for downloads and cached arrays: ``GPUCNN_CACHE``, or gpucnn's in the platform's cache folder.
 
-    None where the system names none, as for a user without a home folder.
+    None if the system names none, as for a user without a home folder.
     """
     try:
         if named := os.environ.get("GPUCNN_CACHE"):
@@ -50,7 +50,7 @@ def cache_home() -> Path | None:
 def kept(name: str, key: str, make: Callable[[], Arrays]) -> Arrays:
     """Return what ``make`` returns, or the cached result for the same ``key``.
 
-    name: of the entry, a file name without its ending. Arrays are C-ordered and may be written to.
+    name: of the entry, a file name without extension. Arrays are C-ordered and writable.
     """
     home = cache_home()
     path = None if home is None else home / "made" / f"{name}.safetensors"

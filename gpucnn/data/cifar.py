@@ -24,11 +24,11 @@ RECORD = 1 + 3 * 32 * 32
 MOST = 10_000 * RECORD
 """Bytes of a file of records."""
 UNPACKED = 2**28
-"""Bytes that are unpacked of an archive at most; the published one has 184 million."""
+"""The most bytes that are unpacked from an archive; the published one has 184 million."""
 
 
 def is_cifar10(folder: Path) -> bool:
-    """Whether a folder holds CIFAR-10's archive or what is in it."""
+    """Whether a folder holds CIFAR-10's archive or the files in it."""
     return any((folder / name).is_file() for name in (ARCHIVE, TEST, f"{INSIDE}/{TEST}"))
 
 
@@ -36,7 +36,7 @@ def load_cifar10(folder: Path) -> Splits:
     """Return CIFAR-10 from a folder with cifar-10-binary.tar.gz, or with the .bin files in it, here or one folder down.
 
     Images are uint8 (N, 3, 32, 32). A record is a label and 1,024 red, green and blue bytes each (Krizhevsky 2009).
-    DataError where a file is missing or damaged. Nothing is unpacked to the disk.
+    DataError if a file is missing or damaged. Nothing is unpacked to the disk.
     """
     if (folder / ARCHIVE).is_file():
         content, where = _unpack(folder / ARCHIVE), folder / ARCHIVE
@@ -83,7 +83,7 @@ class _Limited:
 
 
 def _unpack(path: Path) -> dict[str, bytes]:
-    """Return the files of records in an archive by name; links, other names and other sizes are passed over."""
+    """Return the files of records in an archive by name; links, other names and other sizes are skipped."""
     found: dict[str, bytes] = {}
     wanted = {f"{INSIDE}/{name}": name for name in (*TRAIN, TEST)}
     try:

@@ -18,7 +18,7 @@ Images = NDArray[Any]
 Labels = NDArray[np.int64]
 
 MOST_CLASSES = 2**16
-"""Most classes where no class names are given; larger labels are taken for a mistake."""
+"""The most classes without class names; larger labels are treated as a mistake."""
 
 FRAMINGS = ("centred", "cropped")
 """Preprocessing modes of image files; see ``Splits``."""
@@ -100,7 +100,7 @@ class ArrayDataset(Dataset):
 
     images: (N, C, H, W) or (N, H, W), uint8 or floating (floats become float32); labels: (N,) integers from 0, or one-hot,
     (N, classes) with a single 1 in each row. class_names: by default "0", "1", ... up to the largest label. files: the name
-    of each image's file, if they have files. DataError for what does not fit.
+    of each image's file, if they have files. DataError for arguments that do not fit.
 
     >>> data = ArrayDataset(np.zeros((2, 28, 28), np.uint8), [0, 1])
     >>> len(data), data.image_shape, data.class_names
@@ -191,7 +191,7 @@ FAR = 32.0
 
 
 def check_scales(where: str, train: Dataset, part: str, data: Dataset) -> None:
-    """DataError where the pixels of two sets in memory are of different scales."""
+    """DataError if the pixels of two sets in memory have different scales."""
     if type(train) is not ArrayDataset or type(data) is not ArrayDataset:  # others may take long to make their images
         return
     first, second = (each.images[:: max(len(each) // SAMPLE, 1)] for each in (train, data))
@@ -207,7 +207,7 @@ def check_scales(where: str, train: Dataset, part: str, data: Dataset) -> None:
 def check_scale(where: str, what: str, images: Images, dtype: str, usual: float, expected: str) -> None:
     """DataError unless images have the scale of others with this ``dtype`` and root mean square.
 
-    A network gets uint8 as 0 to 1, so floats from 0 to 1 are of the same scale. It would answer at random to others.
+    A network gets uint8 as 0 to 1, so floats from 0 to 1 have the same scale. For others its answers would be random.
     """
     floats = images.dtype.kind == "f" and dtype == "uint8" and (images.min() < 0 or images.max() > 1)
     found = root_mean_square(images)
@@ -231,8 +231,8 @@ class Splits:
     """A training and a test set of the same task, their name, and the preprocessing of image files.
 
     framing: "centred": ink in the middle, light on dark, as in MNIST (colour is only scaled); "cropped": the middle square.
-    validation: a set that the data came with; None where one is to be held out of the training set. DataError for sets
-    that are empty or do not fit the training set.
+    validation: a set that came with the data; None if one is to be held out of the training set. DataError for sets that are
+    empty or do not fit the training set.
     """
 
     name: str
@@ -259,9 +259,9 @@ class Splits:
             check_scales(where, train, part, data)
 
     def sha256(self) -> str | None:
-        """Return the SHA-256 of all images and labels, as hexadecimal digits; None where a set of a user's own makes them.
+        """Return the SHA-256 of all images and labels, as hexadecimal digits; None for data sets of a user's own.
 
-        Of images that are read from files it is that of the files' names and sizes.
+        For images that are read from files it is the SHA-256 of the files' names and sizes.
         """
         digest = hashlib.sha256()
         for data in (self.train, self.test, *([] if self.validation is None else [self.validation])):

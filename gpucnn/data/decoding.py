@@ -1,4 +1,4 @@
-"""Decoding the images of a folder: all of them into memory, or each when it is asked for."""
+"""Decoding the images of a folder: all of them into memory, or each when it is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gpucnn.data.pictures import decode_picture, is_grey, picture_size
 from gpucnn.errors import DataError, shortened
 
 LARGEST_SIDE = 64
-"""Largest side in pixels where no size is given: a CPU trains on such images in minutes."""
+"""Largest side in pixels if no size is given: a CPU trains on such images in minutes."""
 
 DECODING = 1
 """Version of the preprocessing of image files, for the cache."""
@@ -100,9 +100,9 @@ def read_parts(
 def _read_when_asked(
     folder: Path, paths: dict[str, list[Path]], image_size: ImageSize | None, like: tuple[int, int, int] | None
 ) -> tuple[tuple[int, int, int], int] | None:
-    """Return the shape of all images, and the bytes that some may take, where they do not fit into memory together.
+    """Return the shape of all images and the bytes that some may take; None if all fit into memory together.
 
-    Decoding makes three channels of each; with a shape ``like`` it is that. Where all files are grey there is one.
+    Images have three channels, or one if all files are grey; a given shape ``like`` is used as it is.
     """
     every, room = [path for some in paths.values() for path in some], memory.budget()
     room = min(room, limits.DATA_BYTES) if limits.on() else room

@@ -4,14 +4,13 @@ SHAPES maps a digit to its shapes, one a line, in this notation:
 
     2: 20,5 17,38 36,52 68,44 | 76,0 70,50! 60,100
 
-- `2:` is the weight: how often this shape is drawn, beside the digit's other shapes.
+- `2:` is the weight: how often this shape is drawn, relative to the digit's other shapes.
 - `20,5 17,38 ...` are the points of a stroke in the order of the pen: x to the right and y down, in hundredths of the
   digit's height. A stroke is a smooth curve through its points.
 - `!` after a point makes it a sharp corner.
 - `|` lifts the pen: another stroke begins.
 
-The shapes were written down by hand. How common each is, and how wide and slanted, follows a look at MNIST's training
-images.
+The shapes were written down by hand. Their weights, widths and slants were chosen after looking at MNIST's training images.
 """
 
 SHAPES: dict[int, str] = {

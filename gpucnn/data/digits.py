@@ -92,15 +92,15 @@ def draw_digits(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw images of digits, white ink (255) on black (0), in MNIST's format.
 
-    A seed stands for one endless row of images, of which the first `count` come back: a smaller count gives the
-    beginning of a larger one. Every ten in the row are the ten digits, shuffled, so class sizes differ by at most one.
+    A seed determines an endless sequence of images, of which the first `count` are returned: a smaller count gives the
+    beginning of a larger one. Every ten in the sequence are the ten digits, shuffled, so class sizes differ by at most one.
     The result depends neither on the number of threads nor on the BLAS; between processors a grey level may differ by one.
 
     Args:
         count: number of images, 0 or more.
         seed: 0 or more.
-        threads: threads to draw with, 1 or more; None takes as many as there are processors, at most eight.
-        progress: show a bar while drawing, where standard error is a terminal and it takes longer than half a second.
+        threads: threads to draw with, 1 or more; None for as many as there are processors, at most eight.
+        progress: show a bar while drawing, if standard error is a terminal and drawing takes longer than half a second.
 
     Returns:
         Images, uint8 of shape (count, 1, 28, 28), 0 to 255, and labels, int64 of shape (count,), 0 to 9.

@@ -25,11 +25,11 @@ TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMN
 
 
 def fetch(name: str) -> Path:
-    """Return the folder that holds the files of the data set ``name``, one of ``SOURCES``; fetched where missing.
+    """Return the folder that holds the files of the data set ``name``, one of ``SOURCES``; missing files are downloaded.
 
-    The folder lies in ``GPUCNN_CACHE``, by default the platform's cache folder. Each file is compared with its SHA-256 at
-    every call and arrives under its name whole or not at all. DataError, with the steps to do by hand, where it cannot be
-    had, and without pooch.
+    The folder is in ``GPUCNN_CACHE``, by default the platform's cache folder. Each file is compared with its SHA-256 at
+    every call and is stored whole or not at all. DataError, with the steps to do by hand, if a download fails or pooch is
+    missing.
     """
     source = SOURCES[name]
     try:
@@ -46,7 +46,7 @@ def fetch(name: str) -> Path:
 
 
 def offline_folder(name: str) -> Path | None:
-    """Return the folder of a data set under ``GPUCNN_DATA``; None where there is none."""
+    """Return the folder of a data set under ``GPUCNN_DATA``; None if there is none."""
     home = os.environ.get("GPUCNN_DATA")
     names = (name, TORCHVISION[name]) if name in TORCHVISION else (name,)  # the second is what torchvision calls it
     folders = [expanded(home) / each for each in names] if home else []
@@ -62,7 +62,7 @@ def expanded(path: str) -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder that the data set ``name`` is downloaded to; DataError where the system names no cache folder."""
+    """Return the folder that the data set ``name`` is downloaded to; DataError if the system names no cache folder."""
     home = cache_home()
     if home is None:
         raise DataError(f"{name}: there is no home folder to keep it in. Set GPUCNN_CACHE to a folder.")

@@ -1,4 +1,4 @@
-"""Random numbers for images: those of each are decided by a seed and its index alone, whatever it is drawn together with."""
+"""Random numbers for images. Those of an image depend on a seed and the image's index only, not on the batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 
 WORDS = 32
-"""Words of each image."""
+"""Random words per image."""
 
 GOLDEN, FIRST, SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
@@ -34,10 +34,10 @@ def splitmix(key: int, places: Words) -> Words:
 
 
 class Draws:
-    """The random numbers of a batch of images, whose places in the data set are ``indices`` (B,).
+    """The random numbers of a batch of images, whose indices in the data set are ``indices`` (B,).
 
-    Each image has words 0 to 31 for what needs few numbers (``uniform``), and streams for what needs an array of them.
-    seed: whole numbers of at least 0.
+    Each image has words 0 to 31, from which ``uniform`` and ``integers`` draw a few numbers, and streams for whole arrays.
+    seed: integers of at least 0.
 
     >>> alone, together = Draws([7], [5]), Draws([7], [3, 5])
     >>> bool((alone.uniform(0, 2) == together.uniform(0, 2)[1:]).all())
@@ -50,7 +50,7 @@ class Draws:
 
     @classmethod
     def of(cls, rng: np.random.Generator, count: int) -> Draws:
-        """Return the random numbers of so many images, by a seed from ``rng``."""
+        """Return the random numbers of this many images, with a seed from ``rng``."""
         return cls([int(rng.integers(2**63))], np.arange(count))
 
     def __len__(self) -> int:

@@ -35,7 +35,7 @@ PIECE = 2**24  # bytes read at a time: what a header claims is never set aside b
 
 
 def read_idx(path: Path) -> NDArray[Any]:
-    """Return the array of an IDX file, plain or gzip. DataError where it is missing, truncated or no IDX file.
+    """Return the array of an IDX file, plain or gzip. DataError if it is missing, truncated or no IDX file.
 
     Format (Y. LeCun): two zero bytes, a type code, the number of dimensions, each length as big-endian uint32, the data.
     """
@@ -78,9 +78,9 @@ def _read(file: Any, most: int) -> bytearray:
 
 
 def idx_home(folder: Path) -> Path | None:
-    """Return the folder with the IDX files of a folder: itself, or "raw" in it or in a folder in it, as torchvision has it.
+    """Return the folder with the IDX files of a folder: itself, or "raw" in it or in one of its folders, as in torchvision.
 
-    None where there are none; DataError where there are several.
+    None if there is none; DataError if there are several.
     """
     found = [home for home in (folder, folder / "raw") if _idx_files(home)]
     if not found and folder.is_dir():
@@ -102,9 +102,9 @@ def _idx_files(folder: Path) -> dict[str, dict[Role, Path]]:
 
 
 def load_idx_folder(folder: Path, class_names: Sequence[str] | None = None) -> Splits:
-    """Return the data set of a folder with the four IDX files under MNIST's names, or one of EMNIST's sets under its own.
+    """Return the data set of a folder with the four IDX files under MNIST's names, or of one of EMNIST's sets under its own.
 
-    EMNIST's images lie on their side in the files, and are put upright.
+    EMNIST's files hold transposed images, which are turned upright.
     """
     sets = _idx_files(idx_home(folder) or folder)
     if len(sets) > 1:
@@ -162,7 +162,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 @contextmanager
 def _opened_npz(path: Path) -> Iterator[Any]:
-    """Open an .npz whose sizes are within the bounds; DataError for whatever is wrong with it, in the block too."""
+    """Open an .npz whose sizes are within the bounds; DataError for anything wrong with it, in the block too."""
     try:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
@@ -177,9 +177,9 @@ def _opened_npz(path: Path) -> Iterator[Any]:
 
 
 def array_files(folder: Path) -> dict[Role, Path] | None:
-    """Return the .npy files, or .npz files of one array each, that make up a data set; None where there are none.
+    """Return the .npy files, or .npz files of one array each, that make up a data set; None if there are none.
 
-    Named as an .npz names its arrays: x_train.npy, y_train.npy, ..., or kmnist-train-imgs.npz, ...
+    They have the names of arrays in an .npz: x_train.npy, y_train.npy, ..., or kmnist-train-imgs.npz, ...
     """
     files = [entry for entry in sorted(folder.iterdir()) if entry.suffix in (".npy", ".npz") and entry.is_file()]
     stems = {file.stem: file for file in files}
@@ -232,7 +232,7 @@ def npz_bytes(splits: Splits) -> bytes:
 
 
 def _check_sizes(path: Path) -> None:
-    """DataError, before reading, where array headers claim more than their files hold or too much together."""
+    """DataError, before reading, if array headers claim more than their files hold or too much together."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
         limits.check(str(path), "bytes", size, limits.unpacked_bytes(path.stat().st_size))
@@ -242,7 +242,7 @@ def _check_sizes(path: Path) -> None:
 
 
 def _check_array(file: Any, length: int, where: str, name: str) -> None:
-    """DataError where the header of an array in npy format claims another size than the ``length`` of its file."""
+    """DataError if the header of an array in npy format claims another size than the ``length`` of its file."""
     version = np.lib.format.read_magic(file)
     digits = 2 if version == (1, 0) else 4
     header = int.from_bytes(file.read(digits), "little")

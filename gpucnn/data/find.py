@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 def find(source: str) -> Found:
-    """Return what ``source`` names; DataError where there is no such data set. One known by name is downloaded."""
+    """Return what ``source`` names; DataError if there is no such data set. A data set known by name is downloaded."""
     if source == "digits":
         return Found("digits", Path())
     path = expanded(source)

@@ -24,10 +24,10 @@ PARTS = {
 """Names of the folders of a training, validation and test set, in lower case."""
 
 HELD_OUT = 5
-"""One image in so many is held out for testing where there is no test folder."""
+"""One image in this many is held out for testing if there is no test folder."""
 
 DEEPEST = 4
-"""Nested folders, with nothing beside, that may wrap a data set: archives are often packed so."""
+"""The most nested folders around a data set, with nothing beside: archives are often packed like that."""
 
 Classes = dict[str, list[Path]]
 """The image files of each class."""
@@ -36,8 +36,8 @@ Classes = dict[str, list[Path]]
 class Finder:
     """Finds the image files of a folder's parts and classes; counts what is skipped.
 
-    Links are followed, wherever they lead: data sets are often made of links to one store. A folder is entered once for a
-    class, and never one that holds the data set itself, so links in a circle end.
+    Links are followed wherever they lead, because data sets are often made of links to one store. A folder is entered once
+    per class, and never one that holds the data set itself, so circular links end.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,7 +67,7 @@ class Finder:
         return found
 
     def hash_of(self, path: Path) -> bytes:
-        """Return the SHA-256 of a training image's name, from its class's on."""
+        """Return the SHA-256 of a training image's path, from its class folder on."""
         return hashlib.sha256(os.fsencode(path.relative_to(self._train).as_posix())).digest()
 
     def say(self) -> None:
@@ -146,9 +146,9 @@ def is_picture_folder(folder: Path) -> bool:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Return the image files in a folder and in the folders below it, by name; DataError where there are none.
+    """Return the image files in a folder and in the folders below it, by name; DataError if there are none.
 
-    Hidden ones are passed over; links are followed, as in a data set.
+    Hidden files are skipped; links are followed, as in a data set.
     """
     try:
         found = _pictures(folder, set(), Counter())
@@ -167,16 +167,16 @@ def load_pictures(
 ) -> Splits:
     """Return the data set of ``train/CLASS/*.png`` and ``test/CLASS/*.png``, or of ``CLASS/*.png`` alone.
 
-    Images of any of Pillow's usual formats, grey or colour, of any size, also in folders within a class: the middle of
-    each is scaled to ``image_size``, S or (H, W), by default the median side, at most 64, square. Images are uint8
-    (N, 1, H, W) where all are grey, else (N, 3, H, W); with the shape ``like`` and a ``framing`` they are read as
-    ``read_picture`` reads them for a network that was trained on such images.
+    Images may have any of Pillow's usual formats, be grey or colour, of any size, also in folders within a class. The middle
+    of each is scaled to ``image_size``, S or (H, W), by default the median side, at most 64, square. Images are uint8
+    (N, 1, H, W) if all are grey, else (N, 3, H, W); with the shape ``like`` and a ``framing`` they are preprocessed for a
+    network that was trained on such images, as by ``read_picture``.
 
     ``val``, ``valid``, ``validation`` or ``dev`` beside ``train`` is the validation set. Without a test folder a fifth of
-    each class is held out, chosen by the SHA-256 of the files' names: the same images on every machine, and the same ones
-    when others are added. Images that do not fit into memory together (``memory.budget``) are read when asked for
-    (``ImageFiles``), with one channel where all files are of grey levels. A warning says what was scaled, skipped and held
-    out. DataError for an image that cannot be read, fewer than two classes, a class without images, and classes that differ
+    each class is held out, chosen by the SHA-256 of the files' names: the same images on every machine, and mostly the same
+    when others are added. Images that do not fit into memory together (``memory.budget``) are read when needed
+    (``ImageFiles``), with one channel if all files are grey. A warning says what was scaled, skipped and held out.
+    DataError for an image that cannot be read, fewer than two classes, a class without images, and classes that differ
     between the folders.
     """
     try:
@@ -208,10 +208,10 @@ def load_pictures(
 def load_test_pictures(
     folder: Path, like: tuple[int, int, int], framing: str = "cropped", held_out: bool = False
 ) -> Dataset:
-    """Return the images of a folder to measure a network on: those of its test folder, or all without one.
+    """Return the images of a folder to measure a network on: those of its test folder, or all if there is none.
 
-    held_out: without a test folder, those that ``load_pictures`` holds out of training. Images are read as
-    ``read_picture`` reads them; classes without any are left out.
+    held_out: without a test folder, only those that ``load_pictures`` holds out. Images are preprocessed as by
+    ``read_picture``; classes without images are left out.
     """
     try:
         finder = Finder(folder)

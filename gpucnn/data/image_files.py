@@ -1,4 +1,4 @@
-"""Images that are decoded from their files when they are asked for, for folders that do not fit into memory."""
+"""Images that are decoded from their files when they are needed, for folders that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gpucnn.data.pictures import decode_picture
 
 
 class Kept:
-    """Decoded images that are kept in memory, up to so many bytes: the first that come.
+    """Decoded images that are kept in memory, up to a number of bytes: the first that are added.
 
-    An epoch asks for each image once, so a cache that lets the oldest go would have none of them when it is due again.
+    An epoch reads each image once, so a cache that drops the oldest would never have the image that comes next.
     """
 
     def __init__(self, most: int) -> None:
@@ -33,10 +33,10 @@ class Kept:
 
 
 class ImageFiles(Dataset):
-    """The images of files, decoded to ``shape`` (C, H, W) each time they are asked for, from any thread.
+    """The images of files, decoded to ``shape`` (C, H, W) each time they are read, from any thread.
 
     paths: of the files; labels: (N,) integers; framing: see ``Splits``; files: their names in reports; kept: a cache that
-    sets may share. Asked for an image that cannot be read it raises DataError, which names the file.
+    sets may share. DataError, which names the file, for an image that cannot be read.
     """
 
     decodes = True

@@ -1,4 +1,4 @@
-"""Arrays of files that are too large for the memory: mapped, so that the system reads the pages that are asked for."""
+"""Arrays of files that are too large for the memory are mapped, so that the system reads only the pages in use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PIECE = 2**24
 
 
 def is_mapped(array: NDArray[Any]) -> bool:
-    """Whether an array lies in a file rather than in memory."""
+    """Whether an array is in a file rather than in memory."""
     base: Any = array
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap):
@@ -29,19 +29,19 @@ def is_mapped(array: NDArray[Any]) -> bool:
 
 
 def is_large(size: int) -> bool:
-    """Whether so many bytes are more than half of what the pixels of a data set may take (``memory.budget``)."""
+    """Whether this many bytes are more than half of what the pixels of a data set may take (``memory.budget``)."""
     return size > memory.budget() // 2
 
 
 def mapped(path: Path, dtype: Any, offset: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the array that lies at ``offset`` of a file, to be read only."""
+    """Return the read-only array at ``offset`` of a file."""
     return np.memmap(path, dtype, "r", offset, shape)
 
 
 def mapped_member(path: Path, name: str) -> NDArray[Any] | None:
-    """Return an array of an .npz, mapped; None where it is packed, small, or not in C order. DataError where it is damaged.
+    """Return an array of an .npz, mapped; None if it is packed, small, or not in C order. DataError if it is damaged.
 
-    Raises also what zipfile and NumPy raise for a file that is none of theirs.
+    Errors of zipfile and NumPy for files of another format pass through.
     """
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"{name}.npy")

@@ -11,7 +11,7 @@ from gpucnn.errors import UsageError, shortened
 VARIABLE = "GPUCNN_DATA_MEMORY"
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 UNKNOWN = 2**30
-"""Taken for the free memory where the system does not tell."""
+"""Assumed free memory if the system does not report it."""
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -19,7 +19,7 @@ CGROUP = Path("/sys/fs/cgroup")
 def budget() -> int:
     """Return the bytes that decoded images may take: ``GPUCNN_DATA_MEMORY`` ("500M", "2G"), or half of what is free.
 
-    UsageError for a variable that is no number of bytes.
+    UsageError if the variable is no number of bytes.
     """
     text = os.environ.get(VARIABLE, "").strip()
     if not text:

@@ -16,10 +16,10 @@ BLOCK = 2**20
 def moments(images: Any, indices: Any = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean (C,) and the variance (C,) of the channels of images (N, C, H, W), N > 0, uint8 or floating.
 
-    indices: of those images that count, by default all.
+    indices: of the images to include, by default all.
 
-    Of uint8 they are exact sums, divided once: sums of squares of whole numbers fit into float64. Of floats the mean is
-    worked out first and the squares are of deviations from it, as they would cancel otherwise.
+    For uint8 the sums are exact and divided once: sums of squares of integers fit into float64. For floats the mean is
+    computed first, and the squares are of deviations from it, to avoid cancellation.
 
     >>> mean, variance = moments(np.array([[[[0, 2]]], [[[4, 6]]]], np.uint8))
     >>> mean.tolist(), variance.tolist()

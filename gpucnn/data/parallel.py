@@ -1,4 +1,4 @@
-"""Work on many pieces of data in threads: all at once with a progress bar, or ahead of whoever takes the results."""
+"""Work on many pieces of data in threads: all at once with a progress bar, or in advance of the caller."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def cores() -> int:
 def in_parallel(
     work: Callable[[Item], int], items: Sequence[Item], threads: int, total: int | None = None, about: str = ""
 ) -> None:
-    """Call ``work`` on each of ``items`` in so many threads; the first error, in their order, ends it.
+    """Call ``work`` on each of ``items`` in this many threads; the first error, in their order, ends it.
 
-    ``work`` returns how many of ``total`` pieces it has done, which a bar shows where there is something to say ``about``.
+    ``work`` returns how many of ``total`` pieces it has done, which a progress bar shows if it has a title ``about``.
 
     >>> done = []
     >>> in_parallel(lambda i: done.append(i) or 1, [1, 2, 3], threads=2)
@@ -61,12 +61,12 @@ def in_parallel(
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield ``work`` of each of ``items``, in their order, done by so many threads a few items ahead of the caller.
+    """Yield ``work`` of each of ``items``, in their order, computed by this many threads a few items in advance.
 
-    Threads, not processes: Pillow and NumPy let go of the interpreter's lock while they decode and compute, nothing is
-    copied from one to the other, and MPI and CUDA are not forked. Without workers each item is done when it is asked for.
-    An error of ``work`` is raised where its result is due. What is left when the caller stops is not begun. DataError in a
-    process that was forked since: threads do not come along.
+    Threads, not processes: Pillow and NumPy release the interpreter's lock while they decode and compute, nothing is copied
+    between them, and MPI and CUDA are not forked. Without workers each item is computed when it is needed. An error of
+    ``work`` is raised in the place of its result. When the caller stops, no further item is begun. DataError in a process
+    that was forked in between, because threads do not survive a fork.
 
     >>> list(ahead(lambda i: i * i, [1, 2, 3], workers=2))
     [1, 4, 9]

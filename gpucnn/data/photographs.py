@@ -1,4 +1,4 @@
-"""What augmentation does to photographs: crops that are padded or resized, and colours that vary."""
+"""Augmentation of photographs: padded and resized crops, and colours."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 Pixels = NDArray[Any]
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""How much red, green and blue count in grey (ITU-R BT.601)."""
+"""The weights of red, green and blue in grey (ITU-R BT.601)."""
 
 ASPECT = 4 / 3
-"""The most that a box is wider than high, or higher than wide, beside the image."""
+"""The largest aspect ratio of a box, relative to that of the image."""
 
 
 def padded_crop(images: Pixels, corners: NDArray[np.int64], pad: int) -> Pixels:
@@ -31,9 +31,9 @@ def padded_crop(images: Pixels, corners: NDArray[np.int64], pad: int) -> Pixels:
 
 
 def boxes(numbers: NDArray[np.float64], least: float) -> NDArray[np.float64]:
-    """Return boxes (B, 4), as shares of an image: top, left, height, width; their areas are from ``least`` to 1.
+    """Return boxes (B, 4), as fractions of an image: top, left, height, width; their areas are from ``least`` to 1.
 
-    numbers: (B, 4) random ones from 0 to 1.
+    numbers: (B, 4) random numbers from 0 to 1.
 
     >>> boxes(np.array([[0.0, 0.5, 1.0, 0.5]]), 0.25).tolist()
     [[0.5, 0.25, 0.5, 0.5]]
@@ -86,9 +86,9 @@ def grey(images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def turn_hues(images: Pixels, turns: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return images (B, C, H, W) with hues moved on by ``turns`` (B,) of their circle, as float32; others than RGB as is.
+    """Return images (B, C, H, W) with hues turned by ``turns`` (B,) of the colour circle, as float32; only RGB changes.
 
-    The largest and the smallest of red, green and blue stay, as in HSV.
+    The largest and the smallest of red, green and blue keep their values, as in HSV.
 
     >>> turn_hues(np.array([[[[255]], [[0]], [[0]]]], np.uint8), np.array([1 / 3])).ravel().tolist()
     [0.0, 255.0, 0.0]
@@ -114,8 +114,8 @@ def turn_hues(images: Pixels, turns: NDArray[np.float64]) -> NDArray[np.float32]
 def blur(images: Pixels, sigmas: NDArray[np.float64], largest: float) -> NDArray[np.float32]:
     """Return images (B, C, H, W) smoothed by Gaussians of standard deviations ``sigmas`` (B,) pixels, as float32.
 
-    Both axes, one after the other, up to three standard deviations; the border is continued. largest: what no sigma passes;
-    it decides the order of sums.
+    Both axes, one after the other, up to three standard deviations; border pixels are repeated. largest: an upper bound of
+    the sigmas, which decides the order of sums.
 
     >>> blur(np.array([[[[0, 100, 0]]]], np.uint8), np.array([0.5]), 0.5).round().tolist()
     [[[[11.0, 79.0, 11.0]]]]

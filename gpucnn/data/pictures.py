@@ -52,7 +52,7 @@ _counting, _reading = threading.Lock(), 0
 class Decoded:
     """An image file after preprocessing.
 
-    pixels: uint8 (C, H, W); size: (rows, columns) of the image in the file; cut: whether only its middle is left.
+    pixels: uint8 (C, H, W); size: (rows, columns) of the image in the file; cut: whether its sides were cut off.
     """
 
     pixels: NDArray[np.uint8]
@@ -61,7 +61,7 @@ class Decoded:
 
 
 def read_picture(path: Path, shape: tuple[int, int, int], framing: str = "centred") -> NDArray[np.uint8]:
-    """Return the pixels of ``decode_picture``, with a warning where the image's sides are cut off."""
+    """Return the pixels of ``decode_picture``, with a warning if the image's sides are cut off."""
     decoded = decode_picture(path, shape, framing)
     if decoded.cut:
         kind = "square" if shape[1] == shape[2] else f"of the shape {shape[1]}x{shape[2]}"
@@ -72,8 +72,8 @@ def read_picture(path: Path, shape: tuple[int, int, int], framing: str = "centre
 def decode_picture(path: Path, shape: tuple[int, int, int], framing: str = "centred") -> Decoded:
     """Return an image file as uint8 (C, H, W) of ``shape``, preprocessed as the training images were (see ``Splits``).
 
-    "centred", one channel: light on dark whichever way it came, the ink scaled into the middle 20/28 and centred by its
-    mass, as MNIST was made (LeCun et al. 1998). "cropped", or three channels: the middle of the image, scaled.
+    "centred", one channel: converted to light on dark, the ink scaled into the middle 20/28 and centred by its mass, as
+    MNIST was made (LeCun et al. 1998). "cropped", or three channels: the middle of the image, scaled.
     DataError for a file that is no image, is too large (``gpucnn.limits``) or blank.
     """
     C, H, W = shape
@@ -93,7 +93,7 @@ def decode_picture(path: Path, shape: tuple[int, int, int], framing: str = "cent
 
 
 def is_grey(path: Path) -> bool:
-    """Whether an image file is of grey levels, by its header. DataError as of ``picture_size``."""
+    """Whether an image file is grey, by its header. DataError as for ``picture_size``."""
     mode, _ = _open(path, None)
     return str(mode).partition(";")[0] in ("1", "L", "LA", "I", "F")
 
@@ -104,9 +104,9 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def original_pixels(path: Path, side: int) -> NDArray[np.uint8]:
-    """Return an image file as it looks, upright, scaled down to at most ``side`` pixels: (H, W, 3) uint8.
+    """Return an image file as it is displayed, upright, scaled down to at most ``side`` pixels: (H, W, 3) uint8.
 
-    DataError as of ``decode_picture``.
+    DataError as for ``decode_picture``.
     """
     from PIL import Image
 
@@ -166,7 +166,7 @@ def _open(path: Path, mode: str | None, near: int | None = None) -> tuple[Any, t
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let Pillow warn of nothing, in any number of threads: ``warnings.catch_warnings`` is for one."""
+    """Silence Pillow's warnings, in any number of threads: ``warnings.catch_warnings`` is for one."""
     global _reading
     with _counting:
         _reading += 1

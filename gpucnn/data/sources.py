@@ -1,4 +1,4 @@
-"""The data sets known by name: their files, where they lie on the net, and what their classes are called.
+"""The data sets known by name: their files, where to download them, and the names of their classes.
 
 The SHA-256 sums are those that TensorFlow Datasets publishes (tensorflow_datasets/url_checksums); those of MNIST's files
 are those of the files first published in 1998, that of CIFAR-10 goes with the MD5 sum on its authors' page,
@@ -21,7 +21,7 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """A published data set: its files, folders on the net that hold them, class names, and one line about it."""
+    """A published data set: its files, the URLs of folders that hold them, class names, and a one-line description."""
 
     about: str
     class_names: tuple[str, ...]

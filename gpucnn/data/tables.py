@@ -26,11 +26,11 @@ COMPANION = {"train": "test", "Train": "Test", "TRAIN": "TEST"}
 
 
 def load_csv(path: Path) -> Splits:
-    """Return the data set of a CSV file, and of the one beside it with "test" in its name for "train".
+    """Return the data set of a CSV file, and of the file beside it that has "test" instead of "train" in its name.
 
-    The label's column is called label (or class, target, y), or without a line of names is the first; all others are the
-    pixels of a square grey image, by row. DataError for what is something else. A file of test images without labels, as
-    Kaggle's, is passed over with a note. Without test images a fifth of each class is held out for testing.
+    The label's column is called label (or class, target, y) or, without a header, is the first; all others are the pixels of
+    a square grey image, row by row. DataError for other tables. A file of test images without labels, such as Kaggle's, is
+    skipped with a note. Without test images a fifth of each class is held out for testing.
     """
     return splits_of(path.stem, read_csv_files(path))
 
@@ -59,7 +59,7 @@ def find_csv(folder: Path) -> Path | None:
 
 
 def read_csv(path: Path) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """Return the labels (N,), integers or texts, or None where there are none, and the images (N, S, S) of a CSV file."""
+    """Return the labels (N,), integers or strings, or None if there are none, and the images (N, S, S) of a CSV file."""
     try:
         limits.check(str(path), "bytes", path.stat().st_size, limits.DATA_BYTES)
         with path.open(newline="", encoding="utf-8-sig") as file:
