@@ -7,40 +7,74 @@ and receives.
 from __future__ import annotations
 
 import importlib
+import threading
 from typing import Any
 
 import numpy as np
 
 from gpucnn.backend import Array, get_backend
 from gpucnn.distributed.communicator import Communicator, exchanges
-from gpucnn.errors import DeviceError, ParameterError, how_to_add
+from gpucnn.errors import DeviceError, ParameterError, how_to_add, shortened
+
+ROUND = 0.1
+"""Seconds after which the ranks tell each other whether one has failed to join."""
 
 
 class NCCLCommunicator(Communicator):
     """The processes of a host communicator. Each uses the GPU with its local rank on this machine.
 
-    Raises DeviceError if NCCL is missing or two processes would share a GPU.
+    Raises DeviceError in every process if NCCL is missing or fails in one of them, or if two would share a GPU.
     """
 
     def __init__(self, hosts: Communicator, device: int | None = None) -> None:
         self._hosts = hosts
         self.rank, self.size = hosts.rank, hosts.size
         index = local_rank(hosts) if device is None else device
-        self._backend = get_backend(f"cuda:{index}")
+        identity, failure = None, ""
         try:
-            nccl: Any = importlib.import_module("cupy.cuda.nccl")
-            kinds = {
-                "float16": nccl.NCCL_FLOAT16, "float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64,
-                "int32": nccl.NCCL_INT32, "int64": nccl.NCCL_INT64,
+            self._backend = get_backend(f"cuda:{index}")
+            self._nccl: Any = importlib.import_module("cupy.cuda.nccl")
+            self._kinds = {
+                "float16": self._nccl.NCCL_FLOAT16, "float32": self._nccl.NCCL_FLOAT32,
+                "float64": self._nccl.NCCL_FLOAT64, "int32": self._nccl.NCCL_INT32, "int64": self._nccl.NCCL_INT64,
             }  # fmt: skip
-            identity = hosts.gather(list(nccl.get_unique_id()) if self.rank == 0 else None)[0]
-            with self._backend.active():
-                self._link = nccl.NcclCommunicator(self.size, bytes(identity), self.rank)
-        except (ImportError, AttributeError, RuntimeError) as error:
+            identity = list(self._nccl.get_unique_id()) if self.rank == 0 else None
+        except Exception as error:  # whatever CuPy and NCCL raise
+            failure = f"{type(error).__name__}: {error}"
+        self._refuse(hosts.gather(failure))
+        self._link = self._join(bytes(hosts.gather(identity)[0]))
+
+    def _join(self, identity: bytes) -> Any:
+        """Return NCCL's communicator. A rank that fails in it leaves the others waiting there, in a thread of their own."""
+        made: list[Any] = []
+        failure = ""
+
+        def make() -> None:
+            nonlocal failure
+            try:
+                with self._backend.active():
+                    made.append(self._nccl.NcclCommunicator(self.size, identity, self.rank))
+            except Exception as error:  # whatever CuPy and NCCL raise
+                failure = f"{type(error).__name__}: {error}"
+
+        maker = threading.Thread(target=make, name="nccl", daemon=True)
+        maker.start()
+        ready = [False]
+        while not all(ready):
+            maker.join(ROUND)
+            states = self._hosts.gather([not maker.is_alive(), failure])
+            ready = [done for done, _ in states]
+            self._refuse([why for _, why in states])
+        return made[0]
+
+    def _refuse(self, failures: list[str]) -> None:
+        """Raise DeviceError with the first of the ranks' failures, if there is one."""
+        rank = next((rank for rank, why in enumerate(failures) if why), None)
+        if rank is not None:
+            why = shortened(failures[rank])
             raise DeviceError(
-                f"NCCL cannot be used ({error}). {how_to_add('nccl')}, and one process for each GPU."
-            ) from None
-        self._nccl, self._kinds = nccl, kinds
+                f"NCCL cannot be used (rank {rank} of {self.size}: {why}). {how_to_add('nccl')}, and one process for each GPU."
+            )
 
     def all_reduce(self, array: Array) -> None:
         flat = self._flat(array, "all_reduce")

@@ -106,6 +106,34 @@ def test_two_ranks_on_one_gpu_are_refused(gpus: int) -> None:
     on_ranks(2, program)
 
 
+def test_a_rank_that_cannot_join_is_told_to_all(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from standin import nccl
+
+    monkeypatch.setattr(nccl, "PATIENCE", 60)  # the other ranks wait in NCCL, longer than the test does
+    usual = nccl.NcclCommunicator.__init__
+
+    def refuse(self: Any, ndev: int, commId: bytes, rank: int, config: Any = None) -> None:
+        if rank == 2:
+            raise TypeError("an integer is required")
+        usual(self, ndev, commId, rank, config)
+
+    monkeypatch.setattr(nccl.NcclCommunicator, "__init__", refuse)
+
+    def program(hosts: Communicator) -> None:
+        with pytest.raises(DeviceError, match=r"NCCL cannot be used \(rank 2 of 4: TypeError: an integer is required\)"):
+            communicator(hosts)
+
+    on_ranks(4, program)
+
+
+def test_a_rank_without_a_gpu_is_told_to_all(gpus: int) -> None:
+    def program(hosts: Communicator) -> None:
+        with pytest.raises(DeviceError, match=r"rank 1 of 2: DeviceError: device: cuda:9: expected a number below 4"):
+            communicator(hosts, device=9 if hosts.rank else 0)
+
+    on_ranks(2, program)
+
+
 def test_arrays_that_nccl_cannot_reach_are_refused(gpus: int) -> None:
     def program(hosts: Communicator) -> None:
         comm, there = communicator(hosts), gpucnn.get_backend(f"cuda:{hosts.rank}")
