@@ -71,10 +71,8 @@ class NCCLCommunicator(Communicator):
         """Raise DeviceError with the first of the ranks' failures, if there is one."""
         rank = next((rank for rank, why in enumerate(failures) if why), None)
         if rank is not None:
-            why = shortened(failures[rank])
-            raise DeviceError(
-                f"NCCL cannot be used (rank {rank} of {self.size}: {why}). {how_to_add('nccl')}, and one process for each GPU."
-            )
+            why = f"rank {rank} of {self.size}: {shortened(failures[rank])}"
+            raise DeviceError(f"NCCL cannot be used ({why}). {how_to_add('nccl')}, and one process for each GPU.")
 
     def all_reduce(self, array: Array) -> None:
         flat = self._flat(array, "all_reduce")
