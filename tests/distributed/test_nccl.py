@@ -120,7 +120,9 @@ def test_a_rank_that_cannot_join_is_told_to_all(gpus: int, monkeypatch: pytest.M
     monkeypatch.setattr(nccl.NcclCommunicator, "__init__", refuse)
 
     def program(hosts: Communicator) -> None:
-        with pytest.raises(DeviceError, match=r"NCCL cannot be used \(rank 2 of 4: TypeError: an integer is required\)"):
+        with pytest.raises(
+            DeviceError, match=r"NCCL cannot be used \(rank 2 of 4: TypeError: an integer is required\)"
+        ):
             communicator(hosts)
 
     on_ranks(4, program)
