@@ -1,6 +1,6 @@
 """Speed of networks and layers and the memory of training, as ``gpucnn bench`` and scripts/bench.py measure them.
 
-What is timed is the loop that a user writes by hand, batches gathered from memory by a shuffled index included.
+The timed loop is the one that a user writes by hand; it includes gathering batches from memory by a shuffled index.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def network_steps(
 def layer_steps(layer: nn.Module, images: np.ndarray[Any, Any], device: str | Backend) -> dict[str, Step]:
     """Return the steps "train" (forward, and backward to input and parameters) and "infer" of one layer.
 
-    The images of a batch are those that come first: gathering them is no part of a layer.
+    A batch is the first images: gathering is not part of a layer.
 
     >>> steps = layer_steps(nn.Conv2d(3, 4, 3, device="cpu"), images_of((3, 8, 8))[0], "cpu")
     >>> steps["train"](np.arange(4))
@@ -223,7 +223,7 @@ def images_per_second(
 def peak_memory(train: Step, batch_size: int, count: int) -> int:
     """Return the peak memory of training at this batch size, in bytes above the state after five steps at batch 16.
 
-    For a process of its own: what came before must not have been larger, except on Linux.
+    Call it in a process of its own: except on Linux, earlier use of memory must not have been larger.
     """
     for _ in range(5):
         train(np.arange(16) % count)

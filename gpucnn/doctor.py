@@ -24,7 +24,7 @@ def examine(warmup: bool = False, verify: bool = False) -> dict[str, Any]:
     """Return versions, CPU, memory, the GPU or why there is none, and missing extras with the command that adds each.
 
     warmup: also compile the GPU kernels, which CuPy keeps on disk, and report the seconds it took.
-    verify: also hold every family of GPU kernels against the reference, on many cases, and report what is wrong with which.
+    verify: also compare every family of GPU kernels with the reference, on many cases, and report what is wrong.
     """
     cpu = get_backend("cpu").describe()
     report: dict[str, Any] = {

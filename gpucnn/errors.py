@@ -70,10 +70,10 @@ LONGEST_GOT = 500
 
 
 class GpucnnError(Exception):
-    """Base of all errors that are the user's to mend. ``exit_code`` is what the command line ends with.
+    """Base class of all errors that the user can correct. ``exit_code`` is the exit code of the command line.
 
-    What it says is kept in fields, and put into words by ``str``: where (the function), argument, wanted, got, remedy; and
-    the layer in which it happened. An error with a message of its own has that and, if there is one, a remedy.
+    Its contents are fields, which ``str`` formats: where (the function), argument, wanted, got, remedy, and the layer in
+    which it happened. An error with its own message has that and, if there is one, a remedy.
 
     >>> error = ShapeError.expected("conv2d", "input", "3 channels", "1 channel")
     >>> error.where, error.argument, error.wanted, error.got

@@ -87,14 +87,14 @@ class Classifier:
     lazy layers has to be on the device). lr=None: the optimiser's default. device=None: that of ``gpucnn.use``. validation:
     number of images held out and evaluated after each epoch. verbose: print a line per epoch; 2: one per batch too. loss: a
     name with options ("focal:gamma=2"), or a function of (logits, class indices); cross-entropy by default. metrics: further
-    entries of ``history`` (see ``training.metrics``). init_from: weights to begin with, of a safetensors file, an .npz or a
-    run folder; the last layer is new, with a note, where the classes differ. freeze: which parameters are not trained
-    ("features.*"; "*,!fc.*" for all but fc); layers frozen as a whole run as in evaluation. The other parameters are the
-    options of ``gpucnn train``; ``fit`` checks all of them.
+    entries of ``history`` (see ``training.metrics``). init_from: initial weights, from a safetensors file, an .npz file or a
+    run folder; if the classes differ, the last layer is new, with a note. freeze: the parameters that are not trained
+    ("features.*"; "*,!fc.*" for all but fc); layers that are frozen entirely run as in evaluation. The other parameters are
+    the options of ``gpucnn train``; ``fit`` checks all of them.
 
-    x, everywhere: images (N, H, W), (N, C, H, W) or flattened square ones (N, H*W), uint8 (0 to 255) or floating, of the
-    same kind in every call; (N, H, W, C) too, with a note, where only the last axis can be the channels (1 or 3 beside
-    longer ones). Pixels are normalised by the mean and standard deviation of those of ``fit``.
+    x, in all methods: images (N, H, W), (N, C, H, W) or flattened square ones (N, H*W), uint8 (0 to 255) or floating, of the
+    same kind in every call; also (N, H, W, C), with a note, if only the last axis can be the channels (1 or 3, and the
+    others longer). Pixels are normalised by the mean and standard deviation of the images of ``fit``.
 
     After ``fit``: ``history`` (a list of a dict for each epoch), ``classes_`` (the labels, sorted), ``net_`` (the trained
     Module), ``image_shape_`` (C, H, W).
@@ -222,16 +222,16 @@ class Classifier:
 
         x may be a ``data.Dataset``, of this package or your own, without ``y``: its images are read batch by batch, so they
         may be more than the memory holds, and ``classes_`` are its class names.
-        epochs and batch_size stand in for the constructor's. callback: a function that is called with each dict of
-        ``history`` as it comes and ends the training by returning True, a ``training.Callback`` such as
-        ``training.EarlyStopping(patience=3)``, or a list of such.
-        The same seed gives the same network; random numbers come from a generator of the fit's own. Each dict of
-        ``history`` has epoch, loss, accuracy (0 to 1), seconds, images_per_second, with validation val_loss and
-        val_accuracy, and what ``metrics`` give.
+        epochs and batch_size override the constructor's. callback: a function that is called with each dict of ``history``
+        and ends the training by returning True, a ``training.Callback`` such as ``training.EarlyStopping(patience=3)``, or a
+        list of these.
+        The same seed gives the same network; each fit has its own random generator. Each dict of ``history`` has epoch,
+        loss, accuracy (0 to 1), seconds, images_per_second, with validation val_loss and val_accuracy, and the values of
+        ``metrics``.
         Raises ShapeError, DTypeError or DataError for images and labels that do not fit, UsageError or ParameterError for a
-        parameter, DivergedError where the loss stops being finite: what an earlier ``fit`` learnt is then kept. After Ctrl-C
+        parameter, DivergedError if the loss is no longer finite; the result of an earlier ``fit`` is then kept. After Ctrl-C
         or an exception in the callback, ``net_``, ``history`` and the rest are those of the training so far.
-        With ``warm_start`` a fitted classifier goes on from its weights; the labels have to be among ``classes_``.
+        With ``warm_start`` a fitted classifier continues from its weights; the labels must be among ``classes_``.
         """
         asked = {
             "epochs": self.epochs if epochs is None else epochs,
@@ -241,11 +241,11 @@ class Classifier:
         return self._learn(x, y, asked, callback, self.classes_ if on else None, on, "Classifier.fit")
 
     def partial_fit(self, x: Any, y: Any, classes: Any = None) -> Self:
-        """Train one epoch more on these images and labels, with the optimiser's state as the last call left it.
+        """Train one more epoch on these images and labels, with the optimiser's state from the last call.
 
-        classes: all labels that will ever come, at the first call; by default those in ``y``. The learning rate is constant;
-        ``schedule``, ``validation``, ``ema`` and ``early_stopping`` are for ``fit``. Pixels are normalised as at the first
-        call, whose images should be a fair sample. Raises as ``fit``, and DataError for a label that is not of the classes.
+        classes: in the first call, all labels that later calls may have; by default those in ``y``. The learning rate is
+        constant; ``schedule``, ``validation``, ``ema`` and ``early_stopping`` are for ``fit``. Pixels are normalised as in
+        the first call, whose images should be representative. Raises as ``fit``, and DataError for an unknown label.
 
         >>> from gpucnn.data import draw_digits
         >>> x, y = draw_digits(64, seed=0)
@@ -352,7 +352,7 @@ class Classifier:
             raise DTypeError.expected(where, "x", f"{kinds[self._pixels]} pixels, as before", dtype)
 
     def _build(self, image_shape: tuple[int, int, int], classes: int, backend: Backend) -> nn.Module:
-        """Return a new network on the device, whose outputs are known to fit."""
+        """Return a new network on the device, whose outputs have been checked."""
         if isinstance(self.model, str):
             return build_model(self.model, image_shape, classes, "float32", backend)
         C, H, W = image_shape
@@ -392,7 +392,7 @@ class Classifier:
         return probabilities
 
     def _loader_of(self, x: Any, where: str) -> Loader:
-        """Return the loader of images for answers, which fit those of ``fit``."""
+        """Return the loader of images for prediction, which fit those of ``fit``."""
         shape = self.image_shape_
         if isinstance(x, Dataset):
             if len(x):
@@ -418,7 +418,7 @@ class Classifier:
     def score(self, x: Any, y: Any = None) -> float:
         """Return the accuracy, 0 to 1, on images and labels, or on a ``data.Dataset`` with the classes of ``fit``.
 
-        DataError without an image and for labels of another kind than those of ``fit``; ShapeError for other than N labels.
+        DataError without images, and for labels of another kind than those of ``fit``; ShapeError unless there are N labels.
         """
         if isinstance(x, Dataset):
             loader = self._loader_of(x, "Classifier.score")
@@ -440,7 +440,7 @@ class Classifier:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to one file (safetensors), whole or not at all; ``load`` and ``models.load`` read it.
 
-        NotFittedError before ``fit``; DTypeError for labels other than numbers and text; CheckpointError where the file
+        NotFittedError before ``fit``; DTypeError for labels other than numbers and strings; CheckpointError if the file
         cannot be written.
         """
         classes = self.classes_
@@ -477,8 +477,8 @@ class Classifier:
     ) -> Self:
         """Return the fitted classifier that ``save`` wrote, on a device; runs no code of the file's.
 
-        model: the network, needed where it has layers of your own; it is taken as it is and given the file's weights.
-        CheckpointError for a file that is missing, damaged or something else.
+        model: the network, needed if it has layers of your own; it gets the file's weights.
+        CheckpointError for a file that is missing, damaged or of another kind.
 
         >>> Classifier.load("nowhere.safetensors")
         Traceback (most recent call last):

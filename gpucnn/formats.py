@@ -1,4 +1,4 @@
-"""How numbers are written, on pages and in tables: one form for each kind."""
+"""The formats of numbers on pages and in tables."""
 
 from __future__ import annotations
 

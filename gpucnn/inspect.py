@@ -1,6 +1,6 @@
-"""Inspect a network: cost and receptive field of its layers, what they have learnt, and whether gradients are right.
+"""Inspect a network: cost and receptive field of its layers, what they have learnt, and whether gradients are correct.
 
-The names of ``gpucnn.analysis`` and ``gpucnn.report`` in one place, each imported when it is first used.
+This module has the names of ``gpucnn.analysis`` and ``gpucnn.report``, each imported on first use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Bounds on what a file from elsewhere may cost in memory and time, and the one switch that lifts them.
+"""Bounds on the memory and time that an untrusted file may cost, and the one switch that lifts them.
 
-A small file can claim or unpack to a great deal. Whoever reads one compares the cost with a bound before paying it:
+A small file can claim, or unpack to, a great deal. Code that reads a file compares the cost with a bound first:
 ``check(str(path), "pixels", width * height, PICTURE_PIXELS)``. ``applied(False)`` lifts all bounds within its block, which
 is what ``limits=False`` does in Python and ``--no-limits`` on the command line. The switch belongs to the context
 (``contextvars``): a pool of threads or processes needs it passed on, ``pool.submit(copy_context().run, read, path)``.

@@ -1,4 +1,4 @@
-"""Things by name with options, in one word: NAME:OPTION=VALUE,... as the command line and TOML files give them."""
+"""Names with options, NAME:OPTION=VALUE,..., as on the command line and in TOML files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Value = int | float | bool | str | tuple[int | float, ...]
 
 
 def read_options(text: str, make: Callable[..., Any], where: str, first: int = 0) -> dict[str, Value]:
-    """Return the keyword arguments for ``make`` that "OPTION=VALUE,..." gives; the ``first`` few it gets otherwise.
+    """Return the keyword arguments for ``make`` that "OPTION=VALUE,..." gives; it gets its ``first`` parameters otherwise.
 
-    Values are whole numbers, numbers, true or false, several numbers joined by "+", or else text.
+    Values are integers, numbers, true or false, several numbers joined by "+", or else text.
     UsageError for an option that ``make`` has no parameter for.
 
     >>> read_options("low=1,high=2.5,at=3+5", lambda low, high, at: None, "example")

@@ -20,8 +20,8 @@ EDGES = {"vertical": [[1.0, -1.0]], "horizontal": [[1.0], [-1.0]]}
 def filters(layer: nn.Module) -> Any:
     """Return the filters of a convolution, or of a network's first one: a NumPy copy (F, C/groups, KH, KW).
 
-    Those of a transposed convolution come in the same order, each with the channels that it reads. ParameterError where
-    there is no two-dimensional convolution, or it still waits for its input.
+    Those of a transposed convolution come in the same order, each with the channels that it reads. ParameterError if there
+    is no two-dimensional convolution, or its parameters do not exist yet.
 
     >>> filters(nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU())).shape
     (6, 1, 5, 5)
@@ -59,9 +59,9 @@ def edge_filter(direction: str) -> Any:
 def responses(image: Any, kernels: Any, stride: PairLike = 1, padding: Padding = 0) -> Any:
     """Return the responses of filters to an image: the cross-correlations, a NumPy array.
 
-    image: (H, W), (C, H, W) or (N, C, H, W), an array, nested lists or a Tensor; values are taken as they are, as float32
-    unless they are float64. kernels: one filter (KH, KW), giving (OH, OW) for each image; filters (F, KH, KW) for images of
-    one channel, or (F, C, KH, KW), giving (F, OH, OW). A batch gives one more axis in front. stride and padding: as of
+    image: (H, W), (C, H, W) or (N, C, H, W), an array, nested lists or a Tensor; its values are not normalised, and become
+    float32 unless they are float64. kernels: one filter (KH, KW), giving (OH, OW) for each image; filters (F, KH, KW) for
+    images of one channel, or (F, C, KH, KW), giving (F, OH, OW). A batch adds an axis in front. stride and padding: as for
     ``functional.conv2d``, whose errors it raises. ShapeError for other numbers of dimensions.
 
     >>> responses([[1, 1, 0, 0, 1]], edge_filter("vertical")).tolist()
@@ -87,8 +87,8 @@ def responses(image: Any, kernels: Any, stride: PairLike = 1, padding: Padding =
 def feature_maps(model: nn.Module, x: Any, layer: str | None = None) -> Any:
     """Return the outputs of the layers for ``x``: {dotted name: NumPy array} in call order, or one array.
 
-    x: what the model takes, a Tensor or an array (moved to the model's device and floating dtype). Without ``layer``, every
-    layer that holds no others; ``layer`` may be any name of ``named_modules``. Of a layer called several times, the last
+    x: the model's input, a Tensor or an array (moved to the model's device and floating dtype). layer: any name of
+    ``named_modules``; by default every layer without layers inside. For a layer that is called several times it is the last
     output. Runs in evaluation mode without recording and restores the mode. ParameterError for an unknown name, or a layer
     that was not called.
 
@@ -136,9 +136,9 @@ def most_exciting(
 ) -> tuple[Any, Any]:
     """Return (indices, values) of the images to which a filter of a layer responds most, the strongest first.
 
-    images: (N, C, H, W), as the model takes them. layer: a name of ``named_modules``; channel: which of its outputs, of
-    which the largest value in the map counts. Source: Zeiler & Fergus 2014, "Visualizing and understanding convolutional
-    networks". ParameterError for an unknown layer or channel, ShapeError for other images.
+    images: (N, C, H, W), as the model takes them. layer: a name of ``named_modules``; channel: the index of its output. An
+    image's response is the largest value of that feature map. Source: Zeiler & Fergus 2014, "Visualizing and understanding
+    convolutional networks". ParameterError for an unknown layer or channel, ShapeError for other images.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
     >>> net.load_state_dict({"0.weight": np.ones((1, 1, 1, 1))}).missing_keys

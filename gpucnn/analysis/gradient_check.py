@@ -36,7 +36,7 @@ class GradientCheck:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The checks of all inputs and parameters; true where every error is within the tolerance.
+    """The checks of all inputs and parameters; true if every error is within the tolerance.
 
     >>> bool(check_gradients(lambda x: x * x, 3.0))
     True
@@ -80,11 +80,11 @@ def check_gradients(
 
     inputs: numbers, arrays or Tensors, copied; floating ones become float64 and are checked, others (labels) are passed on.
     function: a Module, or anything that maps them to one floating Tensor; outputs of several elements are summed with fixed
-    random weights. module: whose parameters are checked too (of a function that is a Module, its own), in the mode
-    it is in; they must be float64. samples: check only so many elements of each array, drawn with a fixed seed.
+    random weights. module: a Module whose parameters, which must be float64, are checked too, in its current mode; by
+    default ``function`` if it is one. samples: check only this many elements of each array, drawn with a fixed seed.
     The module's parameters, gradients and buffers and the random generator stay as they were; random layers see the same
-    numbers in every run. Where f has a kink (ReLU at 0, equal maxima) the two differ rightly.
-    Raises DTypeError for float32 parameters, ParameterError where nothing is left to check.
+    numbers in every run. Where f has a kink (ReLU at 0, equal maxima) a difference is no error.
+    Raises DTypeError for float32 parameters, ParameterError if there is nothing to check.
 
     >>> report = check_gradients(lambda x, y: (x * y).sum(), [1.0, 2.0], [3.0, 4.0])
     >>> report.passed, [check.name for check in report.checks]

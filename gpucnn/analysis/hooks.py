@@ -32,12 +32,12 @@ def check_module(model: Any, where: str) -> None:
 
 
 def waits(model: Module) -> bool:
-    """Whether some layer of ``model`` learns its input size at the first call."""
+    """Whether a layer of ``model`` takes its input size from the first call."""
     return any(module.waits_for_input() for module in model.modules())
 
 
 def home_of(model: Module) -> tuple[Backend, Any]:
-    """Return the backend and dtype of the first parameter; the default backend and float32 where there is none yet."""
+    """Return the backend and dtype of the first parameter; the default backend and float32 if there is none yet."""
     for module in model.modules():
         if not waits(module):
             for parameter in module.parameters():

@@ -24,7 +24,7 @@ from gpucnn.errors import ParameterError, ShapeError
 class LayerTime:
     """A layer's time for one batch: seconds forward and backward, and multiply-adds forward for the batch.
 
-    name: as in ``named_modules``; title: what to call it; output_shape: of its last call.
+    name: as in ``named_modules``; title: a readable name; output_shape: of its last call.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LayerTime:
 class Profile:
     """The layers in their order, and the seconds of a whole step, forward and backward, as it usually runs.
 
-    The layers' times are measured one by one, which keeps neighbours from being fused: their sum can be more than ``step``.
+    The layers' times are measured one by one, which prevents fusion of neighbours: their sum can be more than ``step``.
     """
 
     model: str
@@ -57,9 +57,9 @@ class Profile:
 def profile(model: nn.Module, x: Tensor, repeats: int = 5) -> Profile:
     """Return how long each layer of ``model`` takes for the batch ``x`` (N, ...), forward and backward in training mode.
 
-    The gradient starts from a one for each output. Times are the medians of ``repeats`` passes of a copy, after one that is
-    not counted: the model stays as it is. What runs between layers, such as a sum of branches, is counted with the layer
-    around it. Raises ParameterError, ShapeError.
+    The gradient of every output is 1. Times are medians over ``repeats`` passes of a copy, after one uncounted pass; the
+    model itself is unchanged. What runs between layers, such as a sum of branches, is counted with the layer around it.
+    Raises ParameterError, ShapeError.
 
     >>> import gpucnn
     >>> net = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU())
@@ -95,8 +95,8 @@ def _timed_step(model: nn.Module, x: Tensor, repeats: int) -> float:
 class _Clock:
     """Times the layers of a model, pass by pass.
 
-    The tape visits what was recorded in reverse order, so a layer's part of the backward pass begins when the gradient of
-    its output is ready, and ends when that of another layer's is.
+    The tape goes through the recorded operations in reverse order, so a layer's part of the backward pass begins when the
+    gradient of its output is ready, and ends when that of another layer's output is.
     """
 
     def __init__(self, model: nn.Module, wait: Callable[[], None]) -> None:

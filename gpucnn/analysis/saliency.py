@@ -26,14 +26,14 @@ AT_ONCE = 256
 def grad_cam(model: nn.Module, x: Any, target: int | None = None, layer: str | None = None) -> Any:
     """Return how much the surroundings of each pixel support class ``target``: (H, W) float32, 0 to 1 (most of this image).
 
-    The maps of ``layer`` (1, K, h, w), each weighed by the mean of the class's gradient with respect to it, are summed; what
-    is below zero is cut off, and the sum is stretched over the image: Selvaraju et al. 2017, "Grad-CAM: Visual
-    Explanations from Deep Networks via Gradient-Based Localization". All zero where nothing speaks for the class.
+    The feature maps of ``layer`` (1, K, h, w), each weighted by the mean of the class's gradient with respect to it, are
+    summed; negative values are set to 0, and the sum is scaled to the image's size: Selvaraju et al. 2017, "Grad-CAM:
+    Visual Explanations from Deep Networks via Gradient-Based Localization". All zero if nothing supports the class.
 
-    x: one image as the model takes it, (C, H, W) or (1, C, H, W), normalised. target: by default the model's answer.
-    layer: by default the last convolution, with the normalisation and activation that follow it. Runs in evaluation mode;
-    modes, gradients and what is trained stay as they were. ParameterError for a model without a convolution, a layer that
-    gives no maps, or a class that there is not; ShapeError for other than one image.
+    x: one image as the model takes it, (C, H, W) or (1, C, H, W), normalised. target: by default the predicted class. layer:
+    by default the last convolution, with the normalisation and activation that follow it. Runs in evaluation mode; modes,
+    gradients and ``requires_grad`` are restored. ParameterError for a model without a convolution, a layer whose output is
+    no feature map, or an unknown class; ShapeError unless there is one image.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.GlobalAvgPool2d(), nn.Flatten())
     >>> _ = net.load_state_dict({"0.weight": np.ones((1, 1, 1, 1))})
@@ -72,14 +72,14 @@ def occlusion(
     stride: int | None = None,
     fill: float = 0.0,
 ) -> Any:
-    """Return by how much covering each pixel lowers the probability of class ``target``: (H, W) float32.
+    """Return how much covering each pixel lowers the probability of class ``target``: (H, W) float32.
 
     A square of ``size`` pixels (by default a fifth of the image's shorter side) is put on the image every ``stride`` pixels
     (half its size) and filled with ``fill``, 0 being the mean of normalised images. A pixel's value is the mean, over the
     squares that cover it, of the probability without a square minus that with it; below zero where covering helps. Zeiler
     & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
 
-    x, target, modes and errors: as of ``grad_cam``; the network need have no convolution.
+    x, target, modes and errors are as for ``grad_cam``; the network needs no convolution.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     >>> _ = net.load_state_dict({"1.weight": np.array([[0, 0, 0, 0], [0, 0, 0, 1]])})
@@ -154,7 +154,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _layer_to_explain(model: nn.Module, image: Tensor, layer: str | None) -> nn.Module:
-    """Return the layer of that name, or the last convolution with what follows it element by element."""
+    """Return the layer of that name, or the last convolution with the element-wise layers that follow it."""
     if layer is not None:
         modules = dict(model.named_modules())
         if layer not in modules:

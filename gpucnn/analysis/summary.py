@@ -20,11 +20,11 @@ from gpucnn.nn.receptive_field import Field, map_size, merged
 class SummaryRow:
     """One call of one layer, on a batch of one image.
 
-    name: as in ``named_modules``, empty where the model is a single layer. parameters: 0 where an earlier row counts them.
+    name: as in ``named_modules``, empty if the model is a single layer. parameters: 0 if an earlier row counts them.
     multiply_adds: of convolutions and fully connected layers, without bias; 0 for all others. activation_bytes: of the
     output. im2col_bytes: of the matrix that a convolution by plain im2col multiplies with its filters, 0 for other layers.
     receptive_field: rows and columns of the image that one output sees, padding included; stride: pixels of the image from
-    one output to its neighbour. Both None where a function in between, or a layer of an unknown class, hides them.
+    one output to its neighbour. Both are None after a function between layers, or a layer of an unknown class.
 
     >>> from gpucnn import nn
     >>> row = summary(nn.Conv2d(1, 6, 5, padding=2), (1, 28, 28)).rows[0]
@@ -135,9 +135,9 @@ def _pair(value: tuple[float, float] | None) -> str:
 def summary(model: nn.Module, input_shape: tuple[int, ...], dtype: Any = None) -> Summary:
     """Return output shape, cost and receptive field of each layer, from one run on a batch of one: zeros of ``input_shape``.
 
-    input_shape: of one input, without the batch: (C, H, W), (C, L) or (features,). dtype: that of the model's parameters
-    by default. The run is in evaluation mode and records nothing; the model stays as it was, and layers that wait for
-    their input wait on. ShapeError for an impossible shape, and what the layers raise for one that does not fit.
+    input_shape: of one input, without the batch: (C, H, W), (C, L) or (features,). dtype: by default that of the model's
+    parameters. The run is in evaluation mode and records nothing; the model stays as it was, and layers that infer their
+    input size still do. ShapeError for an impossible shape; the layers' errors for one that does not fit.
     Receptive fields: see ``gpucnn.nn.receptive_field``.
 
     >>> from gpucnn import nn

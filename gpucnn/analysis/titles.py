@@ -1,4 +1,4 @@
-"""Names of layers for people: "conv1" where the network only has a number."""
+"""Readable names of layers: "conv1" where the network only has a number."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from gpucnn import nn
 
 
 def layer_titles(model: nn.Module) -> dict[str, str]:
-    """Return what to call each layer that has none inside: {dotted name: title}.
+    """Return a readable name of each layer without layers inside: {dotted name: title}.
 
-    A layer that only has its place in a container is called by its kind and counted; others keep their dotted names.
+    A layer whose name is only its index in a container is called by its kind and a number; others keep their dotted names.
 
     >>> layer_titles(nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.Conv2d(6, 16, 5)))
     {'0': 'conv1', '1': 'relu1', '2': 'conv2'}

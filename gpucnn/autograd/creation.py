@@ -94,7 +94,7 @@ def full(
     device: str | Backend | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Return a tensor of one number: float32 by default, int64 for a whole number, bool for a truth value.
+    """Return a tensor filled with one number: float32 by default, int64 for an integer, bool for a boolean.
 
     >>> full((2,), 3).tolist()
     [3, 3]
@@ -163,7 +163,7 @@ def arange(
     device: str | Backend | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Return start, start + step, ... below ``end``; with one number, 0, 1, ... below it. int64 if all are whole numbers.
+    """Return start, start + step, ... below ``end``; with one number, 0, 1, ... below it. int64 if all are integers.
 
     >>> arange(3).tolist(), arange(1, 2, 0.5).tolist()
     ([0, 1, 2], [1.0, 1.5])

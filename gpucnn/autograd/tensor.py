@@ -555,13 +555,13 @@ class Tensor(Values):
         return self._apply(operations.transpose, axes=order, view=True)
 
     def t(self) -> Tensor:
-        """Return the transposed matrix; vectors and numbers as they are. ShapeError for more than two axes."""
+        """Return the transposed matrix; vectors and numbers are unchanged. ShapeError for more than two axes."""
         if self.ndim > 2:
             raise ShapeError.expected("t", "tensor", "at most two axes", f"shape {self.shape}", "use .transpose(a, b)")
         return self.transpose()
 
     def view(self, *shape: Any) -> Tensor:
-        """Do as ``reshape`` does: where the memory's order does not allow a view, the result is a copy."""
+        """Return ``reshape``'s result: a copy if the memory layout does not allow a view."""
         return self.reshape(*shape)
 
     def unsqueeze(self, dim: int) -> Tensor:
@@ -583,7 +583,7 @@ class Tensor(Values):
         return self if filled == self.shape else self._apply(operations.broadcast, shape=filled)
 
     def repeat(self, *times: Any) -> Tensor:
-        """Return the tensor laid side by side so many times along each axis, new first ones included."""
+        """Return the tensor repeated this many times along each axis; more numbers add axes in front."""
         counts = lengths_of(times, "repeat")
         if len(counts) < self.ndim or any(n < 0 for n in counts):
             words = f"a count for each of the {self.ndim} axes, and perhaps new first ones"
@@ -641,9 +641,9 @@ class Tensor(Values):
         self, axis: Axis = None, keepdims: bool = False, *, correction: Real | None = None, unbiased: bool = True,
         dim: Axis = None, keepdim: bool = False,
     ) -> Tensor:  # fmt: skip
-        """Return the variance: squared differences to the mean, summed, divided by their number less ``correction``.
+        """Return the variance: the sum of squared differences from the mean, divided by their number minus ``correction``.
 
-        By default 1, or 0 with unbiased=False.
+        ``correction`` is 1 by default, or 0 with unbiased=False.
         """
         axes = axes_of(either_name(axis, dim, "var"), self.ndim, "var")
         less = int(check_flag(unbiased, "var", "unbiased")) if correction is None else correction
@@ -661,11 +661,11 @@ class Tensor(Values):
         return self.var(axis, keepdims, **options).sqrt()
 
     def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> Sorted:
-        """Return (values, indices) along an axis; equal elements keep their order in any case, NaN is the largest."""
+        """Return (values, indices) along an axis. The sort is always stable; NaN counts as the largest."""
         return self._sorted(dim, descending, "sort")
 
     def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
-        """Return (values, indices) of the k largest elements along an axis, or smallest, in order in any case."""
+        """Return (values, indices) of the k largest elements along an axis, or the smallest; always sorted."""
         if not is_count(k, 0):
             raise ParameterError.expected("topk", "k", "a whole number from 0 on", shown(k))
         return self._sorted(dim, largest, "topk", k)

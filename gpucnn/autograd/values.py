@@ -1,4 +1,4 @@
-"""What a tensor tells Python, NumPy and other libraries of its values: numbers, text, host arrays, shared memory."""
+"""A tensor's values for Python, NumPy and other libraries: numbers, text, host arrays, shared memory."""
 
 from __future__ import annotations
 

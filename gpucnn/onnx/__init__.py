@@ -1,4 +1,4 @@
-"""ONNX files: networks of other frameworks loaded as modules, and networks of gpucnn written for other programs.
+"""ONNX files: loading networks of other frameworks as modules, and exporting networks for other programs.
 
 The package ``onnx`` (extra ``onnx``) is imported when a file is read or written.
 """

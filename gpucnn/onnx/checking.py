@@ -1,4 +1,4 @@
-"""Comparing a model with what onnxruntime makes of it."""
+"""Comparing a model's outputs with onnxruntime's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpucnn.errors import GpucnnError, shortened
 
 
 def session(content: bytes) -> Any:
-    """Return onnxruntime's session of a model on the CPU; None where it is not installed. GpucnnError if it refuses."""
+    """Return onnxruntime's session of a model on the CPU; None if it is not installed. GpucnnError if it refuses."""
     try:
         import onnxruntime
     except ImportError:
@@ -25,7 +25,7 @@ def session(content: bytes) -> Any:
 
 
 def largest_difference(content: bytes, inputs: Mapping[str, Any], wanted: Sequence[Any]) -> float | None:
-    """Return the largest difference between onnxruntime's outputs and those wanted; None where it is not installed."""
+    """Return the largest difference between onnxruntime's outputs and the expected ones; None if it is not installed."""
     found = session(content)
     if found is None:
         return None

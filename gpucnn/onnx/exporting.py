@@ -28,16 +28,16 @@ from gpucnn.version import __version__
 OLDEST_OPSET, NEWEST_OPSET = 13, 28
 """The operator sets that can be written."""
 PREFIX = "gpucnn."
-"""Of the keys of the file's metadata."""
+"""The prefix of the keys of the file's metadata."""
 RUNS = (2, 3)
-"""The numbers of images of the two runs where the batch is dynamic."""
+"""The numbers of images of the two runs if the batch is dynamic."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How uint8 images become what the network was trained on: x / 255, minus the mean, divided by std, for each channel.
+    """The preprocessing of uint8 images in training: x / 255, minus the mean, divided by std, for each channel.
 
-    framing: how pictures of other sizes are brought to the network's, "centred" or "cropped"; it is kept in the metadata.
+    framing: how image files are brought to the network's size, "centred" or "cropped"; it is stored in the metadata.
     """
 
     mean: tuple[float, ...]
@@ -55,8 +55,9 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the operator set, the nodes, the bytes; and the largest difference from gpucnn's own outputs that
-    onnxruntime gave, None where it is not installed.
+    """The exported file: operator set, nodes, bytes, and the largest difference between onnxruntime's and gpucnn's outputs.
+
+    The difference is None if onnxruntime is not installed.
     """
 
     opset: int
@@ -78,14 +79,14 @@ def export(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write ``net``, in evaluation mode, to an ONNX file, checked by onnx and, where it is installed, by onnxruntime.
+    """Write ``net``, in evaluation mode, to an ONNX file, checked by onnx and, if it is installed, by onnxruntime.
 
-    net: any Module that computes with tensors; it is run twice and what it does is written down. input_shape: of one input
-    without the batch, such as (C, H, W). opset: from 13 to the newest, the default. batch: "dynamic", or the one number
-    of images that the file is to take. preprocessing: put before the network, so that the file takes uint8 images.
-    probabilities: put a softmax at the end. class_names and metadata are kept in the file.
-    Raises ParameterError, which names the layer, for what ONNX cannot express, and where the path exists and
-    ``overwrite`` is not set. The file is written under a temporary name and renamed.
+    net: any Module that computes with tensors; it is run twice and its operations are recorded. input_shape: of one input
+    without the batch, such as (C, H, W). opset: from 13 to the newest, the default. batch: "dynamic", or a fixed number of
+    images. preprocessing: put before the network, so that the file takes uint8 images. probabilities: add a softmax at the
+    end. class_names and metadata are stored in the file.
+    Raises ParameterError, which names the layer, for operations that ONNX cannot express, and if the path exists without
+    ``overwrite``. The file is written under a temporary name and renamed.
 
     >>> import tempfile
     >>> from gpucnn import nn
@@ -111,7 +112,7 @@ def export(
 
 
 def check_model(model: Any) -> None:
-    """Let onnx check a model that was written here; GpucnnError for what it finds."""
+    """Check an exported model by onnx; GpucnnError for its findings."""
     try:
         library().checker.check_model(model, full_check=True)
     except Exception as error:  # of several classes, some of C++

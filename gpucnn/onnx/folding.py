@@ -1,4 +1,4 @@
-"""What of a graph is constant, and which constants are weights."""
+"""Computing the constant parts of a graph, and finding the constants that are weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpucnn.onnx.operators import OPERATORS
 from gpucnn.onnx.running import run
 
 MADE_BYTES = 5 * 2**27
-"""Bytes that constants computed from a file may take in all: VGG-19 made of shapes alone takes 575 MB."""
+"""The most bytes of all constants computed from a file: VGG-19, if made from shapes only, takes 575 MB."""
 
 FOLDED = {
     "Constant", "ConstantOfShape", "Identity", "Cast", "CastLike", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze",
@@ -23,11 +23,11 @@ FOLDED = {
     "Sqrt", "Reciprocal", "Pow", "Abs", "Floor", "Ceil", "Where", "Equal", "Less", "Greater", "LessOrEqual",
     "GreaterOrEqual", "And", "Or", "Not", "Max", "Min", "Mod",
 }  # fmt: skip
-"""Operators that are computed at loading where all inputs are constants: those whose cost is that of their result."""
+"""Operators that are computed on loading if all inputs are constants: those whose cost is proportional to their result."""
 
 
 def needed(graph: Graph, outputs: tuple[str, ...]) -> Graph:
-    """Return the part of a graph that ``outputs`` depend on. ParameterError for a name that it has not."""
+    """Return the part of a graph that ``outputs`` depend on. ParameterError for an unknown name."""
     wanted, kept = set(outputs), []
     known = {name for node in graph.nodes for name in node.outputs} | {value.name for value in graph.inputs}
     for name in outputs:
@@ -45,7 +45,7 @@ def needed(graph: Graph, outputs: tuple[str, ...]) -> Graph:
 
 
 def check_operators(nodes: Iterable[Node]) -> None:
-    """Raise ParameterError, which names the node, for an operator that is not there or has too few or many inputs."""
+    """Raise ParameterError, which names the node, for an unknown operator, or too few or many inputs."""
     missing = [node for node in nodes if node.op not in OPERATORS]
     if missing:
         others = sorted({node.op for node in missing} - {missing[0].op})

@@ -1,4 +1,4 @@
-"""What runs in evaluation without gradients: convolutions with the arithmetic after them folded in, the hard swish as one.
+"""Fusion of nodes for evaluation without gradients: convolutions with the arithmetic after them, and the hard swish.
 
 Batch normalisation and multiplication by constants become part of a convolution's filters. Files of PaddlePaddle, among
 others, write x clip(x + 3, 0, 6) / 6 as four nodes. The folded filters are kept as long as the weights are unchanged.
@@ -52,7 +52,7 @@ Part = Node | Fused
 
 
 def plan(graph: Graph, lookup: Lookup) -> list[Part]:
-    """Return the graph's nodes with neighbours fused where that changes nothing but the rounding."""
+    """Return the graph's nodes, with neighbours fused where only the rounding changes."""
     uses: dict[str, list[Node]] = {}
     for node in graph.nodes:
         for name in node.inputs:

@@ -32,7 +32,7 @@ class Node:
 
     @property
     def place(self) -> str:
-        """The node in the words of messages."""
+        """The description of the node in messages."""
         label = self.name or next(iter(self.outputs), "")
         return f"node {shortened(label, 60)!r} ({shortened(self.op, 40)})"
 
@@ -72,7 +72,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output: its name, its dtype in NumPy's words, its shape (None: any rank; an axis of any length)."""
+    """An input or output: its name, its dtype as NumPy names it, its shape (None: any rank; an axis of any length)."""
 
     name: str
     dtype: str

@@ -22,10 +22,10 @@ def load(
 ) -> GraphModule:
     """Return the network of an ONNX file, or of its bytes, as a module in evaluation mode, on a device.
 
-    outputs: names of values to return instead of the file's outputs; what they do not depend on is left out. So a network is
-    cut before its last layers, for a new head. limits: False lifts the bounds that protect against hostile files.
-    Raises CheckpointError if the file is missing, damaged or unknown, or has an operator that gpucnn has not: the message
-    names the node, and nothing has run. The package onnx must be installed (extra ``onnx``).
+    outputs: names of values to return instead of the file's outputs; nodes that they do not depend on are left out. This
+    cuts a network before its last layers, for a new head. limits: False lifts the bounds that protect against hostile files.
+    Raises CheckpointError if the file is missing, damaged or of an unknown kind, or has an operator that gpucnn lacks: the
+    message names the node, and nothing has run. The package onnx must be installed (extra ``onnx``).
 
     >>> load("nowhere.onnx")
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""A graph of ONNX as a module: it runs node after node, and its weights can be trained."""
+"""An ONNX graph as a module that runs node after node and whose weights can be trained."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class GraphModule(Module):
     """The network of an ONNX file. ``gpucnn.onnx.load`` makes it.
 
     Weights are parameters under their names in the file; running statistics and other floating constants are buffers.
-    ``train()`` lets batch normalisation use the batch, and dropout drop. ``forward`` takes a tensor for each input of the
-    graph and returns one for each output: a tensor, or a tuple of them.
+    After ``train()`` batch normalisation uses the batch, and dropout is active. ``forward`` takes a tensor for each input of
+    the graph and returns one for each output: a tensor, or a tuple of them.
     """
 
     def __init__(self, graph: Graph, device: str | Backend | None = None) -> None:
@@ -93,7 +93,7 @@ class GraphModule(Module):
         return add_graph(self, steps, value, path)
 
     def _batches(self, inputs: Sequence[Tensor]) -> tuple[int, int]:
-        """Return the number of images that the file was made for, and how many there are; both alike where it takes any."""
+        """Return the number of images that the file was made for, and the actual number; equal if it takes any number."""
         if not inputs or not inputs[0].ndim:
             return 0, 0
         shape, given = self.graph.inputs[0].shape, inputs[0].shape[0]

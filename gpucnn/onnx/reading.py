@@ -1,6 +1,6 @@
-"""ONNX files as graphs. A file may come from anywhere: what it claims is compared with what it holds before memory is taken.
+"""ONNX files as graphs. A file may be untrusted: its claims are compared with its contents before memory is allocated.
 
-Nothing of the file is run. Weights that it keeps in other files are read from its own folder only.
+Nothing in the file is executed. Weights in other files are read from the file's own folder only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DTYPES = {
 
 
 def library() -> Any:
-    """Return the module ``onnx``; GpucnnError, with the command that adds it, where it is not installed."""
+    """Return the module ``onnx``; GpucnnError, with the command that installs it, if it is missing."""
     try:
         import onnx
     except ImportError:
@@ -61,7 +61,7 @@ def read_graph(source: str | os.PathLike[str] | bytes) -> Graph:
 
 
 def parsed(content: bytes, where: str, folder: Path | None) -> Graph:
-    """Return the graph of a file's bytes. ``folder``: where its external data may lie; None: nowhere."""
+    """Return the graph of a file's bytes. ``folder``: where its external data may be; None: nowhere."""
     onnx = library()
     model = onnx.ModelProto()
     try:

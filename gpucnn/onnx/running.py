@@ -14,7 +14,7 @@ from gpucnn.onnx.operators import OPERATORS
 def run(node: Node, inputs: Sequence[Tensor | None], training: bool) -> tuple[Tensor, ...]:
     """Return the results of a node. Errors name it.
 
-    Inputs that the operator reads as numbers are moved to the host, and those beside a tensor of a GPU to that GPU.
+    Inputs that the operator reads as numbers are moved to the host; others go to the GPU if one of the tensors is there.
     """
     known = OPERATORS[node.op]
     try:

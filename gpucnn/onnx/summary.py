@@ -15,10 +15,10 @@ from gpucnn.onnx.module import GraphModule, shape_words
 
 
 def summary_of(net: GraphModule, input_shape: tuple[int, ...] | None = None) -> Summary:
-    """Return what each node gives and costs, from one run on zeros.
+    """Return the output shape and cost of each node, from one run on zeros.
 
-    input_shape: of the first input without the batch; the file's own by default. ShapeError where the file leaves a length
-    open and ``input_shape`` is not given, or where it does not fit.
+    input_shape: of the first input without the batch; by default the file's own. ShapeError if the file leaves a length open
+    and ``input_shape`` is not given, or if it does not fit.
     """
     rows: list[SummaryRow] = []
     counted: set[str] = set()

@@ -1,6 +1,6 @@
-"""Operations on arrays that ONNX has and the layers of gpucnn do not need, with their gradients.
+"""Operations on arrays, with their gradients, that ONNX has and gpucnn's layers do not need.
 
-Their form is described in ``autograd/tape.py``. What has no gradient (rounding, comparisons, integers) gives none.
+Their form is described in ``autograd/tape.py``. Rounding, comparisons and integers have no gradient.
 """
 
 from __future__ import annotations

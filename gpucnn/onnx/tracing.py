@@ -1,8 +1,8 @@
-"""What a network computes, as a list of operations: a run of it, watched on the tape.
+"""The operations of a network as a list, from a run that is watched on the tape.
 
-Every operation on tensors passes the tape, those of layers and those of a user's own Module alike, so one mechanism covers
-all. The network runs twice, on other numbers and, where the batch is to be dynamic, on another number of images: what
-differs between the runs and is not a multiple of the batch cannot be written down, and the layer is named.
+Every operation on tensors passes through the tape, of layers and of a user's own Module alike, so one mechanism covers all.
+The network runs twice, with different numbers and, for a dynamic batch, a different number of images. What differs between
+the runs and is not a multiple of the batch cannot be exported; the error names the layer.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def traced(net: Module, inputs: Sequence[Tensor]) -> Trace:
 
 
 def merged(one: Trace, other: Trace, counts: tuple[int, int]) -> Trace:
-    """Return the first of two traces with ``Batch`` where they differ by the batch; ParameterError where they differ else.
+    """Return the first of two traces, with ``Batch`` where they differ by the batch; ParameterError for other differences.
 
     counts: the number of images of each.
     """

@@ -1,4 +1,4 @@
-"""The playground: a page that holds a network and runs it in the browser. Text from arrays, no files."""
+"""The playground: a page that holds a network and runs it in the browser. It is made as text; no files are written."""
 
 from gpucnn.playground.operations import Operation, Operations, operations_of
 from gpucnn.playground.page import Subject, playground

@@ -1,9 +1,8 @@
-"""A network as a list of operations, each with its inputs, its numbers and a name: what the page runs.
+"""A network as the list of operations that the page runs, each with its inputs, its numbers and a name.
 
-Value 0 is the image, value k what the k-th operation makes, counted from 1; shapes have no batch axis. Containers are
-followed into; a layer of a class that is not in ``LAYERS`` is refused by its name. A module that is neither may say itself
-what it does: it has a method ``as_operations(steps, value, path)`` that adds its operations to ``steps`` and returns the
-number of its result. Networks that are graphs do so.
+Value 0 is the image, value k the result of the k-th operation, counted from 1; shapes have no batch axis. Containers are
+expanded; a layer of a class that is not in ``LAYERS`` is refused by its name. Any other module, such as a graph, may have a
+method ``as_operations(steps, value, path)`` that adds its operations to ``steps`` and returns the number of its result.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ IMAGE = 0
 class Operation:
     """One step of a network.
 
-    kind: what the page runs. name: what people call it, conv1. path: its place in the network, "0" or "block.0". inputs:
+    kind: what the page runs. name: readable, such as conv1. path: its place in the network, "0" or "block.0". inputs:
     numbers of values. shape: of the result, without the batch axis. arguments: plain values. arrays: float32, by name.
     """
 
@@ -91,7 +90,7 @@ class Operations:
         return len(self.all)
 
     def follow(self, module: nn.Module, value: int, path: str) -> int:
-        """Add what ``module`` does with a value and return the number of its result.
+        """Add the operations of ``module`` on a value and return the number of the result.
 
         ParameterError, which names the layer, for one that the page cannot run.
         """
@@ -106,7 +105,7 @@ class Operations:
         raise refused(path, "one that the page can run", shortened(repr(module), 24))
 
     def follow_body(self, block: Block, value: int, path: str) -> int:
-        """Add what a block of layers with names of their own does; in its body they are at other places."""
+        """Add the operations of a block whose layers have names of their own; in its body they have other places."""
         self._places |= {id(layer): below(path, name) for name, layer in block.named_modules() if layer is not block}
         return self.follow(block.body(), value, path)
 
@@ -119,8 +118,8 @@ class Operations:
 def operations_of(net: nn.Module, image_shape: Shape) -> list[Operation]:
     """Return the operations of a network for images (C, H, W); its result must be a number for each class.
 
-    Raises ParameterError, which names the layer, for a layer that the page cannot run, ShapeError for images that it does
-    not take.
+    Raises ParameterError, which names the layer, for a layer that the page cannot run, ShapeError for images that do
+    not fit.
 
     >>> operations_of(nn.Sequential(nn.LPPool2d(2, 2)), (1, 2, 2))
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""The playground's page: a network, what it needs to read images, and the program that runs it, in one HTML file."""
+"""The playground's page: a network, its preprocessing, and the program that runs it, in one HTML file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPTS = (
 """The parts of the program, in the order in which they are put together."""
 
 MOST_BYTES = 10_000_000
-"""Most bytes of weights: a page of twice that would open slowly and not go by e-mail."""
+"""Most bytes of weights: a page of twice that size would open slowly and be too large for e-mail."""
 
 
 LONGEST_TITLE = 80
@@ -36,12 +36,12 @@ LONGEST_TITLE = 80
 
 @dataclass(frozen=True)
 class Subject:
-    """What a page shows: a network in words, the network, and what it needs to read images.
+    """The content of a page: a description of the network, the network, and its preprocessing of images.
 
     image_shape: (C, H, W). mean, std: of each channel, of pixels from 0 to 1. centred: whether the ink of a grey image is
     centred before the network sees it. images (N, C, H, W), uint8 or floats, and labels (N,): test images to take.
-    filters_before: of the first convolution, as initialised. gives_probabilities: whether the network does, and no softmax
-    is to follow.
+    filters_before: of the first convolution, as initialised. gives_probabilities: whether the network's outputs are
+    probabilities, so that no softmax follows.
     """
 
     title: str

@@ -1,6 +1,6 @@
-"""Charts as SVG, which take their colours from the page: lines over epochs, columns, calibration, a confusion matrix.
+"""Charts as SVG, with the colours of the page: lines over epochs, columns, calibration, a confusion matrix.
 
-Values appear where the pointer rests: each place of an axis has a rectangle over it with all values there as its tooltip.
+Values appear under the pointer: each position on an axis has a rectangle over it with all values there as its tooltip.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLOURS = 8
 
 @dataclass(frozen=True)
 class Series:
-    """A line: what it is called, how it is drawn ("train", "val", "test", "steps" or ``colour_of``), its points (x, y).
+    """A line: its name, its style ("train", "val", "test", "steps" or ``colour_of``), and its points (x, y).
 
     >>> Series("test", "test", ((1, 0.5), (2, 0.25))).points[-1]
     (2, 0.25)
@@ -41,7 +41,7 @@ class Series:
 
 
 def colour_of(place: int) -> str:
-    """Return how the line number ``place`` of many is drawn: colours first, then the same in dashes.
+    """Return the style of the line number ``place`` of many: first solid lines in all colours, then dashed ones.
 
     >>> colour_of(0), colour_of(9)
     ('c0', 'c1 d1')
@@ -79,7 +79,7 @@ def chart_svg(
 ) -> str:
     """Return series over the epochs as SVG.
 
-    ends: of the y axis; None where the numbers decide. steps: of an epoch, for a second scale. best: the epoch to mark.
+    ends: of the y axis; None to take them from the values. steps: per epoch, for a second scale. best: the epoch to mark.
     """
     ys = [y for one in series for _, y in one.points]
     low, high = (choose(ys) if end is None else end for end, choose in zip(ends, (min, max), strict=True))
@@ -175,7 +175,7 @@ def _tooltips(series: Sequence[Series], column_of: Any) -> list[str]:
 
 
 def columns(title: str, names: Sequence[str], values: Sequence[float], y_label: str) -> str:
-    """Return one column for each name as SVG; names are written where there is room for them.
+    """Return one column for each name as SVG; names are written if there is room for them.
 
     >>> "<title>cat: 3</title>" in columns("Images", ["cat", "dog"], [3, 4], "images")
     True
@@ -241,10 +241,10 @@ def calibration_chart(bins: Sequence[tuple[float, float, int]], error: float) ->
 
 
 def matrix_chart(counts: Any, names: Sequence[str], numbers: bool = False) -> str:
-    """Return a confusion matrix (K, K) as SVG: cells in the colour of right or wrong, stronger for larger shares of a row.
+    """Return a confusion matrix (K, K) as SVG: one colour for correct, one for wrong, stronger for larger shares of a row.
 
-    Class names stand beside the rows and above the columns where there is room, and every cell that is not empty tells its
-    classes and count where the pointer rests. numbers: also write the counts into the cells where there is room.
+    Class names are written beside the rows and above the columns if there is room, and every cell that is not empty has its
+    classes and count as tooltip. numbers: also write the counts into the cells if there is room.
     """
     counts = np.asarray(counts)
     K = len(names)
@@ -287,9 +287,9 @@ def _text(x: float, y: float, words: str, anchor: str) -> str:
 
 
 def ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Return about five round numbers (1, 2 or 5 times a power of ten apart) of which all but the ends are inside.
+    """Return about five round numbers, 1, 2 or 5 times a power of ten apart; all but the ends are inside.
 
-    whole: whole numbers, all inside.
+    whole: integers, all inside.
 
     >>> ticks(0, 0.83), ticks(1, 5, whole=True)
     ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [1, 2, 3, 4, 5])

@@ -1,4 +1,4 @@
-"""Several runs on one page: their figures, the settings that differ, and their curves over each other."""
+"""Several runs on one page: their figures, the settings that differ, and their curves in the same charts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Compared:
 
 
 def differing(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the keys in which mappings differ, with the value of each; None where one has none.
+    """Return the keys in which mappings differ, with the value of each; None for one without the key.
 
     >>> differing([{"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0}])
     {'lr': [0.1, 0.2]}

@@ -17,7 +17,7 @@ SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
 def epochs_of(metrics: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return those objects of ``metrics.jsonl`` of whole epochs; a file may hold others, and invalid ones.
+    """Return the objects of ``metrics.jsonl`` for whole epochs; a file may hold others, and invalid ones.
 
     >>> epochs_of([{"step": 100, "loss": 2.0}, {"step": 200, "epoch": 1, "train_loss": 1.0}])
     [{'step': 200, 'epoch': 1, 'train_loss': 1.0}]
@@ -32,7 +32,7 @@ def epochs_of(metrics: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value``, which a file gave, is a number that can be drawn.
+    """Whether ``value``, from a file, is a number that can be drawn.
 
     >>> is_number(0.5), is_number("0.5"), is_number(float("nan"))
     (True, False, False)
@@ -41,7 +41,7 @@ def is_number(value: Any) -> bool:
 
 
 def series_of(metrics: Sequence[Mapping[str, Any]], what: str) -> list[Series]:
-    """Return the series of "loss" or "accuracy" that there are numbers for, within the epochs and of whole ones.
+    """Return the available series of "loss" or "accuracy", within epochs and for whole ones.
 
     >>> metrics = [{"epoch": 1, "step": 9, "train_loss": 1.5, "val_loss": None, "test_loss": 1.0}]
     >>> [(series.name, series.points) for series in series_of(metrics, "loss")]
@@ -84,7 +84,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float]
 
 
 def rates_of(metrics: Sequence[Mapping[str, Any]]) -> list[Series]:
-    """Return the series of the learning rate, of single steps and epochs; none where no rate was noted.
+    """Return the series of the learning rate, for single steps and epochs; none if no rate was recorded.
 
     >>> rates_of([{"epoch": 1, "step": 9, "train_loss": 1.5, "lr": 0.1}])[0].points
     ((1.0, 0.1),)

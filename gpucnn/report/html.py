@@ -1,6 +1,6 @@
-"""A web page in one file: nothing is loaded, all text is escaped, light and dark, readable on a phone.
+"""A web page in one file: it loads nothing, escapes all text, has light and dark colours, and is readable on a phone.
 
-Functions here take text and escape it; only arguments called ``html`` are put in as they are.
+Functions here take text and escape it; only arguments called ``html`` are inserted unchanged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MOST_NARROW = 4
 
 
 def text(value: Any) -> str:
-    """Return anything as text that a page shows as it is, wherever it stands in the page.
+    """Return anything as text, escaped for any position in a page.
 
     >>> text('<b title="x">')
     '&lt;b title=&quot;x&quot;&gt;'
@@ -46,12 +46,12 @@ def text(value: Any) -> str:
 
 
 def name(value: Any) -> str:
-    """Return a name that came with the data: its writing direction does not reach beyond it.
+    """Return a name that came with the data, whose writing direction does not affect the text around it.
 
     >>> name("a&b")
     '<bdi title="a&amp;b">a&amp;b</bdi>'
 
-    A long one is in two pieces, of which the page cuts the first where room is scarce: names often differ at their end.
+    A long name is in two pieces, of which the page cuts the first if there is little room: names often differ at the end.
 
     >>> name("a photograph of 0001.png")
     '<bdi class="long" title="a photograph of 0001.png"><span>a photograph of </span><span>0001.png</span></bdi>'
@@ -87,7 +87,7 @@ def page(title: str, head: str, sections: Sequence[tuple[str, str]], refresh: in
 
 
 def exactly(value: Any, form: Callable[[Any], str]) -> str:
-    """Return a number as ``form`` writes it, with the exact value for programs; a dash for None.
+    """Return a number as formatted by ``form``, with the exact value for programs; a dash for None.
 
     >>> exactly(0.5, lambda value: f"{value:.0%}")
     '<data value="0.5">50%</data>'
@@ -124,7 +124,7 @@ def picture(pixels: Any, alt: str, caption: str = "", width: int | None = None) 
 
 
 def colour_bar(colours: Any, low: str, high: str, alt: str) -> str:
-    """Return the scale of colours (K, 3) between what its ends stand for.
+    """Return the scale of colours (K, 3) between the values of its ends.
 
     >>> "0.5</div>" in colour_bar([[0, 0, 0], [255, 0, 0]], "0", "0.5", "from black to red")
     True
@@ -134,7 +134,7 @@ def colour_bar(colours: Any, low: str, high: str, alt: str) -> str:
 
 
 def scrolling(label: str, html: str, wide: bool = False) -> str:
-    """Return wide content in a box of its own that scrolls, also with the keyboard. wide: wider than a phone, surely.
+    """Return wide content in a box of its own that scrolls, also with the keyboard. wide: certainly wider than a phone.
 
     >>> scrolling("Numbers", "<p>1</p>").startswith('<div class="scroll" role="region" aria-label="Numbers" tabindex="0">')
     True

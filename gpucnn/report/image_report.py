@@ -33,10 +33,10 @@ SIDE = 336
 class Look:
     """One image (C, H, W), as the data set would hold it, and its prediction explained.
 
-    probabilities: (K,). target: the class that the looking is about. cam: Grad-CAM (H, W), None without a convolution.
-    covered: occlusion (H, W). maps: each convolution's dotted name and feature maps (F, h, w). edges: what the filters for
-    vertical and horizontal edges answer to the grey image, 0 to 1. titles: what layers are called, by dotted name. original:
-    the picture as it is in its file, (H, W) or (H, W, 3) uint8.
+    probabilities: (K,). target: the class that is explained. cam: Grad-CAM (H, W), None without a convolution. covered:
+    occlusion (H, W). maps: each convolution's dotted name and feature maps (F, h, w). edges: the responses of filters for
+    vertical and horizontal edges to the grey image, 0 to 1. titles: readable names of layers, by dotted name. original: the
+    image as it is in its file, (H, W) or (H, W, 3) uint8.
 
     >>> sorted(look(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), np.zeros((1, 2, 2)), ["a", "b"]).edges)
     ['horizontal', 'vertical']
@@ -64,8 +64,8 @@ def look(
 ) -> Look:
     """Return the explained prediction of ``model`` for ``image`` (C, H, W). target: by default the predicted class.
 
-    x: the image as the model takes it, (1, C, H, W) normalised; by default as it is. original: the picture that
-    ``image`` was made from, uint8 pixels. Errors: see ``grad_cam``.
+    x: the image as the model takes it, (1, C, H, W) normalised; by default ``image`` itself. original: the image before
+    preprocessing, uint8 pixels. Errors: see ``grad_cam``.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3))
     >>> {name: maps.shape for name, maps in look(net, np.zeros((1, 8, 8)), "abc").maps.items()}
@@ -92,7 +92,7 @@ def look(
 
 
 def look_page(found: Look, title: str) -> str:
-    """Return a look as a page of HTML in one file.
+    """Return an explained prediction as an HTML page in one file.
 
     >>> found = look(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), np.zeros((1, 2, 2)), ["a", "b"])
     >>> "<h1>one.png</h1>" in look_page(found, "one.png")

@@ -12,22 +12,22 @@ import numpy as np
 from gpucnn.errors import DTypeError, ShapeError
 
 SIGNED = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43)], np.float64)
-"""Blue for less than zero, red for more: ColorBrewer's RdBu, which the colour-blind tell apart (Brewer et al. 2003)."""
+"""Blue for negative, red for positive: ColorBrewer's RdBu, which is safe for the colour-blind (Brewer et al. 2003)."""
 
 WARM = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64)
-"""From nothing to most, ever lighter: five points of Matplotlib's "inferno" (Smith & van der Walt 2015)."""
+"""From low to high, increasingly light: five points of Matplotlib's "inferno" (Smith & van der Walt 2015)."""
 
 GAP = 1
 """Pixels between the tiles of a sheet, before it is enlarged."""
 
 PAPER = 128
-"""The grey between tiles, which is seen on light and on dark pages."""
+"""The grey between tiles, visible on light and on dark pages."""
 
 
 def image_pixels(image: Any) -> Any:
-    """Return an image (C, H, W) of a data set as it looks: three channels as RGB, others as the grey of their mean.
+    """Return the pixels of an image (C, H, W) of a data set: three channels as RGB, others as the grey of their mean.
 
-    uint8 stays as it is; of floats, 0 to 1 becomes black to white, and where some are outside, least to most.
+    uint8 is unchanged. Floats from 0 to 1 become black to white; if some are outside, the range from least to most does.
 
     >>> image_pixels(np.array([[[0.0, 0.5, 1.0]]])).tolist()
     [[0, 128, 255]]
@@ -46,7 +46,7 @@ def image_pixels(image: Any) -> Any:
 
 
 def stretched(values: Any) -> Any:
-    """Return finite values moved and scaled to 0 to 1; zeros where all are equal.
+    """Return finite values shifted and scaled to 0 to 1; zeros if all are equal.
 
     >>> stretched(np.array([2.0, 3.0, 6.0])).tolist()
     [0.0, 0.25, 1.0]
@@ -58,8 +58,8 @@ def stretched(values: Any) -> Any:
 def filter_pixels(filters: Any, largest: float | None = None) -> Any:
     """Return filters (F, C, KH, KW) as images (F, KH, KW, 3), all on one scale from -``largest`` to ``largest``.
 
-    Filters of three channels are RGB, zero in the middle grey; of others, the mean over the channels is blue where it is
-    negative, red where it is positive. largest: by default the largest magnitude shown.
+    Filters of three channels are RGB, with zero as middle grey; for others the mean over the channels is blue if negative,
+    red if positive. largest: by default the largest magnitude shown.
 
     >>> filter_pixels(np.array([[[[-1.0, 0.0, 1.0]]]])).tolist()
     [[[[33, 102, 172], [247, 247, 247], [178, 24, 43]]]]
@@ -73,7 +73,7 @@ def filter_pixels(filters: Any, largest: float | None = None) -> Any:
 
 
 def shown_filters(filters: Any) -> Any:
-    """Return what ``filter_pixels`` shows of filters (F, C, KH, KW): (F, KH, KW, 3) of three channels, else (F, KH, KW).
+    """Return the values that ``filter_pixels`` draws: (F, KH, KW, 3) for filters of three channels, else (F, KH, KW).
 
     >>> shown_filters(np.ones((6, 1, 5, 5))).shape
     (6, 5, 5)
@@ -97,8 +97,8 @@ def coloured(values: Any, colours: Any) -> Any:
 def sheet(tiles: Any, columns: int | None = None, side: int = 480) -> Any:
     """Return tiles (N, H, W) or (N, H, W, 3), uint8, as one image, row by row, with grey between them.
 
-    columns: by default as many as make the sheet about square. Every pixel is repeated as often as fits ``side`` pixels of
-    width, so that small tiles are seen sharp wherever they are shown.
+    columns: by default so many that the sheet is about square. Every pixel is repeated as often as fits into ``side`` pixels
+    of width, so that small tiles stay sharp.
 
     >>> sheet(np.zeros((3, 5, 5), np.uint8), columns=2, side=1).shape
     (13, 13)
@@ -146,7 +146,7 @@ def png(pixels: Any) -> bytes:
 
 
 def data_uri(pixels: Any) -> str:
-    """Return an image, as ``png`` takes it, as a data URL for a web page.
+    """Return an image, in the form that ``png`` takes, as a data URL for a web page.
 
     >>> data_uri(np.zeros((2, 3), np.uint8))[:26]
     'data:image/png;base64,iVBO'
@@ -157,7 +157,7 @@ def data_uri(pixels: Any) -> str:
 def overlaid(image: Any, heat: Any, share: float = 0.6) -> Any:
     """Return an image (C, H, W) in grey with ``heat`` (H, W), from 0 to 1, over it in warm colours: (H, W, 3) uint8.
 
-    share: how much of the colour there is where the heat is 1; where it is 0, the image alone.
+    share: the share of the colour where the heat is 1; where it is 0, the image is unchanged.
 
     >>> overlaid(np.full((1, 1, 2), 200, np.uint8), np.array([[0.0, 1.0]]), 1.0).tolist()
     [[[200, 200, 200], [252, 255, 164]]]

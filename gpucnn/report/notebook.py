@@ -1,4 +1,4 @@
-"""Curves that grow while a network learns, in a notebook (needs IPython, which is there, and Matplotlib)."""
+"""Curves that are updated during training, in a notebook (needs IPython, which notebooks have, and Matplotlib)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 EVERY = 1.0
-"""Least seconds between drawings within an epoch: one takes a tenth."""
+"""Seconds between drawings within an epoch, at least: a drawing takes a tenth of a second."""
 
 
 class LiveCurves:
-    """A figure of loss and accuracy in a notebook's output, drawn anew several times an epoch.
+    """A figure of loss and accuracy in a notebook's output, redrawn several times an epoch.
 
     Call it with the metrics of an epoch, as in ``metrics.jsonl`` or ``Classifier.history``: by
     ``classifier.fit(x, y, callback=LiveCurves())``, or ``Trainer(..., reporter=EachEpoch(LiveCurves()))``.
@@ -48,7 +48,7 @@ class LiveCurves:
         self._drawn = -math.inf
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Add what was read of the epoch under way, and draw if that was not done within the last second."""
+        """Add values of the current epoch, and draw unless that was done within the last second."""
         self._metrics.append(dict(values))
         if time.monotonic() - self._drawn > EVERY:
             self._draw()
@@ -72,7 +72,7 @@ class LiveCurves:
 
 
 def figure_class() -> Any:
-    """Return Matplotlib's Figure; GpucnnError, with the command that adds it, where it is missing."""
+    """Return Matplotlib's Figure; GpucnnError, with the command that installs it, if it is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

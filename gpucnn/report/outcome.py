@@ -1,4 +1,4 @@
-"""What a network answers on test images: classes, confusions, calibration, mistakes; as data and as parts of a page."""
+"""The results of a network on test images: classes, confusions, calibration, mistakes; as data and as parts of a page."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MOST_PAIRS = 12
 class Mistake:
     """An image (C, H, W), as in the data set, that was misclassified: its class, the prediction and its probability.
 
-    top: the most probable classes with their probabilities, best first. file: of the image, if it has one. seen: what spoke
-    for the prediction, (H, W) from 0 to 1 (Grad-CAM).
+    top: the most probable classes with their probabilities, best first. file: of the image, if it has one. seen: what
+    supported the prediction, (H, W) from 0 to 1 (Grad-CAM).
 
     >>> Mistake(np.zeros((1, 28, 28), np.uint8), label=4, answer=9, confidence=0.98).answer
     9

@@ -35,7 +35,7 @@ svg text { font-family: sans-serif; }
 
 
 def plots(run: Run) -> Iterator[tuple[str, bytes]]:
-    """Yield (file name, PNG bytes) of curves, filters, confusion and mistakes, where the run has what they show.
+    """Yield (file name, PNG bytes) of curves, filters, confusion and mistakes, as far as the run has the data.
 
     GpucnnError without the ``png`` extra.
 
@@ -54,13 +54,13 @@ def plots(run: Run) -> Iterator[tuple[str, bytes]]:
 
 
 def look_plot(found: Look, title: str) -> bytes:
-    """Return a look as a PNG file; GpucnnError without the ``png`` extra."""
+    """Return an explained prediction as a PNG file; GpucnnError without the ``png`` extra."""
     check_drawer()
     return png_of(look_svg(found, title))
 
 
 def check_drawer() -> None:
-    """GpucnnError, with the command that adds it, where what draws PNG files is missing."""
+    """GpucnnError, with the command that installs it, if the package that draws PNG files is missing."""
     try:
         import resvg_py  # noqa: F401
     except ImportError:
@@ -101,7 +101,7 @@ def chart_rules() -> tuple[str, str]:
 
 
 def curves_svg(metrics: Sequence[Any]) -> str:
-    """Return loss, accuracy and learning rate beside each other as SVG."""
+    """Return loss, accuracy and learning rate side by side as SVG."""
     steps, best = steps_of(metrics), best_epoch(metrics)
     drawn: list[tuple[str, list[Series], str]] = []
     ends: dict[str, tuple[float | None, float | None]] = {"loss": (0, None), "accuracy": (None, 1)}
@@ -126,7 +126,7 @@ def curves_svg(metrics: Sequence[Any]) -> str:
 
 
 def look_svg(found: Look, title: str) -> str:
-    """Return a look as SVG: the image and its saliency, the probabilities, feature maps and edges."""
+    """Return an explained prediction as SVG: the image and its saliency, the probabilities, feature maps and edges."""
     label = cut(found.class_names[found.target], 16)
     tiles = {"the image": image_pixels(found.image)} | {f"{k} for {label}": v for k, v in heats(found).items()}
     tiles |= {f"{which} edges": coloured((values + 1) / 2, SIGNED) for which, values in found.edges.items()}

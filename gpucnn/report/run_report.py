@@ -25,14 +25,14 @@ MOST_LAYERS = 30
 """Most layers whose table is open at first."""
 
 GAP = 0.08
-"""How much better the training accuracy is than that of validation where a network is said to overfit."""
+"""The gap between training and validation accuracy from which the report says that a network overfits."""
 
 
 @dataclass(frozen=True)
 class Run:
     """The content of a run's report; what is None or empty is left out.
 
-    state: in a few words, how far the run is. settings and environment: names and values. metrics: the objects of
+    state: the progress of the run in a few words. settings and environment: names and values. metrics: the objects of
     ``metrics.jsonl``. filters_before, filters_after: of the first convolution (F, C, KH, KW), as initialised and now.
     outcome: on the test images. balance: of the training images. profile: the layers' times. links: other pages about the
     run, {text: address}.
@@ -58,7 +58,7 @@ class Run:
 PLAYGROUND = (
     '<p class="quiet">gpucnn playground RUN writes a page on which you draw, and see how this network sees.</p>'
 )
-"""What is said in place of the link to the playground before there is one."""
+"""The text in place of the link to the playground before there is one."""
 
 
 def report(run: Run, refresh: int | None = None) -> str:
@@ -118,7 +118,7 @@ def _head(run: Run, refresh: int | None) -> str:
 
 
 def verdict(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return a plain judgement of how the training went: "good", "warn" or "bad", and a sentence; empty before an epoch.
+    """Return a verdict on the training: "good", "warn" or "bad", and a sentence; empty before the first epoch.
 
     >>> verdict([{"epoch": 1, "step": 9, "train_loss": 0.1, "train_accuracy": 0.98, "val_accuracy": 0.48}])
     ('bad', 'Training 98 %, validation 48 %: overfitting.')

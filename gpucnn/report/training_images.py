@@ -17,7 +17,7 @@ MOST_SAMPLED = 24
 
 @dataclass(frozen=True)
 class Balance:
-    """The training images: how many there are of each class, and some of each (C, H, W), as the network sees them.
+    """The training images: the count of each class, and some images (C, H, W) of each as the network sees them.
 
     views: of some images the class, and the image as it is and as augmentation made it in each of the first epochs. mixed:
     images of the first batches as mixup or CutMix made them, with pairs (class, share).
@@ -34,7 +34,7 @@ class Balance:
 
     @property
     def share(self) -> float:
-        """The share of the images that the rarest class has."""
+        """The fraction of the images that belong to the rarest class."""
         return min(self.counts) / max(sum(self.counts), 1)
 
 

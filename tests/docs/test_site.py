@@ -15,7 +15,7 @@ import pytest
 from runs import ROOT, python
 
 import gpucnn
-from gpucnn import data, errors, functional, models, nn, optim, training
+from gpucnn import data, distributed, errors, functional, models, nn, onnx, optim, training
 from gpucnn import inspect as looking
 from gpucnn.cli import COMMANDS, cli
 
@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def public() -> Iterator[str]:
-    modules = (gpucnn, functional, nn, optim, models, data, looking, training)
+    modules = (gpucnn, functional, nn, optim, models, data, looking, training, distributed, onnx)
     for module in modules:
         for name in module.__all__:
             value = getattr(module, name)
