@@ -46,7 +46,7 @@ def duration(seconds: float | None) -> str:
 
 
 def date_text(date: Any) -> str:
-    """Return a date of ``environment.json`` to the minute; what is no text, as in a stranger's file, is absent.
+    """Return a date of ``environment.json`` to the minute; anything but text, as in an untrusted file, is absent.
 
     >>> date_text("2026-11-26T17:55:44+00:00")
     '2026-11-26 17:55'

@@ -49,7 +49,7 @@ class SimpleConvNet:
         return {name: parameter.grad for name, parameter in self.params.items()}
 
     def accuracy(self, x: Tensor, t: Tensor, batch_size: int = 100) -> float:
-        """Return the share of right answers; t: labels, or one-hot rows."""
+        """Return the share of correct answers; t: labels, or one-hot rows."""
         labels = t.argmax(dim=1) if t.ndim == 2 else t
         right = 0
         with gpucnn.no_grad():

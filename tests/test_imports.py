@@ -1,4 +1,4 @@
-"""Who may import whom: the floors of docs/design, read from the sources; and what `import gpucnn` leaves alone."""
+"""Which package imports which, by the layers of docs/design.md; and what `import gpucnn` does not load."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LAYERS: dict[str, set[str]] = {
     "cli": {"estimator", "benchmark", "doctor", "onnx", "training", "inspect", "report", "playground", "formats"},
     "__main__": {"cli"},
 }
-# Rooms whose arrays are the backend's: they name no array module.
+# Packages whose arrays are the backend's: they name no array module.
 NO_ARRAY_MODULE = {"errors", "autograd", "functional", "nn", "models", "optim", "captured"}
 ARRAY_MODULES = {"numpy", "cupy", "cupyx"}
 
@@ -149,7 +149,6 @@ def in_circles(arrows: dict[str, set[str]]) -> set[str]:
     return {module for module in arrows if module in reached(module)}
 
 
-# Circles of today, of imports for type checkers: to be deleted one by one.
 def test_no_import_runs_in_a_circle_or_up_not_even_for_types() -> None:
     arrows = drawn(installed_sources())
     assert in_circles(arrows) == set()
@@ -173,7 +172,7 @@ def installed_sources() -> dict[str, str]:
     }
 
 
-def test_every_import_runs_down_the_floors() -> None:
+def test_every_import_points_down() -> None:
     sources = installed_sources()
     assert len(sources) > 40
     assert faults(sources) == []

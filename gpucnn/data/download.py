@@ -107,7 +107,7 @@ def _fetch_file(name: str, source: Source, file: File, folder: Path) -> None:
             faults[host] = "sent something else than the published file"
         except OSError as error:
             raise DataError(
-                f"{folder}: cannot be written ({error.strerror or error}). Set GPUCNN_CACHE to a folder with room."
+                f"{folder}: cannot be written ({error.strerror or error}). Set GPUCNN_CACHE to a folder with free space."
             ) from None
     reasons = "; ".join(f"{host} {fault}" for host, fault in faults.items())
     raise DataError(f"{name}: {file.name} could not be downloaded ({reasons}).\n{_by_hand(name, source)}")

@@ -265,7 +265,7 @@ def silu(input: Tensor) -> Tensor:
 def by_output(input: Tensor, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]) -> Tensor:
     """Return y = function(x), element by element, with the gradient dL/dy derivative(y): a function of the *output*.
 
-    Both take and return a tensor. For an activation of one's own where the derivative is known in terms of y.
+    Both take and return a tensor. For an activation of your own whose derivative is known in terms of y.
 
     >>> import gpucnn
     >>> x = gpucnn.tensor([0.0], requires_grad=True)

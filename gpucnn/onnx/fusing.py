@@ -128,7 +128,7 @@ def _folds(node: Node, value: str, channels: int, lookup: Lookup) -> bool:
 
 
 def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor | None, dict[Any, Any]]:
-    """Return the filters and biases that do what the convolution and the nodes after it do, and room for geometries."""
+    """Return the filters and biases equivalent to the convolution and the nodes after it, and an empty geometry cache."""
     node = fused.node
     weight = lookup(node.inputs[1])
     assert weight is not None

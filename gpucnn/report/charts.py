@@ -272,7 +272,7 @@ def matrix_chart(counts: Any, names: Sequence[str], numbers: bool = False) -> st
             place = f'x="{margin + (j + 0.5) * cell:.1f}" y="{margin + (i + 0.5) * cell + 5:.1f}"'
             parts.append(f'<text class="{kind}" {place} text-anchor="middle">{counts[i, j]}</text>')
     about = (
-        f"Confusion matrix of {K} classes: rows are true classes, columns answers; right answers lie on the diagonal"
+        f"Confusion matrix of {K} classes: rows are true classes, columns predictions; correct ones are on the diagonal"
     )
     box = f'viewBox="0 0 {side + beyond:.0f} {side:.0f}"'
     return f'<svg class="matrix" {box} role="img" aria-label="{text(about)}">{"".join(parts)}</svg>'

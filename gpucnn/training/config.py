@@ -24,7 +24,7 @@ PRECISIONS = {"float32": "float32", "float64": "float64", "tf32": "float32", "fl
 LARGEST = 1e30
 """The largest rate or decay that is taken: float32 has numbers up to 3e38, and squares of rates are formed."""
 MOST_SHARDS = 4096
-"""Most shards of a batch: what the number of a random draw has room for."""
+"""The most shards of a batch: the number of a random draw has bits for no more."""
 LARGEST_FILE = 2**20
 """The largest file of settings in bytes."""
 OBJECT = " (object)"

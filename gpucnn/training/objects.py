@@ -30,7 +30,7 @@ def naming_objects(
             raise ParameterError.expected("Trainer", "loss", "a function of (output, targets)", type(loss).__name__)
         for key in ("class_weights", "label_smoothing"):
             if getattr(settings, key):
-                raise ParameterError.expected("Trainer", key, "none beside a loss of one's own", getattr(settings, key))
+                raise ParameterError.expected("Trainer", key, "none beside a loss of your own", getattr(settings, key))
         settings = replace(settings, loss=_name_of(loss))
     if optimizer is not None:
         if net is None:

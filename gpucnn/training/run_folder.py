@@ -244,7 +244,7 @@ class RunFolder:
     def _remedy(self) -> str:
         """Return the remedy for a failed write."""
         if not self.has_checkpoint() and (self.path / replaced.ASIDE).is_dir():
-            return "The run that was there before is kept; make room and give the same command again."
+            return "The previous run is kept; free some space and repeat the command."
         before = "What was saved before is untouched" if self.has_checkpoint() else "Nothing was saved before"
         return f"{before}; mend it and continue with: gpucnn train --resume {shlex.quote(str(self.path))}"
 

@@ -1,4 +1,4 @@
-"""What the tests of the upper floors share: small data, short runs, the command line in this process."""
+"""What the tests of the upper layers share: small data, short runs, the command line in this process."""
 
 from __future__ import annotations
 

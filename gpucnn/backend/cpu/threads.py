@@ -78,7 +78,7 @@ class BlasThreads:
     def sgemm(self) -> tuple[int, bool] | None:
         """Return the address of OpenBLAS's ``cblas_sgemm``, and whether its integers have 64 bits; None without one.
 
-        OpenBLAS with threads of its own (pthreads) may be called by several threads of ours at the same time. NumPy's
+        OpenBLAS with its own threads (pthreads) may be called by several of these threads at the same time. NumPy's
         own library goes first: SciPy brings another, and whether it is loaded must not change the bits.
         """
         for library in sorted(self._libraries, key=_is_other_than_numpys):

@@ -30,7 +30,7 @@ extern "C" __global__ void gather_next(
     }
 }
 
-// Adds a batch of mean loss *loss and logits (R, K) to sums (4,): sum of losses, right answers, images, the last loss.
+// Adds a batch of mean loss *loss and logits (R, K) to sums (4,): sum of losses, correct predictions, images, the last loss.
 // The answer is the first of the highest logits, and NaN the highest of all, as in argmax. One block of REDUCE threads.
 extern "C" __global__ void __launch_bounds__(256) update_metrics(
     const float* loss, const float* logits, const long long* labels, double* sums, int R, int K) {

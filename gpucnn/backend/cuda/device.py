@@ -75,7 +75,7 @@ class CudaDevice(Device):
         self.has_tf32 = int(self._device.compute_capability) >= 80
         self._kernels: dict[tuple[str, bool, tuple[str, ...]], Kernels] = {}
         self.variants: dict[Any, bool] = {}
-        """The kernels compiled for a kernel size, and whether they gave right answers."""
+        """The kernels compiled for a kernel size, and whether they gave correct results."""
         self.proving = False  # all of them are tried
         self._thread = threading.local()
         self._constants: dict[Any, Array] = {}

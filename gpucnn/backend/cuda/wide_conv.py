@@ -89,7 +89,7 @@ def _wide(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: 
 
 
 def _trusted(device: CudaDevice, window: Window) -> bool:
-    """Whether the kernels for this window gave right answers on this device; they are tried when first asked for."""
+    """Whether the kernels for this window gave correct results on this device; they are tested on first use."""
     key = window.kernel, window.stride, window.dilation, device.in_tf32
     if device.proving:
         return True
