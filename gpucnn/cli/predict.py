@@ -27,6 +27,7 @@ from gpucnn.cli.terminal import printable, say, say_error, say_json
 from gpucnn.data import ArrayDataset
 from gpucnn.data.folder import pictures_below
 from gpucnn.errors import CheckpointError, DataError, UsageError
+from gpucnn.formats import percent
 from gpucnn.training import RunFolder, SavedModel
 
 AT_ONCE = 1000
@@ -112,7 +113,7 @@ def command(
             elif as_csv:
                 say(_csv_line([path, *(value for answer in answers for value in answer.values())]))
             else:
-                say(f"{path}: " + ", ".join(f"{a['class']} ({a['probability']:.1%})" for a in answers))
+                say(f"{path}: " + ", ".join(f"{a['class']} ({percent(a['probability'], 1)})" for a in answers))
     return 1 if reader.failed else 0
 
 

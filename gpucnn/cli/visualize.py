@@ -35,6 +35,7 @@ from gpucnn.data import ArrayDataset
 from gpucnn.data.pictures import original_pixels
 from gpucnn.disk import write_atomically
 from gpucnn.errors import GpucnnError, RunFolderError, UsageError, did_you_mean
+from gpucnn.formats import percent
 from gpucnn.report.curves import epochs_of
 from gpucnn.report.image_report import SIDE
 from gpucnn.report.pictures import check_drawer
@@ -161,5 +162,5 @@ def look_at(saved: SavedModel, path: Path, about: str | None, out: Path) -> None
     except OSError as error:
         raise RunFolderError(f"{out}: cannot be written ({error.strerror}).") from None
     answer = int(found.probabilities.argmax())
-    say(f"{path}: {saved.class_names[answer]} ({found.probabilities[answer]:.1%})")
+    say(f"{path}: {saved.class_names[answer]} ({percent(found.probabilities[answer], 1)})")
     say(f"Written: {out}")

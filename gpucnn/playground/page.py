@@ -16,7 +16,7 @@ from gpucnn import nn
 from gpucnn.errors import ParameterError
 from gpucnn.formats import cut
 from gpucnn.playground.operations import Operation, operations_of
-from gpucnn.report.html import UNPRINTABLE, text
+from gpucnn.report.html import UNPRINTABLE, breakable, text
 from gpucnn.report.images import SIGNED, WARM
 from gpucnn.version import __version__
 
@@ -177,7 +177,7 @@ def _html(title: str, given: dict[str, Any], blocks: dict[str, bytes]) -> str:
         f'<script type="text/plain" id="given-{name}">{base64.b64encode(content).decode()}</script>\n'
         for name, content in blocks.items()
     )
-    body = read["body.html"].replace("@version@", __version__).replace("@title@", text(title))
+    body = read["body.html"].replace("@version@", __version__).replace("@heading@", breakable(title))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'

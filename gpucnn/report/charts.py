@@ -17,12 +17,14 @@ from gpucnn.report.html import text
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 106, 16, 46, 52
-LETTER = 10.5
-"""Units that a letter takes at most."""
+LETTER = 12
+"""Units that a digit takes on a phone, where text is largest."""
 MOST_DOTS = 40
 """Most points that are marked one by one."""
 MOST_PLACES = 400
 """Most places of the x axis with a tooltip."""
+NAMED = 15
+"""Units between the names above the columns of a matrix, which are turned: closer ones would touch."""
 COLOURS = 8
 """Colours of lines that are not told apart by what they are: ``colour_of``."""
 
@@ -189,8 +191,8 @@ def columns(title: str, names: Sequence[str], values: Sequence[float], y_label: 
 
     parts = _frame(y_ticks, y_label, row_of)
     letters = min(max(map(len, names)), 6)
-    every = max(math.ceil(letters * LETTER / wide), 1)
-    room = max(int(wide * every / LETTER), 1)
+    every = max(math.ceil((letters + 1) * LETTER / wide), 1)
+    room = max(int(wide * every / LETTER) - 1, 1)  # so that names do not touch
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         left, row = LEFT + i * wide, row_of(value)
         parts.append(
@@ -252,7 +254,7 @@ def matrix_chart(counts: Any, names: Sequence[str], numbers: bool = False) -> st
     cell = (side - margin) / K
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     parts = [f'<rect class="frame" x="{margin}" y="{margin}" width="{side - margin}" height="{side - margin}"/>']
-    every = max(math.ceil(12 / cell), 1)
+    every = max(math.ceil(NAMED / cell), 1)
     for i in range(0, K, every):
         middle = margin + (i + 0.5) * cell
         name = text(cut(names[i], 14))

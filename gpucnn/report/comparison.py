@@ -89,14 +89,14 @@ def _figures(runs: Sequence[Compared], settings: Mapping[str, Sequence[Any]]) ->
         rows.append(
             [
                 f"{sample(colour_of(i))}{name(run.name)}",
-                *(name(setting_text(values[i])) for values in settings.values()),
                 str(best_epoch(run.metrics) or ABSENT),
                 f"<b>{validated}</b>" if run.val_accuracy == highest is not None else validated,
                 exactly(run.test_accuracy, percent),
                 duration(sum(values.get("seconds") or 0 for values in epochs)) if epochs else ABSENT,
+                *(name(setting_text(values[i])) for values in settings.values()),
             ]
         )
-    head = ["run", *settings, "best epoch", "validation", "test", "time"]
+    head = ["run", "best epoch", "validation accuracy", "test accuracy", "time", *settings]
     return table("The highest validation accuracy in bold", head, rows, "runs")
 
 

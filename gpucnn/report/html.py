@@ -63,6 +63,15 @@ def name(value: Any) -> str:
     return f'<bdi class="long" title="{whole}"><span>{start}</span><span>{end}</span></bdi>'
 
 
+def breakable(value: Any) -> str:
+    """Return text that may be broken after a sign between words, and so need not be within one.
+
+    >>> breakable("weight_decay"), breakable("resnet:width=8,blocks=1")
+    ('weight_<wbr>decay', 'resnet:<wbr>width=8,<wbr>blocks=1')
+    """
+    return re.sub(r"([_.,:/])(?=\w)", r"\1<wbr>", text(value))
+
+
 def page(title: str, head: str, sections: Sequence[tuple[str, str]], refresh: int | None = None) -> str:
     """Return a whole page: its ``head`` as HTML, a list of contents, and sections (title, HTML).
 
@@ -160,11 +169,11 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind
 def facts(caption: str, values: Mapping[str, Any]) -> str:
     """Return names and values as a table; nested mappings are named ``outer.inner``, lists by commas.
 
-    >>> "<th scope=\\"row\\">a.b</th><td>1</td>" in facts("Settings", {"a": {"b": 1}})
+    >>> "<th scope=\\"row\\">a.<wbr>b</th><td>1</td>" in facts("Settings", {"a": {"b": 1}})
     True
     """
     rows = "".join(
-        f'<tr><th scope="row">{text(key)}</th><td>{text(value)}</td></tr>' for key, value in flattened(values)
+        f'<tr><th scope="row">{breakable(key)}</th><td>{text(value)}</td></tr>' for key, value in flattened(values)
     )
     return f'<table class="facts"><caption>{text(caption)}</caption><tbody>{rows}</tbody></table>'
 

@@ -13,7 +13,7 @@ from gpucnn.analysis.summary import Summary
 from gpucnn.formats import date_text, duration, loss_text, percent
 from gpucnn.report.charts import chart
 from gpucnn.report.curves import SPLITS, best_epoch, epochs_of, rates_of, series_of, steps_of
-from gpucnn.report.html import colour_bar, exactly, facts, page, picture, table, text
+from gpucnn.report.html import breakable, colour_bar, exactly, facts, page, picture, table, text
 from gpucnn.report.images import SIGNED, filter_pixels, sheet, shown_filters
 from gpucnn.report.outcome import Outcome, classes_part, confusion_part, mistakes_part
 from gpucnn.report.training_images import Balance, balance_part
@@ -26,6 +26,9 @@ MOST_LAYERS = 30
 
 GAP = 0.08
 """The gap between training and validation accuracy from which the report says that a network overfits."""
+
+CHANCE = 0.05
+"""How much better than chance a network has to answer to be said to have learnt something."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def report(run: Run, refresh: int | None = None) -> str:
 
 def _head(run: Run, refresh: int | None) -> str:
     again = "" if refresh is None else f" This page loads itself again every {refresh} seconds until the run ends."
-    kind, words = verdict(run.metrics)
+    classes = next((len(part.class_names) for part in (run.balance, run.outcome) if part is not None), None)
+    kind, words = verdict(run.metrics, classes)
     judged = f'<p class="verdict"><b class="{kind}">{text(words)}</b></p>' if words else ""
     epochs = epochs_of(run.metrics)
     lines = {
@@ -110,15 +114,17 @@ def _head(run: Run, refresh: int | None) -> str:
     )
     links = " ".join(f'<a href="{text(address)}">{text(words)}</a>' for words, address in run.links.items())
     return (
-        f'<h1>{text(run.title)}</h1><p class="quiet">{text(run.state)}.{again}</p>{judged}'
+        f'<h1>{breakable(run.title)}</h1><p class="quiet">{text(run.state)}.{again}</p>{judged}'
         + (f'<dl class="head">{known}</dl>' if known else "")
         + (f"<p>{links}</p>" if links else PLAYGROUND if run.settings else "")
         + _cards(run)
     )
 
 
-def verdict(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def verdict(metrics: Sequence[Mapping[str, Any]], classes: int | None = None) -> tuple[str, str]:
     """Return a verdict on the training: "good", "warn" or "bad", and a sentence; empty before the first epoch.
+
+    classes: how many there are; without it, a network no better than chance is not told apart.
 
     >>> verdict([{"epoch": 1, "step": 9, "train_loss": 0.1, "train_accuracy": 0.98, "val_accuracy": 0.48}])
     ('bad', 'Training 98 %, validation 48 %: overfitting.')
@@ -134,6 +140,8 @@ def verdict(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     first = epochs[0]["train_loss"]
     if len(epochs) > 1 and last["train_loss"] > 0.95 * first and train < 0.5:
         return "bad", f"{said}: it has hardly learnt. Try another learning rate."
+    if classes and (train + val) / 2 < min(2 / classes, 1 / classes + CHANCE):
+        return "bad", f"{said}: little better than chance, which would give {percent(1 / classes, 0)}."
     if train - val > GAP:
         kind = "bad" if train - val > 3 * GAP else "warn"
         return kind, f"{said}: overfitting{'' if kind == 'bad' else ' has begun'}."

@@ -192,7 +192,8 @@ def test_predict_prints_the_likeliest(run: Path, tmp_path: Path) -> None:
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)
     first, second = answer[:2]
     assert gpucnn("predict", run, file, "--top", 2).out == (
-        f"{file}: {first['class']} ({first['probability']:.1%}), {second['class']} ({second['probability']:.1%})\n"
+        f"{file}: {first['class']} ({100 * first['probability']:.1f} %), "
+        f"{second['class']} ({100 * second['probability']:.1f} %)\n"
     )
     assert len(json.loads(gpucnn("predict", run, file, "--top", 99, "--json").out)["answers"]) == 10
 

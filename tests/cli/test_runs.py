@@ -112,7 +112,7 @@ def test_compare_shows_what_differs() -> None:
     assert rows[3] == ["Written:", "c.html"]
     page = pages.read(Path("c.html").read_text())
     assert pages.table(page.section("Figures"))[1] == [
-        "runs/a", "0.5", "\N{EN DASH}", "2", "75.00 %", "70.00 %", "1 min 0 s",
+        "runs/a", "2", "75.00 %", "70.00 %", "1 min 0 s", "0.5", "\N{EN DASH}",
     ]  # fmt: skip
     assert [bold.text for bold in page.section("Figures").all("b")] == ["75.00 %"]
     assert dict(pages.table(page.section("Settings that all share")))["batch_size"] == "64"

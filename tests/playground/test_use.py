@@ -291,3 +291,20 @@ def test_hostile_names_run_nothing(window: Browser, tmp_path: Path) -> None:
         assert window.evaluate("document.querySelectorAll('img, b[style]').length") == 0
         assert window.evaluate("document.documentElement.scrollWidth") <= size[0]
         assert window.problems == []
+
+
+def test_long_names_of_classes_keep_their_end_on_a_phone(window: Browser, tmp_path: Path) -> None:
+    names = [f"a rather long name of a species, number {k}" for k in range(12)]
+    net = seasoned(lambda: models.lenet(classes=12), GREY)
+    path = tmp_path / "page.html"
+    path.write_text(playground(Subject("mine", "about", net, names, GREY, [0.2], [0.5])))
+    window.open(path, (360, 780))
+    settle(window)
+    shown = window.evaluate(
+        """[...document.querySelectorAll('#bars bdi')].map((e) => {
+          const [row, end] = [e.getBoundingClientRect(), e.lastChild.getBoundingClientRect()];
+          return [e.textContent, end.width > 20 && end.right <= row.right + 1, e.firstChild.offsetWidth > 60]; })"""
+    )
+    assert len(shown) == 10
+    assert all(name in names and whole and start for name, whole, start in shown)
+    assert window.evaluate("document.documentElement.scrollWidth") <= 360

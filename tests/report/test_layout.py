@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from browser import DESK, Browser
 
-from gpucnn import inspect
-from gpucnn.report.charts import columns
+from gpucnn import inspect, nn
+from gpucnn.report.charts import Series, chart_svg, columns
+from gpucnn.report.comparison import Compared, comparison_page
 from gpucnn.report.html import page
-from gpucnn.report.run_report import Balance
+from gpucnn.report.run_report import MOST_LAYERS, Balance
 
 WIDTHS = (360, 768, 1440)
 
@@ -37,6 +39,23 @@ OVERLAPPING_IN_SVG = """
 SMALLEST = """
 Math.min(...[...document.querySelectorAll('svg:not(.matrix) text')].map(e => { const svg = e.closest('svg');
   return parseFloat(getComputedStyle(e).fontSize) * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width; }))
+"""
+
+
+TOUCHING = """
+[...document.querySelectorAll('svg:not(.matrix)')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text:not([transform])')].map(e => [e.textContent, e.getBoundingClientRect()]);
+  return texts.flatMap(([a, p], i) => texts.slice(i + 1).filter(([, q]) =>
+    Math.abs(p.top - q.top) < 2 && Math.max(p.left, q.left) - Math.min(p.right, q.right) < 3).map(([b]) => [a, b]));
+})
+"""
+
+NAMES_OF_A_MATRIX = """
+(() => { const svg = document.querySelector('.matrix'), turned = [...svg.querySelectorAll('text[transform]')];
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  const size = scale * parseFloat(getComputedStyle(turned[0]).fontSize);
+  const apart = scale * (turned[1].x.baseVal[0].value - turned[0].x.baseVal[0].value) * Math.sin(Math.PI / 3);
+  return [size, apart / size]; })()
 """
 
 
@@ -74,6 +93,7 @@ def test_labels_of_charts_can_be_read(window: Browser, tmp_path: Path, width: in
     opened(window, tmp_path, report(classes), (width, 900))
     assert window.evaluate(CLIPPED_IN_SVG) == []
     assert window.evaluate(OVERLAPPING_IN_SVG) == []
+    assert window.evaluate(TOUCHING) == []
     assert window.evaluate(SMALLEST) >= 11
     assert window.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -128,3 +148,72 @@ def test_paper_is_light_whatever_the_screen_is(window: Browser, tmp_path: Path) 
         window.ask("Emulation.setEmulatedMedia", media="", features=[])
     pdf = base64.b64decode(window.ask("Page.printToPDF")["data"])
     assert pdf.startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("classes", [21, 34, 60, 100])
+def test_names_beside_a_matrix_can_be_read_on_a_phone(window: Browser, tmp_path: Path, classes: int) -> None:
+    opened(window, tmp_path, report(classes), (360, 780))
+    size, apart = window.evaluate(NAMES_OF_A_MATRIX)
+    assert size >= 11
+    assert apart >= 1.05
+
+
+def test_keys_break_between_words_on_a_phone(window: Browser, tmp_path: Path) -> None:
+    settings = {"weight_decay": 0.1, "test_each_epoch": False, "label_smoothing": 0.0}
+    versions = {"versions": {"safetensors": "0.8.0"}, "blas_threads": 1}
+    run = inspect.Run("resnet:width=8,blocks=1", "done", settings, versions)
+    opened(window, tmp_path, inspect.report(run), (360, 780))
+    words = window.evaluate(
+        """[...document.querySelectorAll('h1, .facts th')].flatMap(e => [...e.childNodes]).filter(n => n.data).map(n => {
+          const range = document.createRange(); range.selectNode(n); return [n.data, range.getClientRects().length]; })"""
+    )
+    assert ["safetensors", 1] in words
+    assert [word for word, lines in words if lines > 1] == []
+
+
+def test_long_names_of_classes_are_told_apart_on_a_phone(window: Browser, tmp_path: Path) -> None:
+    opened(window, tmp_path, report(34), (360, 780))
+    starts = window.evaluate("[...document.querySelectorAll('.bars3 .long span:first-child')].map(e => e.offsetWidth)")
+    assert starts
+    assert min(starts) > 40
+    widths = window.evaluate("[...document.querySelectorAll('.names .strip')].map(e => e.offsetWidth)")
+    assert min(widths) > 200, "names stand above their images, not beside"
+
+
+def on_paper(window: Browser) -> None:
+    """Show the page as it is printed on A4 with margins of 14 mm."""
+    window.ask("Emulation.setEmulatedMedia", media="print")
+    window.ask("Emulation.setDeviceMetricsOverride", width=688, height=1016, deviceScaleFactor=1, mobile=False)
+
+
+def test_paper_shows_all_of_a_comparison(window: Browser, tmp_path: Path) -> None:
+    runs = [
+        Compared(f"runs/{i}", settings=dict.fromkeys(("model", "data", "lr", "seed", "limit"), f"{'x' * 20}-{i}"))
+        for i in range(3)
+    ]
+    opened(window, tmp_path, comparison_page(runs))
+    on_paper(window)
+    try:
+        assert window.evaluate("Math.max(...[...document.querySelectorAll('table')].map(e => e.offsetWidth))") <= 688
+    finally:
+        window.ask("Emulation.setEmulatedMedia", media="")
+
+
+def test_paper_has_no_heading_without_content(window: Browser, tmp_path: Path) -> None:
+    deep = nn.Sequential(*(nn.ReLU() for _ in range(MOST_LAYERS + 1)))
+    run = inspect.Run("t", "s", {"a": 1}, summary=inspect.summary(deep, (1, 8, 8)))
+    opened(window, tmp_path, inspect.report(run))
+    assert window.evaluate("document.querySelector('#layers').offsetHeight") > 0
+    on_paper(window)
+    try:
+        assert window.evaluate("document.querySelector('#layers').offsetHeight") == 0
+        assert window.evaluate("document.querySelector('#configuration').offsetHeight") > 0
+    finally:
+        window.ask("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.parametrize(("values", "below"), [((0.9, 0.98, 0.97), True), ((0.05, 0.02, 0.03), False)])
+def test_best_is_written_where_the_lines_are_not(values: tuple[float, ...], below: bool) -> None:
+    svg = chart_svg("t", [Series("a", "val", tuple(enumerate(values, 1)))], "y", (0, 1), best=2)
+    [row] = re.findall(r'y="([\d.]+)"[^>]*>best<', svg)
+    assert (float(row) > 150) is below

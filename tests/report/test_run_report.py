@@ -198,6 +198,17 @@ def test_the_verdict() -> None:
     assert verdict([]) == ("", "")
 
 
+def test_the_verdict_knows_what_chance_would_give() -> None:
+    def kind(accuracy: float, classes: int | None) -> str:
+        epochs = [{"epoch": 1, "step": 1, "train_loss": 1.0, "train_accuracy": accuracy, "val_accuracy": accuracy}]
+        return verdict(epochs, classes)[0]
+
+    assert (kind(0.04, 34), kind(0.04, None), kind(0.04, 1000)) == ("bad", "good", "good")
+    assert (kind(0.52, 2), kind(0.6, 2)) == ("bad", "good")
+    page = read(Run("t", "s", metrics=metrics(1), outcome=outcome(3)))
+    assert page.all("p", **{"class": "verdict"})
+
+
 def test_the_balance_of_classes_and_samples() -> None:
     images = [[RNG.integers(0, 256, (1, 7, 7), np.uint8) for _ in range(2)] for _ in range(2)]
     part = read(Run("t", "s", balance=Balance(["rare", "common"], [10, 90], images))).section("Training images")

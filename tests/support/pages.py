@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-VOID = {"meta", "link", "img", "line", "polyline", "br"}
+VOID = {"meta", "link", "img", "line", "polyline", "br", "wbr"}
 
 
 @dataclass

@@ -72,6 +72,7 @@ function showBars() {
     $("bars").append(element("li", {}, button));
   }
   $("bars").classList.toggle("short", given.classes.every((name) => name.length <= 3));
+  $("bars").classList.toggle("long", given.classes.some((name) => name.length > 12));
   const others = given.classes.length - count;
   $("more-classes").hidden = !others;
   $("more-classes").textContent = `The ${count} most probable of ${given.classes.length} classes.`;
@@ -79,6 +80,14 @@ function showBars() {
 
 /** Probabilities from what the network gives. */
 const asProbabilities = (scores) => (given.givesProbabilities ? Array.from(scores) : softmax(scores));
+
+/** Show a class's name in two pieces, of which the page cuts the first where room is scarce: names often differ at their end. */
+function showName(place, name) {
+  if (place.title === name) return;
+  const at = name.length > 12 ? name.length - 8 : name.length;
+  place.replaceChildren(element("span", {}, name.slice(0, at)), element("span", {}, name.slice(at)));
+  place.title = name;
+}
 
 function showProbabilities() {
   const probabilities = asProbabilities(values.at(-1));
@@ -89,8 +98,7 @@ function showProbabilities() {
   bars.forEach((bar, i) => {
     bar.index = order[i];
     const p = probabilities[bar.index];
-    setText(bar.name, given.classes[bar.index]);
-    bar.name.title = given.classes[bar.index];
+    showName(bar.name, given.classes[bar.index]);
     bar.fill.style.width = `${100 * p}%`;
     bar.before.hidden = !before || Math.abs(before[bar.index] - p) < 0.005;
     if (before) bar.before.style.left = `${100 * before[bar.index]}%`;
