@@ -225,7 +225,7 @@ def calibration_chart(bins: Sequence[tuple[float, float, int]], error: float) ->
         words = f"no images between {percent(i / len(bins), 0)} and {percent((i + 1) / len(bins), 0)}"
         if count:
             row = row_of(accuracy)
-            words = f"confidence {percent(confidence, 1)}: {percent(accuracy, 1)} right of {count:,} images"
+            words = f"confidence {percent(confidence, 1)}: {percent(accuracy, 1)} correct of {count:,} images"
             parts.append(
                 f'<rect class="column" x="{left + 1:.1f}" y="{row:.1f}" width="{wide - 2:.1f}" height="{low - row:.1f}"/>'
             )

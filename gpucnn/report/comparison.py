@@ -71,7 +71,7 @@ def comparison_page(runs: Sequence[Compared]) -> str:
     shown = {key: values for key, values in surroundings.items() if key not in ("date", "command")}
     if shown:
         rows = ([text(key), *(name(setting_text(value)) for value in values)] for key, values in shown.items())
-        parts.append(("Surroundings that differ", table("One row per entry", ["", *(run.name for run in runs)], rows)))
+        parts.append(("Environments that differ", table("One row per entry", ["", *(run.name for run in runs)], rows)))
     same = {key: value for key, value in runs[0].settings.items() if key not in settings and value is not None}
     if same:
         parts.append(("Settings that all share", facts("As in each run's config.toml", same)))

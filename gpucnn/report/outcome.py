@@ -113,9 +113,7 @@ def classes_part(outcome: Outcome) -> str:
     order = sorted(range(len(counts)), key=lambda i: (shares[i][2] is not None, shares[i][2] or 0.0, i))
     rows = ([name(outcome.class_names[i]), f"{of_class[i]:,}", *map(percent, shares[i])] for i in order)
     head = ["class", "images", "precision", "recall", "F1"]
-    caption = (
-        "Precision: the right share of the answers; recall: of the class; F1: their harmonic mean; lowest F1 first"
-    )
+    caption = "Precision: correct share of predictions; recall: of the class; F1: harmonic mean; lowest F1 first"
     numbers = table(caption, head, rows)
     calibration = _calibration(outcome) if outcome.calibration else ""
     return f'<div class="row"><div>{numbers}</div>{calibration}</div>'
@@ -141,7 +139,7 @@ def _calibration(outcome: Outcome) -> str:
 def confusion_part(outcome: Outcome) -> str:
     """Return the confusion matrix, and the pairs of classes confused most often with some of their images."""
     about = (
-        f"{outcome.count:,} test images of {name(outcome.data)}, {np.trace(outcome.confusion):,} answered rightly: "
+        f"{outcome.count:,} test images of {name(outcome.data)}, {np.trace(outcome.confusion):,} classified correctly: "
         f"{exactly(outcome.accuracy, percent)}. A row is the true class, a column the answer."
     )
     draw = _matrix_table(outcome) if len(outcome.class_names) <= MOST_CLASSES else _matrix_drawing(outcome)
@@ -176,7 +174,9 @@ def _matrix_table(outcome: Outcome) -> str:
 
 
 def _matrix_drawing(outcome: Outcome) -> str:
-    caption = "Blue: right, red: wrong; the stronger, the larger the share of the row. Point at a cell for its numbers."
+    caption = (
+        "Blue: correct, red: wrong; the stronger, the larger the share of the row. Point at a cell for its numbers."
+    )
     drawn = scrolling("Confusion matrix", matrix_chart(outcome.confusion, outcome.class_names), wide=True)
     return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
 
@@ -212,7 +212,7 @@ def _strip(outcome: Outcome, i: int, j: int) -> str:
 def mistakes_part(outcome: Outcome) -> str:
     """Return the worst mistakes: image, what the network looked at, and its most probable classes."""
     if not outcome.mistakes:
-        return "<p>None: every test image is answered rightly.</p>"
+        return "<p>None: every test image is classified correctly.</p>"
     tiles = "".join(_mistake(outcome, mistake) for mistake in outcome.mistakes)
     count = outcome.count - int(np.trace(outcome.confusion))
     about = f"{len(outcome.mistakes)} of {count:,} mistakes, highest loss first: true class, answer, its probability."

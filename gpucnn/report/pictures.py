@@ -155,7 +155,7 @@ def _filters_svg(before: Any, after: Any) -> str:
 
 def _mistakes_svg(outcome: Outcome) -> str:
     if not outcome.mistakes:
-        return _svg(400, 60, [_words(MARGIN, 35, "Every test image is answered rightly.")])
+        return _svg(400, 60, [_words(MARGIN, 35, "Every test image is classified correctly.")])
     side, step = 110, 130
     across = min(6, len(outcome.mistakes))
     parts = []

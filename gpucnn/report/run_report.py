@@ -59,7 +59,7 @@ class Run:
 
 
 PLAYGROUND = (
-    '<p class="quiet">gpucnn playground RUN writes a page on which you draw, and see how this network sees.</p>'
+    '<p class="quiet">gpucnn playground RUN writes a page that runs this network: draw, and watch its feature maps.</p>'
 )
 """The text in place of the link to the playground before there is one."""
 

@@ -151,7 +151,7 @@ def test_confusion_counts() -> None:
         assert rows[1 + i] == [f"class {i}", *map(str, counts[i])]
     right = sum(int(counts[i, i]) for i in range(4))
     share = f"{100 * right / counts.sum():.2f} %"
-    assert f"{counts.sum():,} test images of small, {right} answered rightly: {share}" in part.text
+    assert f"{counts.sum():,} test images of small, {right} classified correctly: {share}" in part.text
 
 
 def test_classes_with_their_precision_recall_and_f1_worst_first() -> None:
@@ -174,7 +174,7 @@ def test_calibration_is_the_mean_distance_of_confidence_and_accuracy() -> None:
     assert found.calibration_error == pytest.approx(0.27)
     part = read(Run("t", "s", outcome=found)).section("Classes")
     assert "Expected calibration error 27.00 %: the network is too sure of its answers." in part.text
-    assert "confidence 95.0 %: 75.0 % right of 4 images" in part.text
+    assert "confidence 95.0 %: 75.0 % correct of 4 images" in part.text
 
 
 def test_the_verdict() -> None:
@@ -278,7 +278,7 @@ def test_mistakes_show_the_images(C: int) -> None:
 def test_no_mistakes_and_one_class() -> None:
     perfect = Outcome("d", ["only"], np.array([[7]]))
     page = read(Run("t", "s", outcome=perfect))
-    assert "None: every test image is answered rightly." in page.section("Worst mistakes").text
+    assert "None: every test image is classified correctly." in page.section("Worst mistakes").text
     assert pages.table(page.section("Confusion matrix"))[1] == ["only", "7"]
 
 
