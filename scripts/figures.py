@@ -33,8 +33,8 @@ STYLE = """
 svg { color-scheme: light dark; } text { font-family: system-ui, sans-serif; }
 .card { fill: var(--panel); stroke: var(--line); }
 svg text { font-size: 17px; fill: var(--quiet); } svg .title { font-size: 19px; font-weight: 600; fill: var(--ink); }
-svg .ink { fill: var(--ink); } svg .paper { fill: var(--panel); } svg .bad { fill: rgb(var(--wrong)); }
-.matrix { overflow: visible; } .matrix text { font-size: 22px; } .matrix .ink, .matrix .paper { font-weight: 600; }
+svg .ink { fill: var(--ink); } svg .bad { fill: rgb(var(--wrong)); }
+.matrix { overflow: visible; } .matrix text { font-size: 22px; } .matrix .ink { font-weight: 600; }
 .box { fill: none; stroke: var(--quiet); } .mark { fill: rgb(var(--right) / .25); stroke: rgb(var(--right)); }
 image { image-rendering: pixelated; }
 """

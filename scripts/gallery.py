@@ -211,8 +211,8 @@ def pointed(answers: Answers, exhibit: Exhibit) -> list[int]:
     return [hits, len(named)]
 
 
-def draw(answers: Answers, exhibit: Exhibit, folder: Path) -> None:
-    """Draw an exhibit's figures."""
+def draw(answers: Answers, exhibit: Exhibit, numbers: dict[str, Any], folder: Path) -> None:
+    """Draw an exhibit's figures; those of ``numbers`` from these alone."""
     names = answers.saved.class_names
     of_class = [np.flatnonzero(answers.labels == k) for k in range(len(names))]
 
@@ -221,8 +221,8 @@ def draw(answers: Answers, exhibit: Exhibit, folder: Path) -> None:
 
     pixels = [[image_pixels(answers.images[i]) for i in chosen[:8]] for chosen in of_class]
     figures.write_samples(path("samples"), names, pixels)
-    figures.write_confusion(path("confusion"), answers.confusion, names)
-    figures.write_accuracy(path("accuracy"), answers.metrics)
+    figures.write_confusion(path("confusion"), np.array(numbers["confusion"]), names)
+    figures.write_accuracy(path("accuracy"), numbers["epochs"])
 
     right = answers.probabilities[np.arange(len(answers.labels)), answers.labels]
     worst = [int(i) for i in np.argsort(right) if answers.found[i] != answers.labels[i]][:8]
@@ -327,7 +327,7 @@ def main(only: Path | None, out: Path, quick: bool) -> None:
             train(exhibit, data, quick)
             answers = Answers.of(data / "runs" / exhibit.name)
             results[exhibit.name] = results_of(answers, exhibit)
-            draw(answers, exhibit, folder)
+            draw(answers, exhibit, results[exhibit.name], folder)
             kinds.append([image_pixels(image) for image in answers.images[:8]])
         figures.write_rows(folder / "kinds.svg", "Five kinds of data", list(results), kinds, 8, 240)
     (folder / "results.json").write_text(json.dumps(results) + "\n", encoding="utf-8")

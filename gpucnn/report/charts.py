@@ -263,16 +263,16 @@ def matrix_chart(counts: Any, names: Sequence[str], numbers: bool = False) -> st
         parts.append(f'<text x="{middle:.1f}" y="{margin - 6}" text-anchor="start" transform="{turn}">{name}</text>')
     for i, j in zip(*np.nonzero(counts), strict=True):
         kind = "right" if i == j else "wrong"
-        strength = 0.15 + 0.85 * math.sqrt(shares[i, j])
+        faint, span = (0.1, 0.5) if numbers else (0.15, 0.85)  # numbers can be read on the strongest cell
+        strength = faint + span * math.sqrt(shares[i, j])
         words = f"{names[i]} answered as {names[j]}: {counts[i, j]:,} ({percent(shares[i, j], 1)})"
         parts.append(
             f'<rect class="cell {kind}" x="{margin + j * cell:.2f}" y="{margin + i * cell:.2f}" width="{cell:.2f}" '
             f'height="{cell:.2f}" fill-opacity="{strength:.2f}"><title>{text(words)}</title></rect>'
         )
         if numbers and cell > 24:
-            kind = "paper" if strength > 0.6 else "ink"
             place = f'x="{margin + (j + 0.5) * cell:.1f}" y="{margin + (i + 0.5) * cell + 5:.1f}"'
-            parts.append(f'<text class="{kind}" {place} text-anchor="middle">{counts[i, j]}</text>')
+            parts.append(f'<text class="ink" {place} text-anchor="middle">{counts[i, j]}</text>')
     about = (
         f"Confusion matrix of {K} classes: rows are true classes, columns predictions; correct ones are on the diagonal"
     )

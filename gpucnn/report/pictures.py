@@ -29,9 +29,8 @@ FILE_STYLE = """
 .hit { fill: none; }
 svg text { font-family: sans-serif; }
 .ink { fill: #1b2126; }
-.paper { fill: #fff; }
 """
-"""What only files need: no places to point at, a font, and numbers on dark cells."""
+"""What only files need: no places to point at, a font, and the colour of words that matter."""
 
 
 def plots(run: Run) -> Iterator[tuple[str, bytes]]:
