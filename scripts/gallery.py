@@ -198,7 +198,7 @@ def results_of(answers: Answers, exhibit: Exhibit) -> dict[str, Any]:
 
 
 def pointed(answers: Answers, exhibit: Exhibit) -> list[int]:
-    """Return for how many defects that were named rightly Grad-CAM's highest place is on them, and of how many."""
+    """Return for how many defects that were classified correctly Grad-CAM's highest place is on them, and of how many."""
     assert exhibit.draw is not None
     defects = exhibit.draw(len(answers.labels), 1).defects
     named = np.flatnonzero((answers.labels == answers.found) & defects.any((1, 2)))
@@ -229,7 +229,7 @@ def draw(answers: Answers, exhibit: Exhibit, numbers: dict[str, Any], folder: Pa
     shown = [
         (image_pixels(answers.images[i]), names[answers.labels[i]], f"as {names[answers.found[i]]}") for i in worst
     ]
-    figures.write_tiles(path("mistakes"), "Worst mistakes", shown, "Test images named wrongly", figures.MIDDLE)
+    figures.write_tiles(path("mistakes"), "Worst mistakes", shown, "Test images classified wrongly", figures.MIDDLE)
 
     shown_classes = range(len(names))[-4:] if exhibit.draw is gallery_data.surfaces else range(4)
     chosen = [int(of_class[k][np.argmax(right[of_class[k]])]) for k in shown_classes]
@@ -248,7 +248,7 @@ def draw(answers: Answers, exhibit: Exhibit, numbers: dict[str, Any], folder: Pa
 
 HEAD = """# Gallery: five kinds of data
 
-What a network makes of digits, clothes, flowers, metal and hands, each trained by one command in a few seconds on two cores.
+What a network makes of digits, clothes, flowers, metal and hands, each trained by one command in seconds on two cores.
 All images are drawn by a program, so whoever has gpucnn has them, and nobody's data are in it. They are easier than
 photographs: the figures say that the commands do what they should, not what they would reach on yours.
 
@@ -278,8 +278,8 @@ def part_of(exhibit: Exhibit, numbers: dict[str, Any]) -> str:
     """Return an exhibit's part of the page."""
     wrong = numbers["test_images"] - sum(numbers["confusion"][k][k] for k in range(len(numbers["classes"])))
     said = (
-        f"**{percent(numbers['test_accuracy'], 1)}** of {numbers['test_images']:,} test images are named rightly after "
-        f"{len(numbers['epochs'])} epochs by a network of {numbers['parameters']:,} parameters"
+        f"**{percent(numbers['test_accuracy'], 1)}** of {numbers['test_images']:,} test images are classified correctly "
+        f"after {len(numbers['epochs'])} epochs by a network of {numbers['parameters']:,} parameters"
     )
     for i, j, times in numbers["confused"]:
         name = numbers["classes"]
@@ -287,8 +287,8 @@ def part_of(exhibit: Exhibit, numbers: dict[str, Any]) -> str:
     if "pointed" in numbers:
         hits, of = numbers["pointed"]
         said += (
-            f". Of {of:,} defects that it names rightly, Grad-CAM's highest place lies on the defect, or at most {NEAR} "
-            f"pixels from it, in {hits:,}, though nobody told the network where they are"
+            f". Of {of:,} defects that it classifies correctly, Grad-CAM's highest place lies on the defect, or at most "
+            f"{NEAR} pixels from it, in {hits:,}, though nobody told the network where they are"
         )
     pictures = "\n".join(
         f"![{exhibit.title}: {about}](gallery/{exhibit.name}-{what}.svg)" for what, about in PICTURES.items()

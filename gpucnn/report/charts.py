@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.formats import cut, percent
-from gpucnn.report.html import text
+from gpucnn.formats import ABSENT, cut, percent
+from gpucnn.report.html import folded, table, text
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 106, 16, 46, 52
@@ -60,15 +60,24 @@ def chart(
     steps: float | None = None,
     best: float | None = None,
     named: bool = True,
+    numbers: bool = False,
 ) -> str:
     """Return series over the epochs as a figure: title, legend (unless not ``named``) and ``chart_svg``.
+
+    numbers: also as a table, folded away, for those who cannot point at a line.
 
     >>> svg = chart("Loss", [Series("test", "test", ((1, 0.5),))], "loss", (0, None))
     >>> "<title>epoch 1\\ntest: 0.5</title>" in svg
     True
     """
     svg = chart_svg(title, series, y_label, ends, steps, best)
-    return f"<figure><h3>{text(title)}</h3>{legend(series) if named else ''}{svg}</figure>"
+    more = ""
+    if numbers:
+        of = [dict(one.points) for one in series]
+        xs = sorted(set().union(*of))[:MOST_PLACES]
+        rows = ([f"{x:g}", *(f"{points[x]:.4g}" if x in points else ABSENT for points in of)] for x in xs)
+        more = folded("Numbers", table(title, ["epoch", *(cut(one.name, 40) for one in series)], rows))
+    return f"<figure><h3>{text(title)}</h3>{legend(series) if named else ''}{svg}{more}</figure>"
 
 
 def chart_svg(

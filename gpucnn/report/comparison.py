@@ -109,7 +109,7 @@ def _curves(runs: Sequence[Compared]) -> str:
             if (points := tuple((v["epoch"], v[key]) for v in epochs_of(run.metrics) if v.get(key) is not None))
         ]
         if series:
-            drawn.append(chart(title, series, title.lower(), ends, named=False))
+            drawn.append(chart(title, series, title.lower(), ends, named=False, numbers=True))
     rates = [
         Series(run.name, colour_of(i), found[0].points)
         for i, run in enumerate(runs)

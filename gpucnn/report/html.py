@@ -166,6 +166,15 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind
     return scrolling(caption, f"{html}<tbody>{body}</tbody></table>", len(head) > MOST_NARROW)
 
 
+def folded(words: str, html: str) -> str:
+    """Return content that is opened by a click or a key on ``words``.
+
+    >>> folded("All numbers", "<p>1</p>")
+    '<details><summary>All numbers</summary><p>1</p></details>'
+    """
+    return f"<details><summary>{text(words)}</summary>{html}</details>"
+
+
 def facts(caption: str, values: Mapping[str, Any]) -> str:
     """Return names and values as a table; nested mappings are named ``outer.inner``, lists by commas.
 

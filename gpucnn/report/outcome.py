@@ -10,15 +10,15 @@ import numpy as np
 
 from gpucnn.formats import ABSENT, percent
 from gpucnn.report.charts import calibration_chart, matrix_chart
-from gpucnn.report.html import MOST_NARROW, exactly, name, scrolling, table, text
+from gpucnn.report.html import MOST_NARROW, exactly, folded, name, scrolling, table, text
 from gpucnn.report.images import image_pixels
 from gpucnn.report.tiles import class_bars, strip, tile
 
 MOST_CLASSES = 20
 """Classes up to which the confusion matrix is a table of numbers; beyond, it is drawn."""
 
-MOST_PAIRS = 12
-"""Most pairs of classes that are listed as confused."""
+MOST_PAIRS, MOST_LISTED = 12, 500
+"""Most pairs of classes that are listed as confused, with images and in the table beside a drawn matrix."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,12 @@ def _calibration(outcome: Outcome) -> str:
         f"<p>Expected calibration error {exactly(error, percent)}: the network is {kind}. On the dashed line, "
         "answers given with 90 % confidence would be right nine times in ten.</p>"
     )
-    return f"<div>{calibration_chart(outcome.calibration, error)}{about}</div>"
+    rows = (
+        [f"{i / len(outcome.calibration):.1f}", percent(right if count else None), f"{count:,}"]
+        for i, (_, right, count) in enumerate(outcome.calibration)
+    )
+    numbers = table("By confidence, in equal steps", ["confidence from", "accuracy", "images"], rows)
+    return f"<div>{calibration_chart(outcome.calibration, error)}{about}{folded('Numbers', numbers)}</div>"
 
 
 def confusion_part(outcome: Outcome) -> str:
@@ -178,7 +183,13 @@ def _matrix_drawing(outcome: Outcome) -> str:
         "Blue: correct, red: wrong; the stronger, the larger the share of the row. Point at a cell for its numbers."
     )
     drawn = scrolling("Confusion matrix", matrix_chart(outcome.confusion, outcome.class_names), wide=True)
-    return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
+    pairs = confusions(outcome, MOST_LISTED)
+    names = [name(label) for label in outcome.class_names]
+    rows = ([names[i], names[j], f"{outcome.confusion[i, j]:,}"] for i, j in pairs)
+    numbers = table("The most frequent first", ["true class", "answer", "times"], rows, "words")
+    return (
+        f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>{folded('Mistakes by pairs of classes', numbers)}"
+    )
 
 
 def _pairs(outcome: Outcome) -> str:
@@ -229,5 +240,5 @@ def _mistake(outcome: Outcome, mistake: Mistake) -> str:
     seen = ""
     if mistake.seen is not None:
         heat = tile(mistake.seen, f"What spoke for {answer} in this image (Grad-CAM)")
-        seen = f"<details><summary>What it looked at</summary>{heat}</details>"
+        seen = folded("What it looked at", heat)
     return f"<li>{figure}{bars}{seen}</li>"

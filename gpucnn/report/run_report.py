@@ -13,7 +13,7 @@ from gpucnn.analysis.summary import Summary
 from gpucnn.formats import date_text, duration, loss_text, percent
 from gpucnn.report.charts import chart
 from gpucnn.report.curves import SPLITS, best_epoch, epochs_of, rates_of, series_of, steps_of
-from gpucnn.report.html import breakable, colour_bar, exactly, facts, page, picture, table, text
+from gpucnn.report.html import breakable, colour_bar, exactly, facts, folded, page, picture, table, text
 from gpucnn.report.images import SIGNED, filter_pixels, sheet, shown_filters
 from gpucnn.report.outcome import Outcome, classes_part, confusion_part, mistakes_part
 from gpucnn.report.training_images import Balance, balance_part
@@ -190,7 +190,7 @@ def _curves(run: Run) -> str:
         for v in epochs_of(run.metrics)
     )  # fmt: skip
     numbers = table("One row per epoch", ["epoch", "step", *(words for words, _ in heads), "time"], rows)
-    return f'<div class="charts">{"".join(charts)}</div><details><summary>All numbers</summary>{numbers}</details>'
+    return f'<div class="charts">{"".join(charts)}</div>{folded("All numbers", numbers)}'
 
 
 def _times(profile: Profile) -> str:
@@ -249,4 +249,4 @@ def _layers(summary: Summary) -> str:
     )
     layers = table(caption, head, rows, "words")
     few = len(summary.rows) <= MOST_LAYERS
-    return layers if few else f"<details><summary>All {len(summary.rows)} layers</summary>{layers}</details>"
+    return layers if few else folded(f"All {len(summary.rows)} layers", layers)

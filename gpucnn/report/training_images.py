@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpucnn.report.charts import columns
-from gpucnn.report.html import name, table
+from gpucnn.report.html import folded, name, table
 from gpucnn.report.images import image_pixels
 from gpucnn.report.tiles import class_bars, strip, tile
 
@@ -58,7 +58,9 @@ def balance_part(balance: Balance) -> str:
     more = f", the first {len(shown)} of {K} classes" if len(shown) < K else ""
     samples = f'<table class="names"><caption><span>Samples{more}</span></caption><tbody>{rows}</tbody></table>'
     more_of_them = _views(balance) + _mixed(balance)
-    return f'<p>{about}</p><div class="row">{drawn}{samples if shown else ""}</div>{more_of_them}'
+    counts = ([name(label), f"{count:,}"] for label, count in zip(balance.class_names, balance.counts, strict=True))
+    numbers = folded("Numbers", table("Training images of each class", ["class", "images"], counts))
+    return f'<p>{about}</p><div class="row"><div>{drawn}{numbers}</div>{samples if shown else ""}</div>{more_of_them}'
 
 
 def _views(balance: Balance) -> str:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpucnn import models, nn
+from gpucnn.formats import ABSENT
 from gpucnn.inspect import Mistake, Outcome, Run, filters, report, summary
 from gpucnn.report.charts import Series, chart, ticks
 from gpucnn.report.curves import series_of
@@ -228,7 +229,7 @@ def test_what_augmentation_and_mixing_made_of_images() -> None:
     part = read(Run("t", "s", balance=Balance(["rare", "common"], [10, 90], (), views, mixed))).section(
         "Training images"
     )
-    assert pages.table(part)[0] == ["class", "as it is", "epoch 1", "epoch 2"]
+    assert pages.table(part, 1)[0] == ["class", "as it is", "epoch 1", "epoch 2"]
     assert [image.attributes["alt"] for image in part.all("img")] == [
         "common, as it is", "common, epoch 1", "common, epoch 2", "Mixed image"
     ]  # fmt: skip
@@ -243,7 +244,7 @@ def test_many_classes_are_drawn_with_the_most_frequent_mistakes() -> None:
     confusion[7, 3], confusion[2, 29], confusion[5, 5] = 12, 30, 0
     page = read(Run("t", "s", outcome=Outcome("d", names, confusion)))
     part = page.section("Confusion matrix")
-    rows = pages.table(part)[1:]
+    rows = pages.table(part, 1)[1:]
     dash = "\N{EN DASH}"
     assert rows == [["n2", "n29", "30", "42.86 %", dash], ["n7", "n3", "12", "23.08 %", dash]]
     cells = [cell for cell in part.all("rect") if cell.attributes["class"].startswith("cell")]
@@ -373,3 +374,21 @@ def test_a_live_report_loads_itself_again_and_a_finished_one_does_not() -> None:
 def test_filters_of_a_network() -> None:
     net = models.lenet()
     assert read(Run("t", "s", filters_after=filters(net))).section("Filters of the first convolution")
+
+
+def test_what_a_chart_tells_to_a_pointer_stands_in_a_table_too() -> None:
+    names = [f"n{i}" for i in range(30)]
+    counts = np.eye(30, dtype=int) * 40
+    counts[2, 29] = 7
+    bins = ((0.0, 0.0, 0), (0.9, 0.75, 1207))
+    found = Outcome("d", names, counts, calibration=bins)
+    page = read(Run("t", "s", outcome=found, balance=Balance(names, range(10, 40))))
+    folds = {part.all("summary")[0].text: part for part in page.all("details")}
+    assert pages.table(folds["Mistakes by pairs of classes"]) == [["true class", "answer", "times"], ["n2", "n29", "7"]]
+    [calibration] = page.section("Classes").all("details")
+    assert pages.table(calibration)[1:] == [["0.0", ABSENT, "0"], ["0.5", "75.00 %", "1,207"]]
+    [of_classes] = page.section("Training images").all("details")
+    assert pages.table(of_classes)[1:3] == [["n0", "10"], ["n1", "11"]]
+    series = [Series("a", "c0", ((1, 0.5), (2, 0.25))), Series("b", "c1", ((2, 0.125),))]
+    drawn = pages.read(chart("Loss", series, "loss", (0, None), numbers=True))
+    assert pages.table(drawn) == [["epoch", "a", "b"], ["1", "0.5", ABSENT], ["2", "0.25", "0.125"]]
