@@ -16,8 +16,8 @@ from oracles import assert_close
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import models, nn, optim
-from gpucnn.backend import Backend, Window
-from gpucnn.backend.cuda import conv, linear
+from gpucnn.backend import Backend, Window, ops
+from gpucnn.backend.cuda import columns, conv, linear
 from gpucnn.training import train_step
 
 on_devices = pytest.mark.parametrize("backend", DEVICES, indirect=True)
@@ -98,13 +98,15 @@ def test_a_step_is_few_launches_and_moves_nothing(
 
 
 @on_devices
-@pytest.mark.parametrize("columns", [False, True], ids=["implicit", "columns"])
+@pytest.mark.parametrize("by_columns", [False, True], ids=["implicit", "columns"])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
-def test_convolution_by_either_way(backend: Backend, case: str, columns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolution_by_either_way(
+    backend: Backend, case: str, by_columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shape, filters, window, groups = CONVOLUTIONS[case]
-    if columns and groups > 1:
+    if by_columns and groups > 1:
         pytest.skip("columns in memory serve one group")
-    monkeypatch.setattr(conv, "takes_columns", lambda w_shape, groups: columns)
+    monkeypatch.setattr(columns, "pay", lambda *arguments, **named: by_columns)
     x, w, b = (
         RNG(0).standard_normal(shape),
         RNG(1).standard_normal((filters, shape[1] // groups, *window.kernel)),
@@ -340,8 +342,30 @@ def test_an_image_too_large_for_32_bits_takes_the_reference() -> None:
     assert conv.takes((9_000_000, 1, 28, 28), small.shape, Window((3, 3)), 1, small)
 
 
-def test_the_table_of_algorithms() -> None:
-    assert not conv.takes_columns((64, 64, 3, 3), 1)
-    assert conv.takes_columns((512, 256, 3, 3), 1)
-    assert not conv.takes_columns((512, 256, 3, 3), 2)
+@pytest.mark.parametrize(
+    ("filters", "channels", "tf32", "expected"),
+    [(64, 64, False, ""), (256, 256, False, ""), (512, 512, False, "w"), (1024, 1024, False, "fiw"),
+     (100, 100, False, "fi"), (20, 3, False, ""), (64, 64, True, ""), (256, 256, True, "w"), (1024, 512, True, "fiw")],
+)  # fmt: skip
+def test_where_columns_are_estimated_to_pay(
+    standin: Any, filters: int, channels: int, tf32: bool, expected: str
+) -> None:
+    x, w, dy = (np.broadcast_to(np.float32(0), shape) for shape in (
+        (2, channels, 8, 8), (filters, channels, 3, 3), (2, filters, 8, 8)
+    ))  # fmt: skip
+    window = Window((3, 3), (1, 1), (1, 1, 1, 1))
+    calls = {
+        "f": (ops.conv2d, (x, w, None, window)), "i": (ops.conv2d_input_gradient, (dy, w, x.shape, window)),
+        "w": (ops.conv2d_weight_gradient, (x, dy, w.shape, window)),
+    }  # fmt: skip
+    found = ""
+    with standin.tf32(tf32):
+        for letter, (operation, arguments) in calls.items():
+            serves = next(s for s, f in operation.implementations["cuda"] if f.__module__ == columns.__name__)
+            found += letter * serves(standin, *arguments)
+            assert not serves(standin, *arguments, 2)
+    assert found == expected
+
+
+def test_the_tiles() -> None:
     assert [conv.tile(rows) for rows in (1, 8, 9, 32, 33, 500)] == [8, 8, 16, 16, 64, 64]

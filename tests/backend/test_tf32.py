@@ -19,7 +19,7 @@ from oracles import assert_close, to_tf32
 import gpucnn
 from gpucnn import models, nn, optim
 from gpucnn.backend import Backend, Window, get_backend
-from gpucnn.backend.cuda import CudaDevice, conv, linear
+from gpucnn.backend.cuda import CudaDevice, columns, linear
 from gpucnn.errors import DeviceError
 from gpucnn.training import train_step
 
@@ -210,15 +210,21 @@ def test_the_choice_is_the_threads_own(backend: Backend) -> None:
 
 
 @on_devices
-def test_what_cublas_does_and_float64_stay_as_they_are(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cublas_rounds_too_and_float64_stays_as_it_is(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "CUBLAS_FROM", 1)
+    monkeypatch.setattr(columns, "pay", lambda *arguments, **named: True)
+    image, one = backend.asarray(FINE.reshape(1, 1, 1, 1)), backend.asarray(np.ones((1, 1, 1, 1), np.float32))
+
+    def is_convolution_rounded() -> bool:
+        return float(backend.to_host(backend.conv2d(image, one, None, Window((1, 1)))).item()) != FINE[0, 0]
+
+    assert not is_rounded(backend)
+    assert not is_convolution_rounded()
     with backend.tf32():
+        assert is_rounded(backend)
+        assert is_convolution_rounded()
         fine = backend.asarray(FINE.astype(np.float64))
         assert float(backend.to_host(backend.matmul(fine, fine))[0, 0]) == float(FINE[0, 0]) ** 2
-        monkeypatch.setattr(linear, "CUBLAS_FROM", 1)
-        assert not is_rounded(backend)
-        monkeypatch.setattr(conv, "takes_columns", lambda w_shape, groups: True)
-        image, one = backend.asarray(FINE.reshape(1, 1, 1, 1)), backend.asarray(np.ones((1, 1, 1, 1), np.float32))
-        assert float(backend.to_host(backend.conv2d(image, one, None, Window((1, 1)))).item()) == FINE[0, 0]
 
 
 def test_devices_without_tensor_cores_for_it_refuse(monkeypatch: pytest.MonkeyPatch, standin: Backend) -> None:

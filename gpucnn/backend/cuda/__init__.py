@@ -4,6 +4,8 @@ from functools import partial
 
 from gpucnn.backend.cuda import (
     activation,
+    blas,
+    columns,
     conv,
     data,
     graph,
@@ -15,6 +17,7 @@ from gpucnn.backend.cuda import (
     pool,
     prefetch,
     proof,
+    tuned,
     wide_conv,
 )
 from gpucnn.backend.cuda.device import CudaDevice
@@ -33,6 +36,8 @@ register("cuda", _make, CudaDevice)
 __all__ = [
     "CudaDevice",
     "activation",
+    "blas",
+    "columns",
     "conv",
     "data",
     "graph",
@@ -44,5 +49,6 @@ __all__ = [
     "pool",
     "prefetch",
     "proof",
+    "tuned",
     "wide_conv",
 ]

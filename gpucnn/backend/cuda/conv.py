@@ -1,13 +1,11 @@
-"""Convolution on CUDA: as an implicit GEMM by our own kernels, or as im2col and cuBLAS.
+"""Convolution on CUDA as an implicit GEMM, by kernels that serve every shape.
 
-The implicit GEMM gathers its tile of columns into shared memory. It writes only the result, after bias, ReLU and 2x2
-max-pooling if they are fused. It serves every float32 convolution. Deep and wide ones use im2col and cuBLAS, which is then
-faster in spite of writing the columns.
+The kernels gather their tile of columns into shared memory. They write only the result, after bias, ReLU and 2x2
+max-pooling if they are fused. They serve every float32 convolution that ``columns`` and ``wide_conv`` leave to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -33,11 +31,7 @@ LIMIT = 2**31
 MOST_ROWS = 65_535
 """The largest second and third dimension of a grid."""
 
-# Not measured on a device yet: chosen from tile sizes and by what cuBLAS needs to fill a GPU.
-COLUMNS_DEPTH = 2048
-"""Columns of a window (C/G * KH * KW) from which cuBLAS is used, if there are at least ``COLUMNS_FILTERS`` filters."""
-COLUMNS_FILTERS = 256
-"""Filters from which cuBLAS is used, see ``COLUMNS_DEPTH``."""
+# Not measured on a device yet.
 WEIGHT_BLOCKS = 512
 """The most blocks of a weight gradient; constant, so that every GPU sums in the same order."""
 WEIGHT_PIXELS = 256
@@ -69,11 +63,6 @@ def takes(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: 
     if max(w_shape[0] // groups, w_shape[1]) > MOST_ROWS * 64:  # 64 rows a tile
         return False
     return images and groups < LIMIT // WEIGHT_BLOCKS // 64 and w_shape[1] * w_shape[2] * w_shape[3] < LIMIT // 64
-
-
-def takes_columns(w_shape: Shape, groups: int) -> bool:
-    """Whether a convolution uses im2col and cuBLAS, unless autotuning decides."""
-    return groups == 1 and w_shape[0] >= COLUMNS_FILTERS and w_shape[1] * w_shape[2] * w_shape[3] >= COLUMNS_DEPTH
 
 
 # --- implementations ---------------------------------------------------------------------------------------------------
@@ -111,11 +100,7 @@ def _forward_serves(device: CudaDevice, x: Array, w: Array, b: Array | None, win
 
 @implements(ops.conv2d, on="cuda", when=_forward_serves)
 def conv2d(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
-    return _choose(
-        device, "conv2d", (x.shape, w.shape, window, groups),
-        lambda: forward(device, x, w, b, window, groups),
-        lambda: columns_forward(device, x, w, b, window),
-    )  # fmt: skip
+    return forward(device, x, w, b, window, groups)
 
 
 def _input_gradient_serves(
@@ -128,11 +113,7 @@ def _input_gradient_serves(
 def conv2d_input_gradient(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> Array:
-    return _choose(
-        device, "conv2d_input_gradient", (shape, w.shape, window, groups),
-        lambda: input_gradient(device, dy, None, w, shape, window, groups),
-        lambda: columns_input_gradient(device, dy, w, shape, window),
-    )  # fmt: skip
+    return input_gradient(device, dy, None, w, shape, window, groups)
 
 
 def _weight_gradient_serves(
@@ -145,27 +126,13 @@ def _weight_gradient_serves(
 def conv2d_weight_gradient(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> tuple[Array, Array]:
-    chosen: tuple[Array, Array] = _choose(
-        device, "conv2d_weight_gradient", (x.shape, shape, window, groups),
-        lambda: weight_gradient(device, x, dy, None, shape, window, groups),
-        lambda: columns_weight_gradient(device, x, dy, shape, window),
-    )  # fmt: skip
-    return chosen
-
-
-def _choose(device: CudaDevice, what: str, key: Any, implicit: Callable[[], Any], columns: Callable[[], Any]) -> Any:
-    """Run one of two implementations: that of ``takes_columns`` or, with autotuning, the faster one."""
-    w_shape, groups = key[1], key[3]
-    if device.autotuner is not None and groups == 1:
-        case = (what, *key, "tf32") if device.in_tf32 else (what, *key)
-        return device.autotuner.run(case, {"implicit": implicit, "columns": columns})
-    return columns() if takes_columns(w_shape, groups) else implicit()
+    return weight_gradient(device, x, dy, None, shape, window, groups)
 
 
 def _fused_serves(
     device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
 ) -> bool:
-    return takes(x.shape, w.shape, window, groups, x, w, b) and not takes_columns(w.shape, groups)
+    return takes(x.shape, w.shape, window, groups, x, w, b)
 
 
 @implements(ops.conv2d_relu_max_pool2d, on="cuda", when=_fused_serves)
@@ -183,7 +150,7 @@ def _fused_gradients_serve(
     device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
     requires_grad: tuple[bool, bool],
 ) -> bool:  # fmt: skip
-    fits = takes(x.shape, w.shape, window, groups, x, w, dy) and not takes_columns(w.shape, groups)
+    fits = takes(x.shape, w.shape, window, groups, x, w, dy)
     return fits and pool.knows_indices(indices, PAIRS)
 
 
@@ -273,9 +240,6 @@ def sum_of_splits(device: CudaDevice, partial: Array, shape: Shape) -> tuple[Arr
     return dw, db
 
 
-# --- im2col and cuBLAS -------------------------------------------------------------------------------------------------
-
-
 def transpose_pages(device: CudaDevice, x: Array, y: Array, bias: Array | None = None) -> None:
     """Write x (N, R, S), each page transposed, plus bias (S,), into y (N, S, R)."""
     N, R, S = x.shape
@@ -283,82 +247,3 @@ def transpose_pages(device: CudaDevice, x: Array, y: Array, bias: Array | None =
         "transpose_pages", (-(-S // 32), min(-(-R // 32), MOST_ROWS), min(N, MOST_ROWS)), (32, 8),
         x, x if bias is None else bias, y, *int32(N, R, S, bias is not None),
     )  # fmt: skip
-
-
-def columns_forward(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window) -> Array:
-    """Return y (N, F, OH, OW) by im2col and one GEMM."""
-    x, w = device.contiguous(x, w)
-    F = w.shape[0]
-    OH, OW = window.output_size(x.shape[2], x.shape[3])
-    y = device.empty("conv2d", (x.shape[0], F, OH, OW), x.dtype)
-
-    def work(images: slice) -> None:
-        rows = device.xp.matmul(im2col(device, x[images], window), w.reshape(F, -1).T)
-        transpose_pages(device, rows.reshape(-1, OH * OW, F), y[images].reshape(-1, F, OH * OW), b)
-
-    in_parts("conv2d", device, x.shape[0], work)
-    return y
-
-
-def columns_input_gradient(device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window) -> Array:
-    """Return dL/dx of ``shape``."""
-    dy, w = device.contiguous(dy, w)
-    F = w.shape[0]
-    dx = device.empty("conv2d_input_gradient", shape, dy.dtype)
-
-    def work(images: slice) -> None:
-        columns = device.xp.matmul(_rows(device, dy[images]), w.reshape(F, -1))
-        part = dx[images]
-        device.kernels("conv").each("col2im", part.size, columns, part, *sizes(part.shape, w.shape, window, 1))
-
-    in_parts("conv2d_input_gradient", device, shape[0], work)
-    return dx
-
-
-def columns_weight_gradient(
-    device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window
-) -> tuple[Array, Array]:
-    """Return dL/dw of ``shape`` and dL/db."""
-    x, dy = device.contiguous(x, dy)
-    parts: list[tuple[Array, Array]] = []
-
-    def work(images: slice) -> None:
-        rows = _rows(device, dy[images])
-        dw = device.xp.matmul(rows.T, im2col(device, x[images], window))
-        parts.append((dw, rows.sum(0)))
-
-    in_parts("conv2d_weight_gradient", device, x.shape[0], work)
-    dw, db = parts[0]
-    for more_w, more_b in parts[1:]:
-        dw, db = dw + more_w, db + more_b
-    return dw.reshape(shape), db
-
-
-def _rows(device: CudaDevice, dy: Array) -> Array:
-    """Return dy (N, F, OH, OW) as (N*OH*OW, F)."""
-    N, F, OH, OW = dy.shape
-    rows = device.empty("conv2d", (N, OH * OW, F), dy.dtype)
-    transpose_pages(device, dy.reshape(N, F, OH * OW), rows)
-    return rows.reshape(N * OH * OW, F)
-
-
-def in_parts(what: str, device: CudaDevice, N: int, work: Callable[[slice], None]) -> None:
-    """Run ``work`` on all images at once; while memory does not suffice, on halves, quarters, and so on."""
-    waiting = [slice(0, N)]
-    while waiting:
-        images = waiting.pop()
-        try:
-            work(images)
-        except MemoryError:
-            device.free_memory()
-            count = images.stop - images.start
-            if count == 1:
-                raise
-            half = images.start + count // 2
-            waiting += [slice(half, images.stop), slice(images.start, half)]
-            device.ran[f"{what}.halved"] += 1
-            import logging  # 5 ms that every start would take
-
-            logging.getLogger("gpucnn").warning(
-                "%s: not enough memory on %s for %d images at once: working in halves", what, device.name, count
-            )

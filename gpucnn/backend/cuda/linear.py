@@ -12,7 +12,7 @@ from gpucnn.backend.dispatch import implements
 
 # Not measured on a device yet.
 CUBLAS_FROM = 2**30
-"""Multiplications from which cuBLAS is used. A captured step cannot contain it."""
+"""Multiplications from which cuBLAS (``blas``) is used."""
 FULL = 128
 """Tiles that fill a GPU. With fewer, smaller tiles spread the work over more blocks."""
 # As the kernels in linear.cu are instantiated.
@@ -42,7 +42,7 @@ def _product_serves(device: CudaDevice, a: Array, b: Array) -> bool:
     return bool(0 < a.shape[0] * a.shape[1] * b.shape[1] < CUBLAS_FROM)
 
 
-@implements(ops.matmul, on="cuda", when=_product_serves)
+@implements(ops.matmul, on="cuda", when=_product_serves, first=True)
 def matmul(device: CudaDevice, a: Array, b: Array) -> Array:
     c = device.empty("matmul", (a.shape[0], b.shape[1]), a.dtype)
     _launch(device, a, b, None, c, None)

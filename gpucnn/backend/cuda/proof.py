@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backend import ops
+from gpucnn.backend.cuda import blas
 from gpucnn.backend.cuda.conv import transpose_pages
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.cuda.launch import FAMILIES, source
@@ -30,7 +31,7 @@ from gpucnn.backend.geometry import Window
 from gpucnn.backend.random import Generator
 from gpucnn.disk import write_atomically
 
-PLAIN = {"graph", "indexing", "prefetch"}
+PLAIN = {"graph", "indexing", "prefetch", "tuned"}
 """Modules without kernels, which are no families."""
 LATER = "wide_conv"
 """The family whose kernels are compiled, and held against the references, when a convolution first asks for them."""
@@ -129,6 +130,8 @@ def cases(seed: int = 0) -> list[Case]:
         add(ops.linear, x, w, some(N))
         add(ops.linear_parameter_gradients, some(5, N), some(5, M))
         add(ops.matmul, x, some(9, N))
+    add(ops.matmul, some(3, 5, 9), some(3, 7, 9).swapaxes(1, 2))
+    add(ops.matmul, some(5, 9).astype(np.float64).T, some(5, 7).astype(np.float64))
     x, y, weight, bias, mean, var = some(3, 4, 5, 6), some(3, 4, 5, 6), some(4), some(4), some(4), positive(4)
     add(ops.batch_norm, x, weight, bias, y, 1e-5, True)
     add(ops.batch_norm_inference, x, mean, var, weight, bias, None, 1e-5, False)
@@ -314,11 +317,16 @@ def switch_off(device: CudaDevice, names: Sequence[str]) -> None:
 
 
 def _note(device: CudaDevice) -> Path | None:
-    """Return the file whose existence says that these kernels passed on this GPU; None where there is no home."""
+    """Return the file whose existence says that these kernels passed on this GPU; None without a home or cuBLAS."""
     runtime = device.xp.cuda.runtime
+    try:
+        products = blas.version()
+    except Exception:  # whatever the loader raises; the proof says it
+        return None
     gpu = runtime.getDeviceProperties(device.index)["name"].decode()
     about = [
         *map(source, FAMILIES),
+        products,
         gpu,
         runtime.driverGetVersion(),
         runtime.runtimeGetVersion(),

@@ -6,7 +6,6 @@ it is used. What they do not serve (few channels, groups, anything else) is left
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -127,30 +126,32 @@ def _wrong(device: CudaDevice, window: Window) -> str | None:
     return None
 
 
-def _many(device: CudaDevice, summed: int, rows: int) -> bool:
+def is_wide(device: CudaDevice, summed: int, rows: int) -> bool:
+    """Whether the tiles suit a product of ``rows`` rows that sums over ``summed`` channels or filters for each tap."""
     return rows >= FILTERS and summed % (DEPTH_TF32 if device.in_tf32 else DEPTH) == 0
 
 
-def _many_weights(F: int, C: int) -> bool:
+def has_wide_weights(F: int, C: int) -> bool:
+    """Whether the tiles suit the weight gradient of F filters and C channels."""
     return min(F, C) >= SIDES[0]
 
 
 def _forward_serves(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> bool:
-    many = _many(device, w.shape[1], w.shape[0])
+    many = is_wide(device, w.shape[1], w.shape[0])
     return many and _wide(x.shape, w.shape, window, groups, x, w, b) and _trusted(device, window)
 
 
 def _input_gradient_serves(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
-    many = _many(device, w.shape[0], w.shape[1])
+    many = is_wide(device, w.shape[0], w.shape[1])
     return many and _wide(shape, w.shape, window, groups, dy, w) and _trusted(device, window)
 
 
 def _weight_gradient_serves(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
-    many = _many_weights(*shape[:2])
+    many = has_wide_weights(*shape[:2])
     return many and _wide(x.shape, shape, window, groups, x, dy) and _trusted(device, window)
 
 
@@ -164,7 +165,7 @@ def _fused_gradients_serve(
     device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
     requires_grad: tuple[bool, bool],
 ) -> bool:  # fmt: skip
-    many = _many(device, *w.shape[:2]) or _many_weights(*w.shape[:2])
+    many = is_wide(device, *w.shape[:2]) or has_wide_weights(*w.shape[:2])
     known = many and pool.knows_indices(indices, PAIRS)
     return known and _wide(x.shape, w.shape, window, groups, x, w, dy) and _trusted(device, window)
 
@@ -174,47 +175,21 @@ def _fused_gradients_serve(
 
 @implements(ops.conv2d, on="cuda", when=_forward_serves, first=True)
 def conv2d(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
-    return _choose(
-        device, "conv2d", (x.shape, w.shape, window, groups),
-        lambda: forward(device, x, w, b, window),
-        lambda: conv.forward(device, x, w, b, window, groups),
-        lambda: conv.columns_forward(device, x, w, b, window),
-    )  # fmt: skip
+    return forward(device, x, w, b, window)
 
 
 @implements(ops.conv2d_input_gradient, on="cuda", when=_input_gradient_serves, first=True)
 def conv2d_input_gradient(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> Array:
-    return _choose(
-        device, "conv2d_input_gradient", (shape, w.shape, window, groups),
-        lambda: input_gradient(device, dy, None, w, shape, window),
-        lambda: conv.input_gradient(device, dy, None, w, shape, window, groups),
-        lambda: conv.columns_input_gradient(device, dy, w, shape, window),
-    )  # fmt: skip
+    return input_gradient(device, dy, None, w, shape, window)
 
 
 @implements(ops.conv2d_weight_gradient, on="cuda", when=_weight_gradient_serves, first=True)
 def conv2d_weight_gradient(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> tuple[Array, Array]:
-    chosen: tuple[Array, Array] = _choose(
-        device, "conv2d_weight_gradient", (x.shape, shape, window, groups),
-        lambda: weight_gradient(device, x, dy, None, shape, window),
-        lambda: conv.weight_gradient(device, x, dy, None, shape, window, groups),
-        lambda: conv.columns_weight_gradient(device, x, dy, shape, window),
-    )  # fmt: skip
-    return chosen
-
-
-def _choose(
-    device: CudaDevice, what: str, key: Any, wide: Callable[[], Any], implicit: Callable[[], Any], columns: Callable[[], Any]
-) -> Any:  # fmt: skip
-    """Run the wide kernels or, with autotuning, the fastest of all."""
-    if device.autotuner is None:
-        return wide()
-    case = (what, *key, "tf32") if device.in_tf32 else (what, *key)
-    return device.autotuner.run(case, {"wide": wide, "implicit": implicit, "columns": columns})
+    return weight_gradient(device, x, dy, None, shape, window)
 
 
 @implements(ops.conv2d_relu_max_pool2d, on="cuda", when=_fused_serves, first=True)
@@ -235,13 +210,13 @@ def conv2d_relu_max_pool2d_gradients(
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     F, C = w.shape[:2]
     dx = None
-    if requires_grad[0] and _many(device, F, C):
+    if requires_grad[0] and is_wide(device, F, C):
         dx = input_gradient(device, dy, indices, w, x.shape, window)
     elif requires_grad[0]:
         dx = conv.input_gradient(device, dy, indices, w, x.shape, window, groups)
     if not requires_grad[1]:
         return dx, None, None
-    if _many_weights(F, C):
+    if has_wide_weights(F, C):
         return (dx, *weight_gradient(device, x, dy, indices, w.shape, window))
     return (dx, *conv.weight_gradient(device, x, dy, indices, w.shape, window, groups))
 

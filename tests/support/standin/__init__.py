@@ -22,7 +22,8 @@ What passes here can fail on a GPU all the same. The stand-in cannot show:
   early: everything runs at once, in order;
 - speed, occupancy, registers, misaligned access, memory use and fragmentation; that memory runs out, tests pretend;
 - errors of the driver, of compilation (NVRTC's are tested apart) and of missing libraries (cuBLAS, NVRTC, cuRAND);
-- all that stream capture refuses: it knows transfers, waits, cuBLAS, cuRAND, loading kernels, and memory from a shared pool;
+- all that stream capture refuses: it knows transfers, waits, CuPy's cuBLAS and cuRAND, loading kernels, and memory from a
+  shared pool;
 - the GPU's rounding: sums in another order, TF32, fused multiply-add, the GPU's own exp and pow;
 - the values that cupy.random draws: they come from NumPy;
 - which of several writes to one element through an index array wins (here the last), or which of several NaNs argmax
@@ -45,7 +46,8 @@ _replaced: list[dict[str, ModuleType]] = []
 
 
 def _loaded() -> dict[str, ModuleType]:
-    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("cupy", "cupyx")}
+    found = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("cupy", "cupyx")}
+    return found | {name: sys.modules[name] for name in ("cuda.pathfinder",) if name in sys.modules}
 
 
 def install() -> ModuleType:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import capture, devices, nccl
+from . import addresses, capture, devices
 from .counters import launches, streams, transfers
 from .signatures import Call, gap, missing, real_cupy
 from .values import check_supported, is_scalar, poison, unsupported
@@ -80,7 +80,7 @@ class ndarray:
         from .cuda import MemoryPointer
 
         pointer = MemoryPointer.of(self._memory)
-        nccl.note(pointer, self._memory, self._device)
+        addresses.note(pointer, self._memory, self._device)
         return pointer
 
     @property

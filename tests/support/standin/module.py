@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import capture, counters, cuda, kernels, nccl, random
+from . import capture, counters, cublas, cuda, kernels, nccl, random
 from .array import Capsule, host_of, ndarray, run, view_of, wrap
 from .counters import Launches, Transfers, launches, transfers
 from .signatures import Call, gap, missing, real_cupy, real_cupyx
@@ -267,5 +267,6 @@ def submodules(cupy: types.ModuleType) -> dict[str, types.ModuleType]:
         "random", "linalg", "fft", "lib", "lib.stride_tricks",
     )  # fmt: skip
     found = {f"cupy.{name}": functools.reduce(getattr, name.split("."), cupy) for name in names}
+    found["cuda.pathfinder"] = cublas.PathfinderModule()
     found["cupy.cuda.nccl"] = NcclModule()  # no attribute of cupy.cuda: it is there once it is imported
     return {"cupy": cupy, "cupyx": StandInModule("cupyx", real_cupyx(), None, empty_pinned=empty_pinned), **found}

@@ -7,13 +7,12 @@ whose counts or types differ, sends and receives that wait for each other outsid
 
 import secrets
 import threading
-import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from . import devices
+from . import addresses, devices
 
 INVALID_ARGUMENT, INVALID_USAGE, REMOTE = (4, "invalid argument"), (5, "invalid usage"), (6, "remote error")
 KINDS = {
@@ -30,22 +29,6 @@ class NcclError(RuntimeError):
     def __init__(self, status: tuple[int, str], why: str) -> None:
         self.status = status[0]
         super().__init__(f"NCCL_ERROR_{status[1].upper().replace(' ', '_')}: {why}")
-
-
-@dataclass
-class _Memory:
-    dtype: str
-    size: int
-    device: int
-    owner: "weakref.ref[np.ndarray[Any, Any]]"
-
-
-_memory: dict[int, _Memory] = {}
-
-
-def note(pointer: Any, host: "np.ndarray[Any, Any]", device: int) -> None:
-    """Remember what lies at an address of the device that is asked for."""
-    _memory[pointer.ptr] = _Memory(str(host.dtype), host.size, device, weakref.ref(pointer.mem))
 
 
 @dataclass
@@ -172,23 +155,12 @@ class NcclCommunicator:
             raise NcclError(INVALID_USAGE, "the communicator is destroyed")
         if not 0 <= peer < self._world.size or not 0 <= datatype < len(DTYPES):
             raise NcclError(INVALID_ARGUMENT, f"peer {peer} of {self._world.size}, data type {datatype}")
-        call = _Call(self, _view(pointer, count, DTYPES[datatype], self._world.devices[self._rank]), peer, sends)
+        try:
+            memory = addresses.view(pointer, count, DTYPES[datatype], self._world.devices[self._rank])
+        except ValueError as error:
+            raise NcclError(INVALID_ARGUMENT, str(error)) from None
+        call = _Call(self, memory, peer, sends)
         if _group.depth:
             _group.calls.append(call)
         else:
             _run([call])
-
-
-def _view(pointer: int, count: int, dtype: str, device: int) -> "np.ndarray[Any, Any]":
-    if not count:
-        return np.empty(0, dtype)  # the address may be anything
-    found = _memory.get(pointer)
-    owner = None if found is None else found.owner()
-    if found is None or owner is None:
-        raise NcclError(INVALID_ARGUMENT, f"{pointer:#x} is no address of the device's memory")
-    if found.device != device or found.dtype != dtype or found.size < count:
-        theirs = f"{found.size} {found.dtype} on device {found.device}"
-        raise NcclError(INVALID_ARGUMENT, f"{count} {dtype} on device {device} at {pointer:#x}, where {theirs} lie")
-    base = owner.ctypes.data
-    flat = owner.reshape(-1, order="A").view(np.uint8)
-    return flat[pointer - base : pointer - base + count * np.dtype(dtype).itemsize].view(dtype)
