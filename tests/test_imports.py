@@ -240,3 +240,12 @@ def test_names_are_loaded_when_asked_for() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False", "True"]
     assert set(gpucnn.__all__) <= set(dir(gpucnn))
+
+
+def test_inspect_loads_nothing_until_a_name_is_used() -> None:
+    code = (
+        "import sys, gpucnn.inspect; before = {n for n in sys.modules if n.startswith('gpucnn')}; "
+        "gpucnn.inspect.summary; print(sorted(before), 'gpucnn.analysis' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "['gpucnn', 'gpucnn.inspect', 'gpucnn.version'] True"

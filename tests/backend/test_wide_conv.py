@@ -160,3 +160,17 @@ def test_no_memory_says_nothing_about_the_kernels(device: CudaDevice, monkeypatc
         patch.setattr(CudaDevice, "empty", full)
         assert not wide_conv._trusted(device, Window((3, 3)))
     assert wide_conv._trusted(device, Window((3, 3)))
+
+
+def test_a_captured_step_has_the_kernels_of_a_window_that_is_new(standin: Any) -> None:
+    """They are compiled in the eager run before the capture, even if nothing ran the network before."""
+    assert isinstance(standin, CudaDevice)
+    with gpucnn.use(standin):
+        net = nn.Conv2d(32, 32, 3)
+        step = gpucnn.capture(lambda x: net(x), state=[net])
+        x = gpucnn.tensor(np.ones((2, 32, 5, 5), np.float32))
+        with gpucnn.no_grad():
+            captured = step(x).numpy()
+            assert standin.variants == {((3, 3), (1, 1), (1, 1), False): True}
+            eager = net(x).numpy()
+    np.testing.assert_array_equal(captured, eager)  # other kernels have other bits

@@ -93,8 +93,9 @@ def _trusted(device: CudaDevice, window: Window) -> bool:
     if device.proving:
         return True
     if key not in device.variants:
-        if len(device.variants) >= MOST_VARIANTS or device.capture_state is not None:
-            return False  # nothing can be compiled in a capture
+        capture = device.capture_state
+        if len(device.variants) >= MOST_VARIANTS or (capture is not None and capture.mode == "capture"):
+            return False  # nothing can be compiled in a capture; the eager run before it compiles
         try:
             why = _wrong(device, window)
         except MemoryError:  # nothing is known about the kernels
