@@ -308,3 +308,22 @@ def test_long_names_of_classes_keep_their_end_on_a_phone(window: Browser, tmp_pa
     assert len(shown) == 10
     assert all(name in names and whole and start for name, whole, start in shown)
     assert window.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_paper_shows_every_open_layer_and_nothing_over_another(page: Browser, tmp_path: Path) -> None:
+    page.open(tmp_path / "page.html", (360, 500))
+    settle(page)
+    page.evaluate("playground.pin(4, 44)")
+    drawn = "[...document.querySelectorAll('.layer[open]')].map((e) => e.querySelectorAll('canvas').length)"
+    assert 0 in page.evaluate(drawn), "layers far below are not drawn until they are seen"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert min(page.evaluate(drawn)) > 0
+    page.ask("Emulation.setEmulatedMedia", media="print")
+    page.ask("Emulation.setDeviceMetricsOverride", width=688, height=1016, deviceScaleFactor=1, mobile=False)
+    try:
+        fixed = "[...document.querySelectorAll('body *')].filter((e) => getComputedStyle(e).position === 'fixed')"
+        assert page.evaluate(f"{fixed}.length") == 0
+        assert page.evaluate("[...document.querySelectorAll('#inspector .grid td')].every((e) => e.innerText.trim())")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    finally:
+        page.ask("Emulation.setEmulatedMedia", media="")

@@ -177,6 +177,9 @@ function start() {
   showImages();
   showCamLayers();
   showLayers();
+  addEventListener("beforeprint", () => { // paper shows what is not in view, too
+    if (refreshes) for (const layer of layers) if (layer.root.open) layer.paint(values);
+  });
   clearPad();
   if (given.images.count) takeImage(0);
 }
