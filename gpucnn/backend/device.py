@@ -111,7 +111,7 @@ class Device:
         """Wait until all work queued on the device is done."""
 
     def verify(self) -> dict[str, str]:
-        """Hold the device's own kernels against the reference, thoroughly; return what is wrong with which family."""
+        """Compare the device's own kernels with the reference, thoroughly; return the fault of each faulty family."""
         return {}
 
     def warm_up(self) -> None:
@@ -136,9 +136,8 @@ class Device:
     def tf32(self, enabled: bool = True) -> Iterator[None]:
         """Use TF32 tensor cores for this thread's float32 matrix products and convolutions within the block.
 
-        The factors are rounded to a mantissa of 10 bits (float32 has 23). Sums and stored values stay float32, and so do
-        operations that cuBLAS computes. ``enabled=False`` selects float32 on every device. DeviceError if the device has
-        no TF32 tensor cores.
+        The factors are rounded to a mantissa of 10 bits (float32 has 23). Sums and stored values stay float32.
+        ``enabled=False`` selects float32 on every device. DeviceError if the device has no TF32 tensor cores.
 
         >>> from gpucnn.backend import get_backend
         >>> backend = get_backend("cpu")
