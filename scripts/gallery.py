@@ -60,7 +60,8 @@ EXHIBITS = (
     Exhibit(
         "digits",
         "Digits",
-        "The built-in data set: drawn by strokes of a pen, like MNIST's. Here LeNet gets 12,000 of the 60,000.",
+        "The built-in data set: drawn by strokes of a pen, like MNIST's. Here LeNet gets 12,000 of the 60,000. Grad-CAM "
+        "often points beside the ink: empty space tells digits apart as well.",
         "gpucnn train --limit 12000 --epochs 8 --out runs/digits",
     ),
     Exhibit(

@@ -1,13 +1,15 @@
-"""Draw the pictures of the documentation: the report of a run, and the playground. Needs Chromium and a clone.
+"""Draw the pictures of the documentation: report, playground, a look at an image, a sheet. Needs Chromium and a clone.
 
     python scripts/pictures.py                  # trains LeNet on the built-in digits first, about a minute in all
     python scripts/pictures.py runs/lenet-digits-1
 
-Writes docs/images/report.png and docs/images/playground.png.
+Writes report.png, playground.png, look.png and bars.png into docs/images. The figures of gallery and tutorial are drawn by
+gallery.py and tutorial_figures.py.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,11 +27,11 @@ from figures import few_colours
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 SIZE = (1280, 860)
-COLOURS = 128
+COLOURS = 256
 """Colours that are kept: the files stay small."""
 
 
-def gpucnn(*arguments: object, folder: str) -> None:
+def gpucnn(*arguments: object, folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "gpucnn", *map(str, arguments)], check=True, cwd=folder)
 
 
@@ -39,6 +41,16 @@ def save(browser: Browser, picture: Path) -> None:
     with Image.open(picture) as whole:
         small = few_colours(whole.crop((0, 0, *SIZE)), COLOURS)
     small.save(picture, optimize=True)
+
+
+def sheet_of_bars(folder: Path) -> None:
+    """Draw the images of own-images.md by its own code, and their sheet by its own command."""
+    page = (ROOT / "docs" / "own-images.md").read_text(encoding="utf-8")
+    [code] = [part for part in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "bars/{label}" in part]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
+    gpucnn("data", "show", "bars", "--sheet", "bars.png", folder=folder)
+    with Image.open(folder / "bars.png") as sheet:
+        few_colours(sheet, COLOURS).save(IMAGES / "bars.png", optimize=True)
 
 
 def look_at_a_pixel(browser: Browser) -> None:
@@ -53,15 +65,21 @@ def look_at_a_pixel(browser: Browser) -> None:
 @click.argument("run", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(run: Path | None) -> None:
     """Draw the pictures of RUN, or of a run made for it."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        sheet_of_bars(folder)
         if run is None:
-            run = Path(folder, "runs", "lenet-digits-1")
+            run = folder / "runs" / "lenet-digits-1"
             gpucnn("train", folder=folder)
         gpucnn("playground", run.resolve(), "--out", "playground.html", folder=folder)
-        browser = Browser(Path(folder, "profile"))
+        gpucnn("data", "sample", "digits", "digit.png", folder=folder)
+        gpucnn("visualize", run.resolve(), "digit.png", "--out", "look.html", folder=folder)
+        browser = Browser(folder / "profile")
         browser.open(run / "report.html", SIZE)
         save(browser, IMAGES / "report.png")
-        browser.open(Path(folder, "playground.html"), SIZE)
+        browser.open(folder / "look.html", SIZE)
+        save(browser, IMAGES / "look.png")
+        browser.open(folder / "playground.html", SIZE)
         look_at_a_pixel(browser)
         save(browser, IMAGES / "playground.png")
         browser.close()
