@@ -171,13 +171,16 @@ def test_keys_break_between_words_on_a_phone(window: Browser, tmp_path: Path) ->
     assert [word for word, lines in words if lines > 1] == []
 
 
-def test_long_names_of_classes_are_told_apart_on_a_phone(window: Browser, tmp_path: Path) -> None:
-    opened(window, tmp_path, report(34), (360, 780))
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_names_of_classes_are_told_apart(window: Browser, tmp_path: Path, width: int) -> None:
+    opened(window, tmp_path, report(34), (width, 780))
     starts = window.evaluate("[...document.querySelectorAll('.bars3 .long span:first-child')].map(e => e.offsetWidth)")
     assert starts
     assert min(starts) > 40
     widths = window.evaluate("[...document.querySelectorAll('.names .strip')].map(e => e.offsetWidth)")
-    assert min(widths) > 200, "names stand above their images, not beside"
+    assert min(widths) > 200, "names stand above their images where there is no room beside"
+    numbers = "document.querySelector('[aria-labelledby=classes] .scroll')"
+    assert width == 360 or window.evaluate(f"{numbers}.scrollWidth <= {numbers}.clientWidth"), "no column is hidden"
 
 
 def on_paper(window: Browser) -> None:
