@@ -199,7 +199,7 @@ class Failing:
 def test_without_memory_for_a_workspace_the_error_is_of_memory(standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "library", lambda: type("Full", (), {"cublasCreate_v2": lambda *given: 3}))
     with pytest.raises(MemoryError, match="cublasCreate_v2 finds no memory"):
-        blas.call("cublasCreate_v2")
+        blas.call(blas.library(), "cublasCreate_v2")
 
 
 # --- the stand-in ----------------------------------------------------------------------------------------------------
@@ -212,16 +212,18 @@ def test_the_library_refuses_what_the_real_one_does(standin: Any, capfd: pytest.
 
     def multiply(lead: int = 4, kind: int = 0, compute: int = 68, pointer: int | None = None) -> None:
         matrix, first = (a.data.ptr, kind, 4), (pointer or a.data.ptr, kind, lead)
-        blas.call("cublasGemmEx", handle, 0, 0, 4, 4, 4, one, *first, *matrix, one, *matrix, compute, -1)
+        blas.call(
+            blas.library(), "cublasGemmEx", handle, 0, 0, 4, 4, 4, one, *first, *matrix, one, *matrix, compute, -1
+        )
 
     def refused(why: str, *arguments: Any, **named: Any) -> None:
         with pytest.raises(gpucnn.errors.DeviceError, match="status"):
             multiply(*arguments, **named)
         assert why in capfd.readouterr().err
 
-    blas.call("cublasCreate_v2", ctypes.byref(handle))
+    blas.call(blas.library(), "cublasCreate_v2", ctypes.byref(handle))
     refused("no workspace")
-    blas.call("cublasSetWorkspace_v2", handle, room.data.ptr, 64)
+    blas.call(blas.library(), "cublasSetWorkspace_v2", handle, room.data.ptr, 64)
     multiply()
     refused("leading dimension 3", 3)
     refused("where 16 float32", 8)
@@ -229,11 +231,11 @@ def test_the_library_refuses_what_the_real_one_does(standin: Any, capfd: pytest.
     refused("no address", pointer=4096)
     with stream:
         refused("not the current stream")
-        blas.call("cublasSetStream_v2", handle, stream.ptr)
+        blas.call(blas.library(), "cublasSetStream_v2", handle, stream.ptr)
         refused("no workspace")  # the stream takes it away
         stream.begin_capture()
         with pytest.raises(gpucnn.errors.DeviceError, match="cublasCreate_v2 failed"):
-            blas.call("cublasCreate_v2", ctypes.byref(ctypes.c_void_p()))
+            blas.call(blas.library(), "cublasCreate_v2", ctypes.byref(ctypes.c_void_p()))
         stream.end_capture()
 
 

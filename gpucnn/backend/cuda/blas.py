@@ -12,7 +12,6 @@ import math
 import threading
 import weakref
 from ctypes import POINTER, byref, c_int, c_longlong, c_size_t, c_void_p
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,6 @@ WORKSPACE, WORKSPACE_HOPPER = 4 << 20, 32 << 20
 LIMIT = 2**31
 
 
-@cache
 def library() -> Any:
     """Return cuBLAS, as CuPy has loaded it."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
@@ -60,9 +58,9 @@ def library() -> Any:
     return found
 
 
-def call(name: str, *arguments: Any) -> None:
-    """Call a function of cuBLAS; MemoryError or DeviceError if it fails."""
-    status = getattr(library(), name)(*arguments)
+def call(cublas: Any, name: str, *arguments: Any) -> None:
+    """Call a function of the library; MemoryError or DeviceError if it fails."""
+    status = getattr(cublas, name)(*arguments)
     if status == ALLOCATION_FAILED:
         raise MemoryError(f"{name} finds no memory.")
     if status:
@@ -71,9 +69,9 @@ def call(name: str, *arguments: Any) -> None:
 
 def version() -> list[int]:
     """Return the version of cuBLAS: major, minor, patch."""
-    found = [c_int() for _ in range(3)]
+    found, cublas = [c_int() for _ in range(3)], library()
     for which, number in enumerate(found):
-        call("cublasGetProperty", which, byref(number))
+        call(cublas, "cublasGetProperty", which, byref(number))
     return [number.value for number in found]
 
 
@@ -81,17 +79,17 @@ class _Handle:
     """cuBLAS on one device. Threads share it, one at a time."""
 
     def __init__(self, device: CudaDevice) -> None:
-        self._lock = threading.Lock()
+        self._cublas, self._lock = library(), threading.Lock()
         self._pointer = c_void_p()
         self._bytes = WORKSPACE_HOPPER if int(device.xp.cuda.Device().compute_capability) >= 90 else WORKSPACE
-        call("cublasCreate_v2", byref(self._pointer))
+        call(self._cublas, "cublasCreate_v2", byref(self._pointer))
 
     def run(self, device: CudaDevice, name: str, *arguments: Any) -> None:
         workspace = device.empty("cuBLAS", (self._bytes,), np.uint8)
         with self._lock:
-            call("cublasSetStream_v2", self._pointer, device.xp.cuda.get_current_stream().ptr)
-            call("cublasSetWorkspace_v2", self._pointer, workspace.data.ptr, self._bytes)
-            call(name, self._pointer, *arguments)
+            call(self._cublas, "cublasSetStream_v2", self._pointer, device.xp.cuda.get_current_stream().ptr)
+            call(self._cublas, "cublasSetWorkspace_v2", self._pointer, workspace.data.ptr, self._bytes)
+            call(self._cublas, name, self._pointer, *arguments)
 
 
 _handles: weakref.WeakKeyDictionary[CudaDevice, _Handle] = weakref.WeakKeyDictionary()

@@ -47,7 +47,7 @@ _replaced: list[dict[str, ModuleType]] = []
 
 def _loaded() -> dict[str, ModuleType]:
     found = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("cupy", "cupyx")}
-    return found | {name: sys.modules[name] for name in ("cuda.pathfinder",) if name in sys.modules}
+    return found | {name: sys.modules[name] for name in ("cuda.pathfinder", "cudnn") if name in sys.modules}
 
 
 def install() -> ModuleType:

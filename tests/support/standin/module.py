@@ -260,13 +260,14 @@ def make_cupy() -> types.ModuleType:
     )  # fmt: skip
 
 
-def submodules(cupy: types.ModuleType) -> dict[str, types.ModuleType]:
+def submodules(cupy: types.ModuleType) -> dict[str, Any]:
     """The stand-in and the modules in it under the names that `import` looks for."""
     names = (
         "cuda", "cuda.runtime", "cuda.memory", "cuda.compiler", "exceptions",
         "random", "linalg", "fft", "lib", "lib.stride_tricks",
     )  # fmt: skip
-    found = {f"cupy.{name}": functools.reduce(getattr, name.split("."), cupy) for name in names}
+    found: dict[str, Any] = {f"cupy.{name}": functools.reduce(getattr, name.split("."), cupy) for name in names}
     found["cuda.pathfinder"] = cublas.PathfinderModule()
+    found["cudnn"] = None  # not installed; tests of it put cudnn.module() there
     found["cupy.cuda.nccl"] = NcclModule()  # no attribute of cupy.cuda: it is there once it is imported
     return {"cupy": cupy, "cupyx": StandInModule("cupyx", real_cupyx(), None, empty_pinned=empty_pinned), **found}
