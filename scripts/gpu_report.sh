@@ -132,6 +132,7 @@ if [ -n "$sanitizer" ]; then
 fi
 
 say "speed"
+export GPUCNN_CUDNN=0  # the rows are those of gpucnn's own kernels
 bench() {  # name, seconds, options
     local name=$1 most=$2; shift 2
     timeout -s INT -k 5 "$most" "$python" scripts/bench.py --device cuda --rounds 3 --json "$work/bench-$name.json" "$@" \

@@ -88,6 +88,28 @@ def test_many_images_are_worked_on_in_parts(backend: Backend, monkeypatch: pytes
         assert_close(one, other, 1e-5)
 
 
+def test_the_second_gpu_has_a_handle_of_its_own(standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from standin import devices
+
+    monkeypatch.setattr(columns, "pay", lambda *arguments, **named: True)
+    a, b = RNG(0).standard_normal((3, 5, 7)), RNG(1).standard_normal((3, 7, 4))
+    image, w = RNG(2).standard_normal((2, 3, 6, 5)), RNG(3).standard_normal((4, 3, 3, 3))
+    with ExitStack() as stack:
+        stack.enter_context(devices.several(2))
+        replace_backend(stack, "cuda:1", None)
+        found = []
+        for device in (
+            get_backend("cuda:1"),
+            get_backend("cuda"),
+            get_backend("cuda:1"),
+        ):  # the library checks its handle
+            product = device.matmul(device.asarray(a), device.asarray(b))
+            assert_close(device.to_host(product), a @ b, 1e-12)
+            given = [device.asarray(one.astype(np.float32)) for one in (image, w)]
+            found.append(device.to_host(device.conv2d(*given, None, Window((3, 3)))).tobytes())
+        assert len(set(found)) == 1
+
+
 # --- captured --------------------------------------------------------------------------------------------------------
 
 
