@@ -97,6 +97,19 @@ def test_only_the_family_that_fails_is_switched_off(new: Any) -> None:
     assert device.ran["sgd_update.fast"]
 
 
+def test_a_family_that_fails_later_leaves_the_others_off(new: Any) -> None:
+    old, wrong, _ = FAULTS["a wrong place"]
+    with pytest.warns(UserWarning, match="switched off: pool"):
+        device = new(old, wrong)
+    with pytest.warns(UserWarning, match=r"switched off: wide_conv \(no\)"):
+        proof.distrust(device, {"wide_conv": "no"})
+    run(device)
+    assert device.ran["max_pool2d.fast"] == device.ran["max_pool2d_gradient.fast"] == 0
+    families = {proof.family_of(f) for one in OPERATIONS.values() for _, f in one.implementations.get(device.kind, ())}
+    assert "conv" in families
+    assert not families & {"pool", "wide_conv"}
+
+
 def test_the_proof_launches_every_kernel(new: Any, standin: Any) -> None:
     with standin.xp.standin.launches.counted() as launches:
         device = new()

@@ -303,12 +303,14 @@ def _arrays(found: Any) -> Iterator[Any]:
 
 
 def switch_off(device: CudaDevice, names: Sequence[str]) -> None:
-    """Let the references serve on ``device`` instead of these families."""
+    """Let the references serve on ``device`` instead of these families, and of those switched off before."""
     if not names:
         return
-    device.kind = f"{device.name} without {', '.join(names)}"
+    before = device.kind
+    device.kind = f"{device.name} without" if before == "cuda" else f"{before},"
+    device.kind += f" {', '.join(names)}"
     for operation in OPERATIONS.values():
-        kept = [one for one in operation.implementations.get("cuda", ()) if family_of(one[1]) not in names]
+        kept = [one for one in operation.implementations.get(before, ()) if family_of(one[1]) not in names]
         if kept:
             operation.implementations[device.kind] = kept
 
