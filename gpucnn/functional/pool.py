@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -419,6 +420,12 @@ def _target(output_size: int | tuple[int | None, int | None], size: Pair, where:
     return OH, OW
 
 
+@functools.lru_cache(256)
+def _tiles(size: Pair) -> Window:
+    """Return windows side by side. They are kept, because making one takes as long as pooling a small image."""
+    return Window(size, size)
+
+
 def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
     """Return the means of output_size bins of similar size: (N, C, H, W) -> (N, C, OH, OW); None keeps an axis.
 
@@ -432,7 +439,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
     OH, OW = _target(output_size, (H, W), "adaptive_avg_pool2d")
     if H % OH == 0 and W % OW == 0:
         KH, KW = H // OH, W // OW
-        return unbatch(apply(_avg_pool2d, x, window=Window((KH, KW), (KH, KW)), divisor=float(KH * KW)), added)
+        return unbatch(apply(_avg_pool2d, x, window=_tiles((KH, KW)), divisor=float(KH * KW)), added)
 
     def means(n: int, count: int) -> Tensor:
         rows = [[1 / (last - first) if first <= i < last else 0.0 for i in range(n)] for first, last in _bins(n, count)]

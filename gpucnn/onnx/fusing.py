@@ -1,7 +1,8 @@
-"""Fusion of nodes for evaluation without gradients: convolutions with the arithmetic after them, and the hard swish.
+"""Fusion of nodes for evaluation without gradients: convolutions with what follows them, the hard swish, sizes.
 
-Batch normalisation and multiplication by constants become part of a convolution's filters. Files of PaddlePaddle, among
-others, write x clip(x + 3, 0, 6) / 6 as four nodes. The folded filters are kept as long as the weights are unchanged.
+Batch normalisation and multiplication by constants become part of a convolution's filters, and an activation part of its
+kernel. Files of PaddlePaddle, among others, write x clip(x + 3, 0, 6) / 6 as four nodes. The folded filters, and what nodes
+compute from the shape of an image, are kept as long as the constants are unchanged.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from typing import Any
 
 from gpucnn.autograd import Tensor
 from gpucnn.backend import Window, ops
-from gpucnn.functional import conv2d
+from gpucnn.functional import conv2d, relu
 from gpucnn.onnx import tape
 from gpucnn.onnx.graph import Graph, Node
 from gpucnn.onnx.operators.window import window_of
 from gpucnn.onnx.running import run
 
 Lookup = Callable[[str], Tensor | None]
+Activation = tuple[str, float, float]
 MOST_SIZES = 64
-"""Sizes of images whose geometry a convolution remembers."""
+"""Sizes of images that a convolution, or a computation of sizes, remembers."""
+MOST_NUMBERS = 100
+"""The most numbers of a computed size that are remembered."""
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 
 
@@ -37,14 +41,22 @@ class Fused:
     compute: Callable[[Fused, Lookup], Any]
     """Returns what is kept between runs."""
     apply: Callable[[Fused, Tensor, Any], Tensor]
-    key: tuple[Any, ...] = ()
+    seen: list[tuple[str, Tensor, Any, int]] | None = None
+    """The constants that ``kept`` was computed from: names, tensors, their arrays and versions."""
     kept: Any = field(default=None, repr=False)
+    activation: Node | Fused | None = None
+    """What follows a convolution in its kernel, and its nodes: ``followers``."""
+    followers: tuple[Node, ...] = ()
 
     def run(self, x: Tensor, lookup: Lookup) -> Tensor:
-        tensors = [lookup(name) for name in self.reads]
-        key = tuple((id(t.array), t.version.count) for t in tensors if t is not None)
-        if key != self.key:
-            self.kept, self.key = self.compute(self, lookup), key
+        for name, tensor, array, version in self.seen or ():
+            if lookup(name) is not tensor or tensor.array is not array or tensor.version.count != version:
+                self.seen = None
+                break
+        if self.seen is None:
+            self.kept = self.compute(self, lookup)
+            found = ((name, lookup(name)) for name in self.reads)
+            self.seen = [(name, t, t.array, t.version.count) for name, t in found if t is not None]
         return self.apply(self, x, self.kept)
 
 
@@ -68,9 +80,13 @@ def plan(graph: Graph, lookup: Lookup) -> list[Part]:
     for node in graph.nodes:
         if id(node) in gone:
             continue
-        fused = _convolution(node, only_user, lookup) or _hard_swish(node, uses, only_user, lookup)
+        fused = (
+            _convolution(node, ends, uses, only_user, lookup)
+            or _hard_swish(node, uses, only_user, lookup)
+            or _sizes(node, graph, uses, lookup)
+        )
         found.append(fused or node)
-        gone |= {id(one) for one in fused.absorbed} if fused else set()
+        gone |= {id(one) for one in (*fused.absorbed, *fused.followers)} if fused else set()
     return found
 
 
@@ -87,7 +103,9 @@ def last_uses(parts: Sequence[Part], outputs: Iterable[str], constants: Callable
 # --- a convolution and what follows ---------------------------------------------------------------------------------------
 
 
-def _convolution(node: Node, only_user: Callable[[str], Node | None], lookup: Lookup) -> Fused | None:
+def _convolution(
+    node: Node, ends: set[str], uses: dict[str, list[Node]], only_user: Callable[[str], Node | None], lookup: Lookup
+) -> Fused | None:
     def constant(names: Iterable[str]) -> bool:
         return all(not name or lookup(name) is not None for name in names)
 
@@ -103,7 +121,29 @@ def _convolution(node: Node, only_user: Callable[[str], Node | None], lookup: Lo
         absorbed.append(after)
         end = after.outputs[0]
     reads = [*node.inputs[1:], *(name for one in absorbed for name in one.inputs if lookup(name) is not None)]
-    return Fused(node, node.inputs[:1], (end,), tuple(absorbed), tuple(filter(None, reads)), _filters, _convolve)
+    found = Fused(node, node.inputs[:1], (end,), tuple(absorbed), tuple(filter(None, reads)), _filters, _convolve)
+    if node.op == "Conv" and weight.dtype == "float32" and end not in ends:
+        _with_activation(found, uses, only_user, lookup)
+    return found
+
+
+def _with_activation(
+    fused: Fused, uses: dict[str, list[Node]], only_user: Callable[[str], Node | None], lookup: Lookup
+) -> None:
+    """Add the activation that follows a convolution, if its kernel has it."""
+    (end,) = fused.outputs
+    after = only_user(end)
+    more: tuple[Node, ...]
+    if after is not None and after.op in ("Relu", "HardSigmoid", "HardSwish"):
+        fused.activation, more = after, (after,)
+    else:
+        swishes = [_hard_swish(user, uses, only_user, lookup) for user in uses.get(end, ()) if user.op == "Add"]
+        swish = next((one for one in swishes if one is not None and one.inputs == (end,)), None)
+        if swish is None:
+            return
+        fused.activation, more = swish, (swish.node, *swish.absorbed)
+        fused.reads += swish.reads
+    fused.outputs, fused.followers = fused.activation.outputs, more
 
 
 def _folds(node: Node, value: str, channels: int, lookup: Lookup) -> bool:
@@ -127,13 +167,13 @@ def _folds(node: Node, value: str, channels: int, lookup: Lookup) -> bool:
     )
 
 
-def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor | None, dict[Any, Any]]:
-    """Return the filters and biases equivalent to the convolution and the nodes after it, and an empty geometry cache."""
-    node = fused.node
+def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor | None, Activation | None, dict[Any, Any]]:
+    """Return the equivalent filters and biases, the activation after them, and an empty geometry cache."""
+    node, activation = fused.node, _numbers_of(fused.activation, lookup)
     weight = lookup(node.inputs[1])
     assert weight is not None
     if not fused.absorbed:
-        return weight, lookup(node.inputs[2]) if len(node.inputs) > 2 else None, {}
+        return weight, lookup(node.inputs[2]) if len(node.inputs) > 2 else None, activation, {}
     channels = weight.shape[0 if node.op == "Conv" else 1]
     scale = tape.broadcast(tape.constant(1.0, str(weight.dtype), weight), (channels,))
     bias = lookup(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -151,7 +191,18 @@ def _filters(fused: Fused, lookup: Lookup) -> tuple[Tensor, Tensor | None, dict[
         else:
             shift = shift + c if one.op == "Add" else shift - c
     shape = (channels, 1, 1, 1) if node.op == "Conv" else (1, channels, 1, 1)
-    return weight * scale.reshape(*shape), shift, {}
+    return weight * scale.reshape(*shape), shift, activation, {}
+
+
+def _numbers_of(activation: Node | Fused | None, lookup: Lookup) -> Activation | None:
+    """Return the name of an activation and its two numbers."""
+    if activation is None:
+        return None
+    if isinstance(activation, Fused):
+        return "hardswish", *_factor_and_shift(activation, lookup)
+    if activation.op == "HardSigmoid":
+        return "hardsigmoid", activation.float("alpha", 0.2), activation.float("beta", 0.5)
+    return ("relu" if activation.op == "Relu" else "hardswish"), 1.0, 0.0
 
 
 def _spreads(node: Node, weight: Tensor) -> bool:
@@ -171,14 +222,16 @@ def _spread(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.reshape(F, 1, 1)
 
 
-def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor | None, dict[Any, Any]]) -> Tensor:
+def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor | None, Activation | None, dict[Any, Any]]) -> Tensor:
     """Run the node; for images of a kind that it has met before, without reading and checking its attributes again."""
-    node, (weight, bias, known) = fused.node, kept
+    node, (weight, bias, activation, known) = fused.node, kept
     kind = x.shape, x.dtype, x.backend
     if kind in known:
         window, groups = known[kind]
-        y = ops.conv2d(x.backend, x.array, weight.array, None if bias is None else bias.array, window, groups)
-        return x.like(y)
+        given = x.backend, x.array, weight.array, None if bias is None else bias.array, window, groups
+        if activation is None:
+            return x.like(ops.conv2d(*given))
+        return x.like(ops.conv2d_relu(*given) if activation[0] == "relu" else ops.conv2d_hard(*given, *activation))
     if x.ndim == 4 and x.shape[1] == weight.shape[0] and x.dtype == weight.dtype and _spreads(node, weight):
         return _spread(x, weight, bias)
     result = run(node, [x, weight, bias], False)[0]
@@ -187,7 +240,13 @@ def _convolve(fused: Fused, x: Tensor, kept: tuple[Tensor, Tensor | None, dict[A
             known.clear()
         kernel, stride, padding, dilation = window_of(node, weight.shape[2:], x.shape[2:])
         known[kind] = Window(kernel, stride, padding, dilation), node.int("group", 1)
-    return result
+    return result if activation is None else _activated(result, *activation)
+
+
+def _activated(x: Tensor, name: str, factor: float, shift: float) -> Tensor:
+    if name == "relu":
+        return relu(x)
+    return tape.hardswish(x, factor, shift) if name == "hardswish" else tape.hardsigmoid(x, factor, shift)
 
 
 # --- the hard swish -------------------------------------------------------------------------------------------------------
@@ -247,3 +306,53 @@ def _factor_and_shift(fused: Fused, lookup: Lookup) -> tuple[float, float]:
 
 def _swish(fused: Fused, x: Tensor, kept: tuple[float, float]) -> Tensor:
     return tape.hardswish(x, *kept)
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------------
+
+OF_NUMBERS = (
+    "Add", "Cast", "Concat", "Div", "Gather", "Identity", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze",
+)  # fmt: skip
+"""What files do to the shape of an image before they use it as a size."""
+
+
+def _sizes(node: Node, graph: Graph, uses: dict[str, list[Node]], lookup: Lookup) -> Fused | None:
+    """Recognise the computation of one value from the shape of an image and from constants."""
+    if node.op != "Shape" or lookup(node.inputs[0]) is not None:
+        return None
+    made, nodes = set(node.outputs), [node]
+    for one in graph.nodes:
+        inputs = set(filter(None, one.inputs))
+        if one.op in OF_NUMBERS and inputs & made and all(n in made or lookup(n) is not None for n in inputs):
+            made.update(one.outputs)
+            nodes.append(one)
+    inside = {id(one) for one in nodes}
+    ends = [n for n in made if n in graph.outputs or any(id(user) not in inside for user in uses.get(n, ()))]
+    if len(nodes) < 2 or len(ends) != 1 or ends[0] in graph.outputs:
+        return None
+    reads = tuple({name for one in nodes for name in one.inputs if name and lookup(name) is not None})
+
+    return Fused(node, node.inputs[:1], (ends[0],), tuple(nodes[1:]), reads, _constants_of, _computed)
+
+
+def _constants_of(fused: Fused, lookup: Lookup) -> tuple[dict[str, Tensor | None], dict[Any, Tensor]]:
+    return {name: lookup(name) for name in fused.reads}, {}
+
+
+def _computed(fused: Fused, x: Tensor, kept: tuple[dict[str, Tensor | None], dict[Any, Tensor]]) -> Tensor:
+    """Run the nodes, once for each shape."""
+    constants, known = kept
+    found = known.get(x.shape)
+    if found is None:
+        values = {**constants, fused.node.inputs[0]: x}
+        for node in (fused.node, *fused.absorbed):
+            results = run(node, [values[name] if name else None for name in node.inputs], False)
+            values.update(zip(node.outputs, results, strict=False))
+        found = values[fused.outputs[0]]
+        assert found is not None
+        if found.size > MOST_NUMBERS:
+            return found
+        if len(known) > MOST_SIZES:
+            known.clear()
+        known[x.shape] = found
+    return found.clone()

@@ -34,6 +34,11 @@ def _hardswish(backend: Backend, x: Array, requires_grad: RequiresGrad, factor: 
     return ops.hardswish(backend, x, factor, shift), None
 
 
+def _hardsigmoid(backend: Backend, x: Array, requires_grad: RequiresGrad, factor: float, shift: float) -> Result:
+    """For evaluation alone: it has no gradient."""
+    return ops.limited_line(backend, x, factor, shift), None
+
+
 def _erf(backend: Backend, x: Array, requires_grad: RequiresGrad) -> Result:
     return ops.erf(backend, x), (lambda dy: (ops.erf_gradient(backend, dy, x),)) if requires_grad[0] else None
 
@@ -91,6 +96,11 @@ def hardswish(x: Tensor, factor: float = 1.0, shift: float = 0.0) -> Tensor:
     [-0.0, 0.0, 3.0]
     """
     return apply(_hardswish, x, factor=factor, shift=shift)
+
+
+def hardsigmoid(x: Tensor, factor: float, shift: float) -> Tensor:
+    """Return factor x + shift limited to [0, 1], without a gradient."""
+    return apply(_hardsigmoid, x, factor=factor, shift=shift)
 
 
 def erf(x: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ LARGEST_KERNEL = 64
 """The most rows or columns of a convolution's window."""
 LARGEST_POOL = 256
 """The most elements of a max-pooling window, whose indices are bytes."""
+ACTIVATIONS = ("none", "relu", "hardswish", "hardsigmoid")
+"""The activations that may follow a convolution, in the order of ``kernels.h``."""
 LARGEST_NUMBER = 1 << 20
 """The largest stride, padding or dilation of a window."""
 FLOAT = np.dtype(np.float32)
@@ -90,22 +92,42 @@ def _conv2d_serves(device: CpuDevice, x: Array, w: Array, b: Array | None, windo
 
 @implements(ops.conv2d, on="cpu", when=_conv2d_serves)
 def conv2d(device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
-    return convolution(device, x, w, b, window, groups, relu=False)
+    return convolution(device, x, w, b, window, groups)
 
 
 @implements(ops.conv2d_relu, on="cpu", when=_conv2d_serves)
 def conv2d_relu(device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
-    return convolution(device, x, w, b, window, groups, relu=True)
+    return convolution(device, x, w, b, window, groups, "relu")
+
+
+def _conv2d_hard_serves(
+    device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, activation: str,
+    factor: float, shift: float,
+) -> bool:  # fmt: skip
+    return serves(device, x, w, b) and serves_window(window)
+
+
+@implements(ops.conv2d_hard, on="cpu", when=_conv2d_hard_serves)
+def conv2d_hard(
+    device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, activation: str,
+    factor: float, shift: float,
+) -> Array:  # fmt: skip
+    factor = factor / 6 if activation == "hardswish" else factor
+    return convolution(device, x, w, b, window, groups, activation, factor, shift)
 
 
 def convolution(
-    device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, relu: bool
-) -> Array:
-    """Return the convolution; with ``relu``, its ReLU."""
+    device: CpuDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, activation: str = "none",
+    factor: float = 1.0, shift: float = 0.0,
+) -> Array:  # fmt: skip
+    """Return the convolution, followed by one of ``ACTIVATIONS`` with its two numbers."""
     F = w.shape[0]
     y = empty(device, (x.shape[0], F, *window.output_size(*x.shape[2:])))
     x, b = batch_last(device, x), None if b is None else _c_order(b)
-    device.kernels.conv2d(x, F, groups, *_numbers(window), _c_order(w), b, y, None, relu, 0, device.threads)
+    device.kernels.conv2d(
+        x, F, groups, *_numbers(window), _c_order(w), b, y, None, ACTIVATIONS.index(activation), 0, factor, shift,
+        device.threads,
+    )  # fmt: skip
     return y
 
 
@@ -151,7 +173,9 @@ def conv2d_relu_max_pool2d(
     y = empty(device, (x.shape[0], F, OH // 2, OW // 2))
     indices = empty(device, (x.shape[0], F, OH // 2, OW // 2), np.uint8) if needs_indices else None
     x, b = batch_last(device, x), None if b is None else _c_order(b)
-    device.kernels.conv2d(x, F, groups, *_numbers(window), _c_order(w), b, y, indices, 1, 1, device.threads)
+    device.kernels.conv2d(
+        x, F, groups, *_numbers(window), _c_order(w), b, y, indices, ACTIVATIONS.index("relu"), 1, 1, 0, device.threads
+    )
     return y, indices
 
 

@@ -26,7 +26,8 @@ typedef struct {
   float *sums;                        /* or where those of the channels before are, and where they go if there are more */
   float *to[MOST_VECTORS];            /* or where they end, for the first filter */
   Index to_filter;
-  int first, last, relu;
+  int first, last, activation;
+  float factor, shift;                /* of the activation */
 } Block;
 
 #define BLOCK(FB, VB)                                                                                           \
@@ -50,9 +51,9 @@ typedef struct {
           store(b->sums + (f * VB + v) * W, sum[f][v]);                                                         \
       return;                                                                                                   \
     }                                                                                                           \
-    if (b->relu)                                                                                                \
+    if (b->activation)                                                                                          \
       UNROLL for (int f = 0; f < FB; f++) UNROLL for (int v = 0; v < VB; v++) sum[f][v] =                       \
-          keep(~(sum[f][v] < 0), sum[f][v]);                                                                    \
+          activated(sum[f][v], b->activation, b->factor, b->shift);                                             \
     UNROLL for (int f = 0; f < FB; f++) UNROLL for (int v = 0; v < VB; v++)                                     \
         store(b->to[v] + f * b->to_filter, sum[f][v]);                                                          \
   }
@@ -200,7 +201,8 @@ static void correlate_run(const Plan *plan, const Tile *tile, const Run *run, co
   int whole = run->y_pixel == lanes && run->row >= run->lanes;
   float *apart = sums + p->F * plan->vectors * W;
   Block b = {.KH = run->KH, .KW = run->KW, .x_channel = tile->channel, .x_row = t->row_step * tile->row, .column = column + run->kw,
-             .w_channel = taps, .w_row = t->KW, .relu = p->relu && !p->pool};
+             .w_channel = taps, .w_row = t->KW, .activation = p->pool ? NONE : p->activation,
+             .factor = p->factor, .shift = p->shift};
   for (Index piece = 0, l = 0; piece < pieces; piece++) {
     Index VB = vectors * (piece + 1) / pieces - vectors * piece / pieces, end = least(l + VB * W, run->lanes);
     int direct = end == l + VB * W && (whole || (lanes % W == 0 && run->row >= run->lanes));

@@ -37,12 +37,7 @@ typedef struct {
 static void hardswish_part(void *job, Index part) {
   const HardSwish *h = job;
   Index i = part * NUMBERS_OF_A_PART, end = least(h->n, i + NUMBERS_OF_A_PART);
-  for (; i + W <= end; i += W) {
-    V x = load(h->x + i), v = x + 3;
-    v = keep(~(v < 0), v);
-    v = choose(v > 6, splat(6), v);
-    store(h->y + i, v * x * h->factor + h->shift);
-  }
+  for (; i + W <= end; i += W) store(h->y + i, activated(load(h->x + i), HARD_SWISH, h->factor, h->shift));
   for (; i < end; i++) {
     float x = h->x[i], v = x + 3;
     v = v < 0 ? 0 : v > 6 ? 6 : v;

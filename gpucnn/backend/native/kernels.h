@@ -33,6 +33,9 @@ typedef struct {
   Index group, filter, channel, kernel_row, kernel_column;
 } Weights;
 
+/* What follows a correlation, with two numbers: factor x clip(x + 3, 0, 6) + shift, clip(factor x + shift, 0, 1). */
+enum Activation { NONE, RELU, HARD_SWISH, HARD_SIGMOID };
+
 /* Correlation of images with weights. With `pool`, relu(max_pool2d(correlation, 2)) is written, and where argmax is wanted its number
  * (0 to 3) or DEAD. y's pixels are `y_pixel` apart, N or more. */
 typedef struct {
@@ -44,7 +47,8 @@ typedef struct {
   uint8_t *argmax;
   Index y_channel, y_row, y_pixel;
   Index N, C, F, G, OH, OW; /* OH, OW before pooling */
-  int relu, pool;
+  int activation, pool;     /* the activation is ReLU with pool */
+  float factor, shift;
 } Correlation;
 
 /* dw (G*F, C, KH, KW) and db (G*F,), from x and dy (G*F channels of OH x OW). */

@@ -232,8 +232,11 @@ static PyObject *conv2d(PyObject *self, PyObject *const *arguments, Py_ssize_t c
   const float *b = flat(&call, READ, 'f', F, 1, "b");
   Batch4 y = images(&call, WRITE, 'f', 0, "y");
   Batch4 argmax = images(&call, WRITE, 'u', 1, "argmax");
-  int relu = integer(&call) != 0, pool = integer(&call) != 0, threads = (int)integer(&call);
+  int activation = (int)integer(&call), pool = integer(&call) != 0;
+  float factor = (float)number(&call), shift = (float)number(&call);
+  int threads = (int)integer(&call);
   finish_arguments(&call);
+  expect(&call, activation >= NONE && activation <= HARD_SIGMOID, "activation");
   Index OH = outputs(x.H, t.top, t.bottom, t.KH, t.SH, t.DH), OW = outputs(x.W, t.left, t.right, t.KW, t.SW, t.DW);
   expect(&call, y.N == x.N && y.C == F && y.H == OH / (pool + 1) && y.W == OW / (pool + 1), "y");
   if (argmax.data) expect(&call, pool && argmax.N == y.N && argmax.C == y.C && argmax.H == y.H && argmax.W == y.W, "argmax");
@@ -250,7 +253,8 @@ static PyObject *conv2d(PyObject *self, PyObject *const *arguments, Py_ssize_t c
       .w = {w, F / G * C * area, C * area, area, t.KW, 1},
       .bias = b ? b : zeros,
       .y = y.data, .argmax = argmax.data, .y_channel = y.channel, .y_row = y.row, .y_pixel = y.N,
-      .N = x.N, .C = C, .F = F / G, .G = G, .OH = OH, .OW = OW, .relu = relu, .pool = pool,
+      .N = x.N, .C = C, .F = F / G, .G = G, .OH = OH, .OW = OW, .activation = activation, .pool = pool,
+      .factor = factor, .shift = shift,
   };
   int worked;
   RUN(worked = kernels->correlate(&p, threads))

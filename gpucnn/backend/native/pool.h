@@ -40,6 +40,20 @@ static void max_pool_part(void *job, Index part) {
       if (kh0 >= kh1 || kw0 >= kw1) kh0 = kw0 = kh1 = kw1 = 0;
       const float *x = pool->x + ((c * p->H + h) * p->W + w) * p->N;
       Index to = ((c * p->OH + i) * p->OW + j) * p->N, n = 0;
+      if (!pool->argmax && p->N < W) {
+        for (; n < p->N; n++) {
+          float best = -INFINITY;
+          int missing = 0; /* NaN, held apart so that the maximum needs no branch */
+          for (Index kh = kh0; kh < kh1; kh++)
+            for (Index kw = kw0; kw < kw1; kw++) {
+              float v = x[(kh * p->DH * p->W + kw * p->DW) * p->N + n];
+              missing |= v != v;
+              best = best > v ? best : v;
+            }
+          pool->y[to + n] = missing ? NAN : best;
+        }
+        continue;
+      }
       for (; n + W <= p->N; n += W) {
         MAXIMUM(V, I, load, choose, CHOOSE_I)
         store(pool->y + to + n, best);
@@ -78,6 +92,22 @@ static void average_pool_part(void *job, Index part) {
         pool->y[to + n] = total * share;
       }
     }
+}
+
+/* The mean of whole images that are fewer than a vector's lanes: their numbers come round every N vectors. */
+static void global_average_part(void *job, Index c) {
+  const Pool *pool = job;
+  Index N = pool->p->N, count = pool->p->H * pool->p->W * N, i = 0;
+  const float *x = pool->x + c * count;
+  V total[W] = {{0}};
+  float sums[W] = {0};
+  for (; i + N * W <= count; i += N * W)
+    for (Index v = 0; v < N; v++) total[v] += load(x + i + v * W);
+  for (Index v = 0; v < N; v++)
+    for (Index lane = 0; lane < W; lane++) sums[(v * W + lane) % N] += total[v][lane];
+  for (; i < count; i += N)
+    for (Index n = 0; n < N; n++) sums[n] += x[i + n];
+  for (Index n = 0; n < N; n++) pool->y[c * N + n] = sums[n] * *pool->share;
 }
 
 /* A pixel's gradient: of the windows that see it, in the order of its position in them, those that chose it, or all, by their share. */
@@ -129,7 +159,8 @@ static void max_pool(const Pooling *p, const float *x, float *y, uint8_t *argmax
 
 static void average_pool(const Pooling *p, const float *x, const float *share, float *y, int threads) {
   Pool pool = {.p = p, .x = x, .share = share, .y = y};
-  run_pool(&pool, p->OH, p->W * p->N * p->SH, threads, average_pool_part);
+  int whole = p->N < W && p->OH == 1 && p->OW == 1 && p->KH == p->H && p->KW == p->W && p->DH == 1 && p->DW == 1 && !p->top && !p->left;
+  run_pool(&pool, p->OH, p->W * p->N * p->SH, threads, whole ? global_average_part : average_pool_part);
 }
 
 static void pool_gradient(const Pooling *p, const float *dy, const uint8_t *chosen, const float *share, float *dx, int threads) {

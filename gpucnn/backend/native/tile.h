@@ -13,7 +13,8 @@ static const double LEAST_WORK = 4e6; /* floating-point operations of a part tha
 /* First and one past last tap k of K with 0 <= base + k*step < length. */
 INLINE Index first_tap(Index base, Index step, Index K) { return base >= 0 ? 0 : least(ceiling(-base, step), K); }
 INLINE Index end_tap(Index base, Index step, Index length, Index K) {
-  return base >= length ? 0 : least((length - 1 - base) / step + 1, K);
+  if (base + (K - 1) * step < length) return K; /* the usual case, without a division */
+  return base >= length ? 0 : (length - 1 - base) / step + 1;
 }
 
 INLINE Index phases(const Taps *t) { return t->KW > 1 ? t->SW : 1; }

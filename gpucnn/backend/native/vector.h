@@ -30,6 +30,16 @@ INLINE void store(float *p, V v) { *(V *)p = v; }
 INLINE V splat(float x) { return x - (V){0}; } /* x - 0 is x, whatever x */
 INLINE V choose(I mask, V a, V b) { return (V)((mask & (I)a) | (~mask & (I)b)); }
 INLINE V keep(I mask, V a) { return (V)(mask & (I)a); }
+INLINE V rectified(V v) { return keep(~(v < 0), v); } /* NaN stays */
+INLINE V activated(V v, int activation, float factor, float shift) {
+  if (activation == RELU) return rectified(v);
+  if (activation == HARD_SWISH) {
+    V gate = rectified(v + 3);
+    return choose(gate > 6, splat(6), gate) * v * factor + shift;
+  }
+  v = rectified(v * factor + shift);
+  return choose(v > 1, splat(1), v);
+}
 INLINE I lane_numbers(void) {
   I n;
   for (int i = 0; i < W; i++) n[i] = i;

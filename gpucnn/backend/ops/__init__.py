@@ -14,6 +14,7 @@ from gpucnn.backend.ops.activation import (
     hardswish,
     hardtanh_gradient,
     leaky_relu,
+    limited_line,
     log_softmax,
     log_softmax_gradient,
     relu,
@@ -87,6 +88,7 @@ from gpucnn.backend.ops.elementwise import (
     subtract,
 )
 from gpucnn.backend.ops.fused import (
+    conv2d_hard,
     conv2d_relu,
     conv2d_relu_max_pool2d,
     conv2d_relu_max_pool2d_gradients,
@@ -261,6 +263,7 @@ __all__ = [
     "concatenate",
     "confusion",
     "conv2d",
+    "conv2d_hard",
     "conv2d_input_gradient",
     "conv2d_relu",
     "conv2d_relu_max_pool2d",
@@ -330,6 +333,7 @@ __all__ = [
     "leaky_relu",
     "less",
     "less_equal",
+    "limited_line",
     "linear",
     "linear_parameter_gradients",
     "log",

@@ -124,6 +124,14 @@ def hardtanh_gradient(device: Device, dy: Array, y: Array, low: float, high: flo
 
 
 @operation()
+def limited_line(device: Device, x: Array, factor: float, shift: float) -> Array:
+    """Return factor x + shift, clipped to [0, 1]: ONNX's HardSigmoid."""
+    y = x * factor
+    y += shift
+    return device.xp.clip(y, 0, 1)
+
+
+@operation()
 def hardswish(device: Device, x: Array, factor: float, shift: float) -> Array:
     """Return factor x clip(x + 3, 0, 6) / 6 + shift, in one piece of memory. Source: Howard et al. 2019."""
     xp = device.xp

@@ -1,11 +1,11 @@
-"""Convolution, ReLU and 2x2 max-pooling as one operation."""
+"""Convolution and what follows it, ReLU with 2x2 max-pooling or another activation, as one operation."""
 
 from __future__ import annotations
 
 from gpucnn.backend.device import Array, Device
 from gpucnn.backend.dispatch import operation
 from gpucnn.backend.geometry import Window
-from gpucnn.backend.ops.activation import relu
+from gpucnn.backend.ops.activation import hardswish, limited_line, relu
 from gpucnn.backend.ops.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from gpucnn.backend.ops.pool import max_pool2d, max_pool2d_gradient
 
@@ -20,6 +20,16 @@ DEAD = 4
 def conv2d_relu(device: Device, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
     """Return relu(conv2d(x, w, b))."""
     return relu(device, conv2d(device, x, w, b, window, groups))
+
+
+@operation()
+def conv2d_hard(
+    device: Device, x: Array, w: Array, b: Array | None, window: Window, groups: int, activation: str,
+    factor: float, shift: float,
+) -> Array:  # fmt: skip
+    """Return the "hardswish" or "hardsigmoid" (``limited_line``) of conv2d(x, w, b), with their two numbers."""
+    function = hardswish if activation == "hardswish" else limited_line
+    return function(device, conv2d(device, x, w, b, window, groups), factor, shift)
 
 
 @operation(widens=True)

@@ -11,7 +11,7 @@ import pytest
 from cases import CONVOLUTIONS
 from native_kernels import LAYOUTS, Device, Host, close, guarded, sliding, width
 
-from gpucnn.backend import Window
+from gpucnn.backend import Backend, Window, ops
 from gpucnn.backend.cpu import native as calls
 
 __all__ = ["width"]
@@ -42,6 +42,10 @@ CASES: dict[str, tuple[Any, ...]] = CONVOLUTIONS | {
 }
 
 
+class Reference(Backend):
+    xp = np
+
+
 @cache
 def example(case: str) -> tuple[Host, ...]:
     """Return x, w, b, dy and what the definition makes of them: y, y without bias, dx, dw, db."""
@@ -63,12 +67,29 @@ def test_convolution_and_its_gradients_are_the_definition_s(case: str, layout: s
     device = Device(2)
     X, DY = guarded(device, x, layout), guarded(device, dy, layout)
     close(calls.conv2d(device, X, w, b, window, groups), y, "y")
-    close(calls.convolution(device, X, w, b, window, groups, relu=True), np.maximum(y, 0), "relu")
+    close(calls.conv2d_relu(device, X, w, b, window, groups), np.maximum(y, 0), "relu")
     close(calls.conv2d(device, X, w, None, window, groups), plain, "no bias")
     close(calls.conv2d_input_gradient(device, DY, w, shape, window, groups), dx, "dx")
     our_dw, our_db = calls.conv2d_weight_gradient(device, X, DY, w.shape, window, groups)
     close(our_dw, dw, "dw")
     close(our_db, db, "db")
+    device.check()
+
+
+@pytest.mark.parametrize("activation", ["hardswish", "hardsigmoid"])
+@pytest.mark.parametrize("case", CASES)
+def test_convolution_and_activation_in_one_are_the_reference_s(case: str, activation: str, width: str) -> None:
+    _, _, window, groups = CASES[case]
+    x, w, b, *_ = example(case)
+    device = Device(2)
+    X = guarded(device, x, "batch last")
+    X[0, 0, 0, :3], X[-1, -1, -1, -1] = (np.nan, np.inf, -np.inf)[: X.shape[3]], 1e20
+    y = calls.conv2d(device, X, w, b, window, groups)
+    function = ops.hardswish if activation == "hardswish" else ops.limited_line
+    with np.errstate(invalid="ignore"):
+        wanted = function(Reference(), y, 0.7, -0.2)
+    ours = calls.conv2d_hard(device, X, w, b, window, groups, activation, 0.7, -0.2)
+    np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)
     device.check()
 
 
@@ -199,27 +220,29 @@ def test_arguments_that_do_not_fit_are_refused(width: str) -> None:
     last = np.ascontiguousarray(x.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
     numbers = (3, 3, 1, 1, 0, 0, 0, 0, 1, 1)
     conv = library().conv2d
-    conv(last, 4, 1, *numbers, w, None, out, None, 0, 0, 1)
+    conv(last, 4, 1, *numbers, w, None, out, None, 0, 0, 1, 0, 1)
     for arguments, error in (
-        ((x, 4, 1, *numbers, w, None, out, None, 0, 0, 1), "batch last"),
-        ((last.astype(np.float64), 4, 1, *numbers, w, None, out, None, 0, 0, 1), "float32"),
-        ((last, 4, 1, *numbers, w[:3], None, out, None, 0, 0, 1), "w"),
-        ((last, 4, 1, *numbers, w, np.zeros(3, np.float32), out, None, 0, 0, 1), "b"),
-        ((last, 4, 2, *numbers, w, None, out, None, 0, 0, 1), "divisor"),
-        ((last, 4, 1, 3, 3, 0, 1, 0, 0, 0, 0, 1, 1, w, None, out, None, 0, 0, 1), "positive"),
-        ((last, 4, 1, 3, 3, 1, 1, 1, 0, 0, 0, 1, 1, w, None, out, None, 0, 0, 1), "y"),
-        ((last, 4, 1, *numbers, w, None, None, None, 0, 0, 1), "y"),
-        ((last, 4, 1, *numbers, w, None, out, np.zeros((2, 4, 3, 3), np.uint8), 0, 0, 1), "argmax"),
+        ((x, 4, 1, *numbers, w, None, out, None, 0, 0, 1, 0, 1), "batch last"),
+        ((last.astype(np.float64), 4, 1, *numbers, w, None, out, None, 0, 0, 1, 0, 1), "float32"),
+        ((last, 4, 1, *numbers, w[:3], None, out, None, 0, 0, 1, 0, 1), "w"),
+        ((last, 4, 1, *numbers, w, np.zeros(3, np.float32), out, None, 0, 0, 1, 0, 1), "b"),
+        ((last, 4, 2, *numbers, w, None, out, None, 0, 0, 1, 0, 1), "divisor"),
+        ((last, 4, 1, 3, 3, 0, 1, 0, 0, 0, 0, 1, 1, w, None, out, None, 0, 0, 1, 0, 1), "positive"),
+        ((last, 4, 1, 3, 3, 1, 1, 1, 0, 0, 0, 1, 1, w, None, out, None, 0, 0, 1, 0, 1), "y"),
+        ((last, 4, 1, *numbers, w, None, None, None, 0, 0, 1, 0, 1), "y"),
+        ((last, 4, 1, *numbers, w, None, out, np.zeros((2, 4, 3, 3), np.uint8), 0, 0, 1, 0, 1), "argmax"),
+        ((last, 4, 1, *numbers, w, None, out, None, 4, 0, 1, 0, 1), "activation"),
+        ((last, 4, 1, *numbers, w, None, out, None, -1, 0, 1, 0, 1), "activation"),
     ):
         with pytest.raises(ValueError, match=error):
             conv(*arguments)
     with pytest.raises(TypeError):
         conv(last, 4)
     with pytest.raises(TypeError):
-        conv(last, 4, 1, *numbers, w, None, out, None, 0, 0, 1, 1)
+        conv(last, 4, 1, *numbers, w, None, out, None, 0, 0, 1, 0, 1, 1)
     out.flags.writeable = False
     with pytest.raises((ValueError, BufferError)):
-        conv(last, 4, 1, *numbers, w, None, out, None, 0, 0, 1)
+        conv(last, 4, 1, *numbers, w, None, out, None, 0, 0, 1, 0, 1)
 
 
 def over_taps_inside(x: Host, w: Host, dy: Host) -> tuple[Host, Host, Host]:
