@@ -29,6 +29,7 @@ from PIL import Image
 
 from gpucnn import functional as F
 from gpucnn import inspect, no_grad
+from gpucnn.data import draw_digits
 from gpucnn.formats import percent
 from gpucnn.report.image_report import map_pixels
 from gpucnn.report.images import image_pixels, overlaid
@@ -42,15 +43,24 @@ SHORTER = ("--epochs", "1", "--batch-size", "20", "--validation", "30")
 """What a quick run adds to the commands."""
 
 
+def digits(count: int, seed: int) -> Drawn:
+    """Return some built-in digits, for a quick run that does not draw all of them."""
+    images, labels = draw_digits(count, seed=seed)
+    return Drawn(images.reshape(-1, 28, 28), labels, [str(digit) for digit in range(10)])
+
+
 @dataclass(frozen=True)
 class Exhibit:
-    """A data set, the command that trains on it, and what the page says. draw: (count, seed) -> Drawn; folder: of files."""
+    """A data set, the command that trains on it, and what the page says.
+
+    draw: (count, seed) -> Drawn; train, test: how many images, 0 where the command draws its own; folder: of files.
+    """
 
     name: str
     title: str
     about: str
     command: str
-    draw: Callable[[int, int], Drawn] | None = None
+    draw: Callable[[int, int], Drawn]
     train: int = 0
     test: int = 0
     folder: bool = False
@@ -63,6 +73,7 @@ EXHIBITS = (
         "The built-in data set: drawn by strokes of a pen, like MNIST's. Here LeNet gets 12,000 of the 60,000. Grad-CAM "
         "often points beside the ink: empty space tells digits apart as well.",
         "gpucnn train --limit 12000 --epochs 8 --out runs/digits",
+        digits,
     ),
     Exhibit(
         "clothes",
@@ -111,7 +122,7 @@ EXHIBITS = (
 
 def write_data(exhibit: Exhibit, folder: Path, quick: bool) -> None:
     """Draw an exhibit's data set into ``folder``, as its command expects it."""
-    if exhibit.draw is None:
+    if not (exhibit.train or quick):
         return
     parts = {
         "train": exhibit.draw(108 if quick else exhibit.train, 0),
@@ -132,10 +143,9 @@ def write_data(exhibit: Exhibit, folder: Path, quick: bool) -> None:
 def train(exhibit: Exhibit, folder: Path, quick: bool) -> None:
     """Run an exhibit's command in ``folder``."""
     program, *options = shlex.split(exhibit.command)
-    limit = ("--limit", "200") if quick and exhibit.draw is None else ()
-    subprocess.run(
-        [sys.executable, "-m", program, *options, *(SHORTER if quick else ()), *limit], check=True, cwd=folder
-    )
+    if quick:
+        options += [*SHORTER, *(() if exhibit.train else ("--data", f"{exhibit.name}.npz", "--limit", "100"))]
+    subprocess.run([sys.executable, "-m", program, *options], check=True, cwd=folder)
 
 
 @dataclass(frozen=True)
@@ -200,7 +210,6 @@ def results_of(answers: Answers, exhibit: Exhibit) -> dict[str, Any]:
 
 def pointed(answers: Answers, exhibit: Exhibit) -> list[int]:
     """Return for how many defects that were classified correctly Grad-CAM's highest place is on them, and of how many."""
-    assert exhibit.draw is not None
     defects = exhibit.draw(len(answers.labels), 1).defects
     named = np.flatnonzero((answers.labels == answers.found) & defects.any((1, 2)))
     hits = 0
@@ -232,8 +241,7 @@ def draw(answers: Answers, exhibit: Exhibit, numbers: dict[str, Any], folder: Pa
     ]
     figures.write_tiles(path("mistakes"), "Worst mistakes", shown, "Test images classified wrongly", figures.MIDDLE)
 
-    shown_classes = range(len(names))[-4:] if exhibit.draw is gallery_data.surfaces else range(4)
-    chosen = [int(of_class[k][np.argmax(right[of_class[k]])]) for k in shown_classes]
+    chosen = [int(of[np.argmax(right[of])]) for of in of_class[:4]]
     looked = []
     for i in chosen:
         heat = inspect.grad_cam(answers.saved.net, answers.input(i), int(answers.labels[i]))
@@ -297,7 +305,7 @@ def part_of(exhibit: Exhibit, numbers: dict[str, Any]) -> str:
     command = textwrap.fill(exhibit.command, 76, subsequent_indent="    ", break_on_hyphens=False).replace(
         "\n", " \\\n"
     )
-    skip = "" if exhibit.draw is None else "<!-- not run: needs a data set of the gallery -->\n"
+    skip = "" if not exhibit.train else "<!-- not run: needs a data set of the gallery -->\n"
     about, said = (textwrap.fill(paragraph, 125, break_on_hyphens=False) for paragraph in (exhibit.about, f"{said}."))
     return f"## {exhibit.title}\n\n{about}\n\n{skip}```sh\n{command}\n```\n\n{said}\n\n{pictures}\n"
 
