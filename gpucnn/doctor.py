@@ -18,6 +18,8 @@ EXTRAS = {
     "resvg_py": ("resvg_py", "png", "the pictures of a report as PNG files"),
     "tensorboardX": ("tensorboardX", "tensorboard", "gpucnn train --tensorboard"),
 }
+GPU_EXTRAS = {"cuDNN": ("cudnn", "cudnn", "convolutions in TF32 by cuDNN")}
+"""What is of use only where there is a GPU."""
 
 
 def examine(warmup: bool = False, verify: bool = False) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def examine(warmup: bool = False, verify: bool = False) -> dict[str, Any]:
         report["cuda"] = {"works": False, "why": error.problem}
     report["missing"] = {
         package: f"{how_to_add(extra)} ({use})"
-        for package, (module, extra, use) in EXTRAS.items()
+        for package, (module, extra, use) in (EXTRAS | (GPU_EXTRAS if report["cuda"]["works"] else {})).items()
         if importlib.util.find_spec(module) is None
     }
     return report

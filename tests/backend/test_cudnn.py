@@ -21,6 +21,7 @@ import gpucnn
 from gpucnn import nn, optim
 from gpucnn.backend import Window, get_backend, ops
 from gpucnn.backend.cuda import cudnn
+from gpucnn.doctor import examine
 from gpucnn.errors import DeviceError
 from gpucnn.training import train_step
 
@@ -165,6 +166,12 @@ def test_the_environment_decides(installed: Any, standin: Any, monkeypatch: pyte
     with ExitStack() as stack:
         replace_backend(stack, "cuda:0", None)
         convolved(get_backend("cuda"))
+
+
+def test_the_doctor_says_whether_it_is_there(installed: Any, standin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cuDNN" not in examine()["missing"]
+    monkeypatch.setitem(sys.modules, "cudnn", None)
+    assert examine()["missing"]["cuDNN"] == "pip install 'gpucnn[cudnn]' (convolutions in TF32 by cuDNN)"
 
 
 # --- the real one ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ device's, a workspace that is too small, another stream than the current one, a 
 
 import enum
 import types
+from importlib.machinery import ModuleSpec
 from typing import Any, Self
 
 import numpy as np
@@ -179,6 +180,7 @@ class pygraph:
 def module() -> types.ModuleType:
     """Return what `import cudnn` finds."""
     made = types.ModuleType("cudnn", "The stand-in for cuDNN's Python package; see tests/support/standin/cudnn.py.")
+    made.__spec__ = ModuleSpec("cudnn", None)
     vars(made).update({
         one.__name__: one
         for one in (
