@@ -220,3 +220,18 @@ def test_best_is_written_where_the_lines_are_not(values: tuple[float, ...], belo
     svg = chart_svg("t", [Series("a", "val", tuple(enumerate(values, 1)))], "y", (0, 1), best=2)
     [row] = re.findall(r'y="([\d.]+)"[^>]*>best<', svg)
     assert (float(row) > 150) is below
+
+
+def test_the_pictures_of_a_look_stand_in_a_row_on_a_desk_and_on_paper(window: Browser, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 24 * 24, 3))
+    image = np.zeros((1, 28, 28), np.uint8)
+    found = inspect.look(net, image, ["a", "b", "c"], original=image[0])
+    opened(window, tmp_path, inspect.look_page(found, "one.png"))
+    rows = "new Set([...document.querySelectorAll('#where-it-looked ~ .row > figure')].map(e => e.offsetTop)).size"
+    assert window.evaluate("document.querySelectorAll('#where-it-looked ~ .row > figure').length") == 4
+    assert window.evaluate(rows) == 1
+    on_paper(window)
+    try:
+        assert window.evaluate(rows) == 1
+    finally:
+        window.ask("Emulation.setEmulatedMedia", media="")
