@@ -145,8 +145,9 @@ UNRECORDABLE: dict[str, tuple[str, Callable[[nn.Linear, Tensor], Tensor]]] = {
     "an array of the host": (READS, lambda net, x: net(x) + gpucnn.tensor(np.ones(2, np.float32))),
     "a boolean mask": (READS, lambda net, x: net(x)[net(x) > 0].sum()),
     "waiting": ("CUDARuntimeError", lambda net, x: net(x) if x.backend.synchronize() is None else x),  # type: ignore[func-returns-value]
-    "a product by cuBLAS": (
-        "NotImplementedError: calling cuBLAS", lambda net, x: net(x).to("float64") @ net(x).to("float64").transpose(1, 0)
+    "a product that CuPy gives to cuBLAS": (
+        "NotImplementedError: calling cuBLAS",
+        lambda net, x: net(x).reshape(1, *net(x).shape) @ gpucnn.stack([net(x).transpose(1, 0)] * 2),  # broadcast
     ),
     "numbers by cuRAND": ("NotImplementedError: calling cuRAND", lambda net, x: F.dropout(net(x).to("float64"))),
     "a number that changes": ("ArithmeticError: its replay differs", lambda net, x: net(x) * next(STRAY)),
