@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpucnn.backend import Array, ops
+from gpucnn.checks import check_flag
 from gpucnn.errors import ParameterError
 from gpucnn.optim.flat import FlatBuffer
 from gpucnn.optim.optimizer import Optimizer, Params, check_number
+
+HIGHEST = "max_exp_avg_sq"
+"""The state of amsgrad."""
 
 
 class Adam(Optimizer):
     """p -= lr m^ / (sqrt(v^) + eps), with running means m of the gradient and v of its square, bias-corrected.
 
-    weight_decay adds weight_decay p to the gradient. Raises ParameterError for a hyper-parameter out of range.
-    Source: Kingma & Ba 2015, algorithm 1.
+    weight_decay adds weight_decay p to the gradient. amsgrad divides by the root of the largest v so far. Raises
+    ParameterError for a hyper-parameter out of range. Source: Kingma & Ba 2015, algorithm 1; Reddi et al. 2018.
 
     >>> import gpucnn
     >>> from gpucnn import nn
@@ -26,7 +30,7 @@ class Adam(Optimizer):
     [0.75]
     """
 
-    slots = ("exp_avg", "exp_avg_sq")
+    slots: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
     decoupled = False
     counts_steps = True
 
@@ -37,11 +41,20 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        if check_flag(amsgrad, type(self).__name__, "amsgrad"):
+            self.slots = (*self.slots, HIGHEST)
+        numbers = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**numbers, "amsgrad": amsgrad, "maximize": maximize})
 
     def check(self, settings: dict[str, Any]) -> None:
         super().check(settings)
+        if settings["amsgrad"] != (HIGHEST in self.slots):
+            got = f"amsgrad={settings['amsgrad']} in a group"
+            raise ParameterError.expected(type(self).__name__, "amsgrad", "the same for all parameters", got)
         if not isinstance(settings["betas"], (tuple, list)) or len(settings["betas"]) != 2:
             raise ParameterError.expected("Adam", "betas", "two numbers", repr(settings["betas"]))
         for beta in settings["betas"]:
@@ -60,9 +73,10 @@ class Adam(Optimizer):
         self, buffer: FlatBuffer, span: slice, step: int | Array, group: dict[str, Any], where: Array | bool
     ) -> None:
         beta1, beta2 = group["betas"]
-        ops.adam_update(
-            buffer.backend, buffer.values[span], buffer.gradient(span),
-            buffer.state["exp_avg"][span], buffer.state["exp_avg_sq"][span],
+        arrays = (buffer.values[span], buffer.gradient(span), *(buffer.state[slot][span] for slot in self.slots))
+        update = ops.amsgrad_update if group["amsgrad"] else ops.adam_update
+        update(
+            buffer.backend, *arrays,
             lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
             step=step, decoupled=self.decoupled, where=where,
         )  # fmt: skip
@@ -91,5 +105,8 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)

@@ -33,9 +33,12 @@ class Adagrad(Optimizer):
         weight_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
+        *,
+        maximize: bool = False,
     ) -> None:
         check_number(initial_accumulator_value, "Adagrad", "initial_accumulator_value", 0, None)
-        super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps})
+        numbers = {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps}
+        super().__init__(params, {**numbers, "maximize": maximize})
         for buffers in self._buffers:
             for buffer in buffers:
                 ops.fill(buffer.backend, buffer.state["sum"], initial_accumulator_value)
@@ -78,9 +81,11 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         numbers = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
-        super().__init__(params, {**numbers, "centered": centered})
+        super().__init__(params, {**numbers, "centered": centered, "maximize": maximize})
 
     def check(self, settings: dict[str, Any]) -> None:
         super().check(settings)
@@ -119,9 +124,17 @@ class Adadelta(Optimizer):
     slots = ("square_avg", "acc_delta")
 
     def __init__(
-        self, params: Params, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0
+        self,
+        params: Params,
+        lr: float = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay})
+        numbers = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**numbers, "maximize": maximize})
 
     def check(self, settings: dict[str, Any]) -> None:
         super().check(settings)

@@ -57,6 +57,8 @@ class FlatBuffer:
         on_device = counts_steps and self.backend.captures
         self.counts: Array | None = ops.zeros(self.backend, len(self.segments), "float64") if on_device else None
         """On a device that captures, the number of updates of each parameter, without those whose condition was false."""
+        self.maximize = False
+        """Whether the next update goes up the gradient, as its group says."""
         self._rates: Array | None = None
         self._sent: tuple[float, ...] | None = None
         self.take_over_changes()
@@ -114,8 +116,10 @@ class FlatBuffer:
             ops.divide_span(self.backend, self.gradients, span, scale)
 
     def gradient(self, span: slice) -> Array:
-        """Return the gradient of a span plus these parameters' own decay."""
+        """Return the gradient of a span, or with ``maximize`` minus it, plus these parameters' own decay."""
         g, p = self.gradients[span], self.values[span]
+        if self.maximize:
+            g = ops.negative(self.backend, g)
         if self.l1:
             g = ops.add_sign(self.backend, g, p, self.l1)
         return ops.add_scaled(self.backend, g, p, self.l2) if self.l2 else g

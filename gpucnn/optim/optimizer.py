@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from gpucnn.autograd import Parameter, Tensor
 from gpucnn.backend import Array, ops
-from gpucnn.checks import is_number, python_number
+from gpucnn.checks import check_flag, is_number, python_number
 from gpucnn.errors import CheckpointError, ParameterError, ShapeError
 from gpucnn.optim.flat import FlatBuffer, Segment
 from gpucnn.optim.own_state import is_own, packed, unpacked
@@ -112,6 +112,9 @@ class Optimizer:
         for key, low, high in (("lr", 0, None), ("weight_decay", 0, None), ("momentum", 0, None), ("eps", 0, None)):
             if key in settings:
                 check_number(settings[key], type(self).__name__, key, low, high)
+        for key in ("maximize", "amsgrad"):
+            if key in settings:
+                check_flag(settings[key], type(self).__name__, key)
 
     def fixed(self, group: dict[str, Any]) -> dict[str, Any]:
         """Return the hyper-parameters that a captured step fixes: all but ``rates``, which it reads from the device."""
@@ -169,6 +172,7 @@ class Optimizer:
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
                 settings, capture = buffer.settings(hyper_parameters(group)), captures[id(buffer.backend)]
+                buffer.maximize = settings.pop("maximize", False)
                 if capture is not None:
                     rates = buffer.rates_for_capture(self.rates(settings))
                     settings = self.with_rates(settings, rates) if capture.mode == "capture" else settings

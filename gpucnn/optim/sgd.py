@@ -14,6 +14,8 @@ from gpucnn.optim.optimizer import Optimizer, Params
 class SGD(Optimizer):
     """p -= lr v, where v = momentum v + g and g is the gradient plus weight_decay p. nesterov: p -= lr (g + momentum v).
 
+    maximize: minus the gradient takes its place, in every optimiser.
+
     Raises ParameterError for a negative number, or nesterov without momentum.
     Source: Polyak 1964; Sutskever et al. 2013 (in PyTorch's form, with lr outside the velocity).
 
@@ -35,9 +37,11 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
-        super().__init__(params, defaults)
+        numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {**numbers, "nesterov": nesterov, "maximize": maximize})
 
     def check(self, settings: dict[str, Any]) -> None:
         super().check(settings)

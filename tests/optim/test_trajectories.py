@@ -11,6 +11,7 @@ import pytest
 import gpucnn
 from gpucnn import nn, no_grad, optim
 from gpucnn.backend import Backend
+from gpucnn.errors import CheckpointError, ParameterError
 
 RNG = np.random.default_rng(11)
 FIRST, SECOND, THIRD = RNG.standard_normal((3, 4)), RNG.standard_normal(4), RNG.standard_normal((2, 2))
@@ -33,6 +34,12 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Adadelta": ("Adadelta", {}),
     "Adadelta, all": ("Adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-4, "weight_decay": 0.1}),
+    "SGD, maximize": ("SGD", {"lr": 1e-4, "momentum": 0.5, "weight_decay": 0.1, "maximize": True}),
+    "Adam, amsgrad": ("Adam", {"lr": 0.3, "betas": (0.5, 0.6), "amsgrad": True}),
+    "AdamW, amsgrad, maximize": ("AdamW", {"lr": 0.03, "betas": (0.5, 0.6), "amsgrad": True, "maximize": True}),
+    "Adagrad, maximize": ("Adagrad", {"lr": 0.01, "weight_decay": 0.1, "maximize": True}),
+    "RMSprop, maximize": ("RMSprop", {"lr": 0.01, "momentum": 0.3, "centered": True, "maximize": True}),
+    "Adadelta, maximize": ("Adadelta", {"lr": 0.5, "weight_decay": 0.1, "maximize": True}),
     "Adam, all": ("Adam", {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}),
 }  # fmt: skip
 
@@ -123,7 +130,8 @@ def test_a_saved_optimiser_goes_on_where_it_was(backend: Backend, name: str) -> 
     for step in range(7):
         ours.step(optimizer, (0, 1, 2) if step > 3 else (0, 1))
     saved = optimizer.state_dict()
-    again = resumed.optimiser(SETTINGS[name][0], {"lr": 0.5})
+    kind, settings = SETTINGS[name]
+    again = resumed.optimiser(kind, {"lr": 0.5, **{key: settings[key] for key in {"amsgrad"} & settings.keys()}})
     with no_grad():
         for mine, theirs in zip(resumed.parameters, ours.parameters, strict=True):
             mine.copy_(theirs)
@@ -168,6 +176,19 @@ def test_one_cycle(backend: Backend, settings: dict[str, Any], make: str, total:
         schedule.step()
 
 
+def test_amsgrad_is_for_all_parameters_or_none() -> None:
+    a, b = nn.Parameter(gpucnn.tensor(FIRST)), nn.Parameter(gpucnn.tensor(SECOND))
+    with pytest.raises(
+        ParameterError, match=r"Adam: amsgrad: expected the same for all parameters, got amsgrad=True in"
+    ):
+        optim.Adam([{"params": [a]}, {"params": [b], "amsgrad": True}])
+    with pytest.raises(ParameterError, match="maximize: expected"):
+        optim.SGD([a], maximize="yes")  # type: ignore[arg-type]
+    saved = optim.Adam([a], amsgrad=True).state_dict()
+    with pytest.raises(CheckpointError, match="amsgrad=True in a group"):
+        optim.Adam([a]).load_state_dict(saved)
+
+
 @pytest.mark.parametrize(("total", "pct"), [(10, 0.1), (1, 0.5), (2, 0.5), (20, 0.05), (1, 0.0)])
 def test_one_cycle_with_a_rise_of_no_length(backend: Backend, total: int, pct: float) -> None:
     optimizer = optim.SGD([nn.Parameter(gpucnn.tensor(FIRST))], lr=1.0)
@@ -195,7 +216,7 @@ def test_one_cycle_resumes(backend: Backend) -> None:
 
 
 def test_a_step_that_is_flagged_makes_no_update(backend: Backend) -> None:
-    for make in (lambda p: optim.SGD(p, 0.1, 0.9), optim.Adam):
+    for make in (lambda p: optim.SGD(p, 0.1, 0.9), optim.Adam, lambda p: optim.Adam(p, amsgrad=True)):
         walk = Walk()
         optimizer: Any = make(walk.parameters)
         walk.step(optimizer)

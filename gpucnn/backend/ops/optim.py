@@ -84,6 +84,30 @@ def adam_update(
     decoupled: bool = False, where: Array | bool = True,
 ) -> None:  # fmt: skip
     """Update flat ``p, m, v`` in place (Kingma & Ba 2015, with bias correction); nothing where ``where`` is false."""
+    _adam(
+        device, p, g, m, v, None, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step,
+        decoupled=decoupled, where=where,
+    )  # fmt: skip
+
+
+@operation()
+def amsgrad_update(
+    device: Device, p: Array, g: Array, m: Array, v: Array, highest: Array, *,
+    lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps,
+    decoupled: bool = False, where: Array | bool = True,
+) -> None:  # fmt: skip
+    """``adam_update`` that divides by the root of ``highest``, the largest v so far (Reddi, Kale & Kumar 2018)."""
+    _adam(
+        device, p, g, m, v, highest, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step,
+        decoupled=decoupled, where=where,
+    )  # fmt: skip
+
+
+def _adam(
+    device: Device, p: Array, g: Array, m: Array, v: Array, highest: Array | None, *,
+    lr: Number, beta1: Number, beta2: float, eps: float, weight_decay: float, step: Steps, decoupled: bool,
+    where: Array | bool,
+) -> None:  # fmt: skip
     count = _count(device, step, where)
     rate, root_of_correction = _in(p.dtype, lr / (1 - beta1**count)), _in(p.dtype, (1 - beta2**count) ** 0.5)
     one_minus_beta1, beta1, lr = _in(p.dtype, 1 - beta1), _in(p.dtype, beta1), _in(p.dtype, lr)
@@ -94,8 +118,11 @@ def adam_update(
         g = g + weight_decay * p
     new_m = beta1 * m + one_minus_beta1 * g
     new_v = beta2 * v + (1 - beta2) * (g * g)
-    root = device.xp.sqrt(new_v) / root_of_correction + eps
+    new_highest = new_v if highest is None else device.xp.maximum(highest, new_v)
+    root = device.xp.sqrt(new_highest) / root_of_correction + eps
     device.xp.copyto(p, start - rate * new_m / root, where=where)
+    if highest is not None:
+        device.xp.copyto(highest, new_highest, where=where)
     device.xp.copyto(m, new_m, where=where)
     device.xp.copyto(v, new_v, where=where)
 
