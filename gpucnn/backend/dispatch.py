@@ -89,8 +89,8 @@ OPERATIONS: dict[str, Any] = {}
 class Operation(Generic[P, R]):
     """An operation, called like its reference.
 
-    widens: whether float16 arrays are passed as float32, which reductions over several elements need. keeps: the positions
-    of the results that then stay float32.
+    widens: whether float16 arrays are passed as float32, which reductions over several elements need, except to
+    implementations that widen them where they are read. keeps: the positions of the results that then stay float32.
     """
 
     def __init__(self, function: Callable[Concatenate[Any, P], R], widens: bool, keeps: tuple[int, ...]) -> None:
@@ -99,6 +99,8 @@ class Operation(Generic[P, R]):
         self.function = function
         self.widens, self._keeps = widens, keeps
         self.implementations: dict[str, list[tuple[Condition | None, Function]]] = {}
+        self.reads_half: set[Function] = set()
+        """The implementations that take float16 arrays themselves, although the operation widens."""
         self._fast, self._reference = f"{self.name}.fast", f"{self.name}.reference"
         if self.name in OPERATIONS:
             raise ValueError(f"operation: the name {self.name!r} is registered twice.")
@@ -112,7 +114,7 @@ class Operation(Generic[P, R]):
             with active(device):
                 return self(device, *arguments, **named)
         if self.widens and arguments[0].dtype is not FLOAT and is_half(arguments[0]):  # type: ignore[attr-defined]
-            return self._widened(self, device, arguments, named)
+            return self._of_half(device, arguments, named)
         if self.implementations:  # otherwise there is no choice, and nothing to count
             for serves, function in self.implementations.get(device.kind, ()):
                 if not named:  # the usual case; skipping the empty dict makes it 10 % cheaper
@@ -134,6 +136,13 @@ class Operation(Generic[P, R]):
             return self._widened(self.reference, device, arguments, named)
         device.ran[self._reference] += 1
         return self.function(device, *arguments, **named)
+
+    def _of_half(self, device: Launcher, arguments: Any, named: Any) -> R:
+        for serves, function in self.implementations.get(device.kind, ()):
+            if function in self.reads_half and (serves is None or serves(device, *arguments, **named)):
+                device.ran[self._fast] += 1
+                return function(device, *arguments, **named)  # type: ignore[no-any-return]
+        return self._widened(self, device, arguments, named)
 
     def _widened(self, call: Callable[..., R], device: Launcher, arguments: Any, named: Any) -> R:
         wide = [one.astype(np.float32) if is_half(one) else one for one in arguments]
@@ -163,16 +172,20 @@ def array_function(name: str, doc: str, function: str | None = None, **fixed: An
 
 
 def implements(
-    operation: Operation[P, R], *, on: str, when: Condition | None = None, first: bool = False
+    operation: Operation[P, R], *, on: str, when: Condition | None = None, first: bool = False, half: bool = False
 ) -> Callable[[Callable[Concatenate[D, P], R]], Callable[Concatenate[D, P], R]]:
     """Register an implementation for devices of the kind ``on``. Those registered earlier are tried first, except ``first``.
 
     when: called with the same arguments; returns whether the implementation serves this case. None: it serves every case.
+    half: of an operation that widens, whether this implementation takes float16 arrays as they are; its results are then
+    those that the operation has.
     """
 
     def announce(function: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
         known = operation.implementations.setdefault(on, [])
         known.insert(0 if first else len(known), (when, function))
+        if half:
+            operation.reads_half.add(function)
         return function
 
     return announce

@@ -161,6 +161,19 @@ class FlatBuffer:
             yield span, segment.steps if self.counts is None else self.counts[stepped[first][0] : i + 1]
             first = last + 1
 
+    def present(self) -> Iterator[slice]:
+        """Yield the spans of parameters that have a gradient, neighbours as one."""
+        span: slice | None = None
+        for segment in self.segments:
+            if segment.parameter.grad is None:
+                continue
+            if span is not None and span.stop != segment.start:
+                yield span
+                span = None
+            span = slice(segment.start if span is None else span.start, segment.stop)
+        if span is not None:
+            yield span
+
     def step_counts(self) -> list[int]:
         """Return the number of updates of each parameter. Reading them synchronises the device."""
         if self.counts is None:

@@ -146,8 +146,10 @@ class Optimizer:
             segment.parameter.clear_grad(set_to_none)
 
     def gradients(self) -> list[Array]:
-        """Return the existing gradients as arrays."""
-        return [s.parameter.grad.array for _, s in self._segments() if s.parameter.grad is not None]
+        """Return the existing gradients as flat arrays, each of several parameters. GraphError as in ``step``."""
+        self.take_back()
+        flat = (buffer for buffers in self._buffers for buffer in buffers)
+        return [buffer.store.gradients[span] for buffer in flat for span in buffer.present()]
 
     def step(self, where: Tensor | None = None, scale: Tensor | None = None) -> None:
         """Update every parameter that has a gradient. ``where``: a 0-d bool Tensor; if it is false, nothing changes.

@@ -338,8 +338,8 @@ def test_other_dtypes_and_empty_batches_take_the_reference(backend: Backend, dty
 def test_an_image_too_large_for_32_bits_takes_the_reference() -> None:
     wide = np.broadcast_to(np.float32(0), (1, 1, 40_000, 40_000))
     small = np.zeros((1, 1, 3, 3), np.float32)
-    assert not conv.takes(wide.shape, small.shape, Window((3, 3)), 1, wide, small)
-    assert conv.takes((9_000_000, 1, 28, 28), small.shape, Window((3, 3)), 1, small)
+    assert not conv.fits(wide.shape, small.shape, Window((3, 3)), 1)
+    assert conv.fits((9_000_000, 1, 28, 28), small.shape, Window((3, 3)), 1)
 
 
 @pytest.mark.parametrize(

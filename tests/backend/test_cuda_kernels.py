@@ -19,7 +19,7 @@ import pytest
 from kernels_on_cpu import Library, build, run_guarded
 
 from gpucnn.backend.cuda import wide_conv
-from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, OPTIONS, TF32, source
+from gpucnn.backend.cuda.launch import FAMILIES, HALF, IN_TILES, OPTIONS, STORING, TF32, options_for, source
 from gpucnn.backend.geometry import Window
 
 CUPYS_OWN = ("-ftz=true", "--device-as-default-execution-space")
@@ -60,8 +60,16 @@ OTHERS = [family for family in FAMILIES if family != "wide_conv"]
 
 @pytest.mark.parametrize(
     ("family", "options"),
-    [*((family, OPTIONS) for family in OTHERS), *((family, TF32) for family in IN_TILES if family in OTHERS)],
-    ids=[*OTHERS, *(f"{family}-tf32" for family in IN_TILES if family in OTHERS)],
+    [
+        *((family, options_for(family, False, False)) for family in OTHERS),
+        *((family, options_for(family, True, False)) for family in IN_TILES if family in OTHERS),
+        *((family, options_for(family, True, True)) for family in STORING if family in OTHERS),
+    ],
+    ids=[
+        *OTHERS,
+        *(f"{family}-tf32" for family in IN_TILES if family in OTHERS),
+        *(f"{family}-float16" for family in STORING if family in OTHERS),
+    ],
 )
 @pytest.mark.parametrize(
     "architecture", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_75", "sm_80")), "sm_90"]
@@ -79,13 +87,17 @@ def test_every_kernel_compiles_with_nvrtc(architecture: str, family: str, option
     on_tensor_cores = {re.match(r"\w+", part)[0] for part in parts if "mma.sync" in part}  # type: ignore[index]
     others = {"conv_weight_gradient_sum", "pack_weights", "im2col", "col2im", "transpose_pages"}
     products = kernels - others if family in IN_TILES else set()
-    assert on_tensor_cores == (products if options == TF32 and architecture != "sm_75" else set())
+    assert on_tensor_cores == (products if TF32[-1] in options and architecture != "sm_75" else set())
     in_float64 = {re.match(r"\w+", part)[0] for part in parts if re.search(r"\w\.f64\b", part)}  # type: ignore[index]
     assert in_float64 == READ_FLOAT64 & kernels
     check_resources(kernels, log)
 
 
-@pytest.mark.parametrize("options", [OPTIONS, pytest.param(TF32, marks=pytest.mark.slow)], ids=["float32", "tf32"])
+@pytest.mark.parametrize(
+    "options",
+    [OPTIONS, pytest.param(TF32, marks=pytest.mark.slow), pytest.param((*TF32, HALF), marks=pytest.mark.slow)],
+    ids=["float32", "tf32", "float16"],
+)
 @pytest.mark.parametrize("product", wide_conv.PRODUCTS)
 def test_wide_kernels_compile_and_mostly_multiply(product: str, options: tuple[str, ...]) -> None:
     sides = [(side, side) for side in wide_conv.SIDES]
@@ -94,7 +106,7 @@ def test_wide_kernels_compile_and_mostly_multiply(product: str, options: tuple[s
             macros = wide_conv.macros(Window((3, 3)), product, rows, columns, fused)
             binary, assembly, log = compiled("wide_conv", "sm_90", (*options, *macros))
             check_resources({product}, log)
-            assert ("mma.sync" in assembly) == (options == TF32)
+            assert ("mma.sync" in assembly) == (options != OPTIONS)
             assert not re.search(r"\w\.f64\b", assembly)
             if options == OPTIONS:
                 least = 0.6 if (product, rows, fused) not in FEWER else 0.45

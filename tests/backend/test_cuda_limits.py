@@ -52,8 +52,8 @@ def test_a_convolution_of_millions_of_channels_or_filters(standin: Backend, grid
     many = 65_535 * 64 + 1
     F, C = (1, many) if way == "channels" else (many, 1)
     window = Window((1, 1))
-    assert not conv.takes((1, C, 1, 1), (F, C, 1, 1), window, 1)
-    assert conv.takes((1, C - (C > 1), 1, 1), (F - (F > 1), C - (C > 1), 1, 1), window, 1)
+    assert not conv.fits((1, C, 1, 1), (F, C, 1, 1), window, 1)
+    assert conv.fits((1, C - (C > 1), 1, 1), (F - (F > 1), C - (C > 1), 1, 1), window, 1)
 
 
 def test_counts_of_elements_are_computed_in_64_bits() -> None:

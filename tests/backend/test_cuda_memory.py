@@ -13,7 +13,7 @@ import gpucnn
 from gpucnn import nn
 from gpucnn.backend import Backend, Window, get_backend
 from gpucnn.backend.cuda import blas, columns
-from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, OPTIONS, TF32
+from gpucnn.backend.cuda.launch import FAMILIES, HALF, IN_TILES, OPTIONS, STORING, TF32
 from gpucnn.errors import OutOfMemoryError
 
 # --- memory, choice by timing, warming up --------------------------------------------------------------------------------
@@ -119,4 +119,5 @@ def test_warming_up_compiles(standin: Any, monkeypatch: pytest.MonkeyPatch) -> N
     compiled: list[tuple[str, ...]] = []
     monkeypatch.setattr(standin.xp.RawModule, "compile", lambda self: compiled.append(self.options))
     get_backend("cuda").warm_up()  # type: ignore[attr-defined]
-    assert compiled == [OPTIONS] * len(FAMILIES) + [TF32] * len(IN_TILES)
+    half = [(*(TF32 if family in IN_TILES else OPTIONS), HALF) for family in STORING]
+    assert compiled == [OPTIONS] * len(FAMILIES) + [TF32] * len(IN_TILES) + half

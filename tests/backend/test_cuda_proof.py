@@ -21,8 +21,8 @@ from gpucnn.doctor import examine
 from gpucnn.training import train_step
 
 FAULTS = {
-    "a wrong answer": ("y[i] = x[i] < 0 ? 0 : x[i];", "y[i] = x[i] < 0 ? 0 : x[i] + 0.01f;", "activation"),
-    "a wrong gradient": ("dx[i] = y[i] > 0 ? dy[i] : 0;", "dx[i] = y[i] > 0 ? dy[i] : 1;", "activation"),
+    "a wrong answer": ("y[i] = value < 0 ? 0 : value;", "y[i] = value < 0 ? 0 : value + 0.01f;", "activation"),
+    "a wrong gradient": ("dx[i] = y[i] > 0 ? (float)dy[i] : 0;", "dx[i] = y[i] > 0 ? (float)dy[i] : 1;", "activation"),
     "a wrong place": ("best = pixel, winner = k;", "best = pixel, winner = 0;", "pool"),
     "a wrong update": ("p[i] -= rate * gradient;", "p[i] += rate * gradient;", "optim"),
     "a wrong product": ("sum[i][j] += a[i] * b[j];", "sum[i][j] += a[i] * b[0];", "linear"),

@@ -20,7 +20,7 @@ def test_no_kernel_has_a_race(standin: Any, precision: str) -> None:
     with kernels_on_cpu.checking_races():
         device = CudaDevice()
         with standin.xp.standin.launches.counted() as launches, device.tf32(precision == "tf32"):
-            for _, check in proof._checks(device, 0, proof.CLOSE_TF32):
+            for _, check in proof._all_checks(device, 0, proof.CLOSE_TF32):
                 assert check() is None
     text = re.sub(r"//.*", "", "".join(map(launch.source, launch.FAMILIES)))
     names = set(re.findall(r"__global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(", text)) - {"NAME"}
@@ -37,7 +37,7 @@ def test_a_barrier_left_out_of_a_kernel_is_found(standin: Any, monkeypatch: pyte
     monkeypatch.setattr(launch, "source", lambda family: faulty if family == "conv" else whole(family))
     with kernels_on_cpu.checking_races():
         device = CudaDevice()
-        checks = [check for family, check in proof._checks(device, 0, proof.CLOSE) if family == "conv"]
+        checks = [check for family, check in proof._all_checks(device, 0, proof.CLOSE) if family == "conv"]
         with pytest.raises(Race, match=r"conv_forward_8: a (read after a write|write after a read) in shared memory"):
             checks[0]()
 

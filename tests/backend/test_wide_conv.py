@@ -11,8 +11,9 @@ import pytest
 import gpucnn
 from gpucnn import nn
 from gpucnn.backend import ops
-from gpucnn.backend.cuda import CudaDevice, launch, proof, wide_conv
-from gpucnn.backend.cuda.proof import CLOSE, CLOSE_TF32, Case, differs
+from gpucnn.backend.cuda import CudaDevice, launch, wide_conv
+from gpucnn.backend.cuda.proof import CLOSE, CLOSE_TF32, differs
+from gpucnn.backend.cuda.proof_cases import WIDE, Case, Host
 from gpucnn.backend.dispatch import OPERATIONS
 from gpucnn.backend.geometry import Window
 
@@ -48,7 +49,7 @@ def cases(shape: tuple[int, ...], F: int, window: Window) -> list[tuple[Any, Cas
         (wide_conv.conv2d_weight_gradient, Case(ops.conv2d_weight_gradient, (x, dy, w_shape, window))),
     ]
     if min(dy_shape[2:]) >= 2:
-        pooled, indices = ops.conv2d_relu_max_pool2d(proof._Host(), x, w, b, window, 1)
+        pooled, indices = ops.conv2d_relu_max_pool2d(Host(), x, w, b, window, 1)
         given = rng.standard_normal(pooled.shape).astype(np.float32), indices.astype(np.uint8)  # type: ignore[union-attr]
         found += [
             (wide_conv.conv2d_relu_max_pool2d, Case(ops.conv2d_relu_max_pool2d, (x, w, b, window, 1))),
@@ -75,11 +76,12 @@ def _on(device: CudaDevice) -> Any:
 
 
 def test_every_tile_is_launched(device: CudaDevice) -> None:
-    for shape, F, window in proof.WIDE:
+    for shape, F, window in WIDE:
         for function, case in cases(shape, F, window):
             if min(F, shape[1]) >= 32 or function is not wide_conv.conv2d_weight_gradient:
                 assert differs(device, case, function, CLOSE) is None
-    launched = {(m[6:9], m[9]) for family, _, m in device._kernels if family == "wide_conv"}
+    macros = [options[len(launch.OPTIONS) :] for family, options in device._kernels if family == "wide_conv"]
+    launched = {(m[6:9], m[9]) for m in macros}
     tiles = [(0, *tile) for tile in wide_conv.COLUMNS.items()] + [(1, *tile) for tile in wide_conv.COLUMNS.items()]
     tiles += [(2, side, side) for side in wide_conv.SIDES]
     expected = {
@@ -148,7 +150,7 @@ def test_a_wrong_kernel_is_not_used(device: CudaDevice, monkeypatch: pytest.Monk
 
 def test_no_more_than_64_kernel_sizes(device: CudaDevice) -> None:
     device.variants.update({("a size", number): True for number in range(wide_conv.MOST_VARIANTS)})
-    assert not wide_conv._trusted(device, Window((3, 3)))
+    assert not wide_conv._trusted(device, Window((3, 3)), np.float32)
     assert len(device.variants) == wide_conv.MOST_VARIANTS
 
 
@@ -158,8 +160,8 @@ def test_no_memory_says_nothing_about_the_kernels(device: CudaDevice, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(CudaDevice, "empty", full)
-        assert not wide_conv._trusted(device, Window((3, 3)))
-    assert wide_conv._trusted(device, Window((3, 3)))
+        assert not wide_conv._trusted(device, Window((3, 3)), np.float32)
+    assert wide_conv._trusted(device, Window((3, 3)), np.float32)
 
 
 def test_a_captured_step_has_the_kernels_of_a_window_that_is_new(standin: Any) -> None:
@@ -171,6 +173,6 @@ def test_a_captured_step_has_the_kernels_of_a_window_that_is_new(standin: Any) -
         x = gpucnn.tensor(np.ones((2, 32, 5, 5), np.float32))
         with gpucnn.no_grad():
             captured = step(x).numpy()
-            assert standin.variants == {((3, 3), (1, 1), (1, 1), False): True}
+            assert standin.variants == {((3, 3), (1, 1), (1, 1), False, np.dtype(np.float32)): True}
             eager = net(x).numpy()
     np.testing.assert_array_equal(captured, eager)  # other kernels have other bits

@@ -28,6 +28,7 @@ from gpucnn.backend.registry import register
 def _make(index: int) -> CudaDevice:
     device = CudaDevice(index)
     device.proof = partial(proof.prove, device)
+    device.half_proof = partial(proof.prove_half, device)
     device.proof(False)
     return device
 

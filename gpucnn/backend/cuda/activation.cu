@@ -1,11 +1,14 @@
 // Activation, and random numbers for dropout.
 
-extern "C" __global__ void relu(const float* x, float* y, long long count) {
-    FOR_EACH(i, count) y[i] = x[i] < 0 ? 0 : x[i];  // NaN stays NaN
+extern "C" __global__ void relu(const stored* x, stored* y, long long count) {
+    FOR_EACH(i, count) {
+        const float value = x[i];
+        y[i] = value < 0 ? 0 : value;  // NaN stays NaN
+    }
 }
 
-extern "C" __global__ void relu_gradient(const float* dy, const float* y, float* dx, long long count) {
-    FOR_EACH(i, count) dx[i] = y[i] > 0 ? dy[i] : 0;
+extern "C" __global__ void relu_gradient(const stored* dy, const stored* y, stored* dx, long long count) {
+    FOR_EACH(i, count) dx[i] = y[i] > 0 ? (float)dy[i] : 0;
 }
 
 // --- Random numbers -------------------------------------------------------------------------------------------------
@@ -32,7 +35,7 @@ extern "C" __global__ void next_draw(unsigned long long* state) {
 
 // mask = 0 with probability p, else scale. Four elements share one counter: (element / 4, draw).
 extern "C" __global__ void dropout_mask(
-    const unsigned long long* state, float* mask, float p, float scale, long long count) {
+    const unsigned long long* state, stored* mask, float p, float scale, long long count) {
     const uint2 key = make_uint2((unsigned)state[0], (unsigned)(state[0] >> 32));
     const unsigned long long draw = state[1];
     FOR_EACH(i, (count + 3) / 4) {

@@ -11,46 +11,43 @@ from gpucnn.backend.cuda.capture_state import Draws
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
-from gpucnn.backend.precision import HALF
 from gpucnn.backend.random import Generator
 from gpucnn.errors import CaptureError
 
 
 def _relu_serves(device: CudaDevice, x: Array) -> bool:
-    return bool(x.dtype == np.float32 and x.size and x.flags.c_contiguous)
+    return bool(device.takes(x) and x.size and x.flags.c_contiguous)
 
 
 @implements(ops.relu, on="cuda", when=_relu_serves)
 def relu(device: CudaDevice, x: Array) -> Array:
     y = device.empty("relu", x.shape, x.dtype)
-    device.kernels("activation").each("relu", x.size, x, y, np.int64(x.size))
+    device.kernels("activation", x.dtype).each("relu", x.size, x, y, np.int64(x.size))
     return y
 
 
 def _relu_gradient_serves(device: CudaDevice, dy: Array, y: Array) -> bool:
-    return bool(dy.dtype == y.dtype == np.float32 and y.size and dy.shape == y.shape)
+    return bool(device.takes(dy, y) and y.size and dy.shape == y.shape)
 
 
 @implements(ops.relu_gradient, on="cuda", when=_relu_gradient_serves)
 def relu_gradient(device: CudaDevice, dy: Array, y: Array) -> Array:
     dy, y = device.contiguous(dy, y)
     dx = device.empty("relu_gradient", y.shape, y.dtype)
-    device.kernels("activation").each("relu_gradient", y.size, dy, y, dx, np.int64(y.size))
+    device.kernels("activation", y.dtype).each("relu_gradient", y.size, dy, y, dx, np.int64(y.size))
     return dx
 
 
 def _dropout_serves(device: CudaDevice, shape: tuple[int, ...], p: float, dtype: Any, generator: Generator) -> bool:
-    return dtype in (np.float32, HALF) and p < 1 and 0 not in shape
+    return device.takes_dtype(dtype) and p < 1 and 0 not in shape
 
 
 @implements(ops.dropout_mask, on="cuda", when=_dropout_serves)
 def dropout_mask(device: CudaDevice, shape: tuple[int, ...], p: float, dtype: Any, generator: Generator) -> Array:
-    if dtype == HALF:
-        return dropout_mask(device, shape, p, np.float32, generator).astype(HALF)
-    mask = device.empty("dropout", shape, np.float32)
+    mask = device.empty("dropout", shape, dtype)
     draws = draws_on(device, generator)
     numbers = np.float32(p), np.float32(1 / (1 - p)), np.int64(mask.size)
-    device.kernels("activation").each("dropout_mask", -(-mask.size // 4), draws.state, mask, *numbers)
+    device.kernels("activation", mask.dtype).each("dropout_mask", -(-mask.size // 4), draws.state, mask, *numbers)
     device.kernels("activation").launch("next_draw", (1,), (1,), draws.state)
     generator.next_key()
     draws.known = (generator.seed, generator.counter)

@@ -54,22 +54,22 @@ def _any(device: CudaDevice) -> bool:
 
 
 def _forward_serves(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> bool:
-    pays = _any(device) or pay(device, w.shape, wide_conv.is_wide(device, w.shape[1], w.shape[0]))
-    return groups == 1 and pays and takes(x.shape, w.shape, window, groups, x, w, b)
+    pays = _any(device) or pay(device, w.shape, wide_conv.is_wide(device, x.dtype, w.shape[1], w.shape[0]))
+    return groups == 1 and pays and takes(device, x.shape, w.shape, window, groups, x, w, b)
 
 
 def _input_gradient_serves(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
-    pays = _any(device) or pay(device, w.shape, wide_conv.is_wide(device, w.shape[0], w.shape[1]))
-    return groups == 1 and pays and takes(shape, w.shape, window, groups, dy, w)
+    pays = _any(device) or pay(device, w.shape, wide_conv.is_wide(device, dy.dtype, w.shape[0], w.shape[1]))
+    return groups == 1 and pays and takes(device, shape, w.shape, window, groups, dy, w)
 
 
 def _weight_gradient_serves(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
     pays = _any(device) or pay(device, shape, wide_conv.has_wide_weights(*shape[:2]), weights=True)
-    return groups == 1 and pays and takes(x.shape, shape, window, groups, x, dy)
+    return groups == 1 and pays and takes(device, x.shape, shape, window, groups, x, dy)
 
 
 @implements(ops.conv2d, on="cuda", when=_forward_serves, first=True)

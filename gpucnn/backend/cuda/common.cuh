@@ -1,6 +1,7 @@
 // What all CUDA kernels of gpucnn share. Each file of kernels is compiled after this one (`launch.py`), float32; the Python
 // file of the same name launches its kernels. Compiled with TF32=1, products and convolutions round their factors to TF32
-// and multiply on tensor cores.
+// and multiply on tensor cores. Compiled with HALF=1, images, weights and gradients (`stored`) are float16 in memory: they are
+// widened when they are read and rounded when they are written, and every sum is float32. TF32 holds each of them exactly.
 //
 // Shapes, here and everywhere: N images, C channels, H x W pixels, F filters, KH x KW kernel, stride SH x SW, dilation
 // DH x DW, `top` and `left` padding, OH x OW output pixels, PH x PW pixels after 2x2 pooling, G groups. All arrays are
@@ -13,6 +14,9 @@
 
 #ifndef TF32
 #define TF32 0
+#endif
+#ifndef HALF
+#define HALF 0
 #endif
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 #define TENSOR_CORES 1
@@ -27,6 +31,31 @@
 __device__ __forceinline__ bool is_nan(float value) { return value != value; }
 __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7fc00000u); }
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
+
+#if HALF
+struct __align__(2) Half {
+    unsigned short bits;
+
+    Half() = default;
+#ifdef __CUDA_ARCH__
+    __device__ __forceinline__ Half(float value) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value)); }
+    __device__ __forceinline__ operator float() const {
+        float value;
+        asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+        return value;
+    }
+#else
+    Half(float value) : bits(__float2half(value).bits) {}
+    operator float() const {
+        const __half same = {bits};
+        return __half2float(same);
+    }
+#endif
+};
+#define stored Half
+#else
+#define stored float
+#endif
 
 // Threads of a block that reduces.
 const int REDUCE = 256;

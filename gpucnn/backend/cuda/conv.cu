@@ -5,7 +5,7 @@
 // Grid (ceil(pixels / TN), ceil(F/G / TM), G).
 template <int TM, int TN, int RM, bool POOLED>
 __device__ __forceinline__ void forward(
-    float* As, float* Bs, const float* x, const float* w, const float* b, float* y, unsigned char* argmax,
+    float* As, float* Bs, const stored* x, const stored* w, const stored* b, stored* y, unsigned char* argmax,
     int has_bias, int wants_argmax, const Convolution& s) {
     const int TK = 16;
     typedef Tile<TM, TN, TK, RM, 4> Shape;
@@ -15,8 +15,8 @@ __device__ __forceinline__ void forward(
     const int mine = threadIdx.x % TN, place_of_mine = Shape::place(mine), k_first = threadIdx.x / TN * each;
     const Pixel pixel = output_pixel<POOLED>(s, p0 + mine);
     const int h0 = pixel.row * s.SH - s.top, w0 = pixel.column * s.SW - s.left;
-    const float* image = x + ((long long)pixel.n * s.C + (long long)g * s.channels()) * s.H * s.W;
-    const float* filters = w + (long long)g * FG * depth;
+    const stored* image = x + ((long long)pixel.n * s.C + (long long)g * s.channels()) * s.H * s.W;
+    const stored* filters = w + (long long)g * FG * depth;
     float sum[RM][4] = {};
     for (int k0 = 0; k0 < depth; k0 += TK) {
         for (int i = threadIdx.x; i < TM * TK; i += Shape::threads) {
@@ -41,7 +41,7 @@ __device__ __forceinline__ void forward(
     for (int i = 0; i < RM; i++) {
         const int f = f0 + Shape::row(i);
         if (f >= FG) continue;
-        const float bias = has_bias ? b[g * FG + f] : 0;
+        const float bias = has_bias ? (float)b[g * FG + f] : 0;
         const long long first = p0 + Shape::column();
         if (POOLED) {
             const Pixel p = output_pixel<true>(s, first);
@@ -65,7 +65,7 @@ __device__ __forceinline__ void forward(
 
 #define CONV_FORWARD(NAME, TM, TN, RM, POOLED) \
     extern "C" __global__ void TILE_BOUNDS NAME( \
-        const float* x, const float* w, const float* b, float* y, unsigned char* argmax, int has_bias, \
+        const stored* x, const stored* w, const stored* b, stored* y, unsigned char* argmax, int has_bias, \
         int wants_argmax, SIZES) { \
         SHARED_TILE(As, 16, TM); \
         SHARED_TILE(Bs, 16, TN); \
@@ -83,7 +83,7 @@ CONV_FORWARD(conv_relu_pool_64, 64, 64, 4, true)
 // Grid (ceil(N*H*W / TN), ceil(C/G / TM), G).
 template <int TM, int TN, int RM, bool POOLED>
 __device__ __forceinline__ void input_gradient(
-    float* As, float* Bs, const float* dy, const unsigned char* argmax, const float* w, float* dx, const Convolution& s) {
+    float* As, float* Bs, const stored* dy, const unsigned char* argmax, const stored* w, stored* dx, const Convolution& s) {
     const int TK = 16;
     typedef Tile<TM, TN, TK, RM, 4> Shape;
     const int each = TK * TN / Shape::threads;
@@ -130,7 +130,7 @@ __device__ __forceinline__ void input_gradient(
 
 #define CONV_INPUT_GRADIENT(NAME, TM, TN, RM, POOLED) \
     extern "C" __global__ void __launch_bounds__(256) NAME( \
-        const float* dy, const unsigned char* argmax, const float* w, float* dx, SIZES) { \
+        const stored* dy, const unsigned char* argmax, const stored* w, stored* dx, SIZES) { \
         SHARED_TILE(As, 16, TM); \
         SHARED_TILE(Bs, 16, TN); \
         const Convolution s = SIZES_GIVEN; \
@@ -147,7 +147,7 @@ CONV_INPUT_GRADIENT(conv_relu_pool_input_gradient_64, 64, 64, 4, true)
 // columns makes the last element the bias gradient. Grid (ceil((depth + 1) / TN), ceil(F/G / TM), G * splits).
 template <int TM, int TN, int RM, bool POOLED>
 __device__ __forceinline__ void weight_gradient(
-    float* As, float* Bs, const float* x, const float* dy, const unsigned char* argmax, float* partial,
+    float* As, float* Bs, const stored* x, const stored* dy, const unsigned char* argmax, float* partial,
     int splits, long long each, const Convolution& s) {
     const int TK = 32;
     typedef Tile<TM, TN, TK, RM, 4> Shape;
@@ -160,7 +160,7 @@ __device__ __forceinline__ void weight_gradient(
         const Pixel pixel = output_pixel<POOLED>(s, p0 + mine);
         const bool exists = p0 + mine < last;
         const int h0 = pixel.row * s.SH - s.top, w0 = pixel.column * s.SW - s.left;
-        const float* image = x + ((long long)pixel.n * s.C + (long long)g * s.channels()) * s.H * s.W;
+        const stored* image = x + ((long long)pixel.n * s.C + (long long)g * s.channels()) * s.H * s.W;
         for (int m = threadIdx.x / TK; m < TM; m += Shape::threads / TK) {
             const bool inside = exists && f0 + m < FG;
             const int f = g * FG + f0 + m;
@@ -189,7 +189,7 @@ __device__ __forceinline__ void weight_gradient(
 
 #define CONV_WEIGHT_GRADIENT(NAME, TM, TN, RM, POOLED) \
     extern "C" __global__ void TILE_BOUNDS NAME( \
-        const float* x, const float* dy, const unsigned char* argmax, float* partial, int splits, long long each, SIZES) { \
+        const stored* x, const stored* dy, const unsigned char* argmax, float* partial, int splits, long long each, SIZES) { \
         SHARED_TILE(As, 32, TM); \
         SHARED_TILE(Bs, 32, TN); \
         const Convolution s = SIZES_GIVEN; \
@@ -204,7 +204,7 @@ CONV_WEIGHT_GRADIENT(conv_relu_pool_weight_gradient_64, 64, 64, 4, true)
 
 // dw (F, depth) and db (F,) from the partial sums, split by split.
 extern "C" __global__ void conv_weight_gradient_sum(
-    const float* partial, float* dw, float* db, int splits, int F, int depth) {
+    const float* partial, stored* dw, stored* db, int splits, int F, int depth) {
     const long long size = (long long)F * (depth + 1);
     FOR_EACH(i, size) {
         float sum = 0;
@@ -218,7 +218,7 @@ extern "C" __global__ void conv_weight_gradient_sum(
 // --- Columns in memory, for products by cuBLAS ----------------------------------------------------------------------
 
 // columns (N*OH*OW, C*KH*KW), ordered channel, row, column.
-extern "C" __global__ void im2col(const float* x, float* columns, SIZES) {
+extern "C" __global__ void im2col(const stored* x, stored* columns, SIZES) {
     const int depth = C * KH * KW;
     FOR_EACH(i, (long long)N * OH * OW * depth) {
         const int k = (int)(i % depth), kw = k % KW, kh = k / KW % KH, c = k / (KW * KH);
@@ -226,12 +226,12 @@ extern "C" __global__ void im2col(const float* x, float* columns, SIZES) {
         const int ow = (int)(p % OW), oh = (int)(p / OW % OH);
         const int h = oh * SH - top + kh * DH, v = ow * SW - left + kw * DW;
         const bool inside = h >= 0 && h < H && v >= 0 && v < W;
-        columns[i] = inside ? x[((p / ((long long)OH * OW) * C + c) * H + h) * W + v] : 0;
+        columns[i] = inside ? (float)x[((p / ((long long)OH * OW) * C + c) * H + h) * W + v] : 0;
     }
 }
 
 // x (N, C, H, W): each pixel sums the elements of the columns that were copied from it.
-extern "C" __global__ void col2im(const float* columns, float* x, SIZES) {
+extern "C" __global__ void col2im(const stored* columns, stored* x, SIZES) {
     const int depth = C * KH * KW;
     FOR_EACH(i, (long long)N * C * H * W) {
         const int v = (int)(i % W) + left, h = (int)(i / W % H) + top, c = (int)(i / ((long long)H * W) % C);
@@ -251,7 +251,7 @@ extern "C" __global__ void col2im(const float* columns, float* x, SIZES) {
 // blocks of y walk over the R rows, those of z over the N pages. Rows of the tile are one longer, so that its columns lie
 // in 32 banks.
 extern "C" __global__ void transpose_pages(
-    const float* x, const float* bias, float* y, int N, int R, int S, int has_bias) {
+    const stored* x, const stored* bias, stored* y, int N, int R, int S, int has_bias) {
     __shared__ float tile[32][33];
     for (int n = blockIdx.z; n < N; n += gridDim.z)
         for (long long r0 = 32LL * blockIdx.y; r0 < R; r0 += 32LL * gridDim.y) {
@@ -264,14 +264,14 @@ extern "C" __global__ void transpose_pages(
             for (int i = threadIdx.y; i < 32; i += 8) {
                 const long long r = r0 + threadIdx.x;
                 const int c = blockIdx.x * 32 + i;
-                if (r < R && c < S) y[((long long)n * S + c) * R + r] = tile[threadIdx.x][i] + (has_bias ? bias[c] : 0);
+                if (r < R && c < S) y[((long long)n * S + c) * R + r] = tile[threadIdx.x][i] + (has_bias ? (float)bias[c] : 0);
             }
             __syncthreads();
         }
 }
 
 // packed (taps, C, F), or for an input gradient (taps, F, C), of w (F, C, taps), for wide_conv.cu.
-extern "C" __global__ void pack_weights(const float* w, float* packed, int F, int C, int taps, int for_gradient) {
+extern "C" __global__ void pack_weights(const stored* w, stored* packed, int F, int C, int taps, int for_gradient) {
     const int inner = for_gradient ? C : F, outer = for_gradient ? F : C;
     FOR_EACH(i, (long long)taps * F * C) {
         const int in = (int)(i % inner), out = (int)(i / inner % outer), tap = (int)(i / ((long long)inner * outer));

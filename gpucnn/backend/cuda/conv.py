@@ -54,9 +54,14 @@ def tile(rows: int) -> int:
     return 8 if rows <= 8 else 16 if rows <= 32 else 64
 
 
-def takes(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: Any) -> bool:
-    """Whether the kernels serve this case: float32, not empty, no image too large for 32-bit offsets."""
-    if not all(array is None or array.dtype == np.float32 for array in arrays) or 0 in x_shape or 0 in w_shape:
+def takes(device: CudaDevice, x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: Any) -> bool:
+    """Whether the kernels serve this case: float32 or float16, of sizes that fit."""
+    return device.takes(*arrays) and fits(x_shape, w_shape, window, groups)
+
+
+def fits(x_shape: Shape, w_shape: Shape, window: Window, groups: int) -> bool:
+    """Whether the kernels serve these sizes: not empty, no image too large for 32-bit offsets."""
+    if 0 in x_shape or 0 in w_shape:
         return False
     OH, OW = window.output_size(x_shape[2], x_shape[3])
     images = max(x_shape[1] * x_shape[2] * x_shape[3], w_shape[0] * OH * OW) < LIMIT // 2
@@ -69,7 +74,7 @@ def takes(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: 
 
 
 def _im2col_serves(device: CudaDevice, x: Array, window: Window) -> bool:
-    return takes(x.shape, (1, x.shape[1], *window.kernel), window, 1, x)
+    return takes(device, x.shape, (1, x.shape[1], *window.kernel), window, 1, x)
 
 
 @implements(ops.im2col, on="cuda", when=_im2col_serves)
@@ -78,27 +83,31 @@ def im2col(device: CudaDevice, x: Array, window: Window) -> Array:
     N, C, H, W = x.shape
     OH, OW = window.output_size(H, W)
     columns = device.empty("im2col", (N * OH * OW, C * window.kernel[0] * window.kernel[1]), x.dtype)
-    device.kernels("conv").each("im2col", columns.size, x, columns, *sizes(x.shape, (1, C, *window.kernel), window, 1))
+    device.kernels("conv", x.dtype).each(
+        "im2col", columns.size, x, columns, *sizes(x.shape, (1, C, *window.kernel), window, 1)
+    )
     return columns
 
 
 def _col2im_serves(device: CudaDevice, columns: Array, shape: Shape, window: Window) -> bool:
-    return takes(shape, (1, shape[1], *window.kernel), window, 1, columns)
+    return takes(device, shape, (1, shape[1], *window.kernel), window, 1, columns)
 
 
-@implements(ops.col2im, on="cuda", when=_col2im_serves)
+@implements(ops.col2im, on="cuda", when=_col2im_serves, half=True)
 def col2im(device: CudaDevice, columns: Array, shape: Shape, window: Window) -> Array:
     (columns,) = device.contiguous(columns)
     x = device.empty("col2im", shape, columns.dtype)
-    device.kernels("conv").each("col2im", x.size, columns, x, *sizes(shape, (1, shape[1], *window.kernel), window, 1))
+    device.kernels("conv", x.dtype).each(
+        "col2im", x.size, columns, x, *sizes(shape, (1, shape[1], *window.kernel), window, 1)
+    )
     return x
 
 
 def _forward_serves(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> bool:
-    return takes(x.shape, w.shape, window, groups, x, w, b)
+    return takes(device, x.shape, w.shape, window, groups, x, w, b)
 
 
-@implements(ops.conv2d, on="cuda", when=_forward_serves)
+@implements(ops.conv2d, on="cuda", when=_forward_serves, half=True)
 def conv2d(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
     return forward(device, x, w, b, window, groups)
 
@@ -106,10 +115,10 @@ def conv2d(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Wind
 def _input_gradient_serves(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
-    return takes(shape, w.shape, window, groups, dy, w)
+    return takes(device, shape, w.shape, window, groups, dy, w)
 
 
-@implements(ops.conv2d_input_gradient, on="cuda", when=_input_gradient_serves)
+@implements(ops.conv2d_input_gradient, on="cuda", when=_input_gradient_serves, half=True)
 def conv2d_input_gradient(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> Array:
@@ -119,10 +128,10 @@ def conv2d_input_gradient(
 def _weight_gradient_serves(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
-    return takes(x.shape, shape, window, groups, x, dy)
+    return takes(device, x.shape, shape, window, groups, x, dy)
 
 
-@implements(ops.conv2d_weight_gradient, on="cuda", when=_weight_gradient_serves)
+@implements(ops.conv2d_weight_gradient, on="cuda", when=_weight_gradient_serves, half=True)
 def conv2d_weight_gradient(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> tuple[Array, Array]:
@@ -132,10 +141,10 @@ def conv2d_weight_gradient(
 def _fused_serves(
     device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
 ) -> bool:
-    return takes(x.shape, w.shape, window, groups, x, w, b)
+    return takes(device, x.shape, w.shape, window, groups, x, w, b)
 
 
-@implements(ops.conv2d_relu_max_pool2d, on="cuda", when=_fused_serves)
+@implements(ops.conv2d_relu_max_pool2d, on="cuda", when=_fused_serves, half=True)
 def conv2d_relu_max_pool2d(
     device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
 ) -> tuple[Array, Array | None]:
@@ -150,11 +159,11 @@ def _fused_gradients_serve(
     device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
     requires_grad: tuple[bool, bool],
 ) -> bool:  # fmt: skip
-    fits = takes(x.shape, w.shape, window, groups, x, w, dy)
+    fits = takes(device, x.shape, w.shape, window, groups, x, w, dy)
     return fits and pool.knows_indices(indices, PAIRS)
 
 
-@implements(ops.conv2d_relu_max_pool2d_gradients, on="cuda", when=_fused_gradients_serve)
+@implements(ops.conv2d_relu_max_pool2d_gradients, on="cuda", when=_fused_gradients_serve, half=True)
 def conv2d_relu_max_pool2d_gradients(
     device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
     requires_grad: tuple[bool, bool],
@@ -187,7 +196,7 @@ def _forward(
     grid = (-(-pixels // width), -(-(w.shape[0] // groups) // rows), groups)
     unused = y.view(np.uint8) if indices is None else indices
     flags = int32(b is not None, indices is not None)
-    device.kernels("conv").launch(
+    device.kernels("conv", x.dtype).launch(
         f"{name}_{rows}", grid, (threads,), x, w, bias, y, unused, *flags, *sizes(x.shape, w.shape, window, groups)
     )
 
@@ -202,7 +211,7 @@ def input_gradient(
     N, C, H, W = shape
     rows = tile(C // groups)
     width, threads = TILES[rows]
-    device.kernels("conv").launch(
+    device.kernels("conv", dy.dtype).launch(
         f"{name}_{rows}", (-(-N * H * W // width), -(-(C // groups) // rows), groups), (threads,),
         dy, dy.view(np.uint8) if indices is None else indices, w, dx, *sizes(shape, w.shape, window, groups),
     )  # fmt: skip
@@ -217,33 +226,35 @@ def weight_gradient(
     name = "conv_weight_gradient" if indices is None else "conv_relu_pool_weight_gradient"
     F, depth = shape[0], shape[1] * shape[2] * shape[3]
     rows = tile(F // groups)
-    width, threads = (WEIGHT_TILES_TF32 if device.in_tf32 else WEIGHT_TILES)[rows]
+    width, threads = (WEIGHT_TILES_TF32 if device.tiles_in_tf32(x.dtype) else WEIGHT_TILES)[rows]
     tiles = -(-(depth + 1) // width), -(-(F // groups) // rows)
     pixels = dy.size // F * (1 if indices is None else 4)
     splits = max(min(-(-pixels // WEIGHT_PIXELS), WEIGHT_BLOCKS // (tiles[0] * tiles[1] * groups)), 1)
     each = -(-pixels // splits)
-    partial = device.empty("conv2d_weight_gradient", (splits, F, depth + 1), x.dtype)
-    device.kernels("conv").launch(
+    partial = device.empty("conv2d_weight_gradient", (splits, F, depth + 1), np.float32)
+    device.kernels("conv", x.dtype).launch(
         f"{name}_{rows}", (*tiles, groups * splits), (threads,),
         x, dy, dy.view(np.uint8) if indices is None else indices, partial, np.int32(splits), np.int64(each),
         *sizes(x.shape, shape, window, groups),
     )  # fmt: skip
-    return sum_of_splits(device, partial, shape)
+    return sum_of_splits(device, partial, shape, x.dtype)
 
 
-def sum_of_splits(device: CudaDevice, partial: Array, shape: Shape) -> tuple[Array, Array]:
-    """Return dL/dw of ``shape`` and dL/db (F,) from the sums over parts of the pixels (splits, F, depth + 1)."""
+def sum_of_splits(device: CudaDevice, partial: Array, shape: Shape, dtype: Any) -> tuple[Array, Array]:
+    """Return dL/dw of ``shape`` and dL/db (F,) from the float32 sums over parts of the pixels (splits, F, depth + 1)."""
     splits, F, length = partial.shape
-    dw = device.empty("conv2d_weight_gradient", shape, partial.dtype)
-    db = device.empty("conv2d_weight_gradient", (F,), partial.dtype)
-    device.kernels("conv").each("conv_weight_gradient_sum", F * length, partial, dw, db, *int32(splits, F, length - 1))
+    dw = device.empty("conv2d_weight_gradient", shape, dtype)
+    db = device.empty("conv2d_weight_gradient", (F,), dtype)
+    device.kernels("conv", dtype).each(
+        "conv_weight_gradient_sum", F * length, partial, dw, db, *int32(splits, F, length - 1)
+    )
     return dw, db
 
 
 def transpose_pages(device: CudaDevice, x: Array, y: Array, bias: Array | None = None) -> None:
     """Write x (N, R, S), each page transposed, plus bias (S,), into y (N, S, R)."""
     N, R, S = x.shape
-    device.kernels("conv").launch(
+    device.kernels("conv", x.dtype).launch(
         "transpose_pages", (-(-S // 32), min(-(-R // 32), MOST_ROWS), min(N, MOST_ROWS)), (32, 8),
         x, x if bias is None else bias, y, *int32(N, R, S, bias is not None),
     )  # fmt: skip

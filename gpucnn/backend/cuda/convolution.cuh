@@ -47,10 +47,10 @@ __device__ __forceinline__ Pixel output_pixel(const Convolution& s, long long nu
 // dL/d(convolution's output) at one position: dy itself, or, POOLED, what the pooled gradient sends there.
 template <bool POOLED>
 __device__ __forceinline__ float output_gradient(
-    const Convolution& s, const float* dy, const unsigned char* argmax, int n, int f, int oh, int ow) {
+    const Convolution& s, const stored* dy, const unsigned char* argmax, int n, int f, int oh, int ow) {
     if (!POOLED) return dy[(((long long)n * s.F + f) * s.OH + oh) * s.OW + ow];
     const int PH = s.OH / 2, PW = s.OW / 2;
     if (oh / 2 >= PH || ow / 2 >= PW) return 0;
     const long long at = (((long long)n * s.F + f) * PH + oh / 2) * PW + ow / 2;
-    return argmax[at] == oh % 2 * 2 + ow % 2 ? dy[at] : 0;
+    return argmax[at] == oh % 2 * 2 + ow % 2 ? (float)dy[at] : 0;
 }

@@ -3,7 +3,7 @@
 // y (B, C, Q) = images[indices] * scale + shift, of uint8 images (M, C, Q). Below 0 counts from the end, as in NumPy;
 // an index that is not there gives NaN.
 extern "C" __global__ void gather_normalised(
-    const unsigned char* images, const long long* indices, const float* scale, const float* shift, float* y,
+    const unsigned char* images, const long long* indices, const float* scale, const float* shift, stored* y,
     long long M, int B, int C, long long Q) {
     FOR_EACH(i, (long long)B * C * Q) {
         const int c = (int)(i / Q % C);
@@ -18,7 +18,7 @@ extern "C" __global__ void gather_normalised(
 // seen is that of update_metrics, so that the batch after is the next.
 extern "C" __global__ void gather_next(
     const unsigned char* images, const long long* labels, const long long* order, const double* seen,
-    const float* scale, const float* shift, float* y, long long* taken, long long M, long long length, int B, int C,
+    const float* scale, const float* shift, stored* y, long long* taken, long long M, long long length, int B, int C,
     long long Q) {
     const long long first = (long long)*seen;
     FOR_EACH(i, (long long)B * C * Q) {
@@ -33,15 +33,18 @@ extern "C" __global__ void gather_next(
 // Adds a batch of mean loss *loss and logits (R, K) to sums (4,): sum of losses, correct predictions, images, the last loss.
 // The answer is the first of the highest logits, and NaN the highest of all, as in argmax. One block of REDUCE threads.
 extern "C" __global__ void __launch_bounds__(256) update_metrics(
-    const float* loss, const float* logits, const long long* labels, double* sums, int R, int K) {
+    const float* loss, const stored* logits, const long long* labels, double* sums, int R, int K) {
     __shared__ int right[REDUCE];
     const int me = threadIdx.x;
     int count = 0;
     for (int row = me; row < R; row += REDUCE) {
-        const float* z = logits + (long long)row * K;
+        const stored* z = logits + (long long)row * K;
         int best = 0;
-        for (int k = 1; k < K; k++)
-            if (z[k] > z[best] || (z[k] != z[k] && z[best] == z[best])) best = k;
+        float highest = z[0];
+        for (int k = 1; k < K; k++) {
+            const float score = z[k];
+            if (score > highest || (is_nan(score) && !is_nan(highest))) highest = score, best = k;
+        }
         count += best == labels[row];
     }
     right[me] = count;

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backend.cuda.autotune import Autotuner
-from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, OPTIONS, TF32, Kernels
+from gpucnn.backend.cuda.launch import FAMILIES, IN_TILES, STORING, Kernels, options_for
 from gpucnn.backend.device import Array, Device
+from gpucnn.backend.precision import HALF
 from gpucnn.errors import DeviceError, OutOfMemoryError, how_to_add
 
 OLDER = "(or cuda12 for drivers older than 580)"
@@ -60,6 +61,8 @@ class CudaDevice(Device):
     captures = True
     proof: Callable[[bool], dict[str, str]]
     """Checks the kernels (``proof.prove``); the argument says whether thoroughly."""
+    half_proof: Callable[[], bool]
+    """Checks those of float16 (``proof.prove_half``)."""
 
     def __init__(self, index: int = 0) -> None:
         super().__init__()
@@ -73,10 +76,11 @@ class CudaDevice(Device):
             ) from None
         self._probe()
         self.has_tf32 = int(self._device.compute_capability) >= 80
-        self._kernels: dict[tuple[str, bool, tuple[str, ...]], Kernels] = {}
+        self._kernels: dict[tuple[str, tuple[str, ...]], Kernels] = {}
         self.variants: dict[Any, bool] = {}
         """The kernels compiled for a kernel size, and whether they gave correct results."""
         self.proving = False  # all of them are tried
+        self._half: bool | None = None  # whether those of float16 gave right answers
         self._thread = threading.local()
         self._constants: dict[Any, Array] = {}
         _in_use.add(self)
@@ -178,14 +182,37 @@ class CudaDevice(Device):
                 self.free_memory()
                 raise OutOfMemoryError(f"{self.name}: {_one_line(error)} {self._free()} {LESS}") from None
 
-    def kernels(self, family: str, macros: tuple[str, ...] = ()) -> Kernels:
-        """Return the kernels of a family, with these options -DNAME=VALUE, for this thread's precision, float32 or TF32."""
-        return self._compiled(family, family in IN_TILES and self.in_tf32, macros)
+    def kernels(self, family: str, dtype: Any = np.float32, macros: tuple[str, ...] = ()) -> Kernels:
+        """Return the kernels of a family for arrays of a dtype, with these options -DNAME=VALUE.
 
-    def _compiled(self, family: str, tf32: bool, macros: tuple[str, ...]) -> Kernels:
-        key = family, tf32, macros
+        Products are those of this thread's precision, float32 or TF32.
+        """
+        return self._compiled(family, options_for(family, self.tiles_in_tf32(dtype), dtype == HALF, macros))
+
+    def takes(self, *arrays: Any) -> bool:
+        """Whether kernels serve arrays of these dtypes (None: one that is absent): all float32, or all float16."""
+        first = arrays[0].dtype
+        return all(array is None or array.dtype == first for array in arrays) and self.takes_dtype(first)
+
+    def takes_dtype(self, dtype: Any) -> bool:
+        """Whether kernels read and write this dtype: float32, or float16 if they gave right answers when first asked."""
+        return bool(dtype == np.float32 or (dtype == HALF and self._trusts_half()))
+
+    def _trusts_half(self) -> bool:
+        if self._half is None and not self.proving:
+            if self.capture_state is not None:
+                return False  # nothing can be compiled in a capture
+            self._half = self.half_proof()
+        return self.proving or self._half is True
+
+    def tiles_in_tf32(self, dtype: Any) -> bool:
+        """Whether products of arrays of this dtype run in TF32: where the thread chose so, and in float16 if it is there."""
+        return self.in_tf32 or bool(self.has_tf32 and dtype == HALF)
+
+    def _compiled(self, family: str, options: tuple[str, ...]) -> Kernels:
+        key = family, options
         if key not in self._kernels:
-            self._kernels[key] = Kernels(self.xp, family, (*(TF32 if tf32 else OPTIONS), *macros))
+            self._kernels[key] = Kernels(self.xp, family, options)
         return self._kernels[key]
 
     def verify(self) -> dict[str, str]:
@@ -193,9 +220,11 @@ class CudaDevice(Device):
 
     def warm_up(self) -> None:
         with self._device:
-            for tf32, families in ((False, FAMILIES), (True, IN_TILES if self.has_tf32 else ())):
+            for tf32, half, families in (
+                (False, False, FAMILIES), (True, False, IN_TILES if self.has_tf32 else ()), (self.has_tf32, True, STORING),
+            ):  # fmt: skip
                 for family in families:
-                    self._compiled(family, tf32, ()).compile()
+                    self._compiled(family, options_for(family, tf32, half)).compile()
 
     def contiguous(self, *arrays: Array) -> list[Array]:
         """Return the arrays in C order, copied only if necessary."""

@@ -1,7 +1,7 @@
 """Compiling and launching the kernels of the ``.cu`` files.
 
 A family of kernels is a ``.cu`` file, which the Python file of the same name launches. NVRTC compiles a family at its first
-launch; products and convolutions once more for TF32, where it is used. CuPy caches the binaries on disk
+launch; once more for float16, and products and convolutions for TF32, where these are used. CuPy caches the binaries on disk
 (``CUPY_CACHE_DIR``) for later processes. ``gpucnn doctor --warmup`` compiles them ahead of time.
 """
 
@@ -19,10 +19,13 @@ Grid = tuple[int, ...]
 
 THREADS = 256
 """Threads per block of the element-wise kernels, the GEMMs and the reductions."""
+STORED = (np.dtype(np.float32), np.dtype(np.float16))
+"""The dtypes of what the sources call `stored`."""
 MOST_BLOCKS = 65_536
 """The most blocks of an element-wise kernel. Beyond it, each thread processes several elements."""
 OPTIONS = ("-std=c++17",)
 TF32 = (*OPTIONS, "-DTF32=1")
+HALF = "-DHALF=1"
 FOLDER = Path(__file__).parent
 FAMILIES = tuple(sorted(path.stem for path in FOLDER.glob("*.cu")))
 HEADERS = {
@@ -32,6 +35,13 @@ HEADERS = {
 }
 IN_TILES = tuple(HEADERS)
 """The families that multiply tiles, and so differ in TF32."""
+STORING = ("activation", "conv", "data", "linear", "norm", "optim", "pool", "wide_conv")
+"""The families that read and write what the sources call `stored`, and so differ in float16."""
+
+
+def options_for(family: str, tf32: bool, half: bool, macros: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return what a family is compiled with."""
+    return (*(TF32 if tf32 and family in IN_TILES else OPTIONS), *([HALF] if half else []), *macros)
 
 
 @cache

@@ -14,7 +14,7 @@ struct Depth {  // that is summed together
 
 template <int T, int SLICES, bool A_ROWS, bool B_ROWS>
 __device__ __forceinline__ void product(
-    float* As, float* Bs, const float* A, const float* B, const float* bias, float* C, float* row_sums,
+    float* As, float* Bs, const stored* A, const stored* B, const stored* bias, stored* C, stored* row_sums,
     int M, int N, int K, int has_bias, int wants_sums) {
     const int DEPTH = Depth<T>::value;
     typedef WideTile<T, T, DEPTH> Shape;
@@ -28,12 +28,12 @@ __device__ __forceinline__ void product(
 #pragma unroll
         for (int i = 0; i < each; i++) {
             const int at = me + i * Shape::threads, m = m0 + (A_ROWS ? at / DEPTH : at % T), k = k0 + (A_ROWS ? at % DEPTH : at / T);
-            a[i] = m < M && k < K ? A[A_ROWS ? (long long)m * K + k : (long long)k * M + m] : 0;
+            a[i] = m < M && k < K ? (float)A[A_ROWS ? (long long)m * K + k : (long long)k * M + m] : 0;
         }
 #pragma unroll
         for (int i = 0; i < each; i++) {
             const int at = me + i * Shape::threads, n = n0 + (B_ROWS ? at % T : at / DEPTH), k = k0 + (B_ROWS ? at / T : at % DEPTH);
-            b[i] = n < N && k < K ? B[B_ROWS ? (long long)k * N + n : (long long)n * K + k] : 0;
+            b[i] = n < N && k < K ? (float)B[B_ROWS ? (long long)k * N + n : (long long)n * K + k] : 0;
         }
     };
     const auto store = [&] {
@@ -92,7 +92,7 @@ __device__ __forceinline__ void product(
 // Grid (ceil(N/T) ceil(M/T)), tile by tile along a row: the other dimensions of a grid end at 65,535.
 #define PRODUCT(NAME, T, SLICES, A_ROWS, B_ROWS) \
     extern "C" __global__ void TILE_BOUNDS NAME( \
-        const float* A, const float* B, const float* bias, float* C, float* row_sums, \
+        const stored* A, const stored* B, const stored* bias, stored* C, stored* row_sums, \
         int M, int N, int K, int has_bias, int wants_sums) { \
         SHARED_TILE(As, 2 * SLICES * Depth<T>::value, T); \
         SHARED_TILE(Bs, 2 * SLICES * Depth<T>::value, T); \

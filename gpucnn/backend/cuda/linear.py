@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpucnn.backend import ops
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.cuda.launch import int32
@@ -37,12 +35,12 @@ def in_order(device: CudaDevice, a: Array) -> tuple[str, Array]:
 
 def _product_serves(device: CudaDevice, a: Array, b: Array) -> bool:
     """Whether our kernels serve the product of two matrices."""
-    if a.ndim != 2 or b.ndim != 2 or not (a.dtype == b.dtype == np.float32) or a.shape[1] != b.shape[0]:
+    if a.ndim != 2 or b.ndim != 2 or not device.takes(a, b) or a.shape[1] != b.shape[0]:
         return False
     return bool(0 < a.shape[0] * a.shape[1] * b.shape[1] < CUBLAS_FROM)
 
 
-@implements(ops.matmul, on="cuda", when=_product_serves, first=True)
+@implements(ops.matmul, on="cuda", when=_product_serves, first=True, half=True)
 def matmul(device: CudaDevice, a: Array, b: Array) -> Array:
     c = device.empty("matmul", (a.shape[0], b.shape[1]), a.dtype)
     _launch(device, a, b, None, c, None)
@@ -50,10 +48,10 @@ def matmul(device: CudaDevice, a: Array, b: Array) -> Array:
 
 
 def _linear_serves(device: CudaDevice, x: Array, w: Array, b: Array | None) -> bool:
-    return _product_serves(device, x, w.T)
+    return _product_serves(device, x, w.T) and (b is None or device.takes(x, b))
 
 
-@implements(ops.linear, on="cuda", when=_linear_serves)
+@implements(ops.linear, on="cuda", when=_linear_serves, half=True)
 def linear(device: CudaDevice, x: Array, w: Array, b: Array | None) -> Array:
     y = device.empty("matmul", (x.shape[0], w.shape[0]), x.dtype)
     _launch(device, x, w.T, None if b is None else device.contiguous(b)[0], y, None)
@@ -64,7 +62,7 @@ def _gradients_serve(device: CudaDevice, x: Array, dy: Array) -> bool:
     return _product_serves(device, dy.T, x)
 
 
-@implements(ops.linear_parameter_gradients, on="cuda", when=_gradients_serve)
+@implements(ops.linear_parameter_gradients, on="cuda", when=_gradients_serve, half=True)
 def linear_parameter_gradients(device: CudaDevice, x: Array, dy: Array) -> tuple[Array, Array]:
     dw = device.empty("matmul", (dy.shape[1], x.shape[1]), x.dtype)
     db = device.empty("matmul", (dy.shape[1],), x.dtype)
@@ -78,7 +76,7 @@ def _launch(device: CudaDevice, a: Array, b: Array, bias: Array | None, c: Array
     (way_a, a), (way_b, b) = in_order(device, a), in_order(device, b)
     if way_a + way_b == "tt":  # there is no kernel for it
         way_b, b = "n", device.contiguous(b.T)[0]
-    device.kernels("linear").launch(
+    device.kernels("linear", a.dtype).launch(
         f"product_{way_a}{way_b}_{side}", (-(-N // side) * -(-M // side),), TILES[side],
         a, b, a if bias is None else bias, c, c if sums is None else sums,
         *int32(M, N, K, bias is not None, sums is not None),

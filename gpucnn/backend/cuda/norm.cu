@@ -18,7 +18,7 @@ __device__ __forceinline__ Moments merged(Moments a, Moments b) {
 
 // partial (splits, C, 3): count, mean and squares of each channel in each split.
 extern "C" __global__ void __launch_bounds__(256) channel_moments(
-    const float* x, float* partial, int N, int C, long long Q, long long each) {
+    const stored* x, float* partial, int N, int C, long long Q, long long each) {
     __shared__ float counts[REDUCE];
     __shared__ float means[REDUCE];
     __shared__ float squares[REDUCE];
@@ -72,8 +72,8 @@ extern "C" __global__ void update_running(
 
 // y = (x - mean) factor weight + bias + residual, or of that the ReLU.
 extern "C" __global__ void channel_normalise(
-    const float* x, const float* mean, const float* factor, const float* weight, const float* bias,
-    const float* residual, float* y, int has_weight, int has_bias, int has_residual, int relu, int N, int C,
+    const stored* x, const float* mean, const float* factor, const stored* weight, const stored* bias,
+    const stored* residual, stored* y, int has_weight, int has_bias, int has_residual, int relu, int N, int C,
     long long Q) {
     FOR_EACH(i, (long long)N * C * Q) {
         const int c = (int)(i / Q % C);
@@ -86,13 +86,13 @@ extern "C" __global__ void channel_normalise(
 }
 
 // dL/d(what the ReLU was given): dy where y is positive; without ReLU dy itself.
-__device__ __forceinline__ float before_relu(const float* dy, const float* y, int relu, long long i) {
-    return relu && !(y[i] > 0) ? 0 : dy[i];
+__device__ __forceinline__ float before_relu(const stored* dy, const stored* y, int relu, long long i) {
+    return relu && !(y[i] > 0) ? 0 : (float)dy[i];
 }
 
 // partial (splits, C, 2): the sums of the gradient before the ReLU, and of that times the normalised x.
 extern "C" __global__ void __launch_bounds__(256) channel_sums(
-    const float* dy, const float* y, const float* x, const float* mean, const float* factor, float* partial, int relu,
+    const stored* dy, const stored* y, const stored* x, const float* mean, const float* factor, float* partial, int relu,
     int N, int C, long long Q, long long each) {
     __shared__ float sums[REDUCE];
     __shared__ float products[REDUCE];
@@ -116,24 +116,24 @@ extern "C" __global__ void __launch_bounds__(256) channel_sums(
     }
 }
 
-// sums (2, C): the sums over the splits, which are dL/dbias and dL/dweight.
-extern "C" __global__ void channel_sums_merge(const float* partial, float* sums, int splits, int C) {
+// sums (2, C): the sums over the splits, which are dL/dbias and dL/dweight, and in `gradients` (2, C) as these are stored.
+extern "C" __global__ void channel_sums_merge(const float* partial, float* sums, stored* gradients, int splits, int C) {
     FOR_EACH(c, C) {
         float sum = 0, product = 0;
         for (int split = 0; split < splits; split++) {
             sum += partial[((long long)split * C + c) * 2];
             product += partial[((long long)split * C + c) * 2 + 1];
         }
-        sums[c] = sum;
-        sums[C + c] = product;
+        sums[c] = sum, gradients[c] = sum;
+        sums[C + c] = product, gradients[C + c] = product;
     }
 }
 
 // dx = factor weight (g - mean(g) - normal mean(g normal)), g the gradient before the ReLU, with its sums (2, C) and share = 1
 // over the count of values; and g itself where it is wanted.
 extern "C" __global__ void channel_normalise_gradient(
-    const float* dy, const float* y, const float* x, const float* mean, const float* factor, const float* weight,
-    const float* sums, float* dx, float* g, float share, int has_weight, int relu, int wants_g, int N, int C,
+    const stored* dy, const stored* y, const stored* x, const float* mean, const float* factor, const stored* weight,
+    const float* sums, stored* dx, stored* g, float share, int has_weight, int relu, int wants_g, int N, int C,
     long long Q) {
     FOR_EACH(i, (long long)N * C * Q) {
         const int c = (int)(i / Q % C);

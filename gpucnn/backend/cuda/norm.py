@@ -27,12 +27,16 @@ def _serves(
     eps: float,
     relu: bool,
 ) -> bool:
-    return _takes(x)
+    return _takes(device, x, weight, bias, residual)
 
 
-def _takes(x: Array) -> bool:
-    """Whether the kernels serve these images: float32, not empty, not too many channels."""
-    return bool(x.dtype == np.float32 and x.size > 0 and x.shape[1] <= MOST_CHANNELS)
+def _takes(device: CudaDevice, x: Array, *others: Array | None) -> bool:
+    """Whether the kernels serve these images: of one dtype with the other arrays, not empty, not too many channels."""
+    return device.takes(x, *others) and bool(x.size > 0 and x.shape[1] <= MOST_CHANNELS)
+
+
+def _wide(*arrays: Array) -> bool:
+    return all(array.dtype == np.float32 for array in arrays)
 
 
 def _splits(C: int, values: int) -> tuple[int, np.int64]:
@@ -41,7 +45,7 @@ def _splits(C: int, values: int) -> tuple[int, np.int64]:
     return splits, np.int64(-(-values // splits))
 
 
-@implements(ops.batch_norm, on="cuda", when=_serves)
+@implements(ops.batch_norm, on="cuda", when=_serves, half=True)
 def batch_norm(
     device: CudaDevice,
     x: Array,
@@ -54,14 +58,11 @@ def batch_norm(
     (x,) = device.contiguous(x)
     N, C, Q = pages(x.shape)
     splits, each = _splits(C, N * Q)
-    partial = device.empty("batch_norm", (splits, C, 3), x.dtype)
-    mean, var, factor = (device.empty("batch_norm", (C,), x.dtype) for _ in range(3))
-    device.kernels("norm").launch(
-        "channel_moments", (splits, C), (THREADS,), x, partial, *int32(N, C), np.int64(Q), each
-    )
-    device.kernels("norm").each(
-        "channel_moments_merge", C, partial, mean, var, factor, *int32(splits, C), np.float32(eps)
-    )
+    partial = device.empty("batch_norm", (splits, C, 3), np.float32)
+    mean, var, factor = (device.empty("batch_norm", (C,), np.float32) for _ in range(3))
+    kernels = device.kernels("norm", x.dtype)
+    kernels.launch("channel_moments", (splits, C), (THREADS,), x, partial, *int32(N, C), np.int64(Q), each)
+    kernels.each("channel_moments_merge", C, partial, mean, var, factor, *int32(splits, C), np.float32(eps))
     return _normalise(device, x, mean, factor, weight, bias, residual, relu), mean, var, factor
 
 
@@ -69,10 +70,10 @@ def _inference_serves(
     device: CudaDevice, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
     residual: Array | None, eps: float, relu: bool,
 ) -> bool:  # fmt: skip
-    return _takes(x)
+    return _takes(device, x, weight, bias, residual) and _wide(mean, var)
 
 
-@implements(ops.batch_norm_inference, on="cuda", when=_inference_serves)
+@implements(ops.batch_norm_inference, on="cuda", when=_inference_serves, half=True)
 def batch_norm_inference(
     device: CudaDevice, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None,
     residual: Array | None, eps: float, relu: bool,
@@ -91,7 +92,7 @@ def _normalise(
     y = device.empty("batch_norm", x.shape, x.dtype)
     given = [x if one is None else device.contiguous(one)[0] for one in (weight, bias, residual)]
     flags = int32(*(one is not None for one in (weight, bias, residual)), relu)
-    device.kernels("norm").each(
+    device.kernels("norm", x.dtype).each(
         "channel_normalise", x.size, x, mean, factor, *given, y, *flags, *int32(N, C), np.int64(Q)
     )
     return y
@@ -101,10 +102,10 @@ def _gradients_serve(
     device: CudaDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
     needs_residual: bool, training: bool = True,
 ) -> bool:  # fmt: skip
-    return training and _takes(x)
+    return training and _takes(device, x, dy, y, weight) and _wide(mean, factor)
 
 
-@implements(ops.batch_norm_gradients, on="cuda", when=_gradients_serve)
+@implements(ops.batch_norm_gradients, on="cuda", when=_gradients_serve, half=True)
 def batch_norm_gradients(
     device: CudaDevice, dy: Array, x: Array, y: Array | None, weight: Array | None, mean: Array, factor: Array,
     needs_residual: bool, training: bool = True,
@@ -114,19 +115,21 @@ def batch_norm_gradients(
     output = dy if y is None else device.contiguous(y)[0]
     N, C, Q = pages(x.shape)
     splits, each = _splits(C, N * Q)
-    partial = device.empty("batch_norm_gradients", (splits, C, 2), x.dtype)
-    sums = device.empty("batch_norm_gradients", (2, C), x.dtype)
+    partial = device.empty("batch_norm_gradients", (splits, C, 2), np.float32)
+    sums = device.empty("batch_norm_gradients", (2, C), np.float32)
+    gradients = sums if x.dtype == np.float32 else device.empty("batch_norm_gradients", (2, C), x.dtype)
     dx = device.empty("batch_norm_gradients", x.shape, x.dtype)
     g = device.empty("batch_norm_gradients", x.shape, x.dtype) if relu and needs_residual else None
     shape = *int32(N, C), np.int64(Q)
     known = dy, output, x, mean, factor
-    device.kernels("norm").launch("channel_sums", (splits, C), (THREADS,), *known, partial, *int32(relu), *shape, each)
-    device.kernels("norm").each("channel_sums_merge", C, partial, sums, *int32(splits, C))
-    device.kernels("norm").each(
-        "channel_normalise_gradient", dx.size, *known, mean if weight is None else device.contiguous(weight)[0], sums,
+    kernels = device.kernels("norm", x.dtype)
+    kernels.launch("channel_sums", (splits, C), (THREADS,), *known, partial, *int32(relu), *shape, each)
+    kernels.each("channel_sums_merge", C, partial, sums, gradients, *int32(splits, C))
+    kernels.each(
+        "channel_normalise_gradient", dx.size, *known, x if weight is None else device.contiguous(weight)[0], sums,
         dx, dx if g is None else g, np.float32(1 / (N * Q)), *int32(weight is not None, relu, g is not None), *shape,
     )  # fmt: skip
-    return dx, sums[1], sums[0], dy if g is None else g
+    return dx, gradients[1], gradients[0], dy if g is None else g
 
 
 def _running_serves(

@@ -58,12 +58,12 @@ extern "C" __global__ void adam(
 
 // Copies up to twelve arrays, the gradients of parameters into their flat buffer say; those of count 0 are absent.
 // Grid (blocks, 12).
-#define PIECE(i) const float* from##i, float* to##i, long long count##i
+#define PIECE(i) const stored* from##i, stored* to##i, long long count##i
 extern "C" __global__ void copy_pieces(
     PIECE(0), PIECE(1), PIECE(2), PIECE(3), PIECE(4), PIECE(5), PIECE(6), PIECE(7), PIECE(8), PIECE(9), PIECE(10),
     PIECE(11)) {
-    const float* const from[12] = {from0, from1, from2, from3, from4, from5, from6, from7, from8, from9, from10, from11};
-    float* const to[12] = {to0, to1, to2, to3, to4, to5, to6, to7, to8, to9, to10, to11};
+    const stored* const from[12] = {from0, from1, from2, from3, from4, from5, from6, from7, from8, from9, from10, from11};
+    stored* const to[12] = {to0, to1, to2, to3, to4, to5, to6, to7, to8, to9, to10, to11};
     const long long counts[12] = {count0, count1, count2, count3, count4, count5, count6, count7, count8, count9, count10,
                                   count11};
     const int piece = blockIdx.y;

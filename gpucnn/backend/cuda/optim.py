@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.backend import ops
 from gpucnn.backend.cuda.device import CudaDevice
-from gpucnn.backend.cuda.launch import MOST_BLOCKS, THREADS
+from gpucnn.backend.cuda.launch import MOST_BLOCKS, STORED, THREADS
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
 from gpucnn.backend.ops.optim import Number, Steps
@@ -96,18 +96,25 @@ def adam_update(
 
 
 def _copy_serves(device: CudaDevice, pairs: Sequence[tuple[Array, Array]]) -> bool:
-    return any(takes(*pair) for pair in pairs)
+    return any(_copies(device, *pair) for pair in pairs)
+
+
+def _copies(device: CudaDevice, target: Array, source: Array) -> bool:
+    return device.takes(target, source) and bool(
+        target.size and target.flags.c_contiguous and source.flags.c_contiguous
+    )
 
 
 @implements(ops.copy_all, on="cuda", when=_copy_serves)
 def copy_all(device: CudaDevice, pairs: Sequence[tuple[Array, Array]]) -> None:
     """Copy many arrays in one launch. Arrays that the kernel does not serve are copied one by one."""
-    plain = [pair for pair in pairs if takes(*pair)]
     for target, source in pairs:
-        if not takes(target, source):
+        if not _copies(device, target, source):
             target[...] = source
-    for first in range(0, len(plain), PIECES):
-        _copy_pieces(device, plain[first : first + PIECES])
+    for dtype in STORED:
+        plain = [pair for pair in pairs if _copies(device, *pair) and pair[0].dtype == dtype]
+        for first in range(0, len(plain), PIECES):
+            _copy_pieces(device, plain[first : first + PIECES])
 
 
 def _copy_pieces(device: CudaDevice, pairs: Sequence[tuple[Array, Array]]) -> None:
@@ -118,4 +125,4 @@ def _copy_pieces(device: CudaDevice, pairs: Sequence[tuple[Array, Array]]) -> No
     arguments += [*arguments[:2], np.int64(0)] * (PIECES - len(pairs))
     most = max(to.size for to, _ in pairs)
     grid = (min(-(-most // THREADS), MOST_BLOCKS), PIECES)
-    device.kernels("optim").launch("copy_pieces", grid, (THREADS,), *arguments)
+    device.kernels("optim", pairs[0][0].dtype).launch("copy_pieces", grid, (THREADS,), *arguments)

@@ -7,10 +7,10 @@
     int OH, int OW
 
 #define MAX_POOL(NAME, INDEX) \
-    extern "C" __global__ void NAME(const float* x, float* y, INDEX* argmax, int wants_argmax, POOL_SIZES) { \
+    extern "C" __global__ void NAME(const stored* x, stored* y, INDEX* argmax, int wants_argmax, POOL_SIZES) { \
         FOR_EACH(i, P * OH * OW) { \
             const int h0 = (int)(i / OW % OH) * SH - top, w0 = (int)(i % OW) * SW - left; \
-            const float* image = x + i / ((long long)OH * OW) * H * W; \
+            const stored* image = x + i / ((long long)OH * OW) * H * W; \
             float best = -infinity(); \
             int winner = KH * KW; \
             for (int k = 0; k < KH * KW; k++) { \
@@ -33,7 +33,7 @@ MAX_POOL(max_pool_int, int)
             above >= 0 && before >= 0 && above % SH == 0 && before % SW == 0 && above / SH < OH && before / SW < OW)
 
 #define MAX_POOL_GRADIENT(NAME, INDEX) \
-    extern "C" __global__ void NAME(const float* dy, const INDEX* argmax, float* dx, POOL_SIZES) { \
+    extern "C" __global__ void NAME(const stored* dy, const INDEX* argmax, stored* dx, POOL_SIZES) { \
         FOR_EACH(i, P * H * W) { \
             const int h = (int)(i / W % H), v = (int)(i % W); \
             const long long plane = i / ((long long)H * W) * OH * OW; \
@@ -50,10 +50,10 @@ MAX_POOL_GRADIENT(max_pool_gradient_int, int)
 
 // y = sum over the window / divisor, or, where counted, / (rows[oh] * columns[ow]).
 extern "C" __global__ void average_pool(
-    const float* x, const float* rows, const float* columns, float* y, float divisor, int counted, POOL_SIZES) {
+    const stored* x, const float* rows, const float* columns, stored* y, float divisor, int counted, POOL_SIZES) {
     FOR_EACH(i, P * OH * OW) {
         const int oh = (int)(i / OW % OH), ow = (int)(i % OW);
-        const float* image = x + i / ((long long)OH * OW) * H * W;
+        const stored* image = x + i / ((long long)OH * OW) * H * W;
         float sum = 0;
         for (int k = 0; k < KH * KW; k++) {
             const int h = oh * SH - top + k / KW * DH, v = ow * SW - left + k % KW * DW;
@@ -64,7 +64,7 @@ extern "C" __global__ void average_pool(
 }
 
 extern "C" __global__ void average_pool_gradient(
-    const float* dy, const float* rows, const float* columns, float* dx, float divisor, int counted, POOL_SIZES) {
+    const stored* dy, const float* rows, const float* columns, stored* dx, float divisor, int counted, POOL_SIZES) {
     FOR_EACH(i, P * H * W) {
         const int h = (int)(i / W % H), v = (int)(i % W);
         const long long plane = i / ((long long)H * W) * OH * OW;

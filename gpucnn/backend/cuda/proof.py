@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from gpucnn.backend.cuda import blas
 from gpucnn.backend.cuda.conv import transpose_pages
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.cuda.launch import FAMILIES, source
-from gpucnn.backend.device import Device
-from gpucnn.backend.dispatch import OPERATIONS, Operation
-from gpucnn.backend.geometry import Window
+from gpucnn.backend.cuda.proof_cases import Case, Host, cases, half_cases, mapped
+from gpucnn.backend.dispatch import OPERATIONS
+from gpucnn.backend.precision import is_half
 from gpucnn.backend.random import Generator
 from gpucnn.disk import write_atomically
 
@@ -35,30 +35,8 @@ PLAIN = {"graph", "indexing", "prefetch", "tuned"}
 """Modules without kernels, which are no families."""
 LATER = "wide_conv"
 """The family whose kernels are compiled, and held against the references, when a convolution first asks for them."""
-CLOSE, CLOSE_TF32 = 1e-4, 1e-2
+CLOSE, CLOSE_HALF, CLOSE_TF32 = 1e-4, 1e-3, 1e-2
 """The largest difference from the reference, relative to the largest value of the answer."""
-
-
-WIDE = (
-    ((2, 16, 6, 9), 16, Window((3, 3), (1, 1), (1, 1, 1, 1))), ((2, 32, 7, 6), 32, Window((3, 3), (1, 1), (1, 1, 1, 1))),
-    ((2, 80, 4, 5), 64, Window((3, 3), (1, 1), (1, 1, 1, 1))), ((2, 48, 7, 8), 80, Window((3, 3), (2, 2), (1, 1, 1, 1))),
-)  # fmt: skip
-"""Shapes, filters and windows of convolutions that together launch every wide kernel."""
-
-
-class _Host(Device):
-    """The references on NumPy."""
-
-    xp = np
-
-
-@dataclass
-class Case:
-    """One call of an operation, on host arrays."""
-
-    operation: Operation[..., Any]
-    arguments: Sequence[Any]
-    named: dict[str, Any] = field(default_factory=dict)
 
 
 def family_of(function: Callable[..., Any]) -> str:
@@ -71,90 +49,24 @@ def families() -> list[str]:
     return sorted(found - PLAIN)
 
 
-def cases(seed: int = 0) -> list[Case]:
-    """Return cases that together launch every kernel."""
-    rng = np.random.default_rng(seed)
-
-    def some(*shape: int) -> Any:
-        return rng.standard_normal(shape).astype(np.float32)
-
-    def positive(*shape: int) -> Any:
-        return (rng.random(shape) + 0.5).astype(np.float32)
-
-    found: list[Case] = []
-
-    def add(operation: Any, *arguments: Any, **named: Any) -> None:
-        found.append(Case(operation, arguments, named))
-
-    host = _Host()
-    for F, groups, window in (
-        (5, 1, Window((3, 3), (1, 1), (1, 1, 1, 1))), (20, 2, Window((3, 2), (2, 1))), (40, 1, Window((1, 3))),
-    ):  # fmt: skip
-        shape, w = (2, F if F > 5 else 4, 8, 9), some(F, (F if F > 5 else 4) // groups, *window.kernel)
-        x, b, dy = some(*shape), some(F), some(2, F, *window.output_size(8, 9))
-        add(ops.conv2d, x, w, b, window, groups)
-        add(ops.conv2d_input_gradient, dy, w, shape, window, groups)
-        add(ops.conv2d_weight_gradient, x, dy, w.shape, window, groups)
-        add(ops.conv2d_relu_max_pool2d, x, w, b, window, groups)
-        pooled, indices = ops.conv2d_relu_max_pool2d(host, x, w, b, window, groups)
-        indices = indices.astype(np.uint8)  # type: ignore[union-attr]
-        add(ops.conv2d_relu_max_pool2d_gradients, x, w, some(*pooled.shape), indices, window, groups, (True, True))
-    for shape, F, window in WIDE:
-        x, w, b, dy = (
-            some(*shape),
-            some(F, shape[1], *window.kernel),
-            some(F),
-            some(2, F, *window.output_size(*shape[2:])),
+def prove_half(device: CudaDevice) -> bool:
+    """Return whether the kernels give right answers in float16; a warning says where not, and others serve instead."""
+    if os.environ.get("GPUCNN_KERNELS") == "0":
+        return False
+    note = _note(device, "float16")
+    if note is not None and note.exists():
+        return True
+    with _proving(device):
+        faults, certain = _faults_of(partial(_checks, device, half_cases(), CLOSE_HALF), leave=LATER)
+    if faults:
+        warnings.warn(
+            f"{device.name}: kernels of float16 switched off: {_said(faults)}. Its arrays become float32 for those of "
+            f"float32 instead, which is slower. Please report this with the output of: gpucnn doctor --verify",
+            stacklevel=5,
         )
-        add(ops.conv2d, x, w, b, window)
-        add(ops.conv2d_input_gradient, dy, w, shape, window)
-        add(ops.conv2d_weight_gradient, x, dy, w.shape, window)
-        add(ops.conv2d_relu_max_pool2d, x, w, b, window, 1)
-        pooled, indices = ops.conv2d_relu_max_pool2d(host, x, w, b, window, 1)
-        indices = indices.astype(np.uint8)  # type: ignore[union-attr]
-        add(ops.conv2d_relu_max_pool2d_gradients, x, w, some(*pooled.shape), indices, window, 1, (True, True))
-    window = Window((3, 3), (1, 1), (1, 1, 1, 1))
-    columns = ops.im2col(host, some(2, 3, 6, 6), window)
-    add(ops.im2col, some(2, 3, 6, 6), window)
-    add(ops.col2im, some(*columns.shape), (2, 3, 6, 6), window)
-    for window in (Window((2, 3), (2, 1)), Window((16, 16), (16, 16))):
-        x = some(2, 3, 17, 17)
-        y, indices = ops.max_pool2d(host, x, window)
-        indices = indices.astype(np.uint8 if window.kernel == (2, 3) else np.int32)  # type: ignore[union-attr]
-        add(ops.max_pool2d, x, window)
-        add(ops.max_pool2d_gradient, some(*y.shape), indices, x.shape, window)
-        add(ops.avg_pool2d, x, window, float(np.prod(window.kernel)))
-        add(ops.avg_pool2d_gradient, some(*y.shape), x.shape, window, float(np.prod(window.kernel)))
-    for M, N in ((7, 10), (64 * 12, 64 * 11), (128 * 12, 128 * 11)):
-        x, w, dy = some(M, 9), some(N, 9), some(M, N)
-        add(ops.linear, x, w, some(N))
-        add(ops.linear_parameter_gradients, some(5, N), some(5, M))
-        add(ops.matmul, x, some(9, N))
-    add(ops.matmul, some(3, 5, 9), some(3, 7, 9).swapaxes(1, 2))
-    add(ops.matmul, some(5, 9).astype(np.float64).T, some(5, 7).astype(np.float64))
-    x, y, weight, bias, mean, var = some(3, 4, 5, 6), some(3, 4, 5, 6), some(4), some(4), some(4), positive(4)
-    add(ops.batch_norm, x, weight, bias, y, 1e-5, True)
-    add(ops.batch_norm_inference, x, mean, var, weight, bias, None, 1e-5, False)
-    add(ops.batch_norm_gradients, some(3, 4, 5, 6), x, y, weight, mean, positive(4), True)
-    add(ops.batch_norm_gradients, some(3, 4, 5, 6), x, None, weight, mean, positive(4), False)
-    add(ops.update_running_statistics, some(4), positive(4), mean, var, 90, 0.1)
-    add(ops.relu, some(700))
-    add(ops.relu_gradient, some(700), some(700))
-    add(ops.cross_entropy, some(6, 40), rng.integers(0, 40, 6), True)
-    add(ops.mean_loss, some(300), 300.0)
-    add(ops.scale, some(300), np.array(0.7, np.float32), 3.0)
-    add(ops.set_numbers, np.zeros(2), (0.1, 0.9))
-    add(ops.copy_all, [(np.zeros(n, np.float32), some(n)) for n in range(1, 15)])
-    sgd = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
-    add(ops.sgd_update, some(300), some(300), some(300), **sgd)
-    adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01, "step": np.array([3.0])}
-    add(ops.adam_update, some(300), some(300), some(300), positive(300), **adam, where=np.array(True))
-    images, scale, shift = rng.integers(0, 255, (9, 2, 3, 3)).astype(np.uint8), positive(2), some(2)
-    add(ops.gather, images, np.array([3, 8, 0, 3]), scale, shift, np.float32)
-    labels, order = rng.integers(0, 5, 9), rng.permutation(9)
-    add(ops.gather_next, images, labels, order, np.array([2.0]), 4, scale, shift, np.float32)
-    add(ops.update_metrics, np.zeros(4), np.array(0.3, np.float32), some(9, 5), labels)
-    return found
+    elif note is not None and certain:
+        _remember(note)
+    return not faults
 
 
 def prove(device: CudaDevice, thorough: bool = False) -> dict[str, str]:
@@ -168,14 +80,8 @@ def prove(device: CudaDevice, thorough: bool = False) -> dict[str, str]:
     note = None if thorough else _note(device)
     if note is not None and note.exists():
         return {}
-    before = device.ran.copy()
-    device.proving = True
-    try:
+    with _proving(device):
         faults, certain = _faults(device, thorough)
-    finally:
-        device.proving = False
-    device.ran.clear()
-    device.ran.update(before)
     if faults:
         distrust(device, faults)
     elif note is not None and certain:
@@ -183,11 +89,28 @@ def prove(device: CudaDevice, thorough: bool = False) -> dict[str, str]:
     return faults
 
 
+@contextmanager
+def _proving(device: CudaDevice) -> Iterator[None]:
+    """Let all kernels be tried, without counting what ran."""
+    before = device.ran.copy()
+    device.proving = True
+    try:
+        yield
+    finally:
+        device.proving = False
+    device.ran.clear()
+    device.ran.update(before)
+
+
+def _said(faults: dict[str, str]) -> str:
+    return "; ".join(f"{name} ({why})" for name, why in faults.items())
+
+
 def distrust(device: CudaDevice, faults: dict[str, str]) -> None:
     """Switch families off, with one warning that says why."""
     switch_off(device, sorted(faults))
     warnings.warn(
-        f"{device.name}: kernels switched off: {'; '.join(f'{name} ({why})' for name, why in faults.items())}. Other "
+        f"{device.name}: kernels switched off: {_said(faults)}. Other "
         f"implementations serve instead, which is slower. Please report this with the output of: gpucnn doctor --verify",
         stacklevel=5,
     )
@@ -195,43 +118,67 @@ def distrust(device: CudaDevice, faults: dict[str, str]) -> None:
 
 def _faults(device: CudaDevice, thorough: bool) -> tuple[dict[str, str], bool]:
     """Return what is wrong with which family, and whether every case could be tried."""
-    seeds, tf32 = range(20 if thorough else 1), thorough and device.has_tf32
     faults: dict[str, str] = {}
     certain = True
-    for precise in (True, False) if tf32 else (True,):
-        with device.tf32(enabled=not precise):
-            for seed in seeds:
-                for family, check in _checks(device, seed, CLOSE if precise else CLOSE_TF32):
-                    if family in faults or (family == LATER and not thorough):
-                        continue
-                    try:
-                        why = check()
-                    except MemoryError:  # other programs have it all: nothing is known about the kernels
-                        certain = False
-                    except Exception as error:  # whatever CuPy, the compiler or the driver raise
-                        faults[family] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                    else:
-                        if why:
-                            faults[family] = why
+    for seed in range(20 if thorough else 1):
+        for precise in (True, False) if thorough and device.has_tf32 else (True,):
+            with device.tf32(enabled=not precise):
+                checks = partial(_all_checks, device, seed, CLOSE if precise else CLOSE_TF32)
+                found, tried = _faults_of(checks, faults, "" if thorough else LATER)
+                faults, certain = faults | found, certain and tried
+        if thorough:
+            found, tried = _faults_of(partial(_checks, device, half_cases(seed), CLOSE_HALF), faults)
+            faults, certain = faults | found, certain and tried
     return faults, certain
 
 
-def _checks(device: CudaDevice, seed: int, tolerance: float) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    for case in cases(seed):
-        for serves, function in case.operation.implementations["cuda"]:
-            if serves is None or serves(device, *case.arguments, **case.named):
-                yield family_of(function), partial(differs, device, case, function, tolerance)
+Checks = Iterator[tuple[str, Callable[[], str | None]]]
+
+
+def _faults_of(
+    checks: Callable[[], Checks], known: Container[str] = (), leave: str = ""
+) -> tuple[dict[str, str], bool]:
+    """Make checks of families whose faults are not known; return what is wrong, and whether every one could be made."""
+    faults: dict[str, str] = {}
+    certain = True
+    for family, check in checks():
+        if family in faults or family in known or family == leave:
+            continue
+        try:
+            why = check()
+        except MemoryError:  # other programs have it all: nothing is known about the kernels
+            certain = False
+        except Exception as error:  # whatever CuPy, the compiler or the driver raise
+            faults[family] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        else:
+            if why:
+                faults[family] = why
+    return faults, certain
+
+
+def _all_checks(device: CudaDevice, seed: int, tolerance: float) -> Checks:
+    yield from _checks(device, cases(seed), tolerance)
     yield "activation", lambda: _dropoutdiffers(device, seed)
     yield "conv", lambda: _transposediffers(device, seed)
 
 
+def _checks(device: CudaDevice, some: Sequence[Case], tolerance: float) -> Checks:
+    for case in some:
+        widened = case.operation.widens and is_half(case.arguments[0])
+        for serves, function in case.operation.implementations["cuda"]:
+            if widened and function not in case.operation.reads_half:
+                continue
+            if serves is None or serves(device, *case.arguments, **case.named):
+                yield family_of(function), partial(differs, device, case, function, tolerance)
+
+
 def differs(device: CudaDevice, case: Case, function: Any, tolerance: float) -> str | None:
     """Run one case on the device and by the reference; return what is wrong, if results or arguments afterwards differ."""
-    ours = _mapped((case.arguments, case.named), lambda array: device.asarray(array))
-    theirs = _mapped((case.arguments, case.named), lambda array: array.copy())
+    ours = mapped((case.arguments, case.named), lambda array: device.asarray(array))
+    theirs = mapped((case.arguments, case.named), lambda array: array.copy())
     with device.active():
         got = function(device, *ours[0], **ours[1])
-    expected = case.operation.reference(_Host(), *theirs[0], **theirs[1])
+    expected = case.operation.reference(Host(), *theirs[0], **theirs[1])
     pairs = zip(_arrays((got, ours)), _arrays((expected, theirs)), strict=True)
     for on_device, wanted in pairs:
         if not agree(device.to_host(on_device), np.asarray(wanted), tolerance):
@@ -282,16 +229,6 @@ def philox(counters: Any, draw: int, seed: int) -> Any:
     return np.stack(c, axis=1)
 
 
-def _mapped(found: Any, change: Callable[[Any], Any]) -> Any:
-    if isinstance(found, np.ndarray):
-        return change(found)
-    if isinstance(found, dict):
-        return {key: _mapped(value, change) for key, value in found.items()}
-    if type(found) in (tuple, list):
-        return type(found)(_mapped(value, change) for value in found)
-    return found
-
-
 def _arrays(found: Any) -> Iterator[Any]:
     if isinstance(found, dict):
         found = list(found.values())
@@ -318,7 +255,7 @@ def switch_off(device: CudaDevice, names: Sequence[str]) -> None:
 # --- what was proved before -------------------------------------------------------------------------------------------
 
 
-def _note(device: CudaDevice) -> Path | None:
+def _note(device: CudaDevice, *more: str) -> Path | None:
     """Return the file whose existence says that these kernels passed on this GPU; None without a home or cuBLAS."""
     runtime = device.xp.cuda.runtime
     try:
@@ -333,6 +270,7 @@ def _note(device: CudaDevice) -> Path | None:
         runtime.driverGetVersion(),
         runtime.runtimeGetVersion(),
         device.xp.__version__,
+        *more,
     ]
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     try:

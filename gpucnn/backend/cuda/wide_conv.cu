@@ -41,13 +41,13 @@ __device__ __forceinline__ int own_first_channel() {
 
 // The columns of a forward pass: pixels of x that the windows of output pixels see.
 struct Seen {
-    const float* image[OWN_PIXELS];
-    const float* at[OWN_PIXELS];
+    const stored* image[OWN_PIXELS];
+    const stored* at[OWN_PIXELS];
     int h[OWN_PIXELS], v[OWN_PIXELS];
     bool exists[OWN_PIXELS], inside[OWN_PIXELS];
     int step;  // from channel to channel
 
-    __device__ __forceinline__ void start(const Convolution& s, const float* x, int q, Pixel pixel) {
+    __device__ __forceinline__ void start(const Convolution& s, const stored* x, int q, Pixel pixel) {
         exists[q] = pixel.n >= 0;
         image[q] = x + (long long)(exists[q] ? pixel.n : 0) * s.C * s.H * s.W;
         h[q] = pixel.row * STRIDE_H - s.top, v[q] = pixel.column * STRIDE_W - s.left;
@@ -62,15 +62,15 @@ struct Seen {
             at[q] = image[q] + (inside[q] ? row * s.W + column : 0);
         }
     }
-    __device__ __forceinline__ float value(int q, int offset) const { return inside[q] ? at[q][offset] : 0; }
+    __device__ __forceinline__ float value(int q, int offset) const { return inside[q] ? (float)at[q][offset] : 0; }
 };
 
 // The columns of an input gradient: the outputs whose windows saw input pixels. The rows of all pixels of a block have the
 // same remainder by the stride, and so do their columns: they have the same taps.
 struct Seeing {
-    const float* image[OWN_PIXELS];
+    const stored* image[OWN_PIXELS];
     const unsigned char* indices[OWN_PIXELS];
-    const float* at[OWN_PIXELS];
+    const stored* at[OWN_PIXELS];
     const unsigned char* index[OWN_PIXELS];
     int h[OWN_PIXELS], v[OWN_PIXELS], corner[OWN_PIXELS];
     bool exists[OWN_PIXELS], inside[OWN_PIXELS];
@@ -78,7 +78,7 @@ struct Seeing {
     int step;
 
     __device__ __forceinline__ void start(
-        const Convolution& s, const float* dy, const unsigned char* argmax, int q, int n, int row, int column) {
+        const Convolution& s, const stored* dy, const unsigned char* argmax, int q, int n, int row, int column) {
         step = POOLED ? (s.OH / 2) * (s.OW / 2) : s.OH * s.OW;
         exists[q] = n >= 0;
         image[q] = dy + (long long)(exists[q] ? n : 0) * s.F * step;
@@ -112,7 +112,7 @@ struct Seeing {
 // and Bs hold two tiles each.
 template <class Source>
 __device__ __forceinline__ void multiply_taps(
-    float* As, float* Bs, const Convolution& s, const float* packed, int row0, int rows, int depth, Source& source,
+    float* As, float* Bs, const Convolution& s, const stored* packed, int row0, int rows, int depth, Source& source,
     float (&sum)[Shape::rows][Shape::columns]) {
     const int weights = ROWS * DEPTH / Shape::threads, m = threadIdx.x % ROWS, k_first = threadIdx.x / ROWS;
     const bool in_rows = row0 + m < rows;
@@ -122,9 +122,9 @@ __device__ __forceinline__ void multiply_taps(
     if (tap == TAPS) return;
     source.locate(s, tap);
     const auto load = [&] {
-        const float* from = packed + ((long long)tap * depth + c0 + k_first) * rows + row0 + m;
+        const stored* from = packed + ((long long)tap * depth + c0 + k_first) * rows + row0 + m;
 #pragma unroll
-        for (int i = 0; i < weights; i++) a[i] = in_rows ? from[i * (Shape::threads / ROWS) * rows] : 0;
+        for (int i = 0; i < weights; i++) a[i] = in_rows ? (float)from[i * (Shape::threads / ROWS) * rows] : 0;
         const int offset = (c0 + own_first_channel()) * source.step;
 #pragma unroll
         for (int i = 0; i < OWN_CHANNELS; i++)
@@ -164,9 +164,19 @@ __device__ __forceinline__ void multiply_taps(
 
 #if PRODUCT == 0
 
+// Four neighbours at once; `at` is a multiple of four elements.
+__device__ __forceinline__ void store_four(stored* at, float4 four) {
+#if HALF
+    const Half x = four.x, y = four.y, z = four.z, w = four.w;
+    *(uint2*)at = make_uint2(x.bits | (unsigned)y.bits << 16, z.bits | (unsigned)w.bits << 16);
+#else
+    *(float4*)at = four;
+#endif
+}
+
 // y (N, F, OH, OW); POOLED: y, argmax (N, F, PH, PW). Grid (ceil(pixels / COLUMNS), ceil(F / ROWS)).
 extern "C" __global__ void __launch_bounds__(256) wide_forward(
-    const float* x, const float* packed, const float* b, float* y, unsigned char* argmax, int has_bias, int wants_argmax,
+    const stored* x, const stored* packed, const stored* b, stored* y, unsigned char* argmax, int has_bias, int wants_argmax,
     WIDE_SIZES) {
     SHARED_TILE(As, 2 * DEPTH, ROWS);
     SHARED_TILE(Bs, 2 * DEPTH, COLUMNS);
@@ -188,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(256) wide_forward(
         for (int i = 0; i < Shape::rows; i++) {
             const int f = f0 + Shape::row(i);
             if (f >= s.F) continue;
-            const float bias = has_bias ? b[f] : 0;
+            const float bias = has_bias ? (float)b[f] : 0;
             const long long plane = (long long)pixel.n * s.F + f;
             if (POOLED) {
                 int winner = 0;
@@ -202,7 +212,7 @@ extern "C" __global__ void __launch_bounds__(256) wide_forward(
                 if (wants_argmax) argmax[at] = best > 0 ? winner : DEAD;
             } else if (area % 4 == 0) {  // then the four pixels are of one image
                 const float4 four = {sum[i][j] + bias, sum[i][j + 1] + bias, sum[i][j + 2] + bias, sum[i][j + 3] + bias};
-                *(float4*)(y + plane * area + pixel.row * s.OW + pixel.column) = four;
+                store_four(y + plane * area + pixel.row * s.OW + pixel.column, four);
             } else {
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
@@ -219,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(256) wide_forward(
 // dx (N, C, H, W). Grid (ceil(pixels of a remainder / COLUMNS), ceil(C / ROWS), STRIDE_H * STRIDE_W): the blocks of one z have the
 // pixels whose row and column leave the same remainders by the stride.
 extern "C" __global__ void __launch_bounds__(256) wide_input_gradient(
-    const float* dy, const unsigned char* argmax, const float* packed, float* dx, WIDE_SIZES) {
+    const stored* dy, const unsigned char* argmax, const stored* packed, stored* dx, WIDE_SIZES) {
     SHARED_TILE(As, 2 * DEPTH, ROWS);
     SHARED_TILE(Bs, 2 * DEPTH, COLUMNS);
     const Convolution s = WIDE_SIZES_GIVEN;
@@ -242,7 +252,7 @@ extern "C" __global__ void __launch_bounds__(256) wide_input_gradient(
         if (p >= pixels) continue;
         const Pixel pixel = pixel_of(p, height, width);
         const long long row = (long long)pixel.n * s.C * s.H + row0 + pixel.row * STRIDE_H;
-        float* image = dx + row * s.W + column0 + pixel.column * STRIDE_W;
+        stored* image = dx + row * s.W + column0 + pixel.column * STRIDE_W;
 #pragma unroll
         for (int i = 0; i < Shape::rows; i++) {
             const int c = c0 + Shape::row(i);
@@ -256,7 +266,7 @@ extern "C" __global__ void __launch_bounds__(256) wide_input_gradient(
 // partial (splits, F, C * TAPS + 1): output gradients x columns over `each` pixels for a split; the last element of a row is
 // the bias gradient. A block has one tap; F >= ROWS, C >= COLUMNS. Grid (TAPS * ceil(C / COLUMNS), ceil(F / ROWS), splits).
 extern "C" __global__ void __launch_bounds__(256) wide_weight_gradient(
-    const float* x, const float* dy, const unsigned char* argmax, float* partial, long long each, WIDE_SIZES) {
+    const stored* x, const stored* dy, const unsigned char* argmax, float* partial, long long each, WIDE_SIZES) {
     SHARED_TILE(As, 2 * DEPTH, ROWS);
     SHARED_TILE(Bs, 2 * DEPTH, COLUMNS);
     const Convolution s = WIDE_SIZES_GIVEN;
@@ -278,19 +288,19 @@ extern "C" __global__ void __launch_bounds__(256) wide_weight_gradient(
         const int row = POOLED ? pixel.row / 2 : pixel.row, column = POOLED ? pixel.column / 2 : pixel.column;
         const int corner = pixel.row % 2 * 2 + pixel.column % 2;
         const long long at = exists ? ((long long)pixel.n * s.F + f0 + first) * plane + row * width + column : 0;
-        const float* gradient = dy + at;
+        const stored* gradient = dy + at;
         const unsigned char* index = argmax + at;
 #pragma unroll
         for (int i = 0; i < filters; i++, gradient += stride * plane) {
-            a[i] = exists ? *gradient : 0;
+            a[i] = exists ? (float)*gradient : 0;
             if (POOLED && exists && index[i * stride * plane] != corner) a[i] = 0;
         }
         const int h = pixel.row * STRIDE_H - s.top + tap / KERNEL_W * DILATION_H;
         const int v = pixel.column * STRIDE_W - s.left + tap % KERNEL_W * DILATION_W;
         const bool seen = exists && h >= 0 && h < s.H && v >= 0 && v < s.W;
-        const float* from = x + (seen ? ((long long)pixel.n * s.C + c0 + first) * page + h * s.W + v : 0);
+        const stored* from = x + (seen ? ((long long)pixel.n * s.C + c0 + first) * page + h * s.W + v : 0);
 #pragma unroll
-        for (int j = 0; j < channels; j++, from += stride * page) b[j] = seen ? *from : 0;
+        for (int j = 0; j < channels; j++, from += stride * page) b[j] = seen ? (float)*from : 0;
     };
     const auto store = [&] {
 #pragma unroll

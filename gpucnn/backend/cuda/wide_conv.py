@@ -15,11 +15,13 @@ from gpucnn.backend.cuda import conv, pool
 from gpucnn.backend.cuda.conv import Shape
 from gpucnn.backend.cuda.device import CudaDevice
 from gpucnn.backend.cuda.launch import Grid, int32
-from gpucnn.backend.cuda.proof import CLOSE, CLOSE_TF32, Case, differs, distrust
+from gpucnn.backend.cuda.proof import CLOSE, CLOSE_HALF, CLOSE_TF32, differs, distrust
+from gpucnn.backend.cuda.proof_cases import Case
 from gpucnn.backend.device import Array
 from gpucnn.backend.dispatch import implements
 from gpucnn.backend.geometry import Window
 from gpucnn.backend.ops.fused import PAIRS
+from gpucnn.backend.precision import HALF
 
 MOST_VARIANTS = 64
 """The most combinations of kernel size, stride, dilation and precision that kernels are compiled for on a device."""
@@ -66,11 +68,19 @@ def macros(window: Window, product: str, rows: int, columns: int, fused: bool) -
 
 
 def launch(
-    device: CudaDevice, window: Window, product: str, rows: int, columns: int, fused: bool, grid: Grid, *arguments: Any
+    device: CudaDevice,
+    window: Window,
+    product: str,
+    rows: int,
+    columns: int,
+    fused: bool,
+    grid: Grid,
+    x: Array,
+    *rest: Any,
 ) -> None:
-    """Run a kernel, compiled for its window and tile."""
-    kernels = device.kernels("wide_conv", macros(window, product, rows, columns, fused))
-    kernels.launch(product, grid, (threads(rows, columns, device.in_tf32),), *arguments)
+    """Run a kernel, compiled for its window, its tile and the dtype of x, the first of its arguments."""
+    kernels = device.kernels("wide_conv", x.dtype, macros(window, product, rows, columns, fused))
+    kernels.launch(product, grid, (threads(rows, columns, device.tiles_in_tf32(x.dtype)),), x, *rest)
 
 
 def sizes(x_shape: Shape, w_shape: Shape, window: Window) -> tuple[np.int32, ...]:
@@ -83,13 +93,13 @@ def sizes(x_shape: Shape, w_shape: Shape, window: Window) -> tuple[np.int32, ...
 # --- which cases -----------------------------------------------------------------------------------------------------
 
 
-def _wide(x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: Any) -> bool:
-    return groups == 1 and conv.takes(x_shape, w_shape, window, groups, *arrays) and min(w_shape[2:]) > 0
+def _wide(device: CudaDevice, x_shape: Shape, w_shape: Shape, window: Window, groups: int, *arrays: Any) -> bool:
+    return groups == 1 and conv.takes(device, x_shape, w_shape, window, groups, *arrays) and min(w_shape[2:]) > 0
 
 
-def _trusted(device: CudaDevice, window: Window) -> bool:
+def _trusted(device: CudaDevice, window: Window, dtype: Any) -> bool:
     """Whether the kernels for this window gave correct results on this device; they are tested on first use."""
-    key = window.kernel, window.stride, window.dilation, device.in_tf32
+    key = window.kernel, window.stride, window.dilation, device.tiles_in_tf32(dtype), np.dtype(dtype)
     if device.proving:
         return True
     if key not in device.variants:
@@ -97,7 +107,7 @@ def _trusted(device: CudaDevice, window: Window) -> bool:
         if len(device.variants) >= MOST_VARIANTS or (capture is not None and capture.mode == "capture"):
             return False  # nothing can be compiled in a capture; the eager run before it compiles
         try:
-            why = _wrong(device, window)
+            why = _wrong(device, window, dtype)
         except MemoryError:  # nothing is known about the kernels
             return False
         except Exception as error:  # whatever CuPy, the compiler or the driver raise
@@ -108,15 +118,15 @@ def _trusted(device: CudaDevice, window: Window) -> bool:
     return device.variants[key]
 
 
-def _wrong(device: CudaDevice, window: Window) -> str | None:
+def _wrong(device: CudaDevice, window: Window, dtype: Any) -> str | None:
     """Hold all three products of a small convolution against the reference; return what is wrong."""
     rng = np.random.default_rng(0)
     (KH, KW), (SH, SW), (DH, DW) = window.kernel, window.stride, window.dilation
     small = Window(window.kernel, window.stride, (KH // 2, 0, 0, KW // 2), window.dilation)
     shape, w_shape = (2, 32, DH * (KH - 1) + 1 + 2 * SH, DW * (KW - 1) + 2 + 2 * SW), (48, 32, KH, KW)
     dy_shape = 2, 48, *small.output_size(*shape[2:])
-    x, w, b, dy = (rng.standard_normal(one).astype(np.float32) for one in (shape, w_shape, (48,), dy_shape))
-    tolerance = CLOSE_TF32 if device.in_tf32 else CLOSE
+    x, w, b, dy = (rng.standard_normal(one).astype(dtype) for one in (shape, w_shape, (48,), dy_shape))
+    tolerance = CLOSE_HALF if dtype == HALF else CLOSE_TF32 if device.in_tf32 else CLOSE
     for function, case in (
         (conv2d, Case(ops.conv2d, (x, w, b, small))),
         (conv2d_input_gradient, Case(ops.conv2d_input_gradient, (dy, w, shape, small))),
@@ -127,9 +137,9 @@ def _wrong(device: CudaDevice, window: Window) -> str | None:
     return None
 
 
-def is_wide(device: CudaDevice, summed: int, rows: int) -> bool:
+def is_wide(device: CudaDevice, dtype: Any, summed: int, rows: int) -> bool:
     """Whether the tiles suit a product of ``rows`` rows that sums over ``summed`` channels or filters for each tap."""
-    return rows >= FILTERS and summed % (DEPTH_TF32 if device.in_tf32 else DEPTH) == 0
+    return rows >= FILTERS and summed % (DEPTH_TF32 if device.tiles_in_tf32(dtype) else DEPTH) == 0
 
 
 def has_wide_weights(F: int, C: int) -> bool:
@@ -138,22 +148,22 @@ def has_wide_weights(F: int, C: int) -> bool:
 
 
 def _forward_serves(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> bool:
-    many = is_wide(device, w.shape[1], w.shape[0])
-    return many and _wide(x.shape, w.shape, window, groups, x, w, b) and _trusted(device, window)
+    many = is_wide(device, x.dtype, w.shape[1], w.shape[0])
+    return many and _wide(device, x.shape, w.shape, window, groups, x, w, b) and _trusted(device, window, x.dtype)
 
 
 def _input_gradient_serves(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
-    many = is_wide(device, w.shape[0], w.shape[1])
-    return many and _wide(shape, w.shape, window, groups, dy, w) and _trusted(device, window)
+    many = is_wide(device, dy.dtype, w.shape[0], w.shape[1])
+    return many and _wide(device, shape, w.shape, window, groups, dy, w) and _trusted(device, window, dy.dtype)
 
 
 def _weight_gradient_serves(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
     many = has_wide_weights(*shape[:2])
-    return many and _wide(x.shape, shape, window, groups, x, dy) and _trusted(device, window)
+    return many and _wide(device, x.shape, shape, window, groups, x, dy) and _trusted(device, window, x.dtype)
 
 
 def _fused_serves(
@@ -166,34 +176,34 @@ def _fused_gradients_serve(
     device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
     requires_grad: tuple[bool, bool],
 ) -> bool:  # fmt: skip
-    many = is_wide(device, *w.shape[:2]) or has_wide_weights(*w.shape[:2])
+    many = is_wide(device, x.dtype, *w.shape[:2]) or has_wide_weights(*w.shape[:2])
     known = many and pool.knows_indices(indices, PAIRS)
-    return known and _wide(x.shape, w.shape, window, groups, x, w, dy) and _trusted(device, window)
+    return known and _wide(device, x.shape, w.shape, window, groups, x, w, dy) and _trusted(device, window, x.dtype)
 
 
 # --- implementations -------------------------------------------------------------------------------------------------
 
 
-@implements(ops.conv2d, on="cuda", when=_forward_serves, first=True)
+@implements(ops.conv2d, on="cuda", when=_forward_serves, first=True, half=True)
 def conv2d(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> Array:
     return forward(device, x, w, b, window)
 
 
-@implements(ops.conv2d_input_gradient, on="cuda", when=_input_gradient_serves, first=True)
+@implements(ops.conv2d_input_gradient, on="cuda", when=_input_gradient_serves, first=True, half=True)
 def conv2d_input_gradient(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> Array:
     return input_gradient(device, dy, None, w, shape, window)
 
 
-@implements(ops.conv2d_weight_gradient, on="cuda", when=_weight_gradient_serves, first=True)
+@implements(ops.conv2d_weight_gradient, on="cuda", when=_weight_gradient_serves, first=True, half=True)
 def conv2d_weight_gradient(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> tuple[Array, Array]:
     return weight_gradient(device, x, dy, None, shape, window)
 
 
-@implements(ops.conv2d_relu_max_pool2d, on="cuda", when=_fused_serves, first=True)
+@implements(ops.conv2d_relu_max_pool2d, on="cuda", when=_fused_serves, first=True, half=True)
 def conv2d_relu_max_pool2d(
     device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int, needs_indices: bool = True
 ) -> tuple[Array, Array | None]:
@@ -204,14 +214,14 @@ def conv2d_relu_max_pool2d(
     return y, indices
 
 
-@implements(ops.conv2d_relu_max_pool2d_gradients, on="cuda", when=_fused_gradients_serve, first=True)
+@implements(ops.conv2d_relu_max_pool2d_gradients, on="cuda", when=_fused_gradients_serve, first=True, half=True)
 def conv2d_relu_max_pool2d_gradients(
     device: CudaDevice, x: Array, w: Array, dy: Array, indices: Array, window: Window, groups: int,
     requires_grad: tuple[bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     F, C = w.shape[:2]
     dx = None
-    if requires_grad[0] and is_wide(device, F, C):
+    if requires_grad[0] and is_wide(device, dy.dtype, F, C):
         dx = input_gradient(device, dy, indices, w, x.shape, window)
     elif requires_grad[0]:
         dx = conv.input_gradient(device, dy, indices, w, x.shape, window, groups)
@@ -229,7 +239,7 @@ def _packed(device: CudaDevice, w: Array, for_gradient: bool) -> Array:
     """Return the weights (taps, C, F), or (taps, F, C) for the input gradient."""
     packed = device.empty("conv2d", w.size, w.dtype)
     F, C, KH, KW = w.shape
-    device.kernels("conv").each("pack_weights", w.size, w, packed, *int32(F, C, KH * KW, for_gradient))
+    device.kernels("conv", w.dtype).each("pack_weights", w.size, w, packed, *int32(F, C, KH * KW, for_gradient))
     return packed
 
 
@@ -293,9 +303,9 @@ def weight_gradient(
     pixels = dy.size // F * (1 if indices is None else 4)
     splits = max(min(-(-pixels // WEIGHT_PIXELS), WEIGHT_BLOCKS // (tiles[0] * tiles[1])), 1)
     each = -(-pixels // splits)
-    partial = device.empty("conv2d_weight_gradient", (splits, F, C * KH * KW + 1), x.dtype)
+    partial = device.empty("conv2d_weight_gradient", (splits, F, C * KH * KW + 1), np.float32)
     launch(
         device, window, WEIGHT_GRADIENT, side, side, indices is not None, (*tiles, splits),
         x, dy, dy.view(np.uint8) if indices is None else indices, partial, np.int64(each), *sizes(x.shape, shape, window),
     )  # fmt: skip
-    return conv.sum_of_splits(device, partial, shape)
+    return conv.sum_of_splits(device, partial, shape, x.dtype)

@@ -31,6 +31,7 @@ HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 DTYPES = {
     "float": "float32", "double": "float64", "int": "int32", "unsigned": "uint32", "unsigned int": "uint32",
     "long long": "int64", "unsigned long long": "uint64", "unsigned char": "uint8", "bool": "bool", "__half": "float16",
+    "Half": "float16",
 }  # fmt: skip
 FAULTS = {1: "a block wrote beyond its dynamic shared memory", 2: "more dynamic shared memory than a block may have"}
 SYNCHRONISING = ("__syncthreads", "__syncwarp", "__shfl")
