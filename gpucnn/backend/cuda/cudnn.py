@@ -182,21 +182,21 @@ def _run(device: CudaDevice, plan: Plan, first: Array, second: Array) -> Array:
 
 
 def _forward_serves(device: CudaDevice, x: Array, w: Array, b: Array | None, window: Window, groups: int = 1) -> bool:
-    takes = device.in_tf32 and conv.takes(x.shape, w.shape, window, groups, x, w, b)
+    takes = device.in_tf32 and conv.takes(device, x.shape, w.shape, window, groups, x, w, b)
     return takes and _plan(device, FORWARD, x.shape, w.shape, window, groups) is not None
 
 
 def _input_gradient_serves(
     device: CudaDevice, dy: Array, w: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
-    takes = device.in_tf32 and conv.takes(shape, w.shape, window, groups, dy, w)
+    takes = device.in_tf32 and conv.takes(device, shape, w.shape, window, groups, dy, w)
     return takes and _plan(device, INPUT_GRADIENT, shape, w.shape, window, groups) is not None
 
 
 def _weight_gradient_serves(
     device: CudaDevice, x: Array, dy: Array, shape: Shape, window: Window, groups: int = 1
 ) -> bool:
-    takes = device.in_tf32 and conv.takes(x.shape, shape, window, groups, x, dy)
+    takes = device.in_tf32 and conv.takes(device, x.shape, shape, window, groups, x, dy)
     return takes and _plan(device, WEIGHT_GRADIENT, x.shape, shape, window, groups) is not None
 
 
