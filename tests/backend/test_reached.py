@@ -11,7 +11,7 @@ import pytest
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import models, nn, no_grad, optim
-from gpucnn.backend import Backend, get_backend
+from gpucnn.backend import Backend, Window, get_backend, ops
 from gpucnn.backend.dispatch import OPERATIONS
 from gpucnn.data import ArrayDataset, Dataset
 from gpucnn.onnx import tape
@@ -97,7 +97,8 @@ def run_networks() -> None:
     (F.relu(F.linear(large, large) @ large) * large).sum().backward()
     F.relu(x @ x).sum().backward()
     with no_grad():
-        tape.hardswish(large)  # networks in ONNX files have it
+        tape.hardswish(large)  # networks in ONNX files have it, and convolutions with such activations
+        ops.conv2d_hard(x.backend, x.array, w.array, None, Window((3, 3)), 1, "hardswish", 1.0, 0.0)
 
 
 def test_every_implementation_is_reached(backend: Backend, reached: set[Place]) -> None:
