@@ -23,7 +23,13 @@ class Scaled(Layer):
     bias: Parameter | None
 
     def __init__(
-        self, shape: tuple[int, ...], affine: bool, device: str | Backend | None, dtype: Any, name: str | None
+        self,
+        shape: tuple[int, ...],
+        affine: bool,
+        bias: bool,
+        device: str | Backend | None,
+        dtype: Any,
+        name: str | None,
     ) -> None:
         super().__init__(name)
         self._dtype = dtype
@@ -31,18 +37,21 @@ class Scaled(Layer):
         if affine:
             self.weight = new_parameter(shape, device, dtype)
             init.ones_(self.weight)
+        if affine and check_flag(bias, type(self).__name__, "bias"):
             self.bias = new_parameter(shape, device, dtype)
 
     def argument(self, name: str) -> Any:
         if name in ("affine", "elementwise_affine"):
             return self.weight is not None
+        if name == "bias":
+            return self.weight is None or self.bias is not None
         return dtype_of(self, self._dtype) if name == "dtype" else super().argument(name)
 
 
 class BatchNorm(Scaled):
     """Normalises each channel: in training by the batch's statistics, in evaluation by the running statistics.
 
-    With momentum=None the running statistics are the mean over all batches so far.
+    With momentum=None the running statistics are the mean over all batches so far. bias=False: a scale without a shift.
     """
 
     running_mean: Tensor | None
@@ -59,6 +68,7 @@ class BatchNorm(Scaled):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         device: str | Backend | None = None,
         dtype: Any = None,
         name: str | None = None,
@@ -70,7 +80,7 @@ class BatchNorm(Scaled):
             momentum = check_number(momentum, where, "momentum", 0, 1)
         affine = check_flag(affine, where, "affine")
         track_running_stats = check_flag(track_running_stats, where, "track_running_stats")
-        super().__init__((num_features,), affine, device, dtype, name)
+        super().__init__((num_features,), affine, bias, device, dtype, name)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.running_mean = self.running_var = None
         if track_running_stats:
@@ -135,6 +145,7 @@ class LayerNorm(Scaled):
         normalized_shape: int | tuple[int, ...],
         eps: float = 1e-5,
         elementwise_affine: bool = True,
+        bias: bool = True,
         *,
         device: str | Backend | None = None,
         dtype: Any = None,
@@ -143,7 +154,7 @@ class LayerNorm(Scaled):
         shape = axis_lengths(normalized_shape, "LayerNorm", "normalized_shape")
         eps = check_number(eps, "LayerNorm", "eps", 0)
         elementwise_affine = check_flag(elementwise_affine, "LayerNorm", "elementwise_affine")
-        super().__init__(shape, elementwise_affine, device, dtype, name)
+        super().__init__(shape, elementwise_affine, bias, device, dtype, name)
         self.normalized_shape, self.eps = shape, eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,6 +176,7 @@ class GroupNorm(Scaled):
         eps: float = 1e-5,
         affine: bool = True,
         *,
+        bias: bool = True,
         device: str | Backend | None = None,
         dtype: Any = None,
         name: str | None = None,
@@ -175,7 +187,7 @@ class GroupNorm(Scaled):
         if num_channels % num_groups:
             raise ShapeError.expected("GroupNorm", "num_channels", f"a multiple of {num_groups} groups", num_channels)
         eps = check_number(eps, "GroupNorm", "eps", 0)
-        super().__init__((num_channels,), affine, device, dtype, name)
+        super().__init__((num_channels,), affine, bias, device, dtype, name)
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
 
     def forward(self, x: Tensor) -> Tensor:

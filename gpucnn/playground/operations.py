@@ -275,7 +275,9 @@ def _batch_norm(steps: Operations, module: Any, value: int, path: str) -> int:
     scale = 1 / np.sqrt(numbers(module.running_var).astype(np.float64) + module.eps)
     shift = np.zeros(len(scale))
     if module.weight is not None:
-        scale, shift = scale * numbers(module.weight), numbers(module.bias)
+        scale = scale * numbers(module.weight)
+    if module.bias is not None:
+        shift = numbers(module.bias)
     arrays = {"mean": numbers(module.running_mean), "scale": scale, "shift": shift}
     return steps.layer("norm", module, value, path, arrays=arrays)
 

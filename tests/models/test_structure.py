@@ -58,10 +58,19 @@ EXAMPLES: dict[str, list[tuple[Callable[[], nn.Module], tuple[int, ...]]]] = {
     "BatchNorm2d": [
         (lambda: nn.BatchNorm2d(4, affine=False), IMAGES),
         (lambda: nn.BatchNorm2d(4, track_running_stats=False), IMAGES),
+        (lambda: nn.BatchNorm2d(4, bias=False), IMAGES),
         (lambda: nn.BatchNorm2d(4, affine=False, dtype="float64"), IMAGES),
     ],
-    "LayerNorm": [(lambda: nn.LayerNorm((6, 8), 0.1), IMAGES), (lambda: nn.LayerNorm(4, 0.1, False), ROWS)],
-    "GroupNorm": [(lambda: nn.GroupNorm(2, 4, 0.1), IMAGES), (lambda: nn.GroupNorm(2, 4, affine=False), IMAGES)],
+    "LayerNorm": [
+        (lambda: nn.LayerNorm((6, 8), 0.1), IMAGES),
+        (lambda: nn.LayerNorm(4, 0.1, False), ROWS),
+        (lambda: nn.LayerNorm(4, bias=False), ROWS),
+    ],
+    "GroupNorm": [
+        (lambda: nn.GroupNorm(2, 4, 0.1), IMAGES),
+        (lambda: nn.GroupNorm(2, 4, affine=False), IMAGES),
+        (lambda: nn.GroupNorm(2, 4, bias=False), IMAGES),
+    ],
     "Dropout": [(lambda: nn.Dropout(0.25), ROWS)],
     "Dropout2d": [(lambda: nn.Dropout2d(0.25), IMAGES)],
     "Flatten": [(lambda: nn.Flatten(2, -1), IMAGES)],

@@ -24,6 +24,7 @@ def nets() -> dict[str, Any]:
     return {
         "conv norm relu": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
         "conv norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, bias=False), nn.BatchNorm2d(4, affine=False)),
+        "conv norm without bias": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, bias=False), nn.ReLU()),
         "norm relu": lambda: nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()),
         "grouped": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.BatchNorm2d(6), nn.ReLU()),
         "residual": lambda: nn.Sequential(
@@ -51,7 +52,9 @@ def prepared(name: str) -> nn.Module:
             C = module.num_features
             state = {"running_mean": rng.standard_normal(C), "running_var": rng.random(C) + 0.5}
             if module.weight is not None:
-                state |= {"weight": rng.standard_normal(C), "bias": rng.standard_normal(C)}
+                state["weight"] = rng.standard_normal(C)
+            if module.bias is not None:
+                state["bias"] = rng.standard_normal(C)
             module.load_state_dict(state, strict=False)
     return net
 

@@ -38,7 +38,7 @@ def branches() -> nn.Module:
         nn.ConvBlock(3, 4, 3, activation="silu"),
         nn.DepthwiseSeparableConv2d(4, 6, 3, padding=1),
         nn.Parallel(nn.Conv2d(6, 6, 1), nn.Identity(), nn.Sequential(nn.Sigmoid(), nn.CentrePool2d(3, 1, 1))),
-        nn.Concat(nn.Conv2d(6, 2, 1), nn.Sequential(nn.BatchNorm2d(6), nn.Tanh()), nn.Identity()),
+        nn.Concat(nn.Conv2d(6, 2, 1), nn.Sequential(nn.BatchNorm2d(6, bias=False), nn.Tanh()), nn.Identity()),
         nn.AdaptiveAvgPool2d((3, 2)), nn.AdaptiveMaxPool2d((2, None)),
         nn.Flatten(), nn.BatchNorm1d(14 * 2 * 2), nn.Linear(14 * 2 * 2, 4), nn.Softmax(),
     )  # fmt: skip
