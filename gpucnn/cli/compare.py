@@ -59,7 +59,7 @@ def show(records: list[RunRecord], as_json: bool) -> None:
         for i, record in enumerate(records):
             say_json(record.figures() | {"differs": {key: values[i] for key, values in settings.items()}})
         return
-    head = ["run", *settings, "epoch", "validation", "test", "time"]
+    head = ["run", *settings, "epoch", "validation accuracy", "test accuracy", "time"]
     rows = [
         [
             str(record.path),

@@ -167,8 +167,6 @@ def _cards(run: Run) -> str:
         cards.append(("Epochs", str(last["epoch"])))
         if (best := best_epoch(run.metrics)) is not None:
             cards.append(("Best epoch", str(best)))
-        seconds = sum(values.get("seconds") or 0 for values in epochs)
-        cards.append(("Training time", duration(seconds)))
         cards.append(("Images per second", f"{last.get('images_per_second') or 0:,.0f}"))
     if run.summary is not None:
         cards.append(("Parameters", f"{run.summary.parameters:,}"))

@@ -106,7 +106,7 @@ def test_compare_shows_what_differs() -> None:
     write_run("runs/b", [0.25], 0.2, lr=0.25, augment="flip")
     result = gpucnn("compare", "runs/a", "runs/b", "--out", "c.html")
     rows = rows_of(result)
-    assert rows[0] == ["run", "lr", "augment", "epoch", "validation", "test", "time"]
+    assert rows[0] == ["run", "lr", "augment", "epoch", "validation", "accuracy", "test", "accuracy", "time"]
     assert rows[1] == ["runs/a", "0.5", "\N{EN DASH}", "2", "75.00", "%", "70.00", "%", "1", "min", "0", "s"]
     assert rows[2][:4] == ["runs/b", "0.25", "flip", "1"]
     assert rows[3] == ["Written:", "c.html"]

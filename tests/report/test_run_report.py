@@ -75,7 +75,7 @@ def test_the_numbers_are_those_of_the_metrics(validation: bool) -> None:
     cards = dict(zip([d.text for d in page.all("dt")], [d.text for d in page.all("dd")], strict=True))
     assert cards["Test accuracy"] == f"{100 * expected[-1]['test_accuracy']:.2f} %"
     assert ("Validation accuracy" in cards) is validation
-    assert cards["Training time"] == "3.8 s"
+    assert cards["Training took"] == "3.8 s"
 
 
 def test_the_curves_stand_where_the_numbers_are() -> None:

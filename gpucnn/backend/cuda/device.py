@@ -80,7 +80,7 @@ class CudaDevice(Device):
         self.variants: dict[Any, bool] = {}
         """The kernels compiled for a kernel size, and whether they gave correct results."""
         self.proving = False  # all of them are tried
-        self._half: bool | None = None  # whether those of float16 gave right answers
+        self._half: bool | None = None  # whether those of float16 gave correct results
         self._thread = threading.local()
         self._constants: dict[Any, Array] = {}
         _in_use.add(self)
@@ -195,7 +195,7 @@ class CudaDevice(Device):
         return all(array is None or array.dtype == first for array in arrays) and self.takes_dtype(first)
 
     def takes_dtype(self, dtype: Any) -> bool:
-        """Whether kernels read and write this dtype: float32, or float16 if they gave right answers when first asked."""
+        """Whether kernels read and write this dtype: float32, or float16 if they gave correct results when first asked."""
         return bool(dtype == np.float32 or (dtype == HALF and self._trusts_half()))
 
     def _trusts_half(self) -> bool:

@@ -50,7 +50,7 @@ def families() -> list[str]:
 
 
 def prove_half(device: CudaDevice) -> bool:
-    """Return whether the kernels give right answers in float16; a warning says where not, and others serve instead."""
+    """Return whether the kernels give correct results in float16; a warning says where not, and others serve instead."""
     if os.environ.get("GPUCNN_KERNELS") == "0":
         return False
     note = _note(device, "float16")
