@@ -60,7 +60,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_gives_the_old_one_back(
     assert snapshot(tmp_path / "run") == before
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", refuse)
-        with pytest.raises(RunFolderError, match=r"cannot save step 10.*was there before is kept.*same command again"):
+        with pytest.raises(RunFolderError, match=r"cannot save step 10.*previous run is kept.*repeat the command"):
             overwriting(tmp_path / "run", seed=3).train()
     assert snapshot(tmp_path / "run") == before
     with pytest.raises(InterruptedTraining):
