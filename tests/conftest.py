@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from gpucnn import use
 from gpucnn.backend import Backend, get_backend, registry
 from gpucnn.backend.cpu import CpuDevice, blocks, conv, fused, pool, workspace
+from gpucnn.backend.dispatch import OPERATIONS
 from gpucnn.errors import DeviceError
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as some shells start what stands before an &
@@ -185,6 +186,17 @@ def mnist(pytestconfig: pytest.Config) -> Path:
     if home is None or not (folder := Path(home, "mnist")).is_dir():
         skip_or_fail(pytestconfig, "mnist", "no MNIST: set GPUCNN_DATA to a folder that holds mnist/")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def implementations_stay() -> Iterator[None]:
+    """What a test announced of its own, or switched off on a device, is gone after it."""
+    yield
+    for operation in OPERATIONS.values():
+        for kind in set(operation.implementations) - {"cpu", "cuda"}:
+            del operation.implementations[kind]
+        for known in operation.implementations.values():
+            known[:] = [one for one in known if one[1].__module__.startswith("gpucnn.")]
 
 
 @pytest.fixture(scope="module")

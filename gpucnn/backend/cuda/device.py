@@ -200,8 +200,8 @@ class CudaDevice(Device):
 
     def _trusts_half(self) -> bool:
         if self._half is None and not self.proving:
-            if self.capture_state is not None:
-                return False  # nothing can be compiled in a capture
+            if self.capture_state is not None and self.capture_state.mode == "capture":
+                return False  # nothing can be compiled in a capture; the eager run before it compiles
             self._half = self.half_proof()
         return self.proving or self._half is True
 
