@@ -180,7 +180,7 @@ class BarReporter(TableReporter):
             self._bar.update(images)
 
     def log(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        now = {"train_loss": trainer.totals.loss, "train_accuracy": trainer.totals.accuracy}
+        now = {"train_loss": values["running_loss"], "train_accuracy": values["running_accuracy"]}
         self._show(values["epoch"], trainer, now)
 
     def epoch(self, trainer: Trainer, values: dict[str, Any]) -> None:

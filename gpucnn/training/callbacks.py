@@ -13,6 +13,7 @@ from gpucnn.checks import is_count
 from gpucnn.errors import CheckpointError, GpucnnError, ParameterError, shortened
 from gpucnn.optim.lr_scheduler import LRScheduler
 from gpucnn.training.callback import Callback
+from gpucnn.training.metrics import merged
 
 
 class EachEpoch(Callback):
@@ -212,11 +213,9 @@ class Progress(Callback):
 
     def step(self, loop: Any, images: int) -> None:
         if self._each_batch:
-            values = {name: value for metric in loop.metrics for name, value in metric.values().items()}
-            print(
-                f"epoch {loop.epoch + 1}/{loop.epochs}, batch {loop.position}{_of(loop.batches)}: {_figures(values)}",
-                flush=True,
-            )
+            steps = loop.steps_an_epoch
+            place = f"batch {loop.position}" if steps is None else f"batch {loop.position}/{steps}"
+            print(f"epoch {loop.epoch + 1}/{loop.epochs}, {place}: {_figures(merged(loop.metrics))}", flush=True)
 
     def epoch(self, loop: Any, values: dict[str, Any]) -> object:
         print(f"epoch {values['epoch']}/{loop.epochs}: {_figures(values)}, {values['seconds']:.1f} s", flush=True)
@@ -229,13 +228,6 @@ def _figures(values: dict[str, Any]) -> str:
     return ", ".join(
         f"{name.replace('val_', 'validation ', 1).replace('_', ' ')} {value:.4f}" for name, value in numbers
     )
-
-
-def _of(batches: Any) -> str:
-    try:
-        return f"/{len(batches)}"
-    except TypeError:  # an iterable without a length
-        return ""
 
 
 def callbacks_of(given: Any) -> list[Callback]:

@@ -7,7 +7,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from gpucnn.autograd import Tensor
@@ -25,7 +25,7 @@ from gpucnn.training.callback import Callback, arrays_of, load_arrays, telling
 from gpucnn.training.interrupt import StopSignal
 from gpucnn.training.loader import Batches, batches_of
 from gpucnn.training.loss_scale import LossScale
-from gpucnn.training.metrics import Loss, LossAndAccuracy, Metric
+from gpucnn.training.metrics import Loss, LossAndAccuracy, Metric, merged
 from gpucnn.training.shards import Shards, check_sharded, sharded_step
 from gpucnn.training.step import LossFunction, has_own_step, train_step
 
@@ -45,7 +45,7 @@ def measure(net: Module, loss: LossFunction, batches: Batches, metrics: Sequence
             value = loss(output, y)
             for metric in metrics:
                 metric.update(value, output, y)
-    return _merged(metrics)
+    return merged(metrics)
 
 
 class Loop:
@@ -239,7 +239,7 @@ class Loop:
         """Return the values of the epoch that is being finished."""
         count = self._running.count
         timed = {"seconds": self.seconds, "images_per_second": count / max(self.seconds, 1e-9)}
-        return {"epoch": self.epoch + 1, **_merged(self.metrics), **timed, **measured}
+        return {"epoch": self.epoch + 1, **merged(self.metrics), **timed, **measured}
 
     def stop_signal(self) -> StopSignal:
         """Return the handler of signals that stop training after a step."""
@@ -305,21 +305,25 @@ class Loop:
                 self.interrupt(self._stop_number)
         if not self.position:
             raise DataError.expected("Loop", "batches", "at least one batch in each epoch", "none")
-        self.check_finite(_merged([self._running])["loss"])
+        self.check_finite(merged([self._running])["loss"])
         self.seconds = time.perf_counter() - clock
         return True
 
-    def _log_every(self) -> int:
+    @property
+    def steps_an_epoch(self) -> int | None:
+        """Number of steps of an epoch; None for an iterable without a length."""
         try:
-            return min(LOG_EVERY, max(len(self.batches) // LOGS, LOG_APART))
-        except TypeError:  # an iterable without a length
-            return LOG_EVERY
+            return len(self.batches)
+        except TypeError:
+            return None
+
+    def _log_every(self) -> int:
+        steps = self.steps_an_epoch
+        return LOG_EVERY if steps is None else min(LOG_EVERY, max(steps // LOGS, LOG_APART))
 
     def _is_last(self) -> bool:
-        try:
-            return self.position >= len(self.batches)
-        except TypeError:  # an iterable without a length
-            return False
+        steps = self.steps_an_epoch
+        return steps is not None and self.position >= steps
 
     def _finish_epoch(self) -> None:
         measured = self.validate()
@@ -339,8 +343,8 @@ class Loop:
         self.check_finite(loss)
         values = {"step": self.step, "epoch": self.epoch + 1, "loss": loss}
         values |= {f"running_{name}": value for name, value in self._running.values().items()}
-        with suppress(TypeError):  # an iterable without a length
-            values["progress"] = self.epoch + self.position / len(self.batches)
+        if (steps := self.steps_an_epoch) is not None:
+            values["progress"] = self.epoch + self.position / steps
         groups = getattr(self.optimizer, "param_groups", ())
         if groups:
             values["lr"] = groups[0]["lr"]
@@ -394,7 +398,3 @@ def _backend_of(net: Module) -> Backend:
     if not isinstance(net, Module):
         raise ParameterError.expected("Loop", "net", "a Module", type(net).__name__)
     return next((parameter.backend for parameter in net.parameters()), None) or default_backend()
-
-
-def _merged(metrics: Iterable[Metric]) -> dict[str, Any]:
-    return {name: value for metric in metrics for name, value in metric.values().items()}

@@ -6,7 +6,7 @@ A metric of your own is a subclass of ``Metric``: it says how many sums it keeps
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -249,3 +249,8 @@ def _labels(output: Tensor, target: Tensor, where: str) -> Tensor:
             where, "target", f"class indices {(output.shape[0], *output.shape[2:])}", f"shape {target.shape}"
         )
     return target
+
+
+def merged(metrics: Iterable[Metric]) -> dict[str, Any]:
+    """Return the values of several metrics as one dictionary."""
+    return {name: value for metric in metrics for name, value in metric.values().items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_objects import Descent
 from PIL import Image
 from runs import gpucnn as command
 
@@ -96,14 +97,6 @@ def test_all_methods_of_modules() -> None:
 
 def test_all_optimisers_by_subclass() -> None:
     """Also tests/optim/test_own_optimizers.py."""
-
-    class Descent(optim.Optimizer):
-        @gpucnn.no_grad()
-        def step(self) -> None:  # type: ignore[override]
-            for group in self.param_groups:
-                for p in group["params"]:
-                    p -= group["lr"] * p.grad
-
     a, b = (nn.Parameter(gpucnn.tensor([1.0])) for _ in range(2))
     optimizer = Descent([a], {"lr": 0.5})
     optimizer.add_param_group({"params": [b], "lr": 0.25})

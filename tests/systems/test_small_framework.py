@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from own_objects import Descent, Doubled, Rings
 from runs import small_splits
 
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import models, nn, optim
 from gpucnn.backend import Backend
-from gpucnn.data import ArrayDataset, Dataset
+from gpucnn.data import ArrayDataset
 from gpucnn.errors import GpucnnError
 from gpucnn.training import Accuracy, Loader, Loop, Normalisation, evaluate, train_step
 
@@ -158,34 +158,6 @@ def test_batches_are_drawn_in_another_order_each_epoch() -> None:
     assert sorted(orders[1]) == list(range(len(orders[1])))
 
 
-class Rings(Dataset):
-    """A data set of one's own, made as it is asked for: a bright ring or a bright spot."""
-
-    class_names = ["ring", "spot"]  # noqa: RUF012
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, indices: Any) -> tuple[Any, Any]:
-        labels = np.asarray(indices) % 2
-        rows, columns = np.mgrid[:9, :9] - 4
-        distance = np.hypot(rows, columns)
-        images = [(distance < 2) if label else (abs(distance - 3) < 1) for label in labels]
-        return (255 * np.array(images)[:, None]).astype(np.uint8), labels.astype(np.int64)
-
-
-class Doubled(nn.Layer):
-    """A layer of one's own."""
-
-    elementwise = True
-
-    def forward(self, x: gpucnn.Tensor) -> gpucnn.Tensor:
-        return x + x
-
-
 class Model(nn.Module):
     """A network of one's own."""
 
@@ -205,16 +177,6 @@ class SquaredLoss(nn.Module):
     def forward(self, output: gpucnn.Tensor, target: gpucnn.Tensor) -> gpucnn.Tensor:
         one_hot = (target.unsqueeze(1) == gpucnn.arange(2).unsqueeze(0)).float()
         return ((F.softmax(output, dim=1) - one_hot) ** 2).sum(dim=1).mean()
-
-
-class Descent(optim.Optimizer):
-    """An optimiser of one's own."""
-
-    @gpucnn.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                p -= group["lr"] * p.grad
 
 
 def test_data_set_layer_model_loss_and_optimizer_of_ones_own_train_together() -> None:

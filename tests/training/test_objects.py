@@ -6,46 +6,17 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from own_objects import Doubled, Rings
 from runs import Raises, assert_refused, gpucnn, small_settings, weights
 
 import gpucnn as package
 import gpucnn.functional as F
 from gpucnn import nn, optim
 from gpucnn.cli.run_report import ReportWriter
-from gpucnn.data import Dataset, Splits
+from gpucnn.data import Splits
 from gpucnn.errors import ParameterError, UsageError
 from gpucnn.training import InterruptedTraining, RunFolder, Trainer
-
-
-class Rings(Dataset):
-    """Images that are made as they are asked for: a ring or a spot, with noise of their own."""
-
-    class_names = ["ring", "spot"]  # noqa: RUF012
-
-    def __init__(self, first: int, count: int) -> None:
-        self.first, self.count = first, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, indices: Any) -> tuple[Any, Any]:
-        rows, columns = np.mgrid[:9, :9] - 4
-        distance = np.hypot(rows, columns)
-        labels = np.asarray(indices) % 2
-        clean = [(distance < 2) if label else (abs(distance - 3) < 1) for label in labels]
-        noise = [np.random.default_rng(self.first + int(i)).integers(0, 99, (9, 9)) for i in np.asarray(indices)]
-        return (156 * np.array(clean) + noise)[:, None].astype(np.uint8), labels.astype(np.int64)
-
-
-class Doubled(nn.Layer):
-    """A layer."""
-
-    elementwise = True
-
-    def forward(self, x: package.Tensor) -> package.Tensor:
-        return x + x
 
 
 class Net(nn.Module):
@@ -85,7 +56,7 @@ def make(path: Path, reporter: Any = None, **changes: Any) -> Trainer:
     folder = RunFolder.open(path) if path.exists() else RunFolder.new(path, "rings")
     settings = small_settings(batch_size=10, schedule="one-cycle", validation=20, epochs=3, **changes)
     return Trainer(
-        settings, Splits("rings", Rings(0, 120), Rings(1000, 40)), folder, reporter,
+        settings, Splits("rings", Rings(120, 0), Rings(40, 1000)), folder, reporter,
         net=net, loss=squared, optimizer=Heavy(net.named_parameters(), {"lr": 0.05}),
     )  # fmt: skip
 
@@ -129,7 +100,7 @@ def test_a_network_of_known_layers_is_evaluated_from_its_folder(tmp_path: Path) 
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     net, other = Net(), Net()
-    splits = Splits("rings", Rings(0, 40), Rings(99, 10))
+    splits = Splits("rings", Rings(40, 0), Rings(10, 99))
 
     def refused(match: str, kind: type[Exception] = ParameterError, changes: Any = None, **objects: Any) -> None:
         folder = RunFolder.new(tmp_path / "run", "rings")
