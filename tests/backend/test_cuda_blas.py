@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from captured_steps import losses_and_weights
 from conftest import replace_backend
 from cuda_operations import DEVICES, RNG
 from oracles import assert_close
@@ -135,19 +136,8 @@ def test_a_step_with_cublas_is_captured(backend: Backend, tf32: bool, monkeypatc
     monkeypatch.setattr(columns, "pay", lambda *arguments, **named: True)
     inputs = RNG(0).standard_normal((3, 4, 3, 6, 6)).astype(np.float32)
 
-    def trained(captured: bool) -> list[Any]:
-        gpucnn.manual_seed(1)
-        net = Mixed()
-        optimizer, loss = optim.SGD(net.parameters(), lr=0.01), nn.CrossEntropyLoss()
-
-        def step(x: Any, y: Any) -> Any:
-            return train_step(net, loss, optimizer, x, y)[0]
-
-        run: Any = gpucnn.capture(step, state=[net, optimizer]) if captured else step
-        found = [run(gpucnn.tensor(x), gpucnn.tensor([0, 1, 2, 3])).numpy().tobytes() for x in inputs]
-        if captured:
-            assert [one is not None for one in run._variants.values()] == [True] * 2
-        return [*found, *(p.numpy().tobytes() for p in net.parameters())]
+    def trained(captured: bool) -> list[bytes]:
+        return losses_and_weights(Mixed, inputs, captured)
 
     with backend.tf32(tf32):
         assert trained(captured=True) == trained(captured=False)

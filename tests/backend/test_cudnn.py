@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from captured_steps import losses_and_weights
 from conftest import replace_backend
 from cuda_operations import RNG
 from oracles import assert_close
 
 import gpucnn
-from gpucnn import nn, optim
+from gpucnn import nn
 from gpucnn.backend import Window, get_backend, ops
 from gpucnn.backend.cuda import cudnn
 from gpucnn.doctor import examine
 from gpucnn.errors import DeviceError
-from gpucnn.training import train_step
 
 CASES = {
     "padded": ((3, 4, 8, 7), (5, 4, 3, 3), Window((3, 3), (1, 1), (1, 1, 1, 1))),
@@ -90,19 +90,11 @@ def test_it_comes_first_but_not_in_float32_nor_in_groups(installed: Any, standin
 def test_a_step_is_captured(installed: Any) -> None:
     inputs = RNG(0).standard_normal((3, 4, 3, 6, 6)).astype(np.float32)
 
-    def trained(captured: bool) -> list[Any]:
-        gpucnn.manual_seed(1)
-        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 5))
-        optimizer, loss = optim.SGD(net.parameters(), lr=0.01), nn.CrossEntropyLoss()
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 5))
 
-        def step(x: Any, y: Any) -> Any:
-            return train_step(net, loss, optimizer, x, y)[0]
-
-        run: Any = gpucnn.capture(step, state=[net, optimizer]) if captured else step
-        found = [run(gpucnn.tensor(x), gpucnn.tensor([0, 1, 2, 3])).numpy().tobytes() for x in inputs]
-        if captured:
-            assert [one is not None for one in run._variants.values()] == [True] * 2
-        return [*found, *(p.numpy().tobytes() for p in net.parameters())]
+    def trained(captured: bool) -> list[bytes]:
+        return losses_and_weights(net, inputs, captured)
 
     device = get_backend("cuda")
     with gpucnn.use(device), device.tf32():

@@ -84,3 +84,19 @@ def descent(net: nn.Module, optimizer: optim.Optimizer) -> Step:
 def simple(backend: Backend) -> tuple[nn.Linear, optim.Optimizer, Tensor]:
     net = nn.Linear(3, 2)
     return net, optim.SGD(net.parameters(), 0.01), gpucnn.tensor(np.ones((4, 3), np.float32))
+
+
+def losses_and_weights(make: Callable[[], nn.Module], inputs: Any, captured: bool) -> list[bytes]:
+    """Return the losses of plain steps on ``inputs`` (steps, 4, C, H, W), and then the weights, as bytes."""
+    gpucnn.manual_seed(1)
+    net = make()
+    optimizer, loss = optim.SGD(net.parameters(), lr=0.01), nn.CrossEntropyLoss()
+
+    def step(x: Any, y: Any) -> Any:
+        return train_step(net, loss, optimizer, x, y)[0]
+
+    run: Any = gpucnn.capture(step, state=[net, optimizer]) if captured else step
+    found = [run(gpucnn.tensor(x), gpucnn.tensor([0, 1, 2, 3])).numpy().tobytes() for x in inputs]
+    if captured:
+        assert [one is not None for one in run._variants.values()] == [True] * 2
+    return [*found, *(p.numpy().tobytes() for p in net.parameters())]
